@@ -1,0 +1,118 @@
+"""The closed schema between objectives, model and trainer: Rows in, Batch out, Terms back.
+
+Axis letters: B rows, T positions of a row, S positions of a decoder row, N all tokens of all rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretextlm.visibility import Attention
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IGNORE = -100
+"""Label of a position that carries no loss."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the store hands an objective: flat token arrays with boundaries, never padded.
+
+    Attributes:
+        tokens: (N,) int32 token ids of all rows, one after another.
+        offsets: (B+1,) int64; row b is tokens[offsets[b]:offsets[b+1]].
+        segment_ids: (N,) int32 document of each token, counted from 0 inside its row.
+        position_ids: (N,) int32 position of each token inside its segment of the row.
+        word_starts: (N,) bool, True where a word begins (a special token begins one of its own).
+        example_ids: (B,) int64 number of each row within the epoch: with seed and epoch, all that a draw depends on.
+    """
+
+    tokens: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    segment_ids: NDArray[np.int32]
+    position_ids: NDArray[np.int32]
+    word_starts: NDArray[np.bool_]
+    example_ids: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def width(self) -> int:
+        """The common length of all rows. Raises AssertionError for ragged rows: rows of a stream never are."""
+        lengths = np.diff(self.offsets)
+        assert len(lengths) and (lengths == lengths[0]).all(), "rows of a stream have one width"
+        return int(lengths[0])
+
+    def matrix(self, flat: NDArray[Any]) -> NDArray[Any]:
+        """A (B, width) view of one of the flat arrays."""
+        return flat.reshape(len(self), self.width)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What an objective hands the model. Arrays are numpy from the objective, torch in the trainer (see `map`).
+
+    Labels come aligned: labels[b, t] is the target of position t, and no loss ever shifts them.
+
+    Attributes:
+        input_ids: (B, T) int32.
+        labels: (B, T) int32, IGNORE where there is no loss; None when the loss is the decoder's.
+        segment_ids: (B, T) int32, -1 for padding; None when every row is one whole segment.
+        position_ids: (B, T) int32 position inside the segment; None for 0 … T-1.
+        prefix: (B, T) int32 length of the bidirectional part of the token's segment; None unless attention is "prefix".
+        attention: the kind of visibility that all rows share.
+        token_type_ids: (B, T) int32 sentence A or B; None when there is one type.
+        row_labels: (B,) int32 label of a whole row; None when there is none.
+        decoder_input_ids, decoder_labels: (B, S) of an encoder-decoder; its decoder is always causal.
+        decoder_segment_ids, decoder_position_ids: (B, S), as above; cross-attention stays within the segment.
+        example_ids: (B,) int64 from the rows.
+    """
+
+    input_ids: Any
+    labels: Any = None
+    segment_ids: Any = None
+    position_ids: Any = None
+    prefix: Any = None
+    attention: Attention = "bidirectional"
+    token_type_ids: Any = None
+    row_labels: Any = None
+    decoder_input_ids: Any = None
+    decoder_labels: Any = None
+    decoder_segment_ids: Any = None
+    decoder_position_ids: Any = None
+    example_ids: Any = None
+
+    def map(self, function: Callable[[Any], Any]) -> Batch:
+        """The same batch with `function` applied to every array that is there."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return Batch(**{k: v if v is None or k == "attention" else function(v) for k, v in values.items()})
+
+    @property
+    def targets(self) -> Any:
+        """The labels of the language-model head: the decoder's where there is one."""
+        return self.labels if self.decoder_labels is None else self.decoder_labels
+
+
+class Term(NamedTuple):
+    """One part of a loss, as sums: only the trainer divides, by the count over the whole global step.
+
+    A batch with no target is (0, 0), never NaN.
+
+    Attributes:
+        total: scalar tensor, the summed loss.
+        count: number of targets summed; known from the batch alone (`Objective.counts`).
+        coefficient: weight of total / count in the loss of the step.
+    """
+
+    total: Tensor
+    count: int
+    coefficient: float = 1.0

@@ -1,0 +1,73 @@
+"""The special tokens' one contract: single ids, resolved by name from a list, never by arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretextlm.errors import UserError
+
+PAD, UNK, CLS, SEP, MASK, BOS, EOS = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<s>", "</s>"
+NAMED = (PAD, UNK, CLS, SEP, MASK, BOS, EOS)
+DEFAULT_SENTINELS = 100
+
+
+def sentinel(index: int) -> str:
+    """The text form of the index-th sentinel, in T5's spelling."""
+    return f"<extra_id_{index}>"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What an objective needs to know of a tokenizer.
+
+    Attributes:
+        size: number of token ids; every id is below it.
+        pad, unk, cls, sep, mask, bos, eos: ids of the named special tokens.
+        sentinels: ids of <extra_id_0>, <extra_id_1>, … in order of use.
+        special: every special id, the above and any the tokenizer adds of its own.
+    """
+
+    size: int
+    pad: int
+    unk: int
+    cls: int
+    sep: int
+    mask: int
+    bos: int
+    eos: int
+    sentinels: tuple[int, ...]
+    special: frozenset[int]
+
+    @classmethod
+    def resolve(cls, ids: Mapping[str, int], size: int, special: frozenset[int] = frozenset()) -> Vocabulary:
+        """From token → id. Raises UserError when one of the seven named tokens is missing."""
+        missing = [token for token in NAMED if token not in ids]
+        if missing:
+            raise UserError(
+                f"The tokenizer has no {', '.join(missing)}.",
+                "Prepare the data with `pretextlm data prepare`, which adds the special tokens.",
+            )
+        sentinels = []
+        while sentinel(len(sentinels)) in ids:
+            sentinels.append(ids[sentinel(len(sentinels))])
+        named = [ids[token] for token in NAMED]
+        return cls(size, *named, tuple(sentinels), special | frozenset(named) | frozenset(sentinels))
+
+    @cached_property
+    def is_special(self) -> NDArray[np.bool_]:
+        """(size,) look-up table: True for a special id. UNK counts as text: it may be masked, as in BERT."""
+        table = np.zeros(self.size, dtype=bool)
+        table[list(self.special - {self.unk})] = True
+        return table
+
+    @cached_property
+    def ordinary(self) -> NDArray[np.int32]:
+        """Ids of ordinary tokens, from which random replacements are drawn."""
+        table = self.is_special.copy()
+        table[self.unk] = True
+        return np.flatnonzero(~table).astype(np.int32)
