@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,8 @@ class Rows:
     def width(self) -> int:
         """The common length of all rows. Raises AssertionError for ragged rows: rows of a stream never are."""
         lengths = np.diff(self.offsets)
-        assert len(lengths) and (lengths == lengths[0]).all(), "rows of a stream have one width"
+        assert len(lengths), "no rows"
+        assert (lengths == lengths[0]).all(), "rows of a stream have one width"
         return int(lengths[0])
 
     def matrix(self, flat: NDArray[Any]) -> NDArray[Any]:
@@ -102,7 +103,8 @@ class Batch:
         return self.labels if self.decoder_labels is None else self.decoder_labels
 
 
-class Term(NamedTuple):
+@dataclass(frozen=True)
+class Term:
     """One part of a loss, as sums: only the trainer divides, by the count over the whole global step.
 
     A batch with no target is (0, 0), never NaN.

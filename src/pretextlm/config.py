@@ -71,9 +71,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         size = path.stat().st_size
         if size > MAX_CONFIG_BYTES:
-            raise UserError(
-                f"{path} is {size:,} bytes: too large for a configuration.", "Give a TOML recipe."
-            )
+            raise UserError(f"{path} is {size:,} bytes: too large for a configuration.", "Give a TOML recipe.")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error) or "nested too deeply"

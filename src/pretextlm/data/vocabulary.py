@@ -55,8 +55,9 @@ class Vocabulary:
         sentinels = []
         while sentinel(len(sentinels)) in ids:
             sentinels.append(ids[sentinel(len(sentinels))])
-        named = [ids[token] for token in NAMED]
-        return cls(size, *named, tuple(sentinels), special | frozenset(named) | frozenset(sentinels))
+        pad, unk, cls_, sep, mask, bos, eos = named = [ids[token] for token in NAMED]
+        every = special | frozenset(named) | frozenset(sentinels)
+        return cls(size, pad, unk, cls_, sep, mask, bos, eos, tuple(sentinels), every)
 
     @cached_property
     def is_special(self) -> NDArray[np.bool_]:

@@ -53,9 +53,7 @@ class ModelConfig(Config):
     @model_validator(mode="after")
     def _check(self) -> ModelConfig:
         if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} does not divide into {self.num_attention_heads} heads"
-            )
+            raise ValueError(f"hidden_size {self.hidden_size} does not divide into {self.num_attention_heads} heads")
         if (self.hidden_size // self.num_attention_heads) % 2:
             raise ValueError("rotary positions need an even head width (hidden_size / num_attention_heads)")
         if self.num_attention_heads % self.num_key_value_heads:
