@@ -52,7 +52,7 @@ class Vocabulary:
                 f"The tokenizer has no {', '.join(missing)}.",
                 "Prepare the data with `pretextlm data prepare`, which adds the special tokens.",
             )
-        sentinels = []
+        sentinels: list[int] = []
         while sentinel(len(sentinels)) in ids:
             sentinels.append(ids[sentinel(len(sentinels))])
         pad, unk, cls_, sep, mask, bos, eos = named = [ids[token] for token in NAMED]
