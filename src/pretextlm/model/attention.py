@@ -1,0 +1,151 @@
+"""Who sees whom, computed: one `attend` with two backends that are tested equal.
+
+* rows: scaled_dot_product_attention over (B, T) rows with a mask from the visibility rule; runs everywhere.
+* varlen: flat tokens with cumulative segment lengths, no work between segments; CUDA in half precision only.
+
+Axis letters: B rows, T query positions, S key positions, H heads, K key-value heads, E width of a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from pretextlm.visibility import Attention, visible
+
+
+@dataclass(frozen=True)
+class Sight:
+    """The visibility of one attention, made once per batch and shared by all layers.
+
+    Attributes:
+        bias: (B, 1, T, S) added to the scores, 0 or -inf; None when every pair (or every earlier one) is visible.
+        causal: with no bias, only earlier positions are visible.
+        cu_queries, cu_keys: (G+1,) int32 starts of the segments in the flat arrays; None for the rows backend.
+        longest_query, longest_key: bounds of the segments' lengths, constants for the compiler.
+    """
+
+    bias: Tensor | None = None
+    causal: bool = False
+    cu_queries: Tensor | None = None
+    cu_keys: Tensor | None = None
+    longest_query: int = 0
+    longest_key: int = 0
+
+
+def attend(q_BTHE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, sight: Sight) -> Tensor:
+    """softmax(q·k / √E) v over the visible keys, (B, T, H, E)."""
+    if sight.cu_queries is not None:
+        return _attend_varlen(q_BTHE, k_BSKE, v_BSKE, sight)
+    grouped = q_BTHE.size(2) != k_BSKE.size(2)
+    out = scaled_dot_product_attention(
+        q_BTHE.transpose(1, 2),
+        k_BSKE.transpose(1, 2),
+        v_BSKE.transpose(1, 2),
+        attn_mask=sight.bias,
+        is_causal=sight.causal,
+        enable_gqa=grouped,
+    )
+    return out.transpose(1, 2)
+
+
+def varlen_kernel(*args: Any, **kwargs: Any) -> Tensor:
+    """torch's packed-sequence attention, imported late: it is there from torch 2.10 on, for CUDA only."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    result = varlen_attn(*args, **kwargs)
+    assert isinstance(result, Tensor), "no log-sum-exp was asked for"
+    return result
+
+
+def _attend_varlen(q_BTHE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, sight: Sight) -> Tensor:
+    groups = q_BTHE.size(2) // k_BSKE.size(2)
+    if groups > 1:
+        k_BSKE = k_BSKE.repeat_interleave(groups, dim=2)
+        v_BSKE = v_BSKE.repeat_interleave(groups, dim=2)
+    window = (-1, 0) if sight.causal else (-1, -1)
+    out = varlen_kernel(
+        q_BTHE.flatten(0, 1),
+        k_BSKE.flatten(0, 1),
+        v_BSKE.flatten(0, 1),
+        sight.cu_queries,
+        sight.cu_keys,
+        sight.longest_query,
+        sight.longest_key,
+        window_size=window,
+    )
+    return out.view_as(q_BTHE)
+
+
+def use_varlen(device: torch.device, dtype: torch.dtype, attention: Attention) -> bool:
+    """Whether the varlen backend can compute this visibility on this device; else the rows backend does."""
+    return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and attention != "prefix"
+
+
+def self_sight(
+    segments_BT: Tensor | None,
+    positions_BT: Tensor | None,
+    prefix_BT: Tensor | None,
+    attention: Attention,
+    shape: tuple[int, int],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Sight:
+    """Visibility inside one row. Segments None: every row is one whole segment."""
+    if use_varlen(device, dtype, attention):
+        starts = _segment_starts(segments_BT, shape, device)
+        return Sight(None, attention == "causal", starts, starts, shape[1], shape[1])
+    if segments_BT is None and attention != "prefix":
+        return Sight(causal=attention == "causal")
+    if segments_BT is None:
+        segments_BT = torch.zeros(shape, dtype=torch.int32, device=device)
+    if positions_BT is None:
+        positions_BT = torch.arange(shape[1], dtype=torch.int32, device=device).expand(shape)
+    seen = visible(segments_BT, segments_BT, positions_BT, positions_BT, prefix_BT, attention)
+    return Sight(_bias(seen, dtype))
+
+
+def cross_sight(
+    query_segments_BT: Tensor | None,
+    key_segments_BS: Tensor | None,
+    query_shape: tuple[int, int],
+    key_shape: tuple[int, int],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Sight:
+    """Visibility of the encoder's row from the decoder's: everything inside the same segment.
+
+    For the varlen backend the two rows must hold the same segments in the same order.
+    """
+    if use_varlen(device, dtype, "bidirectional"):
+        queries = _segment_starts(query_segments_BT, query_shape, device)
+        keys = _segment_starts(key_segments_BS, key_shape, device)
+        return Sight(None, False, queries, keys, query_shape[1], key_shape[1])
+    if query_segments_BT is None and key_segments_BS is None:
+        return Sight()
+    if query_segments_BT is None:
+        query_segments_BT = torch.zeros(query_shape, dtype=torch.int32, device=device)
+    if key_segments_BS is None:
+        key_segments_BS = torch.zeros(key_shape, dtype=torch.int32, device=device)
+    return Sight(_bias(visible(query_segments_BT, key_segments_BS), dtype))
+
+
+def _bias(seen_BTS: Tensor, dtype: torch.dtype) -> Tensor:
+    zero = torch.zeros((), dtype=dtype, device=seen_BTS.device)
+    return torch.where(seen_BTS, zero, float("-inf"))[:, None]
+
+
+def _segment_starts(segments_BT: Tensor | None, shape: tuple[int, int], device: torch.device) -> Tensor:
+    """(G+1,) starts of the segments of all rows laid end to end."""
+    rows, width = shape
+    if segments_BT is None:
+        return torch.arange(0, (rows + 1) * width, width, dtype=torch.int32, device=device)
+    first = torch.ones(shape, dtype=torch.bool, device=device)
+    first[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
+    starts = first.flatten().nonzero().flatten().to(torch.int32)
+    end = torch.tensor([rows * width], dtype=torch.int32, device=device)
+    return torch.cat([starts, end])

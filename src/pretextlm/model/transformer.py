@@ -1,0 +1,215 @@
+"""The one trunk: encoder, decoder and encoder-decoder are the same block under different visibility.
+
+The default block is what measurements favour: RMSNorm without parameters before each sub-layer, normalised queries and
+keys, rotary positions per document, ReLU² feed-forward, no biases, output projections that start at zero (so that every
+block starts as the identity), and a head tied to the embedding. Rows are packed, and logits are computed only where
+there is a label.
+
+Axis letters: B rows, T positions, S positions of the encoder's row, N labelled positions, D hidden_size,
+F intermediate_size, H heads, K key-value heads, E width of a head, V vocab_size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pretextlm.model.attention import Sight, attend
+from pretextlm.model.cache import LayerCache
+from pretextlm.model.config import ModelConfig
+from pretextlm.model.inputs import Inputs
+from pretextlm.model.rotary import Angles, rotate
+
+INITIAL_STD = 0.02
+
+
+class Linear(nn.Linear):
+    """A matrix without bias, kept in fp32 and rounded to the activations' type as it is used."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight.to(x.dtype))
+
+
+class Attention(nn.Module):
+    """The four projections that self- and cross-attention share; keys and values may have fewer heads than queries."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.head_dim, self.eps = config.head_dim, config.norm_eps
+        key_value_size = config.num_key_value_heads * config.head_dim
+        self.q_proj = Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = Linear(config.hidden_size, key_value_size)
+        self.v_proj = Linear(config.hidden_size, key_value_size)
+        self.o_proj = Linear(config.hidden_size, config.hidden_size)
+
+    def heads(self, x_BTD: Tensor) -> Tensor:
+        """(B, T, D) → (B, T, H, E)."""
+        return x_BTD.view(*x_BTD.shape[:2], -1, self.head_dim)
+
+    def output(self, q_BTHE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, sight: Sight) -> Tensor:
+        out: Tensor = self.o_proj(attend(q_BTHE, k_BSKE, v_BSKE, sight).flatten(2))
+        return out
+
+
+class SelfAttention(Attention):
+    """Queries and keys are normalised, then turned by their positions."""
+
+    def forward(self, x_BTD: Tensor, sight: Sight, at: Angles, cache: LayerCache | None = None) -> Tensor:
+        q_BTHE = rotate(normalise(self.heads(self.q_proj(x_BTD)), self.eps), at)
+        k_BTKE = rotate(normalise(self.heads(self.k_proj(x_BTD)), self.eps), at)
+        v_BTKE = self.heads(self.v_proj(x_BTD))
+        if cache is not None:
+            k_BTKE, v_BTKE = cache.extend(k_BTKE, v_BTKE)
+        return self.output(q_BTHE, k_BTKE, v_BTKE, sight)
+
+
+class CrossAttention(Attention):
+    """The decoder's look at the encoder's output: no positions, everything inside the segment is visible."""
+
+    def forward(self, x_BTD: Tensor, memory_BSD: Tensor, sight: Sight, cache: LayerCache | None = None) -> Tensor:
+        q_BTHE = normalise(self.heads(self.q_proj(x_BTD)), self.eps)
+        if cache is not None and cache.length:
+            k_BSKE, v_BSKE = cache.read()
+        else:
+            k_BSKE = normalise(self.heads(self.k_proj(memory_BSD)), self.eps)
+            v_BSKE = self.heads(self.v_proj(memory_BSD))
+            if cache is not None:
+                cache.extend(k_BSKE, v_BSKE)
+        return self.output(q_BTHE, k_BSKE, v_BSKE, sight)
+
+
+class FeedForward(nn.Module):
+    """ReLU(x W)² W' (So et al. 2021, https://arxiv.org/abs/2109.08668)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.up_proj = Linear(config.hidden_size, config.intermediate_size)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        out: Tensor = self.down_proj(functional.relu(self.up_proj(x_BTD)).square())
+        return out
+
+
+class Block(nn.Module):
+    """x + attention(norm x), then x + cross-attention(norm x) in a decoder over an encoder, then x + feed-forward."""
+
+    def __init__(self, config: ModelConfig, cross: bool) -> None:
+        super().__init__()
+        self.eps = config.norm_eps
+        self.self_attn = SelfAttention(config)
+        self.cross_attn = CrossAttention(config) if cross else None
+        self.mlp = FeedForward(config)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        sight: Sight,
+        at: Angles,
+        memory_BSD: Tensor | None = None,
+        cross_sight: Sight | None = None,
+        cache: tuple[LayerCache, LayerCache] | None = None,
+    ) -> Tensor:
+        x_BTD = x_BTD + self.self_attn(normalise(x_BTD, self.eps), sight, at, cache and cache[0])
+        if self.cross_attn is not None:
+            assert memory_BSD is not None, "a decoder over an encoder needs the encoder's output"
+            x_BTD = x_BTD + self.cross_attn(normalise(x_BTD, self.eps), memory_BSD, cross_sight, cache and cache[1])
+        out: Tensor = x_BTD + self.mlp(normalise(x_BTD, self.eps))
+        return out
+
+
+def normalise(x: Tensor, eps: float) -> Tensor:
+    """RMSNorm without parameters (Zhang & Sennrich 2019, https://arxiv.org/abs/1910.07467)."""
+    return functional.rms_norm(x, (x.size(-1),), eps=eps)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Attributes: logits_NV at the labelled positions, row by row; labels_N their targets; hidden_BTD the last hidden
+    states, normalised (the decoder's, where there is one)."""
+
+    logits_NV: Tensor
+    labels_N: Tensor
+    hidden_BTD: Tensor
+
+
+class Transformer(nn.Module):
+    """Embedding, one or two stacks of blocks, head.
+
+    `encoder` is None in a decoder-only model and `decoder` in an encoder-only one.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        assert config.vocab_size > 0, "vocab_size comes from the store"
+        self.config = config
+        both = config.architecture == "encoder_decoder"
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.encoder = None if config.architecture == "decoder" else self._stack(cross=False)
+        self.decoder = None if config.architecture == "encoder" else self._stack(cross=both)
+        self.lm_head = None if config.tie_word_embeddings else Linear(config.hidden_size, config.vocab_size)
+        self.reset_parameters()
+
+    def _stack(self, cross: bool) -> nn.ModuleList:
+        return nn.ModuleList(Block(self.config, cross) for _ in range(self.config.num_hidden_layers))
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Embedding N(0, 0.02²); matrices uniform with variance 1/fan-in; output projections zero."""
+        for name, parameter in self.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                parameter.zero_()
+            elif name.endswith(("embed_tokens.weight", "lm_head.weight")):
+                parameter.normal_(0.0, INITIAL_STD, generator=generator)
+            else:
+                bound = (3.0 / parameter.size(1)) ** 0.5
+                parameter.uniform_(-bound, bound, generator=generator)
+
+    def forward(self, inputs: Inputs) -> Outputs:
+        """Hidden states of the whole batch and logits where it has labels."""
+        memory = self.encode(inputs) if self.encoder is not None else None
+        hidden = memory if self.decoder is None else self.decode(inputs, memory)
+        assert hidden is not None, "a model has at least one stack"
+        flat_ND = hidden.flatten(0, 1)
+        if inputs.label_index is not None:
+            flat_ND = flat_ND.index_select(0, inputs.label_index)
+        return Outputs(self.logits(flat_ND), inputs.labels_N, hidden)
+
+    def encode(self, inputs: Inputs) -> Tensor:
+        """The encoder's output (B, S, D), normalised."""
+        assert self.encoder is not None, "this model has no encoder"
+        x_BTD = self.embed(inputs.input_ids, inputs.dtype)
+        for block in self.encoder:
+            x_BTD = block(x_BTD, inputs.sight, inputs.angles)
+        return normalise(x_BTD, self.config.norm_eps)
+
+    def decode(
+        self, inputs: Inputs, memory_BSD: Tensor | None, cache: list[tuple[LayerCache, LayerCache]] | None = None
+    ) -> Tensor:
+        """The decoder's output (B, T, D), normalised; over `memory_BSD` in an encoder-decoder."""
+        assert self.decoder is not None, "this model has no decoder"
+        if memory_BSD is None:
+            ids_BT, sight, at = inputs.input_ids, inputs.sight, inputs.angles
+        else:
+            assert inputs.decoder_input_ids is not None, "this batch has no decoder row"
+            ids_BT, sight, at = inputs.decoder_input_ids, inputs.decoder_sight, inputs.decoder_angles
+        x_BTD = self.embed(ids_BT, inputs.dtype)
+        for index, block in enumerate(self.decoder):
+            x_BTD = block(x_BTD, sight, at, memory_BSD, inputs.cross_sight, cache[index] if cache else None)
+        return normalise(x_BTD, self.config.norm_eps)
+
+    def embed(self, ids_BT: Tensor, dtype: torch.dtype) -> Tensor:
+        return normalise(self.embed_tokens(ids_BT).to(dtype), self.config.norm_eps)
+
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """(N, V) scores of the next (or hidden) token."""
+        weight = self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+        logits_NV = functional.linear(hidden_ND, weight.to(hidden_ND.dtype))
+        cap = self.config.logit_softcap
+        return cap * torch.tanh(logits_NV / cap) if cap else logits_NV
