@@ -1,6 +1,8 @@
-"""Who sees whom, computed: one `attend` with two backends that are tested equal.
+"""Who sees whom, computed: one `attend` with backends that are tested equal.
 
-* rows: scaled_dot_product_attention over (B, T) rows with a mask from the visibility rule; runs everywhere.
+* rows: scaled_dot_product_attention over (B, T) rows with a mask from the visibility rule; runs everywhere. On a CPU
+  in half precision its backward is two to three times slower than plain matrix products while rows are short, so
+  there the products are written out.
 * varlen: flat tokens with cumulative segment lengths, no work between segments; CUDA in half precision only.
 
 Axis letters: B rows, T query positions, S key positions, H heads, K key-value heads, E width of a head.
@@ -18,6 +20,10 @@ from torch.nn.functional import scaled_dot_product_attention
 from pretextlm.visibility import Attention, visible
 
 
+LONGEST_PRODUCTS = 384
+"""Keys up to which written-out products beat the fused kernel on a CPU in half precision (benchmarks/attention.py)."""
+
+
 @dataclass(frozen=True)
 class Sight:
     """The visibility of one attention, made once per batch and shared by all layers.
@@ -27,6 +33,7 @@ class Sight:
         causal: with no bias, only earlier positions are visible.
         cu_queries, cu_keys: (G+1,) int32 starts of the segments in the flat arrays; None for the rows backend.
         longest_query, longest_key: bounds of the segments' lengths, constants for the compiler.
+        products: write the matrix products out instead of calling the fused kernel.
     """
 
     bias: Tensor | None = None
@@ -35,6 +42,7 @@ class Sight:
     cu_keys: Tensor | None = None
     longest_query: int = 0
     longest_key: int = 0
+    products: bool = False
 
 
 def attend(q_BTHE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, sight: Sight) -> Tensor:
@@ -42,6 +50,8 @@ def attend(q_BTHE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, sight: Sight) -> Tens
     if sight.cu_queries is not None:
         return _attend_varlen(q_BTHE, k_BSKE, v_BSKE, sight)
     grouped = q_BTHE.size(2) != k_BSKE.size(2)
+    if sight.products and not grouped:
+        return _attend_products(q_BTHE, k_BSKE, v_BSKE, sight)
     out = scaled_dot_product_attention(
         q_BTHE.transpose(1, 2),
         k_BSKE.transpose(1, 2),
@@ -51,6 +61,14 @@ def attend(q_BTHE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, sight: Sight) -> Tens
         enable_gqa=grouped,
     )
     return out.transpose(1, 2)
+
+
+def _attend_products(q_BTHE: Tensor, k_BSHE: Tensor, v_BSHE: Tensor, sight: Sight) -> Tensor:
+    scores_BHTS = torch.matmul(q_BTHE.transpose(1, 2) * q_BTHE.size(-1) ** -0.5, k_BSHE.permute(0, 2, 3, 1))
+    if sight.bias is not None:
+        scores_BHTS = scores_BHTS + sight.bias
+    weights_BHTS = scores_BHTS.softmax(dim=-1, dtype=torch.float32).to(v_BSHE.dtype)
+    return torch.matmul(weights_BHTS, v_BSHE.transpose(1, 2)).transpose(1, 2)
 
 
 def varlen_kernel(*args: Any, **kwargs: Any) -> Tensor:
@@ -86,6 +104,10 @@ def use_varlen(device: torch.device, dtype: torch.dtype, attention: Attention) -
     return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and attention != "prefix"
 
 
+def _use_products(device: torch.device, dtype: torch.dtype, keys: int) -> bool:
+    return device.type == "cpu" and dtype == torch.bfloat16 and keys <= LONGEST_PRODUCTS
+
+
 def self_sight(
     segments_BT: Tensor | None,
     positions_BT: Tensor | None,
@@ -99,14 +121,17 @@ def self_sight(
     if use_varlen(device, dtype, attention):
         starts = _segment_starts(segments_BT, shape, device)
         return Sight(None, attention == "causal", starts, starts, shape[1], shape[1])
-    if segments_BT is None and attention != "prefix":
-        return Sight(causal=attention == "causal")
+    products = _use_products(device, dtype, shape[1])
+    if segments_BT is None and attention == "bidirectional":
+        return Sight(products=products)
+    if segments_BT is None and attention == "causal" and not products:
+        return Sight(causal=True)
     if segments_BT is None:
         segments_BT = torch.zeros(shape, dtype=torch.int32, device=device)
     if positions_BT is None:
         positions_BT = torch.arange(shape[1], dtype=torch.int32, device=device).expand(shape)
     seen = visible(segments_BT, segments_BT, positions_BT, positions_BT, prefix_BT, attention)
-    return Sight(_bias(seen, dtype))
+    return Sight(_bias(seen, dtype), products=products)
 
 
 def cross_sight(
@@ -125,13 +150,14 @@ def cross_sight(
         queries = _segment_starts(query_segments_BT, query_shape, device)
         keys = _segment_starts(key_segments_BS, key_shape, device)
         return Sight(None, False, queries, keys, query_shape[1], key_shape[1])
+    products = _use_products(device, dtype, key_shape[1])
     if query_segments_BT is None and key_segments_BS is None:
-        return Sight()
+        return Sight(products=products)
     if query_segments_BT is None:
         query_segments_BT = torch.zeros(query_shape, dtype=torch.int32, device=device)
     if key_segments_BS is None:
         key_segments_BS = torch.zeros(key_shape, dtype=torch.int32, device=device)
-    return Sight(_bias(visible(query_segments_BT, key_segments_BS), dtype))
+    return Sight(_bias(visible(query_segments_BT, key_segments_BS), dtype), products=products)
 
 
 def _bias(seen_BTS: Tensor, dtype: torch.dtype) -> Tensor:

@@ -21,6 +21,7 @@ from pretextlm.model.attention import Sight, attend
 from pretextlm.model.cache import LayerCache
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.inputs import Inputs
+from pretextlm.model.loss import linear_cross_entropy
 from pretextlm.model.rotary import Angles, rotate
 
 INITIAL_STD = 0.02
@@ -131,12 +132,34 @@ def normalise(x: Tensor, eps: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Attributes: logits_NV at the labelled positions, row by row; labels_N their targets; hidden_BTD the last hidden
-    states, normalised (the decoder's, where there is one)."""
+    """What the trunk found.
 
-    logits_NV: Tensor
-    labels_N: Tensor
+    Attributes:
+        hidden_BTD: last hidden states, normalised (the decoder's, where there is one).
+        hidden_ND, labels_N: those of the labelled positions, row by row, and their targets.
+        weight_VD: the head's matrix; softcap: bound of the logits, or 0.
+    """
+
     hidden_BTD: Tensor
+    hidden_ND: Tensor
+    labels_N: Tensor
+    weight_VD: Tensor
+    softcap: float
+
+    @property
+    def logits_NV(self) -> Tensor:
+        """Logits of the labelled positions, for those who need more than the loss."""
+        return scores(self.hidden_ND, self.weight_VD, self.softcap)
+
+    def cross_entropy(self) -> Tensor:
+        """Summed over the labelled positions, in nats; the logits are never held all at once."""
+        return linear_cross_entropy(self.hidden_ND, self.weight_VD, self.labels_N, self.softcap)
+
+
+def scores(hidden_ND: Tensor, weight_VD: Tensor, softcap: float) -> Tensor:
+    """(N, V) logits, bounded to ±softcap when there is one."""
+    logits_NV = functional.linear(hidden_ND, weight_VD.to(hidden_ND.dtype))
+    return softcap * torch.tanh(logits_NV / softcap) if softcap else logits_NV
 
 
 class Transformer(nn.Module):
@@ -179,7 +202,7 @@ class Transformer(nn.Module):
         flat_ND = hidden.flatten(0, 1)
         if inputs.label_index is not None:
             flat_ND = flat_ND.index_select(0, inputs.label_index)
-        return Outputs(self.logits(flat_ND), inputs.labels_N, hidden)
+        return Outputs(hidden, flat_ND, inputs.labels_N, self.head_weight, self.config.logit_softcap)
 
     def encode(self, inputs: Inputs) -> Tensor:
         """The encoder's output (B, S, D), normalised."""
@@ -198,6 +221,8 @@ class Transformer(nn.Module):
             ids_BT, sight, at = inputs.input_ids, inputs.sight, inputs.angles
         else:
             assert inputs.decoder_input_ids is not None, "this batch has no decoder row"
+            assert inputs.decoder_sight is not None, "no visibility for the decoder row"
+            assert inputs.decoder_angles is not None, "no positions for the decoder row"
             ids_BT, sight, at = inputs.decoder_input_ids, inputs.decoder_sight, inputs.decoder_angles
         x_BTD = self.embed(ids_BT, inputs.dtype)
         for index, block in enumerate(self.decoder):
@@ -207,9 +232,11 @@ class Transformer(nn.Module):
     def embed(self, ids_BT: Tensor, dtype: torch.dtype) -> Tensor:
         return normalise(self.embed_tokens(ids_BT).to(dtype), self.config.norm_eps)
 
+    @property
+    def head_weight(self) -> Tensor:
+        """(V, D) matrix of the head."""
+        return self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """(N, V) scores of the next (or hidden) token."""
-        weight = self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
-        logits_NV = functional.linear(hidden_ND, weight.to(hidden_ND.dtype))
-        cap = self.config.logit_softcap
-        return cap * torch.tanh(logits_NV / cap) if cap else logits_NV
+        return scores(hidden_ND, self.head_weight, self.config.logit_softcap)

@@ -71,10 +71,12 @@ class Outputs(Protocol):
     """What the model returns, as far as an objective looks at it."""
 
     @property
-    def logits_NV(self) -> Tensor: ...
+    def labels_N(self) -> Tensor: ...
 
     @property
-    def labels_N(self) -> Tensor: ...
+    def logits_NV(self) -> Tensor: ...
+
+    def cross_entropy(self) -> Tensor: ...
 
 
 class Objective(Config):
@@ -110,10 +112,7 @@ class Objective(Config):
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Summed losses: here the cross-entropy of the labelled positions, in nats."""
-        from torch.nn.functional import cross_entropy
-
-        total = cross_entropy(outputs.logits_NV.float(), outputs.labels_N, reduction="sum")
-        return {"lm": Term(total, outputs.labels_N.numel())}
+        return {"lm": Term(outputs.cross_entropy(), outputs.labels_N.numel())}
 
 
 def build(name: str, options: dict[str, Any] | None = None) -> Objective:
