@@ -1,8 +1,8 @@
 """Cross-entropy of the head, chunk by chunk, with its gradient worked out on the way.
 
-The logits of all targets at once are the largest arrays of a step, and they are read and written many times: as scores, in
-fp32, as log-probabilities, as a gradient. A chunk of some hundred rows stays in the cache, and its gradient is known as
-soon as its softmax is: p - onehot. So nothing is kept or computed twice, and the memory does not grow with the targets.
+The logits of all targets at once are the largest arrays of a step, and they are read and written many times: as scores,
+in fp32, as log-probabilities, as a gradient. A chunk of some hundred rows stays in the cache, and its gradient is known
+as soon as its softmax is: p - onehot. So nothing is kept or computed twice, and the memory does not grow with the targets.
 
 Axis letters: N targets, C targets of a chunk, D hidden_size, V vocab_size.
 """
@@ -64,5 +64,5 @@ def linear_cross_entropy(hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor,
         scores_NV = functional.linear(hidden_ND, weight_VD.to(hidden_ND.dtype)).float()
         capped_NV = softcap * torch.tanh(scores_NV / softcap)
         return functional.cross_entropy(capped_NV, labels_N, reduction="sum")
-    total: Tensor = _LinearCrossEntropy.apply(hidden_ND, weight_VD, labels_N)
+    total: Tensor = _LinearCrossEntropy.apply(hidden_ND, weight_VD, labels_N)  # type: ignore[no-untyped-call]
     return total

@@ -1,0 +1,159 @@
+"""A recipe: everything that decides a run. With the store's bytes it decides every bit of it on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, SerializeAsAny, model_validator
+
+from pretextlm.config import Config
+from pretextlm.errors import UserError
+from pretextlm.model.config import ModelConfig
+from pretextlm.objectives.base import Objective, build
+
+
+class DataConfig(Config):
+    """Attributes: store: directory made by `data prepare`; length: tokens of an input row; workers: threads that
+    prepare batches ahead (they change nothing but the waiting)."""
+
+    store: str
+    length: int = Field(256, ge=8, le=1 << 20)
+    workers: int = Field(1, ge=1, le=64)
+
+
+class TrainingConfig(Config):
+    """How long and how.
+
+    Attributes:
+        budget_steps, budget_tokens, budget_flops, budget_seconds: exactly one is given; the schedule spans it. A run
+            under a budget in seconds ends on time on any machine, and for that is the one kind that cannot be repeated
+            bit for bit.
+        batch_tokens: raw text tokens per step, over all micro-batches; rounded to whole rows.
+        micro_batch_tokens: raw text tokens per forward and backward pass; 0: the whole batch at once on a GPU,
+            4,096 on a CPU. Gradients are those of the whole step however it is cut.
+        optimizer: "muon" (matrices of the blocks; AdamW for embedding and head) or "adamw" for all.
+        learning_rate: at the schedule's top. Muon's updates are scaled to AdamW's size, so one rate serves both.
+        embedding_learning_rate: of embedding and head; 0: the same.
+        weight_decay, beta1, beta2, momentum: of AdamW, AdamW, AdamW and Muon.
+        schedule: "wsd" (warm-up, stable, linear decay), "cosine" or "linear".
+        warmup, cooldown: shares of the budget; cooldown is wsd's decay.
+        final_learning_rate: share of the top rate at the end.
+        clip: largest global norm of the gradient; 0: none.
+        dtype: of activations; auto: bf16 on CUDA and on a CPU with AMX, else fp32. Weights are fp32 always.
+        device: auto: CUDA when there is one.
+        compile: auto: when the run is long enough to pay for it and a compiler is there.
+        threads: CPU threads; 0: as torch chooses.
+        log_every: steps per line of metrics.jsonl.
+        validations: times the validation loss is measured, evenly over the budget; validation_rows: on how many rows.
+        checkpoint_seconds: at most this between checkpoints; keep_checkpoints: newest ones kept.
+    """
+
+    budget_steps: int | None = Field(None, ge=1)
+    budget_tokens: float | None = Field(None, gt=0)
+    budget_flops: float | None = Field(None, gt=0)
+    budget_seconds: float | None = Field(None, gt=0)
+    batch_tokens: int = Field(16_384, ge=8)
+    micro_batch_tokens: int = Field(0, ge=0)
+    optimizer: Literal["muon", "adamw"] = "muon"
+    learning_rate: float = Field(4e-3, gt=0, le=10)
+    embedding_learning_rate: float = Field(0.0, ge=0, le=10)
+    weight_decay: float = Field(0.0, ge=0, le=10)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.95, ge=0, lt=1)
+    momentum: float = Field(0.95, ge=0, lt=1)
+    schedule: Literal["wsd", "cosine", "linear"] = "wsd"
+    warmup: float = Field(0.02, ge=0, le=1)
+    cooldown: float = Field(0.5, ge=0, le=1)
+    final_learning_rate: float = Field(0.0, ge=0, le=1)
+    clip: float = Field(1.0, ge=0)
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    threads: int = Field(0, ge=0, le=1024)
+    log_every: int = Field(10, ge=1)
+    validations: int = Field(10, ge=0, le=10_000)
+    validation_rows: int = Field(64, ge=1)
+    checkpoint_seconds: float = Field(120.0, gt=0)
+    keep_checkpoints: int = Field(2, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainingConfig:
+        if len(self._budgets()) != 1:
+            raise ValueError("give exactly one of budget_steps, budget_tokens, budget_flops, budget_seconds")
+        if self.warmup + (self.cooldown if self.schedule == "wsd" else 0) > 1:
+            raise ValueError("warmup and cooldown together exceed the budget")
+        return self
+
+    def _budgets(self) -> dict[str, float]:
+        kinds = ("steps", "tokens", "flops", "seconds")
+        values = {kind: getattr(self, f"budget_{kind}") for kind in kinds}
+        return {kind: value for kind, value in values.items() if value is not None}
+
+    @property
+    def budget(self) -> tuple[str, float]:
+        """("steps" | "tokens" | "flops" | "seconds", how many)."""
+        return next(iter(self._budgets().items()))
+
+
+class EvaluationConfig(Config):
+    """Attributes: documents: validation documents measured; blanks: number of blanks of the common ruler; prompts:
+    prompts continued for the samples; seed: of masks, blanks and distractors, the same for every model compared."""
+
+    documents: int = Field(64, ge=1)
+    blanks: int = Field(200, ge=1)
+    prompts: int = Field(4, ge=0)
+    seed: int = 1234
+
+
+class Recipe(Config):
+    """One run. Build it with :meth:`load`, which resolves the objective by name."""
+
+    model_config = ConfigDict(**Config.model_config, arbitrary_types_allowed=True)
+
+    name: str = "run"
+    seed: int = Field(0, ge=0, lt=1 << 63)
+    data: DataConfig
+    objective: SerializeAsAny[Objective]
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @classmethod
+    def load(cls, values: Mapping[str, Any], where: str = "the recipe") -> Recipe:
+        """From the tables of a TOML file. Raises UserError for anything unknown, missing or of the wrong type."""
+        values = dict(values)
+        table = values.get("objective")
+        if isinstance(table, str):
+            table = {"name": table}
+        if not isinstance(table, Mapping) or "name" not in table:
+            raise UserError(f"Missing key 'objective.name' in {where}.", 'Add: [objective] name = "causal"')
+        objective = build(table["name"], {k: v for k, v in table.items() if k != "name"})
+        values["objective"] = objective
+        model = dict(values.get("model") or {})
+        model.setdefault("architecture", objective.architectures[0])
+        if model["architecture"] not in objective.architectures:
+            raise UserError(
+                f"The objective {objective.name!r} does not train a model of architecture {model['architecture']!r}.",
+                f"It suits: {', '.join(objective.architectures)}.",
+            )
+        values["model"] = model
+        return cls.parse(values, where)
+
+    def dump(self) -> dict[str, Any]:
+        """Plain values, every default written out; `Recipe.load` reads them back to an equal recipe."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        values["objective"] = {"name": self.objective.name, **values["objective"]}
+        return values
+
+    def with_vocabulary(self, size: int) -> Recipe:
+        """The recipe with the model's vocab_size taken from the store. Raises UserError when it is too small."""
+        if self.model.vocab_size == 0:
+            model = ModelConfig.parse({**self.model.model_dump(), "vocab_size": size})
+            return self.model_copy(update={"model": model})
+        if self.model.vocab_size < size:
+            raise UserError(
+                f"model.vocab_size is {self.model.vocab_size}, but the store's tokenizer has {size} tokens.",
+                "Leave model.vocab_size out: it is then taken from the store.",
+            )
+        return self

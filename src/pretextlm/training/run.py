@@ -1,0 +1,151 @@
+"""The run directory: written by the trainer, read by everything after it (docs/architecture.md lists its files)."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pretextlm.config import read_toml, write_toml
+from pretextlm.errors import UserError
+from pretextlm.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer
+
+    from pretextlm.data.vocabulary import Vocabulary
+    from pretextlm.model.transformer import Transformer
+
+CONFIG, METRICS, LOCK, TOKENIZER = "config.toml", "metrics.jsonl", "run.lock", "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory that exists.
+
+    Attributes:
+        directory: where it is.
+        recipe: as resolved when it started.
+    """
+
+    directory: Path
+    recipe: Recipe
+
+    @classmethod
+    def open(cls, directory: Path) -> Run:
+        """An existing run. Raises UserError when the directory is not one."""
+        config = directory / CONFIG
+        if not config.is_file():
+            raise UserError(
+                f"{directory} is not a run directory: it has no {CONFIG}.",
+                "Give the directory that `pretextlm pretrain` or `pretextlm compare` wrote.",
+            )
+        return cls(directory, Recipe.load(read_toml(config), str(config)))
+
+    @classmethod
+    def create(cls, directory: Path, recipe: Recipe, environment: Mapping[str, Any], tokenizer: Path) -> Run:
+        """A new run. Raises UserError when the directory already holds one, or anything else."""
+        if directory.exists() and (not directory.is_dir() or any(p.name != LOCK for p in directory.iterdir())):
+            raise UserError(
+                f"{directory} already exists and is not empty.",
+                "Go on with it by --resume, or give another directory with --out.",
+            )
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(tokenizer, directory / TOKENIZER)
+            run = cls(directory, recipe)
+            run.write_json("environment.json", environment)
+            run.write(CONFIG, write_toml(recipe.dump()))
+        except OSError as error:
+            raise UserError(f"Cannot write {directory}: {error.strerror}.", "Give a place you may write to.") from None
+        return run
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.directory / "checkpoints"
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer the run was trained with."""
+        from pretextlm.data.tokenizer import load_tokenizer
+
+        return load_tokenizer(self.directory / TOKENIZER)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Special ids of the tokenizer."""
+        from pretextlm.data.tokenizer import vocabulary_of
+
+        return vocabulary_of(self.tokenizer)
+
+    def load_model(self, device: torch.device | None = None) -> Transformer:
+        """The trunk with the weights of the newest checkpoint that verifies, ready to evaluate."""
+        import torch
+
+        from pretextlm.model.transformer import Transformer
+        from pretextlm.training.checkpoint import newest
+
+        checkpoint = newest(self.checkpoints)
+        if checkpoint is None:
+            raise UserError(f"{self.directory} has no checkpoint yet.", "Train it: pretextlm pretrain … --resume")
+        with torch.device("meta"):
+            model = Transformer(self.recipe.model)
+        model.load_state_dict(checkpoint.model(), assign=True)
+        return model.to(device or torch.device("cpu")).eval()
+
+    def write(self, name: str, text: str) -> None:
+        """Write one file whole: the old one stays until the new one is on the disk."""
+        path = self.directory / name
+        partial = path.with_name(f".{name}.tmp-{os.getpid()}")
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    def write_json(self, name: str, values: Mapping[str, Any]) -> None:
+        self.write(name, json.dumps(dict(values), indent=1, ensure_ascii=False) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line cut off by a kill is left out."""
+        path = self.directory / METRICS
+        if not path.exists():
+            return []
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def rewind_metrics(self, step: int) -> None:
+        """Drop what was logged after `step`, so that a resumed run leaves neither gap nor repeat."""
+        kept = [m for m in self.metrics() if m["step"] <= step]
+        self.write(METRICS, "".join(json.dumps(m) + "\n" for m in kept))
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold the run's lock. Raises UserError when another process holds it; a dead holder's lock frees itself."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / LOCK
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
+        os.close(handle)
+        raise UserError(
+            f"{directory} is in use by {holder}.", "Wait for it, or give another directory with --out."
+        ) from None
+    try:
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        yield
+    finally:
+        os.close(handle)
