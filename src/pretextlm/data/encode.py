@@ -1,0 +1,155 @@
+"""Texts → tokens, word starts and sentence starts, many documents at a time."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretextlm.data.sentences import sentence_starts
+from pretextlm.data.tokenizer import CONTINUES, vocabulary_of
+from pretextlm.data.words import character_classes, code_points, first_visible, word_boundaries
+from pretextlm.data.writer import Chunk
+from pretextlm.errors import UserError
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
+
+I64 = NDArray[np.int64]
+
+_PIECE = 1 << 17
+"""Characters that are encoded at once: a longer text goes to the tokenizer in pieces."""
+
+_CUT = re.compile(r"(?<=\S) (?=\S)")
+
+
+class TextEncoder:
+    """Encodes documents with one tokenizer; never yields a special id other than the unknown token's.
+
+    Args:
+        tokenizer: from data/tokenizer.py.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self._is_special = vocabulary_of(tokenizer).is_special
+        self._byte_lengths = _byte_lengths(tokenizer)
+
+    def encode(self, texts: Sequence[str], sources: Sequence[int] | None = None) -> Chunk:
+        """Encode whole documents.
+
+        Args:
+            texts: (D,) the documents; an empty one has no token.
+            sources: (D,) row of the table of sources of each; 0 if not given.
+
+        Raises:
+            UserError: the tokenizer produced a special token from text.
+        """
+        pieces = [_pieces(text) for text in texts]
+        flat = list(chain.from_iterable(pieces))
+        encodings = self._encode(flat)
+        piece_tokens = np.array([len(encoding) for encoding in encodings], np.int64)
+        tokens = np.fromiter(chain.from_iterable(e.ids for e in encodings), np.uint32, int(piece_tokens.sum()))
+        if self._is_special[tokens].any():
+            name = self.tokenizer.id_to_token(int(tokens[self._is_special[tokens]][0]))
+            raise UserError(f"The tokenizer made the special token {name!r} from text.", "Use another tokenizer.")
+        piece_starts = _offsets([len(piece) for piece in flat])
+        joined = "".join(flat)
+        if self._byte_lengths is None:
+            begin, end, inside = _by_offsets(encodings, piece_tokens, piece_starts)
+        else:
+            begin, end, inside = _by_bytes(joined.encode(), self._byte_lengths[tokens])
+        first_piece = _offsets([len(p) for p in pieces])
+        document_tokens = _offsets(piece_tokens)[first_piece]
+        document_characters = piece_starts[first_piece]
+        classes = character_classes()[code_points(joined)]
+        visible = first_visible(classes, begin, end)
+        word_starts = word_boundaries(classes, document_characters[:-1])[visible] & ~inside
+        word_starts[document_tokens[:-1][np.diff(document_tokens) > 0]] = True
+        return Chunk(
+            tokens=tokens,
+            word_starts=word_starts,
+            lengths=np.diff(document_tokens),
+            document_bytes=np.array([len(text.encode()) for text in texts], np.uint32),
+            document_sources=np.array(sources if sources is not None else [0] * len(texts), np.uint32),
+            sentences=_sentence_tokens(texts, document_characters, document_tokens, visible),
+        )
+
+    def _encode(self, texts: list[str]) -> list[Encoding]:
+        encode = self.tokenizer.encode_batch if self._byte_lengths is None else self.tokenizer.encode_batch_fast
+        try:
+            return encode(texts, add_special_tokens=False)
+        except BaseException as error:  # the Rust side's panics are no Exception
+            if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+                raise
+            raise UserError(f"The tokenizer fails on this text: {error}.", "Use another tokenizer.") from None
+
+
+def _offsets(lengths: Sequence[int] | I64) -> I64:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.asarray(lengths, np.int64))])
+
+
+def _pieces(text: str) -> list[str]:
+    """Cut a long text before single spaces, where no token crosses; at any character where there is no space."""
+    if len(text) <= _PIECE:
+        return [text]
+    pieces, start = [], 0
+    while len(text) - start > _PIECE:
+        cut = _CUT.search(text, start + _PIECE // 2, start + _PIECE)
+        stop = cut.start() if cut else start + _PIECE
+        pieces.append(text[start:stop])
+        start = stop
+    return [*pieces, text[start:]]
+
+
+def _byte_lengths(tokenizer: Tokenizer) -> I64 | None:
+    """(V,) bytes of text that each token stands for; None unless the tokenizer keeps every byte of a text as it is."""
+    values = json.loads(tokenizer.to_str())
+    steps = values["pre_tokenizer"] or {}
+    last = (steps.get("pretokenizers") or [steps])[-1]
+    exact = last.get("type") == "ByteLevel" and not last.get("add_prefix_space") and values["normalizer"] is None
+    others = [step.get("type") for step in steps.get("pretokenizers", [])[:-1]]
+    behaviours = [step.get("behavior") for step in steps.get("pretokenizers", [])[:-1]]
+    added = any(not token["special"] for token in values["added_tokens"])
+    if not exact or added or set(others) - {"Split"} or set(behaviours) - {"Isolated"}:
+        return None
+    lengths = np.zeros(vocabulary_of(tokenizer).size, np.int64)
+    for token, index in tokenizer.get_vocab().items():
+        lengths[index] = len(token.removeprefix(CONTINUES))
+    return lengths
+
+
+def _by_bytes(text: bytes, lengths: I64) -> tuple[I64, I64, NDArray[np.bool_]]:
+    """Characters [begin, end) of each token, and whether it begins inside a character, from the tokens' bytes."""
+    ends = np.cumsum(lengths)
+    if len(text) != (int(ends[-1]) if len(ends) else 0):
+        raise UserError("The tokenizer loses or adds bytes of a text.", "Use another tokenizer.")
+    leads = (np.frombuffer(text, np.uint8) & 0xC0) != 0x80
+    character = np.cumsum(leads)
+    begins = ends - lengths
+    return character[begins] - 1, character[ends - 1], ~leads[begins]
+
+
+def _by_offsets(encodings: list[Encoding], counts: I64, starts: I64) -> tuple[I64, I64, NDArray[np.bool_]]:
+    """The same from the tokenizer's own offsets, which count characters of each piece."""
+    spans = chain.from_iterable(chain.from_iterable(encoding.offsets) for encoding in encodings)
+    offsets = np.fromiter(spans, np.int64, 2 * int(counts.sum())).reshape(-1, 2)
+    offsets += np.repeat(starts[:-1], counts)[:, None]
+    begin, end = offsets[:, 0], offsets[:, 1]
+    inside = np.zeros(len(begin), bool)
+    inside[1:] = begin[1:] < end[:-1]
+    return np.minimum(begin, max(int(starts[-1]) - 1, 0)), end, inside
+
+
+def _sentence_tokens(texts: Sequence[str], characters: I64, tokens: I64, visible: I64) -> I64:
+    """Token offset where each sentence begins: the first token whose visible text begins at or after its start."""
+    found = [sentence_starts(text) + start for text, start in zip(texts, characters[:-1].tolist(), strict=True)]
+    starts = np.searchsorted(np.maximum.accumulate(visible), np.concatenate([np.zeros(0, np.int64), *found]))
+    documents = tokens[:-1][np.diff(tokens) > 0]  # every document with a token begins a sentence
+    places: I64 = np.unique(np.concatenate([documents, starts]))
+    return places[places < tokens[-1]]

@@ -1,0 +1,112 @@
+"""manifest.json: what a store holds and where it came from. Its layout on disk stands in docs/architecture.md."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pretextlm.config import Config
+from pretextlm.errors import UserError
+
+FORMAT: Final = "pretextlm store"
+VERSION = 1
+SPLITS = ("train", "validation")
+SPLIT_FILES = (
+    "tokens.bin",
+    "documents.bin",
+    "document_bytes.bin",
+    "document_sources.bin",
+    "sentences.bin",
+    "word_starts.bin",
+)
+MAX_MANIFEST_BYTES = 64 << 20
+
+
+class FileRecord(Config):
+    """Size and SHA-256 of one file of the store."""
+
+    bytes: int
+    sha256: str
+
+
+class SplitCounts(Config):
+    """What one split holds; `max_id` is the largest token id, -1 without tokens."""
+
+    tokens: int
+    documents: int
+    sentences: int
+    words: int
+    text_bytes: int
+    max_id: int
+
+
+class SourceRecord(Config):
+    """One file, package or data set the text came from; `sha256` is of the texts read from it, in order."""
+
+    name: str
+    licence: str | None
+    sha256: str
+    bytes: int
+    documents: int
+    skipped: int = 0
+
+
+class TokenizerRecord(Config):
+    """How the tokenizer came to be: its kind or the place it was taken from, and its size."""
+
+    kind: str
+    vocab_size: int
+
+
+class Manifest(Config):
+    """The whole of manifest.json."""
+
+    format: Literal["pretextlm store"]
+    version: int
+    pretextlm: str
+    token_dtype: Literal["uint16", "uint32"]
+    tokenizer: TokenizerRecord
+    splits: dict[str, SplitCounts]
+    sources: tuple[SourceRecord, ...]
+    options: dict[str, Any]
+    files: dict[str, FileRecord]
+
+    def to_json(self) -> str:
+        """Text of the file: the same manifest always gives the same bytes."""
+        return json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+
+
+def read_manifest(store: Path) -> Manifest:
+    """The manifest of a store. Raises UserError when it is missing, malformed or of another format version."""
+    path = store / "manifest.json"
+    try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise UserError(f"{path} is too large for a manifest.", "Prepare the data again.")
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise _no_store(store) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"Cannot read {path}: {error}.", "Prepare the data again.") from None
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise UserError(f"{path} is not the manifest of a store.", "Give a directory made by `pretextlm data prepare`.")
+    if values.get("version") != VERSION:
+        raise UserError(
+            f"{store} has format version {values.get('version')!r}; this pretextlm reads version {VERSION}.",
+            "Prepare the data again with this version.",
+        )
+    manifest = Manifest.parse(values, where=str(path))
+    if set(manifest.splits) != set(SPLITS):
+        raise UserError(f"{path} names the splits {sorted(manifest.splits)}.", f"A store has {', '.join(SPLITS)}.")
+    return manifest
+
+
+def _no_store(store: Path) -> UserError:
+    previous = store.with_name(store.name + ".previous")
+    if not store.exists() and previous.is_dir():
+        return UserError(
+            f"There is no store at {store}: its replacement was interrupted.",
+            f"The previous store is intact: rename {previous} to {store}, or prepare again.",
+        )
+    what = "is not a store: it has no manifest.json" if store.exists() else "does not exist"
+    return UserError(f"{store} {what}.", "Make a store with: pretextlm data prepare SOURCE --out DIR")

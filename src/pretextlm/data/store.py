@@ -1,0 +1,197 @@
+"""The prepared corpus on disk, opened by memory-mapping: instant to open and flat in memory, however large."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretextlm.data.manifest import SPLIT_FILES, SPLITS, Manifest, SplitCounts, read_manifest
+from pretextlm.data.vocabulary import Vocabulary
+from pretextlm.errors import UserError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a store; all arrays are read-only memory maps.
+
+    Attributes:
+        tokens: (N,) uint16 or uint32 token ids, text only.
+        documents: (D+1,) uint64; document i is tokens[documents[i]:documents[i+1]].
+        document_bytes: (D,) uint32 UTF-8 bytes of each document.
+        document_sources: (D,) uint32 row of the manifest's `sources`.
+        sentences: (S,) uint64 token offset where each sentence begins.
+        word_bits: (⌈N/8⌉,) uint8, one bit a token, lowest bit first: a word begins here.
+    """
+
+    tokens: NDArray[Any]
+    documents: NDArray[np.uint64]
+    document_bytes: NDArray[np.uint32]
+    document_sources: NDArray[np.uint32]
+    sentences: NDArray[np.uint64]
+    word_bits: NDArray[np.uint8]
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def num_documents(self) -> int:
+        return len(self.document_bytes)
+
+    @cached_property
+    def text_bytes(self) -> int:
+        """UTF-8 bytes of all documents."""
+        return int(self.document_bytes.sum(dtype=np.uint64))
+
+    def document(self, index: int) -> NDArray[np.int64]:
+        """Token ids of one document. Raises IndexError outside 0 … num_documents-1."""
+        if not 0 <= index < self.num_documents:
+            raise IndexError(f"document {index} of {self.num_documents}")
+        start, stop = int(self.documents[index]), int(self.documents[index + 1])
+        return self.tokens[start:stop].astype(np.int64)
+
+    def word_starts(self, indices: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Whether a word begins at each of the token offsets `indices` (any shape; all inside the split)."""
+        low = (indices & 7).astype(np.uint8)
+        low = np.right_shift(self.word_bits.take(indices >> 3), low, out=low)
+        low &= 1
+        return low.view(np.bool_)
+
+    def first_documents(self, count: int) -> Split:
+        """A view of the first `count` documents (all of them, if there are fewer)."""
+        count = max(0, min(count, self.num_documents))
+        tokens = int(self.documents[count])
+        return Split(
+            tokens=self.tokens[:tokens],
+            documents=self.documents[: count + 1],
+            document_bytes=self.document_bytes[:count],
+            document_sources=self.document_sources[:count],
+            sentences=self.sentences[: int(np.searchsorted(self.sentences, tokens))],
+            word_bits=self.word_bits[: (tokens + 7) // 8],
+        )
+
+
+@dataclass(frozen=True)
+class Store:
+    """A prepared corpus. Build it with :meth:`open`.
+
+    Attributes:
+        path: its directory.
+        manifest: manifest.json as plain values.
+        train, validation: its two splits; no document is in both.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    train: Split
+    validation: Split
+
+    @classmethod
+    def open(cls, path: Path | str) -> Store:
+        """Map the files of a store. Raises UserError when one is missing or disagrees with the manifest.
+
+        Sizes, counts and the largest token id are checked; contents only by :meth:`verify`.
+        """
+        path = Path(path)
+        manifest = read_manifest(path)
+        for name in SPLITS:
+            _check_counts(path / name, manifest.splits[name], manifest)
+        train, validation = (_map_split(path / name, manifest.splits[name], manifest.token_dtype) for name in SPLITS)
+        return cls(path, manifest.model_dump(mode="json"), train, validation)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The store's tokenizer, loaded at first use; encoding with it never yields a special id."""
+        from pretextlm.data.tokenizer import load_tokenizer
+
+        tokenizer = load_tokenizer(self.path / "tokenizer.json")
+        size, expected = tokenizer.get_vocab_size(), self.manifest["tokenizer"]["vocab_size"]
+        if size != expected:
+            raise UserError(
+                f"{self.path / 'tokenizer.json'} has {size:,} entries, the store was made with {expected:,}.",
+                "The file was replaced: prepare the data again.",
+            )
+        return tokenizer
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Size and special ids of the tokenizer."""
+        from pretextlm.data.tokenizer import vocabulary_of
+
+        return vocabulary_of(self.tokenizer)
+
+    def verify(self) -> None:
+        """Read every file in full. Raises UserError naming the first whose SHA-256 or content is not as written."""
+        for name in ("tokenizer.json", *(f"{split}/{file}" for split in SPLITS for file in SPLIT_FILES)):
+            record = self.manifest["files"].get(name)
+            if record is None or sha256_of(self.path / name) != record["sha256"]:
+                raise _damaged(self.path / name)
+        for name, split in (("train", self.train), ("validation", self.validation)):
+            if (split.documents[1:] < split.documents[:-1]).any():
+                raise _damaged(self.path / name / "documents.bin")
+            if int(split.tokens.max(initial=0)) >= self.manifest["tokenizer"]["vocab_size"]:
+                raise _damaged(self.path / name / "tokens.bin")
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(
+        f"{path} is damaged: its content is not what was written.", "Prepare the data again with --overwrite."
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content. Raises UserError when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.", "Prepare the data again.") from None
+
+
+def _check_counts(path: Path, counts: SplitCounts, manifest: Manifest) -> None:
+    if min(counts.tokens, counts.documents, counts.sentences) < 0:
+        raise UserError(f"The manifest gives {path} a negative count.", "Prepare the data again.")
+    if counts.max_id >= manifest.tokenizer.vocab_size:
+        raise UserError(
+            f"{path} holds token id {counts.max_id}, the vocabulary has {manifest.tokenizer.vocab_size:,} entries.",
+            "The tokens belong to another tokenizer: prepare the data again.",
+        )
+
+
+def _map_split(path: Path, counts: SplitCounts, token_dtype: str) -> Split:
+    n, d, s = counts.tokens, counts.documents, counts.sentences
+    shapes = dict(
+        zip(
+            SPLIT_FILES,
+            [(token_dtype, n), ("<u8", d + 1), ("<u4", d), ("<u4", d), ("<u8", s), ("u1", (n + 7) // 8)],
+            strict=True,
+        )
+    )
+    split = Split(*(_map(path / name, np.dtype(dtype), length) for name, (dtype, length) in shapes.items()))
+    if split.documents[0] != 0 or split.documents[-1] != n:
+        raise UserError(f"{path / 'documents.bin'} does not fit tokens.bin.", "Prepare the data again.")
+    return split
+
+
+def _map(path: Path, dtype: np.dtype[Any], length: int) -> NDArray[Any]:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.", "Prepare the data again.") from None
+    if size != length * dtype.itemsize:
+        raise UserError(
+            f"{path} is {size:,} bytes; the manifest says {length * dtype.itemsize:,}.",
+            "The file was cut or replaced: prepare the data again.",
+        )
+    if not length:  # an empty file cannot be mapped
+        return np.empty(0, dtype)
+    return np.asarray(np.memmap(path, dtype, mode="r", shape=(length,)))

@@ -1,0 +1,153 @@
+"""Tokenizers: trained on the corpus or taken from elsewhere, always with the special tokens of data/vocabulary.py.
+
+The three kinds that are trained here (byte-level BPE, WordPiece, Unigram) all work on bytes: the 256 bytes are in every
+vocabulary, so no text is unknown in any language and decoding gives the text back exactly.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pretextlm.data.vocabulary import DEFAULT_SENTINELS, NAMED, UNK, Vocabulary, sentinel
+from pretextlm.errors import UserError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Kind = Literal["bpe", "wordpiece", "unigram"]
+KINDS: tuple[Kind, ...] = ("bpe", "wordpiece", "unigram")
+MAX_TOKENIZER_BYTES = 256 << 20
+
+# Marks a token that continues a word. Not BERT's "##": that is text in a byte vocabulary, and decoding would lose it.
+CONTINUES = "⁀"
+
+# GPT-2's pattern (Radford et al. 2019) with combining marks counted as letters and every run bounded, so that no
+# input, however long its lines, makes an encoder slow: a word of 24 letters is at most 97 bytes.
+WORD_PATTERN = (
+    r"'(?:[sdmt]|ll|ve|re)| ?[\p{L}\p{M}]{1,24}| ?\p{N}{1,24}| ?[^\s\p{L}\p{M}\p{N}]{1,24}|\s{1,24}(?!\S)|\s{1,24}"
+)
+
+
+def special_tokens(sentinels: int = DEFAULT_SENTINELS) -> list[str]:
+    """Names of all special tokens, in the order in which new tokenizers number them from 0."""
+    return [*NAMED, *(sentinel(index) for index in range(sentinels))]
+
+
+def train_tokenizer(kind: Kind, texts: Iterable[str], vocab_size: int, sentinels: int = DEFAULT_SENTINELS) -> Tokenizer:
+    """Train on `texts`.
+
+    Args:
+        kind: "bpe", "wordpiece" or "unigram".
+        texts: the sample; the result depends on it and the options alone.
+        vocab_size: total number of ids, special tokens and sentinels included. A small sample may give fewer.
+        sentinels: number of <extra_id_N>.
+
+    Raises:
+        UserError: `vocab_size` cannot hold the special tokens and the bytes.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    specials = special_tokens(sentinels)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    least = len(specials) + len(alphabet) * (2 if kind == "wordpiece" else 1)
+    if vocab_size < least:
+        raise UserError(
+            f"A vocabulary of {vocab_size:,} is too small: {kind} needs {least} for special tokens and bytes alone.",
+            f"Give --vocab-size {max(1024, -(-least // 64) * 64)} or more.",
+        )
+    common: dict[str, Any] = {
+        "vocab_size": vocab_size,
+        "special_tokens": specials,
+        "initial_alphabet": alphabet,
+        "show_progress": False,
+    }
+    trainer: Any
+    if kind == "bpe":
+        tokenizer, trainer = Tokenizer(models.BPE()), trainers.BpeTrainer(**common)
+    elif kind == "wordpiece":
+        # Numbered by us, as special tokens are: the trainer itself numbers continuing bytes in random order.
+        common["special_tokens"] = specials + [CONTINUES + byte for byte in alphabet]
+        tokenizer = Tokenizer(models.WordPiece(unk_token=UNK, max_input_chars_per_word=100))
+        trainer = trainers.WordPieceTrainer(**common, continuing_subword_prefix=CONTINUES)
+    else:
+        tokenizer, trainer = Tokenizer(models.Unigram()), trainers.UnigramTrainer(**common, unk_token=UNK)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORD_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.Sequence([decoders.Replace(CONTINUES, ""), decoders.ByteLevel()])
+    tokenizer.train_from_iterator(texts, trainer)
+    return from_json(_finished(tokenizer.to_str()), "the trained tokenizer")
+
+
+def _finished(text: str) -> str:
+    """The trained tokenizer with WordPiece's continuing bytes no longer special."""
+    values = json.loads(text)
+    values["added_tokens"] = [t for t in values["added_tokens"] if not t["content"].startswith(CONTINUES)]
+    if values["model"]["type"] == "WordPiece":
+        values["model"]["continuing_subword_prefix"] = CONTINUES
+    return json.dumps(values, ensure_ascii=False)
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """A tokenizer.json, set so that special tokens in a text stay text. Raises UserError for a file that is not one."""
+    try:
+        if path.stat().st_size > MAX_TOKENIZER_BYTES:
+            raise UserError(f"{path} is too large for a tokenizer.", "Give a tokenizer.json.")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UserError(f"Cannot read {path}: {reason}.", "Give a tokenizer.json or a directory with one.") from None
+    return from_json(text, str(path))
+
+
+def from_json(text: str, where: str) -> Tokenizer:
+    """The same from the file's content; `where` names it in an error."""
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_str(text)
+    except BaseException as error:  # the Rust side's panics are no Exception
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        raise UserError(f"{where} is not a tokenizer.json: {error}.", "Give one in Hugging Face's format.") from None
+    tokenizer.encode_special_tokens = True
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def adopt_tokenizer(place: Path, sentinels: int = DEFAULT_SENTINELS) -> Tokenizer:
+    """An existing tokenizer (a tokenizer.json, a directory with one, a store) with the special tokens it lacks.
+
+    Raises:
+        UserError: there is none, or it reads the text of a special token as the token.
+    """
+    tokenizer = load_tokenizer(place / "tokenizer.json" if place.is_dir() else place)
+    have = tokenizer.get_vocab(with_added_tokens=True)
+    wanted = special_tokens(0 if sentinel(0) in have else sentinels)
+    tokenizer.add_special_tokens(wanted)
+    tokenizer.encode_special_tokens = True
+    special = vocabulary_of(tokenizer).special
+    names = sorted(token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special)
+    for name in names:
+        found = special.intersection(tokenizer.encode(f"a {name} b{name}", add_special_tokens=False).ids)
+        if found - {tokenizer.token_to_id(UNK)}:
+            raise UserError(
+                f"The tokenizer {place} reads the text {name!r} as its special token, so text could fake one.",
+                "Train one on the corpus instead: --tokenizer bpe, wordpiece or unigram.",
+            )
+    return tokenizer
+
+
+def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
+    """Size and special ids. Raises UserError when a special token is missing."""
+    added = tokenizer.get_added_tokens_decoder()
+    special = frozenset(index for index, token in added.items() if token.special)
+    ids = tokenizer.get_vocab(with_added_tokens=True)
+    return Vocabulary.resolve(ids, max(ids.values()) + 1, special)
