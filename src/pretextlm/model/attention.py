@@ -159,6 +159,18 @@ def cross_sight(
     return Sight(_bias(visible(query_segments_BT, key_segments_BS), dtype), products=products)
 
 
+def cached_sight(
+    query_segments_BT: Tensor,
+    key_segments_BS: Tensor,
+    query_positions_BT: Tensor,
+    key_positions_BS: Tensor,
+    dtype: torch.dtype,
+) -> Sight:
+    """Causal visibility of new positions over all that was read so far, padding included."""
+    seen = visible(query_segments_BT, key_segments_BS, query_positions_BT, key_positions_BS, attention="causal")
+    return Sight(_bias(seen, dtype))
+
+
 def _bias(seen_BTS: Tensor, dtype: torch.dtype) -> Tensor:
     zero = torch.zeros((), dtype=dtype, device=seen_BTS.device)
     return torch.where(seen_BTS, zero, float("-inf"))[:, None]
