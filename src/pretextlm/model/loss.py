@@ -1,8 +1,9 @@
 """Cross-entropy of the head, chunk by chunk, with its gradient worked out on the way.
 
-The logits of all targets at once are the largest arrays of a step, and they are read and written many times: as scores,
-in fp32, as log-probabilities, as a gradient. A chunk of some hundred rows stays in the cache, and its gradient is known
-as soon as its softmax is: p - onehot. So nothing is kept or computed twice, and the memory does not grow with the targets.
+The logits of all targets at once are the largest arrays of a step, and they are read and written many times: as
+scores, in fp32, as log-probabilities, as a gradient. A chunk of some hundred rows stays in the cache, and its gradient
+is known as soon as its softmax is: p - onehot. So nothing is kept or computed twice, and the memory does not grow with
+the targets.
 
 Axis letters: N targets, C targets of a chunk, D hidden_size, V vocab_size.
 """

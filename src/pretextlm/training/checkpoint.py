@@ -6,6 +6,7 @@ written last. Loading takes the newest one whose every byte is as its manifest s
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -50,40 +52,38 @@ def save(
 ) -> Path:
     """Write one checkpoint whole, then remove the oldest beyond `keep`. Raises UserError when the disk is full."""
     final = parent / f"step-{step:08d}"
-    parent.mkdir(exist_ok=True)
-    sweep(parent)
     if final.exists():
         return final
     partial = parent / f".{final.name}.tmp-{os.getpid()}"
     try:
+        parent.mkdir(exist_ok=True)
+        sweep(parent)
         _require_space(parent, model, optimizer)
-        partial.mkdir()
-        save_file(_contiguous(model), partial / MODEL)
-        save_file(_contiguous(optimizer), partial / OPTIMIZER)
-        (partial / STATE).write_text(json.dumps(dict(state), indent=1))
-        files = {name: _digest(partial / name) for name in (MODEL, OPTIMIZER, STATE)}
-        (partial / MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1))
-        for path in [*partial.iterdir(), partial]:
-            _flush(path)
+        _write(partial, step, model, optimizer, state)
         partial.rename(final)
         _flush(parent)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise UserError(
-            f"Cannot write the checkpoint {final}: {error.strerror or error}.",
-            "Earlier checkpoints are untouched. Free some space, then go on with --resume.",
-        ) from None
-    except Exception as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if "No space left" not in str(error) and "os error" not in str(error).lower():
-            raise
-        raise UserError(
-            f"Cannot write the checkpoint {final}: {error}.",
+            f"Cannot write the checkpoint {final}: {getattr(error, 'strerror', None) or error}.",
             "Earlier checkpoints are untouched. Free some space, then go on with --resume.",
         ) from None
     for old in steps(parent)[:-keep]:
         shutil.rmtree(old)
     return final
+
+
+def _write(
+    directory: Path, step: int, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: Mapping[str, Any]
+) -> None:
+    directory.mkdir()
+    save_file(_contiguous(model), directory / MODEL)
+    save_file(_contiguous(optimizer), directory / OPTIMIZER)
+    (directory / STATE).write_text(json.dumps(dict(state), indent=1))
+    files = {name: _digest(directory / name) for name in (MODEL, OPTIMIZER, STATE)}
+    (directory / MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1))
+    for path in [*directory.iterdir(), directory]:
+        _flush(path)
 
 
 def steps(parent: Path) -> list[Path]:
@@ -143,7 +143,7 @@ def _require_space(parent: Path, *tensors: Mapping[str, Tensor]) -> None:
     needed = sum(t.numel() * t.element_size() for group in tensors for t in group.values())
     free = shutil.disk_usage(parent).free
     if free < 1.1 * needed:
-        raise OSError(28, f"it needs {needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free")
+        raise OSError(errno.ENOSPC, f"it needs {needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free")
 
 
 def _digest(path: Path) -> dict[str, Any]:

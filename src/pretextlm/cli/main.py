@@ -1,0 +1,74 @@
+"""`pretextlm`: the commands, and what happens to errors. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from pretextlm import __version__
+from pretextlm.errors import UserError
+
+app = typer.Typer(
+    name="pretextlm",
+    help="Pre-train, evaluate and compare language models under every pre-training objective on one Transformer.\n\n"
+    'Start with `pretextlm quickstart`. See what an objective does: `pretextlm show masked "A sentence."`.\n'
+    "Then, on your own text: `data prepare` → `pretrain` or `compare` → `evaluate`, `fill`, `generate` → `report`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"pretextlm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def _register() -> None:
+    from pretextlm.cli import pretrain
+
+    app.command()(pretrain.pretrain)
+
+
+_register()
+
+
+def main() -> None:
+    """Run a command. Exit codes: 0 done, 2 wrong input, 1 a fault of ours, 130/143 stopped by a signal."""
+    try:
+        app()
+    except UserError as error:
+        _print_error(error)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _print_error(error: UserError) -> None:
+    from rich.text import Text
+
+    from pretextlm.cli.console import stderr
+
+    console = stderr()
+    console.print(Text("error: ", style="bold red") + Text(error.message[:2000]))
+    if error.hint:
+        console.print(Text("hint:  ", style="bold cyan") + Text(error.hint[:2000]))
+
+
+if __name__ == "__main__":
+    main()

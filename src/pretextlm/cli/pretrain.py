@@ -1,0 +1,103 @@
+"""`pretextlm pretrain RECIPE`: one run, from a recipe to a run directory."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+def pretrain(
+    recipe: Annotated[Path, typer.Argument(help="TOML recipe, for example recipes/causal.toml.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Changes to it, as TOML: training.learning_rate=1e-3 objective.rate=0.3")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory. By default runs/NAME of the recipe.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run from its newest sound checkpoint.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the run's cost and last losses as JSON.")] = False,
+) -> None:
+    """Pre-train one model by a recipe.
+
+    Ctrl-C (or SIGTERM) saves a checkpoint and leaves; --resume goes on, bit for bit on a CPU.
+    """
+    from pretextlm.cli.console import print_json
+    from pretextlm.config import apply_overrides, read_toml
+    from pretextlm.training.recipe import Recipe
+
+    loaded = Recipe.load(apply_overrides(read_toml(recipe), overrides or []), str(recipe))
+    directory = out or Path("runs") / loaded.name
+
+    from pretextlm.training.runtime import tune_process
+    from pretextlm.training.signals import Stopped
+    from pretextlm.training.trainer import pretrain as train
+
+    tune_process()
+    with TrainingDisplay(loaded.name) as display:
+        try:
+            run = train(loaded, directory, resume=resume, command=["pretextlm", *sys.argv[1:]], progress=display)
+        except Stopped as stopped:
+            display.note(f"{stopped}; saved. Go on with --resume.")
+            raise typer.Exit(stopped.exit_code) from None
+    last = {line["kind"]: line for line in run.metrics()}
+    if as_json:
+        print_json({"run": str(directory), "last": last})
+    else:
+        loss = last.get("validation", last.get("train", {})).get("loss")
+        typer.echo(f"{directory}: loss {loss:.4f}" if loss is not None else str(directory))
+
+
+class TrainingDisplay:
+    """A bar with loss, rate and time left on a terminal; a line now and then where stderr is a file."""
+
+    def __init__(self, title: str) -> None:
+        from pretextlm.cli.console import stderr
+
+        self.title, self.console = title, stderr()
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._printed = 0.0
+
+    def __enter__(self) -> TrainingDisplay:
+        if self.console.is_terminal:
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn(
+                    "{task.percentage:>3.0f}%  loss {task.fields[loss]:.3f}  {task.fields[rate]:>9,.0f} tokens/s"
+                ),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=self.console,
+            )
+            self._task = self._bar.add_task(self.title, total=1.0, loss=float("nan"), rate=0.0)
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def step(self, share: float, values: Mapping[str, float]) -> None:
+        """After every step of the trainer."""
+        if self._bar:
+            self._bar.update(
+                self._task, completed=share, loss=values["loss"], rate=values["tokens"] / values["seconds"]
+            )
+        elif values["seconds"] - self._printed > 10 or share >= 1:
+            self._printed = values["seconds"]
+            rate = values["tokens"] / values["seconds"]
+            self.note(f"{share:4.0%}  step {values['step']:,}  loss {values['loss']:.3f}  {rate:,.0f} tokens/s")
+
+    def note(self, text: str) -> None:
+        """A line for people."""
+        self.console.print(f"{self.title}: {text}", highlight=False, markup=False)
