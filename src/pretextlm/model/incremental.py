@@ -1,0 +1,125 @@
+"""A decoder that reads a text piece by piece: the part already read stays in the cache.
+
+Rows of different length stand side by side, padded at the left. Padding is a segment of its own (-1), so that by the one
+visibility rule no token sees it, and positions count real tokens alone: a row is read exactly as if it were by itself.
+
+Axis letters: B rows, T new positions, S positions read so far, M positions of the encoder's row, D hidden_size, V vocab_size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pretextlm.batch import Batch
+from pretextlm.model.attention import Sight, cached_sight, cross_sight
+from pretextlm.model.cache import new_cache
+from pretextlm.model.inputs import Inputs, prepare
+from pretextlm.model.rotary import angles
+from pretextlm.model.transformer import Transformer
+
+
+class Incremental:
+    """The state of a decoder that has read some tokens of each row.
+
+    Args:
+        model: decoder or encoder-decoder, in eval mode.
+        sources: what the encoder reads, one list of ids a row; None for a decoder alone.
+        pad: id that fills rows up; never seen by another token.
+        dtype: type of the activations.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        sources: Sequence[Sequence[int]] | None = None,
+        pad: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        assert (sources is None) == (model.encoder is None), "an encoder-decoder, and only it, has sources"
+        self.model, self.pad, self.dtype = model, pad, dtype
+        self.device = model.embed_tokens.weight.device
+        self._cache = new_cache(model.config.num_hidden_layers)
+        self._segments_BS: Tensor | None = None
+        self._positions_BS: Tensor | None = None
+        self._memory_BMD: Tensor | None = None
+        self._memory_segments_BM: Tensor | None = None
+        if sources is not None:
+            ids, segments, positions = self._on_device(*pad_left(sources, pad))
+            self._memory_BMD = encode(model, ids, segments, positions, dtype)
+            self._memory_segments_BM = segments
+
+    def extend(self, pieces: Sequence[Sequence[int]]) -> Tensor:
+        """Read a piece more of each row, ragged or even empty; returns its hidden states (B, T, D), padded at the left."""
+        ids, segments, _ = self._on_device(*pad_left(pieces, self.pad))
+        return self.extend_padded(ids, segments)
+
+    def extend_padded(self, ids_BT: Tensor, segments_BT: Tensor | None = None) -> Tensor:
+        """The same for ids (B, T) with segments 0, or -1 where they are padding; without segments there is none."""
+        if segments_BT is None:
+            segments_BT = torch.zeros_like(ids_BT)
+        positions_BT = self._next_positions(segments_BT)
+        self._segments_BS = _joined(self._segments_BS, segments_BT)
+        self._positions_BS = _joined(self._positions_BS, positions_BT)
+        sight = cached_sight(segments_BT, self._segments_BS, positions_BT, self._positions_BS, self.dtype)
+        inputs = self._inputs(ids_BT, segments_BT, positions_BT, sight)
+        return self.model.decode(inputs, self._memory_BMD, self._cache)
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with the given rows (R,) only; a row named several times is repeated."""
+        for own, cross in self._cache:
+            own.keep(rows)
+            if self._memory_BMD is not None:
+                cross.keep(rows)
+        assert self._segments_BS is not None, "nothing was read yet"
+        assert self._positions_BS is not None, "nothing was read yet"
+        self._segments_BS, self._positions_BS = self._segments_BS[rows], self._positions_BS[rows]
+        if self._memory_BMD is not None and self._memory_segments_BM is not None:
+            self._memory_BMD = self._memory_BMD[rows]
+            self._memory_segments_BM = self._memory_segments_BM[rows]
+
+    def _next_positions(self, segments_BT: Tensor) -> Tensor:
+        """Positions of new tokens: the number of real tokens before each; 0 for padding at a row's beginning."""
+        real = segments_BT >= 0
+        before = 0 if self._segments_BS is None else (self._segments_BS >= 0).sum(dim=1, keepdim=True)
+        return (before + real.cumsum(dim=1) - 1).clamp(min=0)
+
+    def _inputs(self, ids_BT: Tensor, segments_BT: Tensor, positions_BT: Tensor, sight: Sight) -> Inputs:
+        at = angles(positions_BT, self.model.config.head_dim, self.model.config.rope_theta, self.dtype)
+        none = torch.zeros(0, dtype=torch.int64, device=self.device)
+        if self._memory_segments_BM is None:
+            return Inputs(ids_BT, sight, at, none, none, self.dtype)
+        every = torch.zeros_like(segments_BT)  # padding looks somewhere too: a query that sees nothing is NaN
+        shapes = (ids_BT.size(0), ids_BT.size(1)), (ids_BT.size(0), self._memory_segments_BM.size(1))
+        across = cross_sight(every, self._memory_segments_BM, *shapes, self.device, self.dtype)
+        return Inputs(ids_BT, sight, at, none, none, self.dtype, ids_BT, sight, at, across)
+
+    def _on_device(self, *arrays: NDArray[np.int64]) -> tuple[Tensor, ...]:
+        return tuple(torch.from_numpy(array).to(self.device) for array in arrays)
+
+
+def encode(model: Transformer, ids_BT: Tensor, segments_BT: Tensor, positions_BT: Tensor, dtype: torch.dtype) -> Tensor:
+    """The encoder's output (B, T, D) for rows that each hold one segment and padding."""
+    batch = Batch(
+        input_ids=ids_BT.cpu().numpy(), segment_ids=segments_BT.cpu().numpy(), position_ids=positions_BT.cpu().numpy()
+    )
+    return model.encode(prepare(batch, model.config, ids_BT.device, dtype))
+
+
+def pad_left(rows: Sequence[Sequence[int]], pad: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Ragged rows as ids, segments and positions, (B, T) each: T is the longest row's length, padding stands first."""
+    lengths = np.array([len(row) for row in rows], np.int64)
+    width = int(lengths.max(initial=0))
+    real = np.arange(width) >= width - lengths[:, None]
+    ids = np.full(real.shape, pad, np.int64)
+    ids[real] = np.fromiter((token for row in rows for token in row), np.int64, int(lengths.sum()))
+    positions = np.where(real, np.arange(width) - (width - lengths[:, None]), 0)
+    return ids, np.where(real, 0, -1), positions
+
+
+def _joined(before: Tensor | None, after: Tensor) -> Tensor:
+    return after if before is None else torch.cat([before, after], dim=1)

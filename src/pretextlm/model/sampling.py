@@ -1,0 +1,69 @@
+"""How the next token is chosen from its scores.
+
+Every draw is a function of (seed, row, step) alone, so a row's text does not depend on the rows beside it.
+Axis letters: B rows, V vocab_size.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from pretextlm.config import Config
+from pretextlm.keyed import Keyed
+
+
+class Sampling(Config):
+    """How one token is drawn.
+
+    Attributes:
+        temperature: scores are divided by it; 0 always takes the most likely token.
+        top_k: only the k most likely tokens are drawn from; 0 for all.
+        top_p: of those, only the most likely ones that together reach this probability (Holtzman et al. 2020,
+            https://arxiv.org/abs/1904.09751); 1 for all.
+        seed: of the draws.
+    """
+
+    temperature: float = Field(1.0, ge=0)
+    top_k: int = Field(0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    seed: int = 0
+
+
+def probabilities(logits_BV: Tensor, sampling: Sampling) -> Tensor:
+    """(B, V) float64 distribution that the next token is drawn from: temperature, then top-k, then top-p.
+
+    The most likely token is always in it. Of equally likely tokens at the edge, lower ids stay.
+    """
+    logits_BV = logits_BV.double()
+    if sampling.temperature == 0:
+        return torch.zeros_like(logits_BV).scatter_(1, logits_BV.argmax(dim=1, keepdim=True), 1.0)
+    logits_BV = logits_BV / sampling.temperature
+    if not sampling.top_k and sampling.top_p == 1:
+        return logits_BV.softmax(dim=1)
+    ordered_BV, ids_BV = logits_BV.sort(dim=1, descending=True, stable=True)
+    if sampling.top_k:
+        ordered_BV, ids_BV = ordered_BV[:, : sampling.top_k], ids_BV[:, : sampling.top_k]
+    kept_BV = ordered_BV.softmax(dim=1)
+    before_BV = kept_BV.cumsum(dim=1) - kept_BV
+    kept_BV = torch.where(before_BV < sampling.top_p, kept_BV, 0.0)
+    kept_BV = kept_BV / kept_BV.sum(dim=1, keepdim=True)
+    return torch.zeros_like(logits_BV).scatter_(1, ids_BV, kept_BV)
+
+
+def choose(logits_BV: Tensor, sampling: Sampling, rows: NDArray[np.int64], step: int) -> Tensor:
+    """(B,) ids of the next tokens, by inversion of the cumulative distribution.
+
+    Args:
+        logits_BV: scores; -inf for a token that must not come.
+        rows: (B,) number of each row among all prompts, which its draws are keyed by.
+        step: how many tokens the row has had before.
+    """
+    if sampling.temperature == 0:
+        return logits_BV.argmax(dim=1)
+    cumulative_BV = probabilities(logits_BV, sampling).cumsum(dim=1)
+    draw = torch.from_numpy(Keyed.of(sampling.seed, 0, rows).uniform(step, 1)).to(logits_BV.device)
+    return torch.searchsorted(cumulative_BV, draw * cumulative_BV[:, -1:], right=True).squeeze(1)
