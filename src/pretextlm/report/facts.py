@@ -1,0 +1,186 @@
+"""What was compared, on what, at what cost, and how to do it again: rows of the report's tables."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pretextlm.config import write_toml
+from pretextlm.report import format as form
+from pretextlm.report import glossary
+from pretextlm.report.finding import budget
+from pretextlm.report.read import Condition, Run, Study, number, table
+
+_SHAPE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
+MAX_SOURCES = 12
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One condition as it is introduced."""
+
+    index: int
+    label: str
+    about: glossary.Objective
+    details: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one condition cost, per run, averaged over its seeds; a dash where a run does not say."""
+
+    index: int
+    label: str
+    cells: list[str]
+
+
+COST_COLUMNS = ("Parameters", "Tokens read", "Training time", "FLOPs", "Tokens / s", "Energy")
+
+
+def contenders(study: Study) -> list[Contender]:
+    """Every condition with its objective, options, shape and exact parameter count."""
+    return [
+        Contender(i, condition.label, glossary.objective(condition.objective), _details(condition))
+        for i, condition in enumerate(study.conditions)
+    ]
+
+
+def _details(condition: Condition) -> list[tuple[str, str]]:
+    run = condition.example
+    model, options = table(run.config, "model"), table(run.config, "objective")
+    parameters = number(run.cost.get("parameters"))
+    rows = [
+        ("Architecture", str(model.get("architecture", "")).replace("_", "-")),
+        ("Shape", _shape(model)),
+        ("Parameters", "" if parameters is None else f"{parameters:,.0f}"),
+        ("Options", ", ".join(f"{k} = {_value(v)}" for k, v in options.items() if k != "name")),
+    ]
+    return [(name, text) for name, text in rows if text]
+
+
+def _shape(model: Mapping[str, Any]) -> str:
+    width, layers, heads = (number(model.get(key)) for key in _SHAPE[:3])
+    if width is None or layers is None or heads is None:
+        return ""
+    each = "2 × " if model.get("architecture") == "encoder_decoder" else ""
+    return f"{each}{layers:.0f} layers, width {width:.0f}, {heads:.0f} heads"
+
+
+def _value(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def setting(study: Study) -> list[tuple[str, str]]:
+    """What all runs shared: corpus, budget, seeds, machine."""
+    finished = sum(run.state == "finished" for run in study.runs)
+    seeds = sorted({run.seed for run in study.runs if run.seed is not None})
+    rows = [
+        ("Corpus", _corpus(study)),
+        ("Sources", "" if len(_sources(study)) > 1 else form.listing(_sources(study))),
+        ("Tokenizer", _tokenizer(study)),
+        ("Budget of each run", budget(study)),
+        ("Runs", f"{finished} of {len(study.runs)} finished; {_seeds(seeds)}"),
+        ("Machine", machine(study)),
+    ]
+    return [(name, text) for name, text in rows if text]
+
+
+def _seeds(seeds: list[int]) -> str:
+    return f"seed{'' if len(seeds) == 1 else 's'} {form.listing([str(seed) for seed in seeds])}" if seeds else ""
+
+
+def _corpus(study: Study) -> str:
+    corpus = study.corpus
+    tokens, documents = _by_split(corpus, "tokens"), _by_split(corpus, "documents")
+    if "train" not in tokens:
+        return str(table(study.runs[0].config, "data").get("store", ""))
+    text = f"{tokens['train']:,.0f} tokens to train on"
+    text += f" ({documents['train']:,.0f} documents)" if "train" in documents else ""
+    held = f", {tokens['validation']:,.0f} held out" if "validation" in tokens else ""
+    return text + held
+
+
+def _by_split(corpus: Mapping[str, Any], key: str) -> dict[str, float]:
+    values = {split: number(value) for split, value in table(corpus, key).items()}
+    return {split: value for split, value in values.items() if value is not None}
+
+
+def _sources(study: Study) -> list[str]:
+    sources = study.corpus.get("sources")
+    rows = [s for s in sources if isinstance(s, Mapping)] if isinstance(sources, list) else []
+    return [f"{s.get('name', '?')} ({s.get('licence') or 'licence not stated'})" for s in rows]
+
+
+def sources(study: Study) -> tuple[list[str], int]:
+    """(sources with their licences where there are several, how many more there are)."""
+    every = _sources(study)
+    return ([], 0) if len(every) < 2 else (every[:MAX_SOURCES], max(0, len(every) - MAX_SOURCES))
+
+
+def _tokenizer(study: Study) -> str:
+    size, kind = number(study.corpus.get("vocabulary_size")), study.corpus.get("tokenizer")
+    return "" if size is None else f"{kind or 'tokenizer'}, {size:,.0f} entries"
+
+
+def machine(study: Study) -> str:
+    """The machine as the study noted it, with the devices the runs noted."""
+    noted = table(study.command, "machine")
+    cpus = number(noted.get("cpus"))
+    devices = _distinct(run.environment.get("device") or run.cost.get("device") for run in study.runs)
+    processor = str(noted.get("processor") or noted.get("system") or "")
+    parts = [processor, form.count(int(cpus), "core") if cpus else "", f"on {devices}" if devices else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def environment(study: Study) -> list[tuple[str, str]]:
+    """Versions and settings of all runs; where they differ, every value."""
+    keys = dict.fromkeys(key for run in study.runs for key in run.environment if key not in ("command", "started"))
+    rows = [(key, _distinct(run.environment.get(key) for run in study.runs)) for key in keys]
+    noted = [(key, str(value)) for key, value in table(study.command, "machine").items() if key not in keys]
+    times = [(key, str(study.command[key])) for key in ("started", "finished") if study.command.get(key)]
+    corpus = [("corpus hash", str(study.corpus["hash"]))] if study.corpus.get("hash") else []
+    return [(key.replace("_", " "), text) for key, text in [*rows, *noted, *times, *corpus] if text]
+
+
+def _distinct(values: Iterable[Any]) -> str:
+    return ", ".join(dict.fromkeys(str(value) for value in values if value not in (None, "")))
+
+
+def costs(study: Study) -> list[Cost]:
+    """One row a condition, of the runs that have been trained."""
+    rows = [(i, condition, [run for run in condition.runs if run.cost]) for i, condition in enumerate(study.conditions)]
+    return [Cost(i, condition.label, _cost(runs)) for i, condition, runs in rows if runs]
+
+
+def _cost(runs: list[Run]) -> list[str]:
+    parameters, tokens, seconds = (_mean(runs, key) for key in ("parameters", "tokens", "seconds"))
+    flops, energy = _mean(runs, "flops"), _mean(runs, "energy_joules")
+    speed = tokens / seconds if tokens is not None and seconds else None
+    return [
+        "–" if parameters is None else f"{parameters:,.0f}",
+        "–" if tokens is None else form.si(tokens),
+        "–" if seconds is None else form.duration(seconds),
+        "–" if flops is None else form.si(flops),
+        "–" if speed is None else form.si(speed),
+        "not measured" if energy is None else form.si(energy, "J"),
+    ]
+
+
+def _mean(runs: list[Run], key: str) -> float | None:
+    values = [value for run in runs if (value := number(run.cost.get(key))) is not None]
+    return sum(values) / len(values) if values else None
+
+
+def commands(study: Study) -> list[str]:
+    """The commands that made this, as typed: the study's, else each run's own."""
+    argvs = [study.command.get("command")] if study.command else [r.environment.get("command") for r in study.runs]
+    return list(dict.fromkeys(shlex.join(map(str, argv)) for argv in argvs if isinstance(argv, list) and argv))
+
+
+def recipes(study: Study) -> list[tuple[str, str]]:
+    """(title, TOML) of the plan, and of one run of each condition."""
+    plan = [("The plan: study.toml", write_toml(study.plan))] if study.plan else []
+    shown = [condition.example for condition in study.conditions]
+    return plan + [(f"The recipe of {run.path.name}", write_toml(run.config)) for run in shown if run.config]

@@ -1,0 +1,208 @@
+"""The geometry of the figures: plain numbers in, coordinates out. `figures.html` draws them as inline SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pretextlm.report import format as form
+from pretextlm.report.measures import Measure, Measured
+from pretextlm.report.read import Condition, Run, Study, number
+
+WIDTH, HEIGHT = 340.0, 214.0
+LEFT, RIGHT, TOP, BOTTOM = 40.0, 16.0, 14.0, 36.0
+ROW, HEAD, FOOT = 46.0, 6.0, 34.0
+PAD = 10.0
+MAX_POINTS = 160
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A place on an axis and what it says."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run's line: an SVG path, and its last point."""
+
+    path: str
+    end: Point
+    title: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Learning curves of one condition against one measure of effort."""
+
+    index: int
+    title: str
+    x_label: str
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    curves: list[Curve]
+    final: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One condition in a dot chart: the mean, its interval, every seed."""
+
+    index: int
+    name: str
+    text: str
+    y: float
+    mean: float
+    low: float | None
+    high: float | None
+    seeds: list[float]
+
+
+@dataclass(frozen=True)
+class DotChart:
+    """One measure, all conditions on one scale."""
+
+    title: str
+    sentence: str
+    better: str
+    height: float
+    ticks: list[Tick]
+    rows: list[Row]
+    reference: Tick | None
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear map from values to coordinates."""
+
+    low: float
+    high: float
+    start: float
+    stop: float
+
+    def __call__(self, value: float) -> float:
+        share = (value - self.low) / ((self.high - self.low) or 1.0)
+        return round(self.start + share * (self.stop - self.start), 2)
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers within [low, high], about `about` of them: steps of 1, 2 or 5 times a power of ten."""
+    span = high - low
+    if not span > 0:
+        return [low]
+    raw = span / about
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(k * step, 12) for k in range(first, last + 1)]
+
+
+def learning_curves(study: Study) -> list[list[Panel]]:
+    """Per condition a panel against seconds and one against tokens; conditions without a curve are left out.
+
+    All panels of one kind share the horizontal axis: budgets can be compared, losses cannot.
+    """
+    reach = {effort: _reach(study, effort) for effort in ("seconds", "tokens")}
+    columns = [
+        [_panel(i, condition, effort, reach[effort]) for effort in ("seconds", "tokens")]
+        for i, condition in enumerate(study.conditions)
+    ]
+    return [[panel for panel in column if panel is not None] for column in columns if any(column)]
+
+
+def _reach(study: Study, effort: str) -> float:
+    return max((x for run in study.runs for x, _ in _points(run, effort)), default=0.0)
+
+
+def _points(run: Run, effort: str) -> list[Point]:
+    pairs = [(number(line.get(effort)), number(line.get("loss"))) for line in run.validation]
+    points = [(x, y) for x, y in pairs if x is not None and y is not None]
+    stride = max(1, math.ceil(len(points) / MAX_POINTS))
+    return [*points[:-1:stride], *points[-1:]]
+
+
+def _panel(index: int, condition: Condition, effort: str, reach: float) -> Panel | None:
+    lines = [(run, points) for run in condition.runs if len(points := _points(run, effort)) > 1]
+    if not lines or reach <= 0:
+        return None
+    losses = [y for _, points in lines for _, y in points]
+    low, high = min(losses), max(losses)
+    margin = 0.06 * (high - low) or 0.5
+    x = Scale(0.0, reach, LEFT, WIDTH - RIGHT)
+    y = Scale(low - margin, high + margin, HEIGHT - BOTTOM, TOP)
+    final = sum(points[-1][1] for _, points in lines) / len(lines)
+    label, shown = ("seconds of training", _seconds) if effort == "seconds" else ("tokens read", form.si)
+    return Panel(
+        index=index,
+        title=condition.label,
+        x_label=label,
+        x_ticks=[Tick(x(v), shown(v) if v else "0") for v in ticks(0.0, reach, 4)],
+        y_ticks=[Tick(y(v), f"{v:g}") for v in ticks(low - margin, high + margin, 4)],
+        curves=[_curve(run, points, x, y) for run, points in lines],
+        final=f"{final:.2f}",
+    )
+
+
+def _seconds(value: float) -> str:
+    return f"{value:,g}"
+
+
+def _curve(run: Run, points: Sequence[Point], x: Scale, y: Scale) -> Curve:
+    placed = [(x(a), y(b)) for a, b in points]
+    path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in placed)
+    return Curve(path, placed[-1], f"seed {run.seed}: {points[-1][1]:.3f} nats per target at the end")
+
+
+def dot_chart(measure: Measure, chance: float | None = None) -> DotChart:
+    """One of the common measures; an accuracy begins at zero, anything else at its own least value."""
+    fraction = measure.unit in form.FRACTIONS
+    low, high = _domain(measure.measured, fraction, chance)
+    x = Scale(low, high, PAD, WIDTH - PAD)
+    steps = ticks(low, high, 5)
+    shown = [f"{100 * v:g}{form.THIN}%" if fraction else f"{v:g}".replace("-", form.MINUS) for v in steps]
+    entry = measure.entry
+    return DotChart(
+        title=entry.title,
+        sentence=entry.sentence,
+        better=measure.better,
+        height=HEAD + ROW * len(measure.measured) + FOOT,
+        ticks=[Tick(x(v), text) for v, text in zip(steps, shown, strict=True)],
+        rows=[_row(k, measured, measure.unit, x) for k, measured in enumerate(measure.measured)],
+        reference=None if chance is None else Tick(x(chance), "chance"),
+    )
+
+
+def _domain(measured: Sequence[Measured], fraction: bool, chance: float | None) -> tuple[float, float]:
+    values = [v for m in measured for v in m.values]
+    edges = [e for m in measured if m.interval for e in (m.interval.low, m.interval.high)]
+    if fraction:
+        top = max([*values, *edges, (chance or 0.0), 0.01])
+        return 0.0, min(1.0, top * 1.06)
+    low, high = min(values), max(values)
+    reach = high - low or abs(high) * 0.1 or 1.0
+    # Two seeds can have an interval many times the data: it may leave the chart, the data may not.
+    low, high = max(min([low, *edges]), low - 2 * reach), min(max([high, *edges]), high + 2 * reach)
+    margin = 0.06 * (high - low)
+    return low - margin, high + margin
+
+
+def _row(k: int, measured: Measured, unit: str, x: Scale) -> Row:
+    interval, half = measured.interval, measured.half_width
+    text = form.metric(measured.summary.mean, unit)
+    if half is not None:
+        text = f"{text} ±{form.THIN}{form.spread(half, measured.summary.mean, unit)}"
+    return Row(
+        index=measured.index,
+        name=measured.condition.label,
+        text=text,
+        y=HEAD + ROW * k,
+        mean=x(measured.summary.mean),
+        low=None if interval is None else x(max(interval.low, x.low)),
+        high=None if interval is None else x(min(interval.high, x.high)),
+        seeds=[x(v) for v in measured.values] if measured.summary.n > 1 else [],
+    )

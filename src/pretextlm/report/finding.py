@@ -1,0 +1,127 @@
+"""The study's one finding, computed and worded with what the data can carry and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pretextlm.report import format as form
+from pretextlm.report.measures import Measure, Measured, told_apart
+from pretextlm.report.read import Study, number, table
+
+_VERBS = {
+    "blank_choice_accuracy": "chooses the right word for",
+    "blank_exact_match": "writes the exact word into",
+}
+_UNKNOWN = "Not every objective has more than one seed, so how much another seed would change this is unknown: take it as a hint."
+
+
+def finding(study: Study, ruler: list[Measure], chance: float | None) -> tuple[str, str]:
+    """(headline, qualification): what came out, and how far to believe it."""
+    if not ruler:
+        return "No run is evaluated on the common blanks yet.", "Run the same command again to finish the study."
+    measure = ruler[0]
+    ranked = measure.ranked()
+    after = _after(study)
+    if len(ranked) == 1:
+        return f"{after}{_scored(ranked[0], measure)}.", _certainty_of_one(ranked[0])
+    alone = any(measured.summary.n < 2 for measured in ranked)
+    tied = [] if alone else [other for other in ranked[1:] if not told_apart(ranked[0], other)]
+    headline = _tie(ranked, tied, measure) if tied else _lead(ranked, measure)
+    certainty = _UNKNOWN if alone else _certainty(ranked, tied)
+    return f"{after}{headline}.", " ".join(filter(None, [certainty, _above_chance(measure, ranked, chance)]))
+
+
+def _lead(ranked: list[Measured], measure: Measure) -> str:
+    behind = form.listing([f"{_value(other, measure)} for {name(other)}" for other in ranked[1:]])
+    return f"{_scored(ranked[0], measure)}, against {behind}"
+
+
+def _tie(ranked: list[Measured], tied: list[Measured], measure: Measure) -> str:
+    def named(group: list[Measured]) -> str:
+        return form.listing([f"{name(m)} ({_value(m, measure)})" for m in group])
+
+    rest = [other for other in ranked[1:] if other not in tied]
+    ahead = f", ahead of {named(rest)}" if rest else ""
+    return f"{named([ranked[0], *tied])} are too close to call on {_what(measure)}{ahead}"
+
+
+def name(measured: Measured) -> str:
+    """The condition's name in running text."""
+    return spoken(measured.condition.label)
+
+
+def spoken(label: str) -> str:
+    """A label as words."""
+    return label.replace("_", " ")
+
+
+def budget(study: Study) -> str:
+    """What each run could spend, "" where it is not stated."""
+    amounts = table(study.plan, "budget") or {
+        key.removeprefix("budget_"): value
+        for key, value in table(study.runs[0].config, "training").items()
+        if key.startswith("budget_") or key == "steps"
+    }
+    for kind, value in amounts.items():
+        amount = number(value)
+        if amount and kind in _SPENT:
+            return _SPENT[kind](amount)
+    return ""
+
+
+_SPENT: dict[str, Callable[[float], str]] = {
+    "seconds": lambda amount: f"{form.duration(amount)} of training",
+    "tokens": lambda amount: f"{form.words(amount)} tokens",
+    "flops": lambda amount: form.si(amount, "FLOPs"),
+    "steps": lambda amount: f"{amount:,.0f} steps",
+}
+
+
+def _after(study: Study) -> str:
+    spent = budget(study)
+    each = " each" if len(study.conditions) > 1 else ""
+    return f"After {spent}{each}, " if spent else ""
+
+
+def _scored(measured: Measured, measure: Measure) -> str:
+    verb = _VERBS.get(measure.name)
+    value = _value(measured, measure)
+    if verb:
+        return f"{name(measured)} {verb} {value} of the held-out blanks"
+    return f"{name(measured)} reaches {value} {measure.unit} on {_what(measure)}"
+
+
+def _what(measure: Measure) -> str:
+    return measure.entry.title.lower() if measure.name not in _VERBS else "the held-out blanks"
+
+
+def _value(measured: Measured, measure: Measure) -> str:
+    return form.metric(measured.summary.mean, measure.unit)
+
+
+def _certainty_of_one(measured: Measured) -> str:
+    n = measured.summary.n
+    return f"Measured over {form.count(n, 'seed')}; there is nothing to compare with."
+
+
+def _certainty(ranked: list[Measured], tied: list[Measured]) -> str:
+    seeds = sorted({measured.summary.n for measured in ranked})
+    over = f"{seeds[0]} seeds" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    first, second = ranked[0], ranked[1]
+    if tied:
+        names = form.listing([name(first), *(name(m) for m in tied)])
+        return f"The 95 % intervals over {over} do not tell {names} apart; more seeds or more training may."
+    if first.interval and second.interval and not first.interval.overlaps(second.interval):
+        return f"The 95 % intervals over {over} do not overlap."
+    return (
+        f"The 95 % intervals over {over} overlap in part, but that of the difference between "
+        f"{name(first)} and {name(second)} does not include zero (Welch)."
+    )
+
+
+def _above_chance(measure: Measure, ranked: list[Measured], chance: float | None) -> str:
+    if chance is None or measure.name != "blank_choice_accuracy":
+        return ""
+    blind = f"A blind choice is right {form.metric(chance, 'fraction')} of the time"
+    near = [name(m) for m in ranked if m.interval and m.interval.low <= chance]
+    return f"{blind}; {form.listing(near)} cannot be told from that." if near else f"{blind}."

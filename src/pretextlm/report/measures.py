@@ -1,0 +1,160 @@
+"""Measurements brought together: one summary per condition and measure, over its seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pretextlm.evaluation.statistics import (
+    Difference,
+    Interval,
+    Summary,
+    paired_bootstrap,
+    standard_error_interval,
+    summarise,
+    welch,
+)
+from pretextlm.report import glossary
+from pretextlm.report.read import Condition, Metric, Run, Study
+
+MIN_PAIRED_BLANKS = 30
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measure of one condition.
+
+    Attributes:
+        index: place of the condition in the study, which decides its colour and marker.
+        metrics: one entry per finished run that has the measure, never empty.
+    """
+
+    index: int
+    condition: Condition
+    metrics: tuple[Metric, ...]
+
+    @cached_property
+    def values(self) -> list[float]:
+        return [metric.value for metric in self.metrics]
+
+    @cached_property
+    def summary(self) -> Summary:
+        return summarise(self.values)
+
+    @cached_property
+    def interval(self) -> Interval | None:
+        """Over seeds where there are several, else over examples where their standard error is known."""
+        if self.summary.interval is not None:
+            return self.summary.interval
+        stderr = self.metrics[0].stderr
+        return None if stderr is None else standard_error_interval(self.summary.mean, stderr)
+
+    @property
+    def half_width(self) -> float | None:
+        return None if self.interval is None else (self.interval.high - self.interval.low) / 2
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure across the conditions that have it, in the order of the study."""
+
+    name: str
+    unit: str
+    better: str
+    measured: tuple[Measured, ...]
+
+    @property
+    def entry(self) -> glossary.Measure:
+        return glossary.measure(self.name)
+
+    def of(self, condition: Condition) -> Measured | None:
+        """This measure of one condition."""
+        return next((m for m in self.measured if m.condition.label == condition.label), None)
+
+    def ranked(self) -> list[Measured]:
+        """Best first; in the study's order where the measure does not say what is better."""
+        sign = {"higher": -1, "lower": 1}.get(self.better, 0)
+        return sorted(self.measured, key=lambda m: sign * m.summary.mean)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two conditions on the blanks that both answered."""
+
+    first: Condition
+    second: Condition
+    n: int
+    difference: Difference
+
+
+def measures(study: Study) -> list[Measure]:
+    """Every measure of every finished run: the common ruler first, then in order of appearance."""
+    names = dict.fromkeys(name for run in study.runs for name in run.metrics)
+    ordered = [*(n for n in glossary.HEADLINES if n in names), *(n for n in names if n not in glossary.HEADLINES)]
+    return [_measure(name, study) for name in ordered]
+
+
+def _measure(name: str, study: Study) -> Measure:
+    measured = []
+    for index, condition in enumerate(study.conditions):
+        metrics = tuple(run.metrics[name] for run in condition.finished if name in run.metrics)
+        if metrics:
+            measured.append(Measured(index, condition, metrics))
+    example = measured[0].metrics[0]
+    return Measure(name, example.unit, example.better, tuple(measured))
+
+
+def ruler(every: Iterable[Measure]) -> list[Measure]:
+    """The measures taken on the same blanks for all."""
+    return [measure for measure in every if measure.entry.headline]
+
+
+def told_apart(first: Measured, second: Measured) -> bool:
+    """Whether the seeds tell two conditions apart: Welch's 95 % interval of their difference is off zero.
+
+    False where either has one seed, or where nothing varies at all.
+    """
+    interval = welch(first.values, second.values).interval
+    return interval is not None and not interval.low <= 0 <= interval.high
+
+
+def chance(study: Study) -> float | None:
+    """Accuracy of a blind choice: the mean of 1 / (number of choices) over one run's blanks."""
+    for run in study.runs:
+        offered = [choices for blank in blanks(run) if isinstance(choices := blank.get("choices"), list) and choices]
+        if offered:
+            return sum(1 / len(choices) for choices in offered) / len(offered)
+    return None
+
+
+def blanks(run: Run) -> list[Mapping[str, Any]]:
+    """The blanks among a run's samples."""
+    return [sample for sample in run.samples if sample.get("kind") == "blank"]
+
+
+def paired(study: Study) -> list[Paired]:
+    """Every two conditions on their common blanks, each blank's score averaged over the seeds.
+
+    Empty unless they share enough blanks to say anything.
+    """
+    scores = [(condition, _right_by_blank(condition.finished)) for condition in study.conditions if condition.finished]
+    pairs = []
+    for i, (first, a) in enumerate(scores):
+        for second, b in scores[i + 1 :]:
+            common = [key for key in a if key in b]
+            if len(common) >= MIN_PAIRED_BLANKS:
+                difference = paired_bootstrap([a[k] for k in common], [b[k] for k in common], resamples=2000)
+                pairs.append(Paired(first, second, len(common), difference))
+    return pairs
+
+
+def _right_by_blank(runs: Sequence[Run]) -> dict[tuple[str, str], float]:
+    collected: dict[tuple[str, str], list[float]] = {}
+    for run in runs:
+        for blank in blanks(run):
+            key = (str(blank.get("text")), str(blank.get("expected")))
+            collected.setdefault(key, []).append(float(blank.get("correct") is True))
+    return {key: math.fsum(values) / len(values) for key, values in collected.items()}

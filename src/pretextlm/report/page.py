@@ -1,0 +1,129 @@
+"""One self-contained page: no script, no request to any server, nothing from a run that is not escaped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pretextlm.errors import UserError
+from pretextlm.report import facts, figures, glossary, samples
+from pretextlm.report import format as form
+from pretextlm.report.finding import finding, spoken
+from pretextlm.report.measures import Measure, chance, measures, paired, ruler
+from pretextlm.report.read import Study, read
+
+_HERE = Path(__file__).parent
+
+
+def write_report(paths: Iterable[Path], out: Path | None = None) -> tuple[Path, dict[str, Any]]:
+    """Read run or study directories and write their page.
+
+    Args:
+        paths: one study directory, or one or several run directories.
+        out: the file to write; by default `report.html` in the (first) directory.
+
+    Returns:
+        (the file, the summary that `--json` prints: see :func:`summary`).
+
+    Raises UserError when a path is neither a run nor a study, or the page cannot be written.
+    """
+    paths = list(paths)
+    study = read(paths)
+    target = out or paths[0] / "report.html"
+    _write_whole(target, render(study))
+    return target, summary(study)
+
+
+def render(study: Study) -> str:
+    """The page as HTML."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"metric": form.metric, "spread": form.spread, "spoken": spoken}
+    css = Markup((_HERE / "page.css").read_text(encoding="utf-8"))  # noqa: S704 - our own file
+    return environment.get_template("page.html").render(css=css, **_content(study))
+
+
+def summary(study: Study) -> dict[str, Any]:
+    """The finding and every measure of every condition, as plain values."""
+    every = measures(study)
+    headline, qualification = finding(study, ruler(every), chance(study))
+    return {
+        "title": study.title,
+        "finding": headline,
+        "qualification": qualification,
+        "unfinished": {run.path.name: run.problem for run in study.runs if run.problem},
+        "conditions": {condition.label: _measured(every, condition.label) for condition in study.conditions},
+    }
+
+
+def _measured(every: list[Measure], label: str) -> dict[str, Any]:
+    return {
+        measure.name: {
+            "mean": one.summary.mean,
+            "deviation": one.summary.deviation,
+            "half_width": one.half_width,
+            "seeds": one.summary.n,
+            "unit": measure.unit,
+            "better": measure.better,
+        }
+        for measure in every
+        for one in measure.measured
+        if one.condition.label == label
+    }
+
+
+def _content(study: Study) -> dict[str, Any]:
+    every = measures(study)
+    common = ruler(every)
+    blind = chance(study)
+    headline, qualification = finding(study, common, blind)
+    return {
+        "study": study,
+        "headline": headline,
+        "qualification": qualification,
+        "problems": [(run.path.name, run.problem) for run in study.runs if run.problem],
+        "contenders": facts.contenders(study),
+        "setting": facts.setting(study),
+        "sources": facts.sources(study),
+        "curves": figures.learning_curves(study),
+        "charts": [figures.dot_chart(m, blind if m.name == "blank_choice_accuracy" else None) for m in common],
+        "size": figures,
+        "blank_count": max(
+            (m.n or 0 for measure in common for one in measure.measured for m in one.metrics), default=0
+        ),
+        "several_seeds": any(one.summary.n > 1 for measure in every for one in measure.measured),
+        "paired": paired(study),
+        "measures": every,
+        "blanks": samples.blanks(study),
+        "prompts": samples.prompts(study),
+        "sample_seeds": samples.seeds(study),
+        "cost_columns": facts.COST_COLUMNS,
+        "costs": facts.costs(study),
+        "commands": facts.commands(study),
+        "recipes": facts.recipes(study),
+        "environment": facts.environment(study),
+        "objective_of": {c.label: glossary.objective(c.objective).title for c in study.conditions},
+    }
+
+
+def _write_whole(target: Path, text: str) -> None:
+    """Under a temporary name first: a reader sees the old page or the new one."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {target}: {error.strerror}.", "Give a file in a directory that exists, with --out FILE."
+        ) from None
+    finally:
+        partial.unlink(missing_ok=True)

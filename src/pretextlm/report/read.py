@@ -1,0 +1,224 @@
+"""A typed view of run and study directories. A run in progress or broken is a fact to report, never an exception."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pretextlm.errors import UserError
+
+State = Literal["finished", "not evaluated", "unfinished", "failed"]
+_SEEDED = re.compile(r"(?P<label>.+)-seed(?P<seed>\d+)")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One entry of evaluation.json; see docs/architecture.md."""
+
+    name: str
+    value: float
+    n: int | None = None
+    stderr: float | None = None
+    unit: str = ""
+    better: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run directory says.
+
+    Attributes:
+        path: the directory.
+        label: the condition the run belongs to; runs that differ in seed alone share it.
+        state: how far it came; anything but "finished" comes with `problem`, a sentence.
+        config, environment, cost: the files as plain values, empty where missing.
+        validation: lines of metrics.jsonl of kind "validation", in order.
+        metrics, settings: of evaluation.json.
+        samples: lines of samples.jsonl.
+    """
+
+    path: Path
+    label: str
+    seed: int | None
+    state: State
+    problem: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    cost: Mapping[str, Any] = field(default_factory=dict)
+    validation: tuple[Mapping[str, Any], ...] = ()
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    samples: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def objective(self) -> str:
+        """Name of the objective, "" where the run has no configuration."""
+        return str(table(self.config, "objective").get("name", ""))
+
+
+@dataclass(frozen=True)
+class Condition:
+    """All runs that differ in seed alone."""
+
+    label: str
+    runs: tuple[Run, ...]
+
+    @property
+    def finished(self) -> tuple[Run, ...]:
+        return tuple(run for run in self.runs if run.state == "finished")
+
+    @property
+    def example(self) -> Run:
+        """The run that stands for the others where one is shown: the first finished one, else the first."""
+        return (self.finished or self.runs)[0]
+
+    @property
+    def objective(self) -> str:
+        return next((run.objective for run in self.runs if run.objective), "")
+
+
+@dataclass(frozen=True)
+class Study:
+    """One or more runs and what they share. plan, command and corpus are empty outside a study directory."""
+
+    title: str
+    runs: tuple[Run, ...]
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    command: Mapping[str, Any] = field(default_factory=dict)
+    corpus: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def conditions(self) -> tuple[Condition, ...]:
+        """Runs by label, in the order of the plan."""
+        labels = list(dict.fromkeys(run.label for run in self.runs))
+        return tuple(Condition(label, tuple(r for r in self.runs if r.label == label)) for label in labels)
+
+
+def read(paths: Iterable[Path]) -> Study:
+    """One study directory, or one or several run directories.
+
+    Raises UserError when a path is neither.
+    """
+    paths = list(paths)
+    if len(paths) == 1 and (paths[0] / "study.toml").exists():
+        return _read_study(paths[0])
+    for path in paths:
+        if not (path / "config.toml").is_file():
+            raise UserError(
+                f"{path} is neither a run nor a study: it has no config.toml and no study.toml.",
+                "Give a directory that `pretextlm train` or `pretextlm compare` wrote, or several runs.",
+            )
+    runs = tuple(read_run(path) for path in paths)
+    title = str(runs[0].config.get("name") or runs[0].path.name) if len(runs) == 1 else f"{len(runs)} runs"
+    return Study(title, runs)
+
+
+def _read_study(path: Path) -> Study:
+    plan = _toml(path / "study.toml")
+    planned = [_planned_name(label, seed) for seed in plan.get("seeds", ()) for label in _labels(plan)]
+    found = sorted(p.name for p in (path / "runs").glob("*") if p.is_dir())
+    names = [*planned, *(name for name in found if name not in planned)]
+    command, corpus = _json(path / "command.json"), _json(path / "corpus.json")
+    failed = table(command, "failed")
+    runs = tuple(read_run(path / "runs" / name, str(failed.get(name, ""))) for name in names)
+    return Study(str(plan.get("name") or path.resolve().name), runs, plan, command, corpus)
+
+
+def _labels(plan: Mapping[str, Any]) -> Iterator[str]:
+    for entry in plan.get("objectives", ()):
+        yield str(entry.get("label") or entry.get("name")) if isinstance(entry, Mapping) else str(entry)
+
+
+def _planned_name(label: str, seed: int) -> str:
+    return f"{label}-seed{seed}"
+
+
+def read_run(path: Path, failure: str = "") -> Run:
+    """Whatever of a run is there; `failure` is why it ended early, where somebody noted it."""
+    match = _SEEDED.fullmatch(path.resolve().name)
+    config, evaluation, cost = _toml(path / "config.toml"), _json(path / "evaluation.json"), _json(path / "cost.json")
+    seed = config.get("seed", int(match["seed"]) if match else None)
+    lines = _lines(path / "metrics.jsonl")
+    metrics = dict(_metrics(table(evaluation, "metrics")))
+    problem = f"failed: {failure}" if failure else _progress(bool(config), bool(cost), lines)
+    state: State = "finished" if metrics else "failed" if failure else "not evaluated" if cost else "unfinished"
+    return Run(
+        path=path,
+        label=match["label"] if match else path.resolve().name,
+        seed=seed if isinstance(seed, int) else None,
+        state=state,
+        problem="" if metrics else problem,
+        config=config,
+        environment=_json(path / "environment.json"),
+        cost=cost,
+        validation=tuple(line for line in lines if line.get("kind") == "validation"),
+        metrics=metrics,
+        settings=table(evaluation, "settings"),
+        samples=tuple(_lines(path / "samples.jsonl")),
+    )
+
+
+def _progress(begun: bool, trained: bool, lines: list[dict[str, Any]]) -> str:
+    if trained:
+        return "is trained but not evaluated"
+    if lines:
+        return f"is unfinished: its last line is of step {number(lines[-1].get('step')) or 0:,.0f}"
+    return "has only begun" if begun else "has not begun"
+
+
+def _metrics(values: Mapping[str, Any]) -> Iterator[tuple[str, Metric]]:
+    for name, entry in values.items():
+        value = number(entry.get("value")) if isinstance(entry, Mapping) else None
+        if value is not None:
+            n, stderr = number(entry.get("n")), number(entry.get("stderr"))
+            unit, better = str(entry.get("unit") or ""), str(entry.get("better") or "")
+            yield name, Metric(name, value, None if n is None else int(n), stderr, unit, better)
+
+
+def number(value: Any) -> float | None:
+    """A finite number, else None."""
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    return float(value) if usable else None
+
+
+def table(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The table under a key, empty where there is none."""
+    inner = values.get(key)
+    return inner if isinstance(inner, Mapping) else {}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(_text(path))
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return _object(_text(path))
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file; a torn last line of a run in progress is left out."""
+    return [value for line in _text(path).split("\n") if (value := _object(line))]
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,200 @@
+"""What a study is: the same text, budget, seeds and model shape for every objective, as one TOML file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pretextlm.config import Config, apply_overrides, read_toml
+from pretextlm.errors import UserError
+from pretextlm.objectives.base import OBJECTIVES, Architecture, Objective, build
+
+BudgetKind = Literal["tokens", "flops", "seconds"]
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_OWN_KEYS = ("name", "label", "architecture", "model", "options")
+
+
+class Budget(Config):
+    """What each run may spend: exactly one of the three.
+
+    Attributes:
+        tokens: input tokens read from text.
+        flops: floating-point operations of training.
+        seconds: seconds of training, evaluation not counted.
+    """
+
+    tokens: int | None = Field(None, gt=0)
+    flops: float | None = Field(None, gt=0)
+    seconds: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Budget:
+        given = [name for name, value in self if value is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of tokens, flops and seconds, not {' and '.join(given) or 'none'}")
+        return self
+
+    @property
+    def kind(self) -> BudgetKind:
+        """The one that is given."""
+        return "tokens" if self.tokens else "flops" if self.flops else "seconds"
+
+    @property
+    def amount(self) -> float:
+        """How much of it."""
+        return self.tokens or self.flops or self.seconds or 0.0
+
+
+class Condition(Config):
+    """One thing compared: an objective with its options, on an architecture. Written as a name or as a table.
+
+    Attributes:
+        name: the objective as registered.
+        label: what it is called in directories and in the report; by default its name.
+        architecture: one that suits the objective; by default the objective's first.
+        model: fields of the model that differ from the study's, for instance to equalise parameter counts.
+        options: options of the objective; in the table they stand beside the name.
+    """
+
+    name: str
+    label: str = ""
+    architecture: Architecture | None = None
+    model: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value, "label": value}
+        if not isinstance(value, dict) or not isinstance(value.get("options", {}), dict):
+            return value
+        own = {key: value[key] for key in _OWN_KEYS if key in value}
+        beside = {key: value[key] for key in value if key not in _OWN_KEYS}
+        own["options"] = {**own.get("options", {}), **beside}
+        return {"label": own.get("name", ""), **own}
+
+    @field_validator("label")
+    @classmethod
+    def _is_a_directory_name(cls, label: str) -> str:
+        if not _LABEL.fullmatch(label):
+            raise ValueError("a label is up to 64 letters, digits, '.', '_' and '-', and begins with a letter or digit")
+        return label
+
+    def objective(self) -> Objective:
+        """The objective itself. Raises UserError for an unknown name or option."""
+        return build(self.name, self.options)
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a study: its recipe as plain values, and the directory below `runs/` that it fills."""
+
+    label: str
+    seed: int
+    recipe: dict[str, Any]
+    directory: str
+
+
+class StudyPlan(Config):
+    """A controlled comparison: every objective × every seed on the same text, budget and model shape.
+
+    Attributes:
+        name: of the study, the report's title.
+        store: directory of the prepared corpus.
+        objectives: what is compared, by name or as tables (see :class:`Condition`).
+        seeds: each objective is trained once per seed: weights, order of the data and noise.
+        budget: what each run may spend.
+        length: tokens of an input row; None: the recipe's default.
+        model, training, evaluation: tables passed on to the recipe of each run.
+    """
+
+    name: str = Field("study", min_length=1, max_length=200)
+    store: str = Field(min_length=1)
+    objectives: tuple[Condition, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = (1, 2, 3)
+    budget: Budget
+    length: int | None = Field(None, gt=0)
+    model: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+    evaluation: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+            raise ValueError("seeds are one or more different whole numbers, none below 0")
+        return seeds
+
+    @field_validator("objectives")
+    @classmethod
+    def _labels_differ(cls, conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
+        folded = [condition.label.casefold() for condition in conditions]
+        twice = sorted({label for label in folded if folded.count(label) > 1})
+        if twice:
+            raise ValueError(f"two objectives are labelled {twice[0]!r}; tell them apart with label = …")
+        return conditions
+
+    @field_validator("training")
+    @classmethod
+    def _one_budget(cls, training: dict[str, Any]) -> dict[str, Any]:
+        stated = [key for key in training if key == "steps" or key.startswith("budget_")]
+        if stated:
+            raise ValueError(f"{stated[0]!r} is set by the study's own [budget], so that all runs spend the same")
+        return training
+
+    @classmethod
+    def load(cls, path: Path, overrides: list[str] | None = None) -> StudyPlan:
+        """From a TOML file with `section.key=value` on top. Raises UserError before anything is trained."""
+        plan = cls.parse(apply_overrides(read_toml(path), overrides or []), where=str(path))
+        plan.check()
+        return plan
+
+    def check(self) -> None:
+        """Every objective exists, takes its options and suits its architecture. Raises UserError otherwise."""
+        for condition in self.objectives:
+            objective = condition.objective()
+            wanted = condition.architecture or _architecture(condition.model) or _architecture(self.model)
+            if wanted and wanted not in objective.architectures:
+                raise UserError(
+                    f"The objective {condition.label!r} cannot be learnt by an architecture {wanted!r}.",
+                    f"It suits: {', '.join(objective.architectures)}.",
+                )
+
+    def runs(self) -> list[PlannedRun]:
+        """Seed by seed, so that an interrupted study has complete rounds first."""
+        return list(self._runs())
+
+    def _runs(self) -> Iterator[PlannedRun]:
+        for seed in self.seeds:
+            for condition in self.objectives:
+                yield PlannedRun(condition.label, seed, self._recipe(condition, seed), f"{condition.label}-seed{seed}")
+
+    def _recipe(self, condition: Condition, seed: int) -> dict[str, Any]:
+        model = {**self.model, **condition.model}
+        default = OBJECTIVES[condition.name].architectures[0]
+        model["architecture"] = condition.architecture or model.get("architecture", default)
+        recipe: dict[str, Any] = {
+            "name": condition.label,
+            "seed": seed,
+            "data": {"store": self.store} | ({"length": self.length} if self.length else {}),
+            "objective": {"name": condition.name, **condition.options},
+            "model": model,
+            "training": {**self.training, f"budget_{self.budget.kind}": self.budget.amount},
+        }
+        return recipe | ({"evaluation": dict(self.evaluation)} if self.evaluation else {})
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values for study.toml, every default written out; reads back as the same plan."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        return {key: value for key, value in values.items() if value != {}}
+
+
+def _architecture(model: dict[str, Any]) -> str | None:
+    value = model.get("architecture")
+    return value if isinstance(value, str) else None
