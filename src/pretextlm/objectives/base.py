@@ -82,17 +82,22 @@ class Outputs(Protocol):
 class Objective(Config):
     """Base of all objectives: each is one file, a subclass with its options as fields.
 
-    Class attributes: `name` as registered, `title` for people, `paper`, `reads`, `heads`, `roles`, and
-    `architectures` that suit it, the default first.
+    Class attributes: `name` as registered, `title` for people, `paper`, what a model `learns` from it in one line,
+    `reads`, `heads`, `roles`, and `architectures` that suit it, the default first.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
+    learns: ClassVar[str]
     reads: ClassVar[Literal["stream", "documents", "pairs", "labelled"]] = "stream"
     heads: ClassVar[tuple[str, ...]] = ("lm",)
     roles: ClassVar[tuple[str, ...]] = ("model",)
     architectures: ClassVar[tuple[Architecture, ...]]
+
+    def suits(self) -> tuple[Architecture, ...]:
+        """Architectures that suit it with these options, the default first."""
+        return self.architectures
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
         """Special tokens around the text it reads."""

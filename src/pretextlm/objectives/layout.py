@@ -1,0 +1,73 @@
+"""From a denoiser's (source, target) to a batch: noise decides what is hidden, layout decides where it is written.
+
+Source and target are (B, S) and (B, T) matrices without padding; an end token is part of each.
+
+    source  a b c         encoder-decoder   input  a b c      decoder input  [PAD] x y     decoder labels  x y z
+    target  x y z         prefix            input  a b c x y  labels         -  -  x y z   prefix 3
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretextlm.batch import IGNORE, Batch
+from pretextlm.data.vocabulary import Vocabulary
+
+I32 = NDArray[np.int32]
+
+
+def encoder_decoder(source: I32, target: I32, vocabulary: Vocabulary, example_ids: NDArray[np.int64]) -> Batch:
+    """The encoder reads the source; the decoder reads the target one place later, starting from the pad id as in T5."""
+    shifted = np.empty_like(target)
+    shifted[:, 0] = vocabulary.pad
+    shifted[:, 1:] = target[:, :-1]
+    return Batch(input_ids=source, decoder_input_ids=shifted, decoder_labels=target, example_ids=example_ids)
+
+
+def prefix(source: I32, target: I32, vocabulary: Vocabulary, example_ids: NDArray[np.int64]) -> Batch:
+    """Source then target in one decoder row (B, S + T - 1), the source visible in both directions.
+
+    The position that reads the source's last token predicts the target's first, and lies in the bidirectional part;
+    the target's last token is predicted and never read.
+    """
+    rows, width = source.shape
+    labels = np.full((rows, width + target.shape[1] - 1), IGNORE, dtype=np.int32)
+    labels[:, width - 1 :] = target
+    return Batch(
+        input_ids=np.concatenate([source, target[:, :-1]], axis=1),
+        labels=labels,
+        prefix=np.full(labels.shape, width, dtype=np.int32),
+        attention="prefix",
+        example_ids=example_ids,
+    )
+
+
+def with_short_rows(whole: Batch, parts: Iterable[tuple[NDArray[np.int64], Batch]], vocabulary: Vocabulary) -> Batch:
+    """A batch some of whose rows are shorter than the rest, as at the end of an evaluation.
+
+    Args:
+        whole: the batch at full width; the rows named in `parts` are written over.
+        parts: (row numbers, their narrower batch) for each width. What is left of those rows becomes padding:
+            the pad id, segment -1, no label.
+    """
+    fills = {"input_ids": vocabulary.pad, "decoder_input_ids": vocabulary.pad, "prefix": 0}
+    fills |= {"labels": IGNORE, "decoder_labels": IGNORE, "segment_ids": -1, "decoder_segment_ids": -1}
+    whole = _with_segments(whole)
+    arrays = {name: getattr(whole, name).copy() for name in fills if getattr(whole, name) is not None}
+    for rows, narrow in parts:
+        part = _with_segments(narrow)
+        for name, array in arrays.items():
+            values = getattr(part, name)
+            array[rows] = fills[name]
+            array[rows, : values.shape[1]] = values
+    return dataclasses.replace(whole, **arrays)
+
+
+def _with_segments(batch: Batch) -> Batch:
+    """The batch with its one segment per row written out."""
+    decoder = None if batch.decoder_input_ids is None else np.zeros_like(batch.decoder_input_ids)
+    return dataclasses.replace(batch, segment_ids=np.zeros_like(batch.input_ids), decoder_segment_ids=decoder)
