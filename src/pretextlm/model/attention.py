@@ -164,10 +164,11 @@ def cached_sight(
     key_segments_BS: Tensor,
     query_positions_BT: Tensor,
     key_positions_BS: Tensor,
+    attention: Attention,
     dtype: torch.dtype,
 ) -> Sight:
-    """Causal visibility of new positions over all that was read so far, padding included."""
-    seen = visible(query_segments_BT, key_segments_BS, query_positions_BT, key_positions_BS, attention="causal")
+    """Visibility of new positions over all that was read so far, padding included."""
+    seen = visible(query_segments_BT, key_segments_BS, query_positions_BT, key_positions_BS, attention=attention)
     return Sight(_bias(seen, dtype))
 
 

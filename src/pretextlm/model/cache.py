@@ -35,9 +35,8 @@ class LayerCache:
 
     def keep(self, rows: Tensor) -> None:
         """Keep (or repeat) the given rows, for batches that shrink as answers end and for beams."""
-        assert self._keys is not None, "nothing was written yet"
-        assert self._values is not None, "nothing was written yet"
-        self._keys, self._values = self._keys[rows], self._values[rows]
+        if self._keys is not None and self._values is not None:
+            self._keys, self._values = self._keys[rows], self._values[rows]
 
     def _grown(self, buffer: Tensor | None, like_BTKE: Tensor, end: int) -> Tensor:
         if buffer is not None and buffer.size(1) >= end:

@@ -54,12 +54,13 @@ def generate(
 
     Args:
         prompts: token ids, none empty: what a decoder continues, or what an encoder reads.
-        decoder_prompts: of an encoder-decoder: what its decoder has before it, starting with its start token.
+        decoder_prompts: what an encoder-decoder's decoder has before it, starting with its start token. Given to a
+            decoder alone, they follow the prompts, which are then seen in both directions (a prefix LM).
         on_token: called with (row, id) for each new token as it comes, to show a text while it is written.
 
     Raises:
         UserError: the model is an encoder, which cannot write from left to right.
-        ValueError: an empty prompt, or decoder prompts that are missing or not wanted.
+        ValueError: an empty prompt, or an encoder-decoder without decoder prompts.
     """
     settings = settings or GenerationSettings()
     if model.decoder is None:
@@ -67,8 +68,8 @@ def generate(
             "This model is an encoder: it reads a text from both sides and cannot continue it.",
             "Let it fill in blanks instead: pretextlm fill RUN 'The ____ of the people.'",
         )
-    if (decoder_prompts is None) != (model.encoder is None):
-        raise ValueError("decoder prompts belong to an encoder-decoder, and it needs them")
+    if decoder_prompts is None and model.encoder is not None:
+        raise ValueError("an encoder-decoder needs decoder prompts")
     texts = prompts if decoder_prompts is None else decoder_prompts
     if not all(prompts) or not all(texts):
         raise ValueError("every prompt needs at least one token")

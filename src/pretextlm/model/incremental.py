@@ -1,9 +1,9 @@
 """A decoder that reads a text piece by piece: the part already read stays in the cache.
 
-Rows of different length stand side by side, padded at the left. Padding is a segment of its own (-1), so that by the one
-visibility rule no token sees it, and positions count real tokens alone: a row is read exactly as if it were by itself.
+Rows of different length stand side by side, padded at the left. Padding is a segment of its own (-1), so that by the
+one visibility rule no token sees it, and positions count real tokens alone: a row is read as if it were by itself.
 
-Axis letters: B rows, T new positions, S positions read so far, M positions of the encoder's row, D hidden_size, V vocab_size.
+Axis letters: B rows, T new positions, S positions read so far, M positions of the encoder's row, D hidden_size.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pretextlm.model.cache import new_cache
 from pretextlm.model.inputs import Inputs, prepare
 from pretextlm.model.rotary import angles
 from pretextlm.model.transformer import Transformer
+from pretextlm.visibility import Attention
 
 
 class Incremental:
@@ -28,7 +29,8 @@ class Incremental:
 
     Args:
         model: decoder or encoder-decoder, in eval mode.
-        sources: what the encoder reads, one list of ids a row; None for a decoder alone.
+        sources: one list of ids a row, each seen in both directions: what the encoder reads, or the prefix of a
+            decoder alone; None for a text that is read from left to right only.
         pad: id that fills rows up; never seen by another token.
         dtype: type of the activations.
     """
@@ -40,7 +42,7 @@ class Incremental:
         pad: int = 0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        assert (sources is None) == (model.encoder is None), "an encoder-decoder, and only it, has sources"
+        assert sources is not None or model.encoder is None, "an encoder-decoder has sources"
         self.model, self.pad, self.dtype = model, pad, dtype
         self.device = model.embed_tokens.weight.device
         self._cache = new_cache(model.config.num_hidden_layers)
@@ -50,37 +52,39 @@ class Incremental:
         self._memory_segments_BM: Tensor | None = None
         if sources is not None:
             ids, segments, positions = self._on_device(*pad_left(sources, pad))
-            self._memory_BMD = encode(model, ids, segments, positions, dtype)
-            self._memory_segments_BM = segments
+            if model.encoder is None:
+                self._read(ids, segments, "bidirectional")
+            else:
+                self._memory_BMD = encode(model, ids, segments, positions, dtype)
+                self._memory_segments_BM = segments
 
     def extend(self, pieces: Sequence[Sequence[int]]) -> Tensor:
-        """Read a piece more of each row, ragged or even empty; returns its hidden states (B, T, D), padded at the left."""
+        """Read a piece more of each row, ragged or empty; returns its hidden states (B, T, D), padded at the left."""
         ids, segments, _ = self._on_device(*pad_left(pieces, self.pad))
         return self.extend_padded(ids, segments)
 
     def extend_padded(self, ids_BT: Tensor, segments_BT: Tensor | None = None) -> Tensor:
         """The same for ids (B, T) with segments 0, or -1 where they are padding; without segments there is none."""
-        if segments_BT is None:
-            segments_BT = torch.zeros_like(ids_BT)
-        positions_BT = self._next_positions(segments_BT)
-        self._segments_BS = _joined(self._segments_BS, segments_BT)
-        self._positions_BS = _joined(self._positions_BS, positions_BT)
-        sight = cached_sight(segments_BT, self._segments_BS, positions_BT, self._positions_BS, self.dtype)
-        inputs = self._inputs(ids_BT, segments_BT, positions_BT, sight)
-        return self.model.decode(inputs, self._memory_BMD, self._cache)
+        return self._read(ids_BT, torch.zeros_like(ids_BT) if segments_BT is None else segments_BT, "causal")
 
     def keep(self, rows: Tensor) -> None:
         """Go on with the given rows (R,) only; a row named several times is repeated."""
         for own, cross in self._cache:
             own.keep(rows)
-            if self._memory_BMD is not None:
-                cross.keep(rows)
-        assert self._segments_BS is not None, "nothing was read yet"
-        assert self._positions_BS is not None, "nothing was read yet"
-        self._segments_BS, self._positions_BS = self._segments_BS[rows], self._positions_BS[rows]
+            cross.keep(rows)
+        if self._segments_BS is not None and self._positions_BS is not None:
+            self._segments_BS, self._positions_BS = self._segments_BS[rows], self._positions_BS[rows]
         if self._memory_BMD is not None and self._memory_segments_BM is not None:
             self._memory_BMD = self._memory_BMD[rows]
             self._memory_segments_BM = self._memory_segments_BM[rows]
+
+    def _read(self, ids_BT: Tensor, segments_BT: Tensor, attention: Attention) -> Tensor:
+        positions_BT = self._next_positions(segments_BT)
+        self._segments_BS = _joined(self._segments_BS, segments_BT)
+        self._positions_BS = _joined(self._positions_BS, positions_BT)
+        sight = cached_sight(segments_BT, self._segments_BS, positions_BT, self._positions_BS, attention, self.dtype)
+        inputs = self._inputs(ids_BT, segments_BT, positions_BT, sight)
+        return self.model.decode(inputs, self._memory_BMD, self._cache)
 
     def _next_positions(self, segments_BT: Tensor) -> Tensor:
         """Positions of new tokens: the number of real tokens before each; 0 for padding at a row's beginning."""

@@ -50,6 +50,10 @@ def next_logits(model: Transformer, source: list[int], text: list[int]) -> torch
         batch = Batch(input_ids=row, attention="causal")
     else:
         batch = Batch(input_ids=np.array([source], np.int32), decoder_input_ids=row)
+    return last_logits(model, batch)
+
+
+def last_logits(model: Transformer, batch: Batch) -> torch.Tensor:
     hidden = model(prepare(batch, model.config, torch.device("cpu"), torch.float32)).hidden_BTD
     return model.logits(hidden[0, -1])
 
@@ -70,6 +74,23 @@ def test_a_cached_batch_of_ragged_prompts_writes_what_reading_everything_anew_gi
             written.append(expected[-1])
         assert answers[row] == expected
     assert len({tuple(answer) for answer in answers}) > 1
+
+
+def test_a_prefix_is_seen_in_both_directions():
+    model = random_model()
+    texts = prompts(6)
+    answers = generate(model, VOCABULARY, texts, FREE, [[7]] * 6)
+    for text, answer in zip(texts, answers, strict=True):
+        written = [*text, 7]
+        with torch.inference_mode():
+            for token in answer:
+                row = np.array([written], np.int32)
+                prefix = np.full_like(row, len(text))
+                assert token == int(
+                    last_logits(model, Batch(input_ids=row, prefix=prefix, attention="prefix")).argmax()
+                )
+                written.append(token)
+    assert answers != generate(model, VOCABULARY, [[*text, 7] for text in texts], FREE)
 
 
 def test_a_row_is_written_the_same_alone_and_among_others():

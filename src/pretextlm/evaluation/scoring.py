@@ -1,0 +1,131 @@
+"""Log-probabilities of given tokens, in batches whose size changes nothing.
+
+Axis letters: B rows, T positions, N tokens asked for, D hidden_size, V vocab_size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pretextlm.batch import Batch
+from pretextlm.data.vocabulary import Vocabulary
+from pretextlm.model.incremental import Incremental, encode, pad_left
+from pretextlm.model.inputs import prepare
+from pretextlm.model.transformer import Transformer
+
+TOKENS_AT_ONCE = 8192
+LOGITS_AT_ONCE = 512
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the model thought of N labels.
+
+    Attributes:
+        log_probabilities: (N,) in nats.
+        right: (N,) bool: the label was the likeliest token.
+    """
+
+    log_probabilities: F64
+    right: NDArray[np.bool_]
+
+
+def score_labels(model: Transformer, hidden_ND: Tensor, labels_N: Tensor) -> Scored:
+    """The labels' log-probabilities at the given hidden states; the logits are never held all at once."""
+    logs, right = [], []
+    for start in range(0, hidden_ND.size(0), LOGITS_AT_ONCE):
+        labels = labels_N[start : start + LOGITS_AT_ONCE, None].long()
+        logits = model.logits(hidden_ND[start : start + LOGITS_AT_ONCE]).float()
+        at_label = logits.gather(1, labels)
+        logs.append((at_label - logits.logsumexp(dim=1, keepdim=True)).squeeze(1))
+        right.append(logits.argmax(dim=1) == labels.squeeze(1))
+    if not logs:
+        return Scored(np.zeros(0), np.zeros(0, bool))
+    return Scored(torch.cat(logs).double().cpu().numpy(), torch.cat(right).cpu().numpy())
+
+
+@torch.inference_mode()
+def score_batch(model: Transformer, batch: Batch) -> Scored:
+    """The labels of an objective's batch, in row order."""
+    device = model.embed_tokens.weight.device
+    outputs = model(prepare(batch, model.config, device, torch.float32))
+    return score_labels(model, outputs.hidden_ND, outputs.labels_N)
+
+
+@torch.inference_mode()
+def hidden_at(
+    model: Transformer, vocabulary: Vocabulary, rows: Sequence[Sequence[int]], row_of: I64, place_of: I64
+) -> Tensor:
+    """(N, D) the encoder's hidden states at place `place_of[n]` of row `row_of[n]`; each row is a whole segment."""
+    device = model.embed_tokens.weight.device
+    out = torch.empty(len(row_of), model.config.hidden_size, device=device)
+    slot = np.empty(len(rows), np.int64)
+    for part in by_length([len(row) for row in rows]):
+        ids, segments, positions = pad_left([rows[row] for row in part], vocabulary.pad)
+        tensors = [torch.from_numpy(array).to(device) for array in (ids, segments, positions)]
+        hidden = encode(model, tensors[0], tensors[1], tensors[2], torch.float32)
+        slot[:] = -1
+        slot[part] = np.arange(len(part))
+        wanted = np.flatnonzero(slot[row_of] >= 0)
+        lengths = np.array([len(rows[row]) for row in part])
+        at = slot[row_of[wanted]]
+        columns = ids.shape[1] - lengths[at] + place_of[wanted]
+        out[torch.from_numpy(wanted).to(device)] = hidden[torch.from_numpy(at), torch.from_numpy(columns)]
+    return out
+
+
+def by_length(lengths: Sequence[int], tokens: int = TOKENS_AT_ONCE) -> Iterator[I64]:
+    """Row numbers in groups of like lengths, each of at most `tokens` tokens with its padding (or one row)."""
+    order = np.argsort(np.asarray(lengths, np.int64), kind="stable")
+    start = 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and (stop + 1 - start) * lengths[order[stop]] <= tokens:
+            stop += 1
+        yield order[start:stop]
+        start = stop
+
+
+@torch.inference_mode()
+def score_continuations(
+    model: Transformer,
+    vocabulary: Vocabulary,
+    contexts: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[Sequence[int]]],
+    sources: Sequence[Sequence[int]] | None = None,
+) -> list[list[F64]]:
+    """Log-probability of every token of every continuation of each context, by a decoder that reads a context once.
+
+    Args:
+        contexts: ids before the continuations, none empty.
+        continuations: for each context, the ids of each continuation, none empty.
+        sources: for each context, what the encoder reads; None for a decoder alone.
+    """
+    found: list[list[F64]] = [[] for _ in contexts]
+    loads = [max(len(c), sum(map(len, many))) for c, many in zip(contexts, continuations, strict=True)]
+    for part in by_length(loads):
+        reader = Incremental(model, None if sources is None else [sources[i] for i in part], vocabulary.pad)
+        if any(len(contexts[i]) > 1 for i in part):
+            reader.extend([contexts[i][:-1] for i in part])
+        counts = torch.tensor([len(continuations[i]) for i in part])
+        reader.keep(torch.arange(len(part)).repeat_interleave(counts).to(reader.device))
+        targets = [list(c) for i in part for c in continuations[i]]
+        pieces = [[contexts[i][-1], *c[:-1]] for i in part for c in continuations[i]]
+        labels, segments, _ = pad_left(targets, vocabulary.pad)
+        real = torch.from_numpy(segments >= 0).to(reader.device)
+        hidden_ND = reader.extend(pieces)[real]
+        scored = score_labels(model, hidden_ND, torch.from_numpy(labels).to(reader.device)[real])
+        ends = np.cumsum([len(target) for target in targets])[:-1]
+        each = iter(np.split(scored.log_probabilities, ends))
+        for i in part:
+            found[i] = [next(each) for _ in continuations[i]]
+    return found
