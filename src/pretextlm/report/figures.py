@@ -136,20 +136,16 @@ def _panel(index: int, condition: Condition, effort: str, reach: float) -> Panel
     x = Scale(0.0, reach, LEFT, WIDTH - RIGHT)
     y = Scale(low - margin, high + margin, HEIGHT - BOTTOM, TOP)
     final = sum(points[-1][1] for _, points in lines) / len(lines)
-    label, shown = ("seconds of training", _seconds) if effort == "seconds" else ("tokens read", form.si)
+    label = "seconds of training" if effort == "seconds" else "tokens read"
     return Panel(
         index=index,
         title=condition.label,
         x_label=label,
-        x_ticks=[Tick(x(v), shown(v) if v else "0") for v in ticks(0.0, reach, 4)],
-        y_ticks=[Tick(y(v), f"{v:g}") for v in ticks(low - margin, high + margin, 4)],
+        x_ticks=[Tick(x(v), form.tick(v)) for v in ticks(0.0, reach, 6)],
+        y_ticks=[Tick(y(v), form.tick(v)) for v in ticks(low - margin, high + margin, 4)],
         curves=[_curve(run, points, x, y) for run, points in lines],
         final=f"{final:.2f}",
     )
-
-
-def _seconds(value: float) -> str:
-    return f"{value:,g}"
 
 
 def _curve(run: Run, points: Sequence[Point], x: Scale, y: Scale) -> Curve:
@@ -164,7 +160,7 @@ def dot_chart(measure: Measure, chance: float | None = None) -> DotChart:
     low, high = _domain(measure.measured, fraction, chance)
     x = Scale(low, high, PAD, WIDTH - PAD)
     steps = ticks(low, high, 5)
-    shown = [f"{100 * v:g}{form.THIN}%" if fraction else f"{v:g}".replace("-", form.MINUS) for v in steps]
+    shown = [f"{100 * v:g}{form.THIN}%" if fraction else form.tick(v) for v in steps]
     entry = measure.entry
     return DotChart(
         title=entry.title,

@@ -12,7 +12,11 @@ _VERBS = {
     "blank_choice_accuracy": "chooses the right word for",
     "blank_exact_match": "writes the exact word into",
 }
-_UNKNOWN = "Not every objective has more than one seed, so how much another seed would change this is unknown: take it as a hint."
+NINETY_FIVE = f"95{form.THIN}%"
+_UNKNOWN = (
+    "Not every objective has more than one seed, so how much another seed would change this is unknown: "
+    "take it as a hint."
+)
 
 
 def finding(study: Study, ruler: list[Measure], chance: float | None) -> tuple[str, str]:
@@ -55,6 +59,11 @@ def spoken(label: str) -> str:
     return label.replace("_", " ")
 
 
+def titled(label: str) -> str:
+    """A label as words at the head of a row or panel."""
+    return spoken(label)[:1].upper() + spoken(label)[1:]
+
+
 def budget(study: Study) -> str:
     """What each run could spend, "" where it is not stated."""
     amounts = table(study.plan, "budget") or {
@@ -70,7 +79,7 @@ def budget(study: Study) -> str:
 
 
 _SPENT: dict[str, Callable[[float], str]] = {
-    "seconds": lambda amount: f"{form.duration(amount)} of training",
+    "seconds": lambda amount: f"{form.duration_in_words(amount)} of training",
     "tokens": lambda amount: f"{form.words(amount)} tokens",
     "flops": lambda amount: form.si(amount, "FLOPs"),
     "steps": lambda amount: f"{amount:,.0f} steps",
@@ -107,16 +116,21 @@ def _certainty_of_one(measured: Measured) -> str:
 def _certainty(ranked: list[Measured], tied: list[Measured]) -> str:
     seeds = sorted({measured.summary.n for measured in ranked})
     over = f"{seeds[0]} seeds" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
-    first, second = ranked[0], ranked[1]
     if tied:
-        names = form.listing([name(first), *(name(m) for m in tied)])
-        return f"The 95 % intervals over {over} do not tell {names} apart; more seeds or more training may."
-    if first.interval and second.interval and not first.interval.overlaps(second.interval):
-        return f"The 95 % intervals over {over} do not overlap."
+        names = form.listing([name(ranked[0]), *(name(m) for m in tied)])
+        return f"The {NINETY_FIVE} intervals over {over} do not tell {names} apart; more seeds or more training may."
+    best, others = ranked[0], ranked[1:]
+    near = [name(m) for m in others if best.interval and m.interval and best.interval.overlaps(m.interval)]
+    if not near:
+        return f"The {NINETY_FIVE} intervals of {name(best)} and {_others(others)} over {over} do not overlap."
     return (
-        f"The 95 % intervals over {over} overlap in part, but that of the difference between "
-        f"{name(first)} and {name(second)} does not include zero (Welch)."
+        f"The {NINETY_FIVE} intervals of {name(best)} and {form.listing(near)} over {over} overlap in part, but the "
+        "interval of their difference does not include zero (Welch)."
     )
+
+
+def _others(others: list[Measured]) -> str:
+    return name(others[0]) if len(others) == 1 else "the others"
 
 
 def _above_chance(measure: Measure, ranked: list[Measured], chance: float | None) -> str:

@@ -39,12 +39,25 @@ def spread(half_width: float, value: float, unit: str) -> str:
     return f"{half_width:,.{decimals}f}"
 
 
+def points(difference: float) -> str:
+    """A difference of two fractions in percentage points, with its sign."""
+    return f"{100 * difference:+.1f}".replace("-", MINUS)
+
+
 def si(value: float, unit: str = "") -> str:
     """12.3 M, 4.5 P: three significant digits and a prefix."""
     for factor, prefix in _PREFIXES:
         if abs(value) >= factor:
             return f"{plain(value / factor)}{THIN}{prefix}{unit}"
     return f"{plain(value)}{THIN}{unit}" if unit else plain(value)
+
+
+def tick(value: float) -> str:
+    """A round number on an axis: 0 · 500 · 2.5 M."""
+    for factor, prefix in _PREFIXES:
+        if abs(value) >= factor:
+            return f"{value / factor:g}{THIN}{prefix}"
+    return f"{value:g}".replace("-", MINUS)
 
 
 def words(value: float) -> str:
@@ -63,6 +76,14 @@ def duration(seconds: float) -> str:
     hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
     parts = [(hours, "h"), (minutes, "min"), (0 if hours else rest, "s")]
     return " ".join(f"{n}{THIN}{name}" for n, name in parts if n) or f"0{THIN}s"
+
+
+def duration_in_words(seconds: float) -> str:
+    """90 seconds · 2 minutes · 12 min 5 s · 3 hours."""
+    for size, noun in ((3600, "hour"), (60, "minute")):
+        if seconds >= 2 * size:
+            return count(round(seconds / size), noun) if seconds % size == 0 else duration(seconds)
+    return f"{plain(seconds)} seconds"
 
 
 def listing(items: list[str]) -> str:

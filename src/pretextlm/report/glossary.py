@@ -25,21 +25,11 @@ class Measure:
     headline: bool = False
 
 
-_OBJECTIVES = {
-    "causal": Objective(
-        "Causal language modelling",
-        "Reads from left to right and predicts every next token from those before it.",
-        "Radford et al. 2018, GPT",
-    ),
-    "masked": Objective(
-        "Masked language modelling",
-        "Some tokens are hidden, and the model restores each of them from the text on both sides.",
-        "Devlin et al. 2019, BERT · arxiv.org/abs/1810.04805",
-    ),
-    "span_corruption": Objective(
-        "Span corruption",
-        "Whole spans are cut out and replaced by a marker each, and a decoder writes the missing spans.",
-        "Raffel et al. 2020, T5 · arxiv.org/abs/1910.10683",
+_SENTENCES = {
+    "causal": "Reads from left to right and predicts every next token from those before it.",
+    "masked": "Some tokens are hidden, and the model restores each of them from the text on both sides.",
+    "span_corruption": (
+        "Whole spans are cut out and replaced by a marker each, and a decoder writes the missing spans."
     ),
 }
 
@@ -67,17 +57,15 @@ HEADLINES = tuple(name for name, measure in MEASURES.items() if measure.headline
 
 
 def objective(name: str) -> Objective:
-    """A known objective in our words, another in its class's, an unknown one by name alone."""
-    if name in _OBJECTIVES:
-        return _OBJECTIVES[name]
+    """Title and paper as the objective's class states them; one that is not known here goes by its name alone."""
     from pretextlm.objectives.base import OBJECTIVES
 
     try:
         cls = OBJECTIVES[name]
     except (UserError, ImportError):
-        return Objective(name or "Unknown objective")
-    sentence = (cls.__doc__ or "").strip().partition("\n\n")[0].replace("\n", " ")
-    return Objective(getattr(cls, "title", name), " ".join(sentence.split()), getattr(cls, "paper", ""))
+        return Objective(name or "unknown objective")
+    sentence = _SENTENCES.get(name) or " ".join((cls.__doc__ or "").partition("\n\n")[0].split())
+    return Objective(cls.title, sentence, cls.paper.replace("https://", ""))
 
 
 def measure(name: str) -> Measure:

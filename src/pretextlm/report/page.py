@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pretextlm.errors import UserError
+from pretextlm.files import write_whole
 from pretextlm.report import facts, figures, glossary, samples
 from pretextlm.report import format as form
-from pretextlm.report.finding import finding, spoken
+from pretextlm.report.finding import finding, spoken, titled
 from pretextlm.report.measures import Measure, chance, measures, paired, ruler
 from pretextlm.report.read import Study, read
 
@@ -32,7 +31,7 @@ def write_report(paths: Iterable[Path], out: Path | None = None) -> tuple[Path, 
     paths = list(paths)
     study = read(paths)
     target = out or paths[0] / "report.html"
-    _write_whole(target, render(study))
+    write_whole(target, render(study))
     return target, summary(study)
 
 
@@ -44,7 +43,13 @@ def render(study: Study) -> str:
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"metric": form.metric, "spread": form.spread, "spoken": spoken}
+    environment.filters |= {
+        "metric": form.metric,
+        "points": form.points,
+        "spread": form.spread,
+        "spoken": spoken,
+        "titled": titled,
+    }
     css = Markup((_HERE / "page.css").read_text(encoding="utf-8"))  # noqa: S704 - our own file
     return environment.get_template("page.html").render(css=css, **_content(study))
 
@@ -110,20 +115,3 @@ def _content(study: Study) -> dict[str, Any]:
         "environment": facts.environment(study),
         "objective_of": {c.label: glossary.objective(c.objective).title for c in study.conditions},
     }
-
-
-def _write_whole(target: Path, text: str) -> None:
-    """Under a temporary name first: a reader sees the old page or the new one."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-    except OSError as error:
-        raise UserError(
-            f"Cannot write {target}: {error.strerror}.", "Give a file in a directory that exists, with --out FILE."
-        ) from None
-    finally:
-        partial.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pretextlm.report.read import Condition, Study
 
-BLANKS, PROMPTS = 12, 6
+BLANKS, AGREED, PROMPTS = 12, 4, 6
 MAX_TEXT = 600
 
 
@@ -37,10 +37,12 @@ class Sample:
 
 
 def blanks(study: Study) -> list[Sample]:
-    """Blanks that all finished conditions answered; those on which they differ come first."""
+    """Blanks that all finished conditions answered: some on which they differ, then some on which they do not."""
     samples = _common(study, "blank", lambda s: (_word(s, "text"), _word(s, "expected")), _blank)
-    samples.sort(key=lambda sample: len({answer.correct for answer in sample.answers}) == 1)
-    return samples[:BLANKS]
+    differ = [sample for sample in samples if len({answer.correct for answer in sample.answers}) > 1]
+    agree = [sample for sample in samples if sample not in differ]
+    shown = max(BLANKS - len(agree), BLANKS - AGREED)
+    return [*differ[:shown], *agree[: BLANKS - min(shown, len(differ))]]
 
 
 def prompts(study: Study) -> list[Sample]:

@@ -1,0 +1,52 @@
+"""`pretextlm compare STUDY.toml`: train and evaluate every objective × seed of a plan, and write the report."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def compare(
+    study: Annotated[Path, typer.Argument(help="The plan, for example recipes/studies/three_objectives.toml.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Changes to it, as TOML: budget.seconds=60 seeds=[1,2] store=DIR")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Study directory. By default studies/NAME of the plan.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+) -> None:
+    """Compare objectives on the same text, budget and model shape, over several seeds.
+
+    Ctrl-C (or SIGTERM) saves and leaves; the same command goes on and does only what is missing.
+    """
+    from pretextlm.cli.console import print_json, stderr
+    from pretextlm.cli.report import print_summary
+    from pretextlm.study.plan import StudyPlan
+
+    plan = StudyPlan.load(study, overrides or [])
+    directory = out or Path("studies") / re.sub(r"[^A-Za-z0-9_-]+", "-", plan.name).strip("-").lower()
+
+    from pretextlm.report.page import write_report
+    from pretextlm.study.compare import compare as run
+    from pretextlm.study.progress import Terminal
+    from pretextlm.training.runtime import tune_process
+    from pretextlm.training.signals import Stopped
+
+    tune_process()
+    try:
+        with Terminal() as progress:
+            outcome = run(plan, directory, command=["pretextlm", *sys.argv[1:]], progress=progress)
+    except Stopped as stopped:
+        stderr().print(f"{stopped}; saved. Give the same command to go on.", highlight=False)
+        raise typer.Exit(stopped.exit_code) from None
+    page, summary = write_report([directory])
+    if as_json:
+        print_json({"study": str(directory), "report": str(page), "failed": outcome.failed, **summary})
+    else:
+        print_summary(summary, page)
+    if outcome.failed:
+        stderr().print(f"failed: {', '.join(outcome.failed)}. Give the same command to try again.", highlight=False)
+        raise typer.Exit(1)

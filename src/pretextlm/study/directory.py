@@ -1,0 +1,111 @@
+"""The study directory: whose it is, what it says of command, machine and corpus. Its layout: docs/architecture.md."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pretextlm.config import read_toml, write_toml
+from pretextlm.data.manifest import Manifest, read_manifest
+from pretextlm.errors import UserError
+from pretextlm.files import write_json, write_whole
+from pretextlm.study.plan import StudyPlan
+
+PLAN, COMMAND, CORPUS, RUNS = "study.toml", "command.json", "corpus.json", "runs"
+LOCK = "run.lock"
+
+
+def claim(directory: Path, plan: StudyPlan, store: Path) -> None:
+    """Make the directory this plan's, or find that it is.
+
+    Raises UserError when it holds another plan, another corpus or anything else.
+    """
+    values, corpus = plan.plain(), describe_corpus(store)
+    if (directory / PLAN).exists():
+        _same(directory, read_toml(directory / PLAN), values)
+        _same_corpus(directory, corpus)
+        return
+    if directory.is_dir() and any(path.name != LOCK for path in directory.iterdir()):
+        raise UserError(f"{directory} is not empty and holds no study.", "Give a new directory with --out DIR.")
+    (directory / RUNS).mkdir(parents=True, exist_ok=True)
+    write_json(directory / CORPUS, corpus)
+    write_whole(directory / PLAN, write_toml(values))
+
+
+def _same(directory: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    differ = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
+    if differ:
+        verb = "differs" if len(differ) == 1 else "differ"
+        raise UserError(
+            f"{directory} holds another study: {', '.join(differ)} {verb} from its {PLAN}.",
+            f"Give another directory with --out DIR, or go on with its own plan: pretextlm compare {directory / PLAN} "
+            f"--out {directory}",
+        )
+
+
+def _same_corpus(directory: Path, corpus: Mapping[str, Any]) -> None:
+    path = directory / CORPUS
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        write_json(path, corpus)
+        return
+    if old.get("hash") != corpus["hash"]:
+        raise UserError(
+            f"The store {corpus['store']} was prepared anew since {directory} was begun.",
+            "Its other runs would read other text: give another directory with --out DIR.",
+        )
+
+
+def describe_corpus(store: Path) -> dict[str, Any]:
+    """The store's manifest in short; `hash` is of the whole manifest, which holds the hash of every file."""
+    manifest = read_manifest(store)
+    splits = manifest.splits.items()
+    return {
+        "store": str(store),
+        "hash": _hash(manifest),
+        "tokens": {name: split.tokens for name, split in splits},
+        "documents": {name: split.documents for name, split in splits},
+        "text_bytes": {name: split.text_bytes for name, split in splits},
+        "vocabulary_size": manifest.tokenizer.vocab_size,
+        "tokenizer": manifest.tokenizer.kind,
+        "sources": [
+            {"name": s.name, "licence": s.licence, "documents": s.documents, "bytes": s.bytes} for s in manifest.sources
+        ],
+    }
+
+
+def _hash(manifest: Manifest) -> str:
+    return "sha256:" + hashlib.sha256(manifest.to_json().encode()).hexdigest()
+
+
+def machine() -> dict[str, Any]:
+    """The computer, without its name or its user's."""
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": _processor(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": _memory(),
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
