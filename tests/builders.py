@@ -1,0 +1,61 @@
+"""Small real things for tests: a vocabulary, a store, models whose outputs are not trivial."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pretextlm.data.encode import TextEncoder
+from pretextlm.data.manifest import SourceRecord
+from pretextlm.data.store import Store
+from pretextlm.data.tokenizer import train_tokenizer
+from pretextlm.data.writer import StoreWriter
+from pretextlm.model.config import ModelConfig
+from pretextlm.model.transformer import Transformer
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+SUBJECTS = ["The river", "A teacher", "My neighbour", "Every child", "The old captain", "Nobody", "Winter", "The law"]
+VERBS = ["carries", "remembers", "follows", "forgets", "brings", "opens", "needs", "leaves"]
+OBJECTS = ["the letters", "a quiet harbour", "her brother", "the morning train", "warm bread", "some answers"]
+PLACES = ["in the village", "before dawn", "at the bridge", "without a word", "after the storm", "near the coast"]
+
+
+def sentences(count: int, seed: int = 0) -> list[str]:
+    """English sentences from a small grammar: learnable, and the same for a seed on every machine."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    parts = (SUBJECTS, VERBS, OBJECTS, PLACES)
+    return [" ".join(p[int(rng.integers(len(p)))] for p in parts) + "." for _ in range(count)]
+
+
+def documents(count: int, seed: int = 0) -> list[str]:
+    """Documents of one to twelve sentences."""
+    rng = np.random.Generator(np.random.PCG64(seed + 1))
+    return [" ".join(sentences(int(rng.integers(1, 13)), seed=seed * 10_000 + i)) for i in range(count)]
+
+
+def make_store(directory: Path, vocab_size: int = 512, train: int = 300, validation: int = 40) -> Store:
+    """A store of grammar documents with a byte-level BPE tokenizer."""
+    texts = documents(train + validation)
+    tokenizer = train_tokenizer("bpe", texts, vocab_size, sentinels=40)
+    writer = StoreWriter(directory.with_name(directory.name + ".work"), vocab_size, tokenizer.to_str())
+    encoder = TextEncoder(tokenizer)
+    writer.splits["train"].append(encoder.encode(texts[:train]))
+    writer.splits["validation"].append(encoder.encode(texts[train:]))
+    size = sum(len(text.encode()) for text in texts)
+    record = SourceRecord(name="grammar", licence="CC0-1.0", sha256="0" * 64, bytes=size, documents=len(texts))
+    writer.commit(directory, [record], {}, "bpe")
+    return Store.open(directory)
+
+
+def make_model(seed: int = 0, **fields: object) -> Transformer:
+    """A small model with every matrix random: zero-initialised projections would hide faults."""
+    shape = {"vocab_size": 128, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = Transformer(ModelConfig.parse({**shape, **fields}))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return model.eval()
