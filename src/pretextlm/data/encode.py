@@ -33,11 +33,15 @@ class TextEncoder:
 
     Args:
         tokenizer: from data/tokenizer.py.
+
+    Attributes:
+        vocab_size: number of ids.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self._is_special = vocabulary_of(tokenizer).is_special
+        self.vocab_size = len(self._is_special)
         self._byte_lengths = _byte_lengths(tokenizer)
 
     def encode(self, texts: Sequence[str], sources: Sequence[int] | None = None) -> Chunk:
@@ -152,4 +156,5 @@ def _sentence_tokens(texts: Sequence[str], characters: I64, tokens: I64, visible
     starts = np.searchsorted(np.maximum.accumulate(visible), np.concatenate([np.zeros(0, np.int64), *found]))
     documents = tokens[:-1][np.diff(tokens) > 0]  # every document with a token begins a sentence
     places: I64 = np.unique(np.concatenate([documents, starts]))
-    return places[places < tokens[-1]]
+    inside: I64 = places[places < tokens[-1]]
+    return inside

@@ -42,13 +42,17 @@ class SplitCounts(Config):
 
 
 class SourceRecord(Config):
-    """One file, package or data set the text came from; `sha256` is of the texts read from it, in order."""
+    """One file, package or data set the text came from; `sha256` is of the texts read from it, in order.
+
+    `empty` documents and `skipped` (bad) ones are not among the `documents`.
+    """
 
     name: str
     licence: str | None
     sha256: str
     bytes: int
     documents: int
+    empty: int = 0
     skipped: int = 0
 
 

@@ -179,6 +179,16 @@ class StoreWriter:
         move_into_place(self.work, out, overwrite)
 
 
+def write_whole(path: Path, data: bytes | memoryview) -> None:
+    """Write a file so that it is there whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
 def _write(path: Path, text: str) -> FileRecord:
     file = _File(path)
     file.append(np.frombuffer(text.encode(), np.uint8))

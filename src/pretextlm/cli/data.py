@@ -1,0 +1,197 @@
+"""pretextlm data prepare · data inspect"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from pretextlm.data.store import Split, Store
+
+
+def prepare(
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Files (.txt .jsonl .parquet, also .gz .zst), directories, package:NAME, hf:NAME."),
+    ],
+    out: Annotated[Path, typer.Option(help="Directory of the store to make.")],
+    tokenizer: Annotated[
+        str, typer.Option(help="bpe, wordpiece, unigram, or the path of a tokenizer.json or store.")
+    ] = "bpe",
+    vocab_size: Annotated[int, typer.Option(help="Number of ids in all, special tokens included.")] = 8192,
+    validation: Annotated[float, typer.Option(help="Share of the documents for validation.")] = 0.02,
+    field: Annotated[str, typer.Option(help="Field of JSON lines, Parquet and hub rows that holds the text.")] = "text",
+    text_mode: Annotated[
+        Literal["file", "paragraphs", "lines"], typer.Option(help="What one document of a text file is.")
+    ] = "file",
+    split_long: Annotated[int, typer.Option(help="Cut documents of more characters at paragraphs; 0 for never.")] = 1
+    << 18,
+    sample_mb: Annotated[int, typer.Option(help="Megabytes of text that the tokenizer is trained on.")] = 20,
+    sentinels: Annotated[int, typer.Option(help="Number of <extra_id_N> tokens.")] = 100,
+    max_document_mb: Annotated[int, typer.Option(help="A longer line or row is a bad document.")] = 64,
+    on_error: Annotated[Literal["error", "skip"], typer.Option(help="What to do with a bad document.")] = "error",
+    licence: Annotated[str | None, typer.Option(help="Licence of the text, for the record.")] = None,
+    workers: Annotated[int, typer.Option(help="Threads that encode.")] = 1,
+    overwrite: Annotated[bool, typer.Option(help="Replace a store that is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+) -> None:
+    """Turn text into a store: train a tokenizer, encode, split by document. A killed run goes on where it stopped."""
+    from pretextlm.data.prepare import PrepareConfig
+    from pretextlm.data.prepare import prepare as run
+    from pretextlm.data.store import Store
+
+    values = {
+        "tokenizer": tokenizer,
+        "vocab_size": vocab_size,
+        "sentinels": sentinels,
+        "sample_mb": sample_mb,
+        "validation": validation,
+        "field": field,
+        "text_mode": text_mode,
+        "on_error": on_error,
+        "split_long": split_long,
+        "max_document_mb": max_document_mb,
+        "licence": licence,
+        "workers": workers,
+        "overwrite": overwrite,
+    }
+    config = PrepareConfig.parse(values, where="the options")
+    with _Bar() as bar:
+        run(sources, out, config, bar.update)
+    store = Store.open(out)
+    if as_json:
+        print(json.dumps(_summary(store), ensure_ascii=False))
+    else:
+        _print_summary(store)
+
+
+def inspect(
+    store: Annotated[Path, typer.Argument(help="Directory of a store.")],
+    samples: Annotated[int, typer.Option(min=0, help="Number of documents to show.")] = 3,
+    verify: Annotated[bool, typer.Option(help="Read every file and compare it with the manifest's hash.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+) -> None:
+    """Show what is in a store: counts, sources and licences, lengths, samples."""
+    from pretextlm.data.store import Store
+
+    opened = Store.open(store)
+    if verify:
+        opened.verify()
+    if as_json:
+        result = _summary(opened) | {"lengths": _lengths(opened.train), "samples": _samples(opened, samples)}
+        print(json.dumps(result | ({"verified": True} if verify else {}), ensure_ascii=False))
+        return
+    _print_summary(opened)
+    _print_lengths(opened.train)
+    _print_samples(opened, samples)
+    if verify:
+        print("Every file is as it was written.")
+
+
+class _Bar:
+    """Progress on stderr: what is done, megabytes a second, time left."""
+
+    def __enter__(self) -> _Bar:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        rate = TextColumn("{task.fields[rate]}")
+        columns = [TextColumn("{task.description}"), BarColumn(), rate, TimeRemainingColumn()]
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._task: Any = None
+        self._what = ""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def update(self, what: str, done: int, total: int | None) -> None:
+        if what != self._what:
+            if self._task is not None:
+                self._progress.update(self._task, total=1, completed=1)
+            self._what, self._task = what, self._progress.add_task(what, total=total, rate="")
+        self._progress.update(self._task, completed=done, total=total)
+        speed = self._progress.tasks[-1].speed
+        if speed and what in ("reading", "encoding"):
+            self._progress.update(self._task, rate=f"{done / 1e6:,.0f} MB, {speed / 1e6:.1f} MB/s")
+
+
+def _summary(store: Store) -> dict[str, Any]:
+    manifest = store.manifest
+    return {
+        "path": str(store.path),
+        "tokenizer": manifest["tokenizer"],
+        "splits": manifest["splits"],
+        "sources": manifest["sources"],
+        "options": manifest["options"],
+    }
+
+
+def _print_summary(store: Store) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    tokenizer = store.manifest["tokenizer"]
+    console.print(f"[bold]{store.path}[/]  {tokenizer['kind']} tokenizer, {tokenizer['vocab_size']:,} ids")
+    table = Table("split", "documents", "sentences", "words", "tokens", "MB", "bytes/token")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, counts in store.manifest["splits"].items():
+        shown = [counts[key] for key in ("documents", "sentences", "words", "tokens")]
+        ratio = counts["text_bytes"] / max(1, counts["tokens"])
+        table.add_row(name, *(f"{n:,}" for n in shown), f"{counts['text_bytes'] / 1e6:,.1f}", f"{ratio:.2f}")
+    console.print(table)
+    table = Table("source", "licence", "documents", "bytes", "empty", "skipped")
+    for row in store.manifest["sources"]:
+        counts = [f"{row[key]:,}" for key in ("documents", "bytes", "empty", "skipped")]
+        table.add_row(row["name"], row["licence"] or "not known", *counts)
+    console.print(table)
+
+
+def _lengths(split: Split) -> list[dict[str, int]]:
+    """How many documents have at most 2, 4, 8 … tokens and more than half of it."""
+    import numpy as np
+
+    lengths = np.diff(split.documents.view(np.int64))
+    powers = np.ceil(np.log2(np.maximum(lengths, 1))).astype(np.int64)
+    counts = np.bincount(powers)
+    return [{"up_to": 1 << power, "documents": int(n)} for power, n in enumerate(counts) if n]
+
+
+def _print_lengths(split: Split) -> None:
+    from rich.console import Console
+
+    rows = _lengths(split)
+    most = max((row["documents"] for row in rows), default=1)
+    console = Console()
+    console.print("[bold]Tokens in a document[/] (train)")
+    for row in rows:
+        bar = "█" * max(1, round(40 * row["documents"] / most))
+        console.print(f"  up to {row['up_to']:>10,}  {bar} {row['documents']:,}", highlight=False)
+
+
+def _samples(store: Store, count: int, tokens: int = 64) -> list[dict[str, Any]]:
+    """The beginnings of `count` documents, spread over the training split."""
+    split = store.train
+    places = sorted({split.num_documents * place // max(1, count) for place in range(count)})
+    shown = []
+    for place in places:
+        ids = split.document(place)[:tokens].tolist()
+        source = store.manifest["sources"][int(split.document_sources[place])]["name"]
+        shown.append({"document": place, "source": source, "tokens": ids, "text": store.tokenizer.decode(ids)})
+    return shown
+
+
+def _print_samples(store: Store, count: int) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    for sample in _samples(store, count):
+        console.print(f"[bold]Document {sample['document']:,}[/] of {sample['source']}", highlight=False)
+        console.print(Text("  " + sample["text"].replace("\n", "\n  ") + " …"))

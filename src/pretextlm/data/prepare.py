@@ -1,0 +1,309 @@
+"""Text → store: sample, train the tokenizer, encode in shards, put the store together.
+
+Everything is kept in OUT.partial until the end, each part under its name only when it is whole, so a preparation that
+was killed goes on where it stopped and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+import pretextlm
+from pretextlm.config import Config
+from pretextlm.data.encode import TextEncoder
+from pretextlm.data.manifest import SourceRecord
+from pretextlm.data.readers import Reader, ReadOptions, TextMode
+from pretextlm.data.sampling import Sample
+from pretextlm.data.shards import Shard, load_keys, load_shard, save_shard
+from pretextlm.data.sources import Source, find_source, stamp
+from pretextlm.data.tokenizer import KINDS, adopt_tokenizer, from_json, load_tokenizer, train_tokenizer
+from pretextlm.data.vocabulary import DEFAULT_SENTINELS
+from pretextlm.data.writer import StoreWriter, refuse_existing, write_whole
+from pretextlm.errors import UserError
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, bytes of text done and, where known, bytes of text in all."""
+
+SHARD_BYTES = 4 << 20
+_NO_MATTER = {"workers", "overwrite", "licence"}
+
+
+class PrepareConfig(Config):
+    """Options of a preparation. All but `workers` and `overwrite` decide the bytes of the store.
+
+    Attributes:
+        tokenizer: "bpe", "wordpiece", "unigram", or the path of an existing tokenizer or store.
+        vocab_size: ids in all, special tokens and sentinels included; only for a tokenizer that is trained.
+        sentinels: number of <extra_id_N>.
+        sample_mb: megabytes of text, spread over the corpus, that the tokenizer is trained on.
+        validation: share of the documents for validation, at least one.
+        field, text_mode, on_error, split_long: see readers.ReadOptions.
+        max_document_mb: a longer line or row is a bad document.
+        licence: of the sources, where their metadata does not say.
+        workers: threads that encode.
+        overwrite: replace a store that is there.
+    """
+
+    tokenizer: str = "bpe"
+    vocab_size: int = 8192
+    sentinels: int = DEFAULT_SENTINELS
+    sample_mb: int = 20
+    validation: float = 0.02
+    field: str = "text"
+    text_mode: TextMode = "file"
+    on_error: Literal["error", "skip"] = "error"
+    split_long: int = 1 << 18
+    max_document_mb: int = 64
+    licence: str | None = None
+    workers: int = 1
+    overwrite: bool = False
+
+    def read_options(self) -> ReadOptions:
+        return ReadOptions(self.field, self.text_mode, self.on_error, self.max_document_mb << 20, self.split_long)
+
+    def check(self) -> None:
+        """Raises UserError for a value out of its range."""
+        if not 0 < self.validation < 1:
+            raise UserError(f"--validation {self.validation} is no share.", "Give a number between 0 and 1.")
+        for name, least in (("vocab_size", 1), ("sample_mb", 1), ("max_document_mb", 1), ("workers", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}.", f"Give {least} or more.")
+        if not 0 <= self.sentinels <= 10_000:
+            raise UserError(f"--sentinels is {self.sentinels}.", "Give 0 … 10000; span corruption needs about 100.")
+        if self.split_long and self.split_long < 64:
+            raise UserError(f"--split-long is {self.split_long}.", "Give 64 characters or more, or 0 for never.")
+
+
+def prepare(sources: Sequence[str], out: Path, config: PrepareConfig, progress: Progress | None = None) -> Path:
+    """Make a store from sources.
+
+    Args:
+        sources: files, directories, package:NAME, hf:NAME.
+        out: the store's directory; OUT.partial beside it is the working directory.
+        config: the options.
+        progress: told how far it is, about once a shard.
+
+    Returns:
+        `out`.
+
+    Raises:
+        UserError: bad input, `out` is there already, no space, or another preparation of the same store is running.
+    """
+    config.check()
+    refuse_existing(out, config.overwrite)
+    if not sources:
+        raise UserError("There is no source.", "Give a file, a directory, package:NAME or hf:NAME.")
+    found = [find_source(spec) for spec in sources]
+    work = out.with_name(out.name + ".partial")
+    try:
+        with _working_directory(work, _fingerprint(found, config)):
+            _Preparation(found, work, config, progress or (lambda *_: None)).run(out)
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {error.filename or work}: {error.strerror or error}.",
+            f"Free space or choose another --out. What is done stays in {work}: the same command goes on from there.",
+        ) from None
+    return out
+
+
+def _fingerprint(sources: list[Source], config: PrepareConfig) -> str:
+    """All that decides the bytes of the store: what is in the working directory is of use only while it is the same."""
+    files = {source.name: source.stamp for source in sources}
+    if config.tokenizer not in KINDS:
+        files["tokenizer"] = stamp([_existing(config.tokenizer)])
+    options = config.model_dump(exclude=_NO_MATTER)
+    return json.dumps({"pretextlm": pretextlm.__version__, "files": files, **options}, sort_keys=True)
+
+
+@contextmanager
+def _working_directory(work: Path, fingerprint: str) -> Iterator[None]:
+    """Make or take over the working directory; what other options left there is removed. Held by one process."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"Another process is preparing this store in {work}.", "Wait for it, or choose another --out."
+            ) from None
+        options = work / "options.json"
+        if not options.is_file() or options.read_text(encoding="utf-8") != fingerprint:
+            for path in work.iterdir():
+                if path.name != "lock":
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            write_whole(options, fingerprint.encode())
+        try:
+            yield
+        except UserError:  # the same would come again
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+    shutil.rmtree(work, ignore_errors=True)
+
+
+class _Preparation:
+    """One preparation, from sources to store."""
+
+    def __init__(self, sources: list[Source], work: Path, config: PrepareConfig, progress: Progress) -> None:
+        self.sources, self.work, self.config, self.progress = sources, work, config, progress
+        self.total_bytes: int | None = None
+
+    def run(self, out: Path) -> None:
+        tokenizer_json = self._tokenizer()
+        encoder = TextEncoder(from_json(tokenizer_json, "the tokenizer"))
+        records, shards = self._encode(encoder)
+        self._assemble(out, encoder, tokenizer_json, records, shards)
+
+    def _tokenizer(self) -> str:
+        """Text of tokenizer.json: from an interrupted preparation, trained, or adopted."""
+        place, config = self.work / "tokenizer.json", self.config
+        if place.is_file():
+            self.total_bytes = json.loads((self.work / "corpus.json").read_text(encoding="utf-8"))["bytes"]
+            return load_tokenizer(place).to_str(pretty=True)
+        if config.tokenizer in KINDS:
+            sample = self._sample()
+            self.total_bytes = sample.seen
+            self.progress(f"training the {config.tokenizer} tokenizer", 0, None)
+            tokenizer = train_tokenizer(config.tokenizer, sample.texts(), config.vocab_size, config.sentinels)
+        else:
+            tokenizer = adopt_tokenizer(_existing(config.tokenizer), config.sentinels)
+        text = tokenizer.to_str(pretty=True)
+        write_whole(self.work / "corpus.json", json.dumps({"bytes": self.total_bytes}).encode())
+        write_whole(place, text.encode())
+        return text
+
+    def _sample(self) -> Sample:
+        sample = Sample(self.config.sample_mb * 1_000_000)
+        reported = 0
+        for source in self.sources:
+            for document in source.documents(Reader(self.config.read_options())):
+                if document.strip():
+                    sample.add(document)
+                if sample.seen - reported >= SHARD_BYTES:
+                    reported = sample.seen
+                    self.progress("reading", reported, None)
+        if not sample.seen:
+            raise _no_text()
+        return sample
+
+    def _encode(self, encoder: TextEncoder) -> tuple[list[SourceRecord], list[Path]]:
+        """Encode all shards, a few at a time; those of an interrupted preparation are taken as they are."""
+        ledger = [_Ledger(source, self.config.licence) for source in self.sources]
+        running: deque[Future[int]] = deque()
+        paths: list[Path] = []
+        done = 0
+        with ThreadPoolExecutor(self.config.workers) as pool:
+            try:
+                for shard in self._shards(ledger):
+                    paths.append(self.work / f"shard-{len(paths):06}.npz")
+                    running.append(pool.submit(save_shard, paths[-1], shard, encoder))
+                    while len(running) > self.config.workers:
+                        done += running.popleft().result()
+                        self.progress("encoding", done, self.total_bytes)
+                while running:
+                    done += running.popleft().result()
+                    self.progress("encoding", done, self.total_bytes)
+            finally:
+                for future in running:
+                    future.cancel()
+        return [entry.record() for entry in ledger], paths
+
+    def _shards(self, ledger: list[_Ledger]) -> Iterator[Shard]:
+        shard = Shard()
+        for row, entry in enumerate(ledger):
+            for document in entry.documents(self.config.read_options()):
+                shard.add(document, row)
+                if shard.bytes >= SHARD_BYTES:
+                    yield shard
+                    shard = Shard()
+        if shard.texts:
+            yield shard
+
+    def _assemble(
+        self, out: Path, encoder: TextEncoder, tokenizer_json: str, records: list[SourceRecord], shards: list[Path]
+    ) -> None:
+        threshold = _threshold([load_keys(path) for path in shards], self.config.validation)
+        writer = StoreWriter(self.work / "store", encoder.vocab_size, tokenizer_json)
+        for number, path in enumerate(shards):
+            shard = load_shard(path)
+            held_out = shard.keys < threshold
+            writer.splits["validation"].append(shard.chunk.select(held_out))
+            writer.splits["train"].append(shard.chunk.select(~held_out))
+            self.progress("writing the store", number + 1, len(shards))
+        options = self.config.model_dump(exclude=_NO_MATTER)
+        kind = self.config.tokenizer if self.config.tokenizer in KINDS else "adopted"
+        writer.commit(out, records, options, kind, self.config.overwrite)
+
+
+class _Ledger:
+    """Counts and hashes what one source gives."""
+
+    def __init__(self, source: Source, licence: str | None) -> None:
+        self.source, self.licence = source, licence or source.licence
+        self.bytes = self.count = self.empty = self.skipped = 0
+        self._hash = hashlib.sha256()
+
+    def documents(self, options: ReadOptions) -> Iterator[str]:
+        reader = Reader(options)
+        for document in self.source.documents(reader):
+            if not document.strip():
+                self.empty += 1
+                continue
+            data = document.encode()
+            self._hash.update(len(data).to_bytes(8, "little") + data)
+            self.bytes += len(data)
+            self.count += 1
+            yield document
+        self.skipped = reader.skipped
+
+    def record(self) -> SourceRecord:
+        return SourceRecord(
+            name=self.source.name,
+            licence=self.licence,
+            sha256=self._hash.hexdigest(),
+            bytes=self.bytes,
+            documents=self.count,
+            empty=self.empty,
+            skipped=self.skipped,
+        )
+
+
+def _threshold(keys: list[NDArray[np.uint64]], share: float) -> np.uint64:
+    """Documents with a key below it are for validation: `share` of them, at least one and never all.
+
+    A key is a hash of the text: the split depends neither on order nor on workers, and equal documents stay together.
+    """
+    if not keys:
+        raise _no_text()
+    every = np.sort(np.concatenate(keys))
+    if every[0] == every[-1]:
+        raise UserError(
+            "The corpus has only one distinct document, so none is left for validation.",
+            "Give more documents, or cut it: --split-long 10000, or --text-mode paragraphs or lines.",
+        )
+    threshold = every[min(max(1, round(share * len(every))), len(every) - 1)]
+    return np.uint64(np.clip(threshold, every[0] + np.uint64(1), every[-1]))
+
+
+def _existing(tokenizer: str) -> Path:
+    path = Path(tokenizer)
+    if not path.exists():
+        raise UserError(
+            f"There is no tokenizer {tokenizer!r}.", f"Give {', '.join(KINDS)}, or the path of a tokenizer.json."
+        )
+    return path
+
+
+def _no_text() -> UserError:
+    return UserError("The sources hold no text.", "Check the paths and --field.")

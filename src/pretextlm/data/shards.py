@@ -1,0 +1,76 @@
+"""Encoded pieces of a corpus under preparation: what a killed preparation does not have to do again."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretextlm.data.encode import TextEncoder
+from pretextlm.data.sampling import content_key
+from pretextlm.data.writer import Chunk, write_whole
+
+
+@dataclass
+class Shard:
+    """Documents that are encoded together."""
+
+    texts: list[str] = field(default_factory=list)
+    sources: list[int] = field(default_factory=list)
+    bytes: int = 0
+
+    def add(self, text: str, source: int) -> None:
+        self.texts.append(text)
+        self.sources.append(source)
+        self.bytes += len(text.encode())
+
+
+@dataclass(frozen=True)
+class EncodedShard:
+    """What a shard file holds.
+
+    Attributes:
+        chunk: the documents.
+        keys: (D,) content key of each.
+    """
+
+    chunk: Chunk
+    keys: NDArray[np.uint64]
+
+
+def save_shard(path: Path, shard: Shard, encoder: TextEncoder) -> int:
+    """Encode a shard into `path`, unless the same texts are there already. Returns the bytes of text in it."""
+    keys = np.array([content_key(text) for text in shard.texts], np.uint64)
+    digest = np.frombuffer(hashlib.sha256(keys.tobytes() + bytes(str(shard.sources), "ascii")).digest(), np.uint8)
+    if path.is_file() and np.array_equal(_digest(path), digest):
+        return shard.bytes
+    chunk = encoder.encode(shard.texts, shard.sources)
+    buffer = io.BytesIO()
+    np.savez(buffer, digest=digest, keys=keys, **{f.name: getattr(chunk, f.name) for f in fields(chunk)})
+    write_whole(path, buffer.getbuffer())
+    return shard.bytes
+
+
+def _digest(path: Path) -> NDArray[np.uint8]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return np.asarray(arrays["digest"], np.uint8)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return np.zeros(0, np.uint8)
+
+
+def load_keys(path: Path) -> NDArray[np.uint64]:
+    """Only the content keys of a shard."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return np.asarray(arrays["keys"], np.uint64)
+
+
+def load_shard(path: Path) -> EncodedShard:
+    """Read a shard back."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return EncodedShard(Chunk(**{f.name: arrays[f.name] for f in fields(Chunk)}), arrays["keys"])

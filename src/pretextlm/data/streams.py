@@ -1,0 +1,105 @@
+"""Bytes and lines of plain and compressed files, in bounded memory whatever the file says."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from pretextlm.errors import UserError, missing_extra
+
+COMPRESSIONS = (".gz", ".zst")
+_ZSTD_CHUNK = 512  # compressed bytes at a time: 128 KiB of text can hide in four, so this bounds a bomb to 16 MiB
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[BinaryIO]:
+    """The decompressed content of a file. Raises UserError when it cannot be read, is damaged or cut short."""
+    if not path.is_file():
+        what = "is a directory or a special file" if path.exists() else "does not exist"
+        raise UserError(f"{path} {what}.", "Give the path of a file.")
+    try:
+        with path.open("rb") as raw:
+            yield _decompressed(raw, path.suffix)
+    except UserError:
+        raise
+    except (EOFError, zlib.error, gzip.BadGzipFile, _CutShortError) as error:
+        raise DamagedError(f"{path} is damaged or cut short: {error}.", "Fetch or compress the file again.") from None
+    except OSError as error:
+        raise DamagedError(f"Cannot read {path}: {error.strerror or error}.", "Check the file.") from None
+
+
+def _decompressed(raw: BinaryIO, suffix: str) -> BinaryIO:
+    if suffix == ".gz":
+        return cast(BinaryIO, io.BufferedReader(gzip.GzipFile(fileobj=raw)))
+    if suffix == ".zst":
+        return cast(BinaryIO, io.BufferedReader(_Zstandard(raw), 1 << 17))
+    return raw
+
+
+class DamagedError(UserError):
+    """A file that cannot be read to its end: a bad document, where bad documents are skipped."""
+
+
+class _CutShortError(Exception):
+    """The compressed data ends early or makes no sense."""
+
+
+class _Zstandard(io.RawIOBase):
+    """Zstandard frames one after another; unlike the library's own reader, it notices a missing end."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        try:
+            import zstandard
+        except ImportError:
+            raise missing_extra("zstandard", "data", "Reading .zst files") from None
+        self._raw, self._zstandard = raw, zstandard
+        self._frame: Any = None
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            if not self._decompress():
+                return 0
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+    def _decompress(self) -> bool:
+        """Get some more text ready; False at the end of the file."""
+        rest = self._frame.unused_data if self._frame is not None and self._frame.eof else b""
+        if self._frame is None or self._frame.eof:
+            data = rest or self._raw.read(_ZSTD_CHUNK)
+            if not data:
+                return False
+            self._frame = self._zstandard.ZstdDecompressor().decompressobj()
+        else:
+            data = self._raw.read(_ZSTD_CHUNK)
+            if not data:
+                raise _CutShortError("the last frame has no end")
+        try:
+            self._ready = memoryview(self._frame.decompress(data))
+        except self._zstandard.ZstdError as error:
+            raise _CutShortError(str(error)) from None
+        return True
+
+
+def lines(stream: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | None]]:
+    """Numbered lines from 1, line end included; None in place of a line of more than `limit` bytes."""
+    number = 0
+    while line := stream.readline(limit + 1):
+        number += 1
+        if len(line) <= limit:
+            yield number, line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = stream.readline(1 << 20)
+        yield number, None
