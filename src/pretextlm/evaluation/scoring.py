@@ -102,14 +102,19 @@ def score_continuations(
     contexts: Sequence[Sequence[int]],
     continuations: Sequence[Sequence[Sequence[int]]],
     sources: Sequence[Sequence[int]] | None = None,
+    closers: Sequence[int] = (),
 ) -> list[list[F64]]:
     """Log-probability of every token of every continuation of each context, by a decoder that reads a context once.
+
+    With closers, one value more for each continuation: that any of them follows it.
 
     Args:
         contexts: ids before the continuations, none empty.
         continuations: for each context, the ids of each continuation, none empty.
-        sources: for each context, what the encoder reads; None for a decoder alone.
+        sources: for each context, what is seen in both directions before it; None for nothing.
+        closers: ids that would end a continuation.
     """
+    closing = list(closers[:1])
     found: list[list[F64]] = [[] for _ in contexts]
     loads = [max(len(c), sum(map(len, many))) for c, many in zip(contexts, continuations, strict=True)]
     for part in by_length(loads):
@@ -118,14 +123,22 @@ def score_continuations(
             reader.extend([contexts[i][:-1] for i in part])
         counts = torch.tensor([len(continuations[i]) for i in part])
         reader.keep(torch.arange(len(part)).repeat_interleave(counts).to(reader.device))
-        targets = [list(c) for i in part for c in continuations[i]]
-        pieces = [[contexts[i][-1], *c[:-1]] for i in part for c in continuations[i]]
+        targets = [[*c, *closing] for i in part for c in continuations[i]]
+        pieces = [[contexts[i][-1], *c, *closing][:-1] for i in part for c in continuations[i]]
         labels, segments, _ = pad_left(targets, vocabulary.pad)
         real = torch.from_numpy(segments >= 0).to(reader.device)
-        hidden_ND = reader.extend(pieces)[real]
-        scored = score_labels(model, hidden_ND, torch.from_numpy(labels).to(reader.device)[real])
-        ends = np.cumsum([len(target) for target in targets])[:-1]
-        each = iter(np.split(scored.log_probabilities, ends))
+        hidden_BTD = reader.extend(pieces)
+        logs = score_labels(model, hidden_BTD[real], torch.from_numpy(labels).to(reader.device)[real]).log_probabilities
+        ends = np.cumsum([len(target) for target in targets])
+        if closing:
+            logs[ends - 1] = _any_of(model, hidden_BTD[:, -1], list(closers))
+        each = iter(np.split(logs, ends[:-1]))
         for i in part:
             found[i] = [next(each) for _ in continuations[i]]
     return found
+
+
+def _any_of(model: Transformer, hidden_ND: Tensor, ids: list[int]) -> F64:
+    """(N,) log-probability that one of the ids comes next."""
+    logits = model.logits(hidden_ND).float()
+    return (logits[:, ids].logsumexp(dim=1) - logits.logsumexp(dim=1)).double().cpu().numpy()

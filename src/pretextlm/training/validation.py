@@ -24,11 +24,11 @@ TOKENS_AT_ONCE = 8192
 class ValidationLoss(NamedTuple):
     """Summed loss in nats, number of targets, and what training minimises: the weighted sum of the terms' means.
 
-    With one term of coefficient 1, mean is total / count.
+    With one term of coefficient 1, mean is total / targets.
     """
 
     total: float
-    count: int
+    targets: int
     mean: float
 
 
