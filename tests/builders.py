@@ -36,11 +36,12 @@ def documents(count: int, seed: int = 0) -> list[str]:
     return [" ".join(sentences(int(rng.integers(1, 13)), seed=seed * 10_000 + i)) for i in range(count)]
 
 
-def make_store(directory: Path, vocab_size: int = 512, train: int = 300, validation: int = 40) -> Store:
+def make_store(directory: Path, vocab_size: int = 448, train: int = 300, validation: int = 40) -> Store:
     """A store of grammar documents with a byte-level BPE tokenizer."""
     texts = documents(train + validation)
     tokenizer = train_tokenizer("bpe", texts, vocab_size, sentinels=40)
-    writer = StoreWriter(directory.with_name(directory.name + ".work"), vocab_size, tokenizer.to_str())
+    work = directory.with_name(directory.name + ".work")
+    writer = StoreWriter(work, tokenizer.get_vocab_size(), tokenizer.to_str())
     encoder = TextEncoder(tokenizer)
     writer.splits["train"].append(encoder.encode(texts[:train]))
     writer.splits["validation"].append(encoder.encode(texts[train:]))

@@ -1,0 +1,207 @@
+"""The trainer's equalities: any cut of a step, any interruption, any number of workers give the same run."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+import torch
+from tests.builders import make_store
+
+from pretextlm.data.rows import StreamReader
+from pretextlm.errors import UserError
+from pretextlm.training import trainer as module
+from pretextlm.training.recipe import Recipe
+from pretextlm.training.run import Run
+from pretextlm.training.runtime import Runtime
+from pretextlm.training.signals import StopFlag, Stopped
+from pretextlm.training.trainer import Silent, Trainer, build_model, make_plan, pretrain
+
+DEFAULTS = {"budget_steps": 6, "batch_tokens": 512, "dtype": "fp32", "log_every": 2, "validations": 3}
+OBJECTIVES = ["causal", "masked", "span_corruption"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("data") / "store")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def recipe(store, objective="causal", **training) -> Recipe:
+    values = {
+        "data": {"store": str(store.path), "length": 64},
+        "objective": {"name": objective},
+        "model": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
+        "training": {
+            "budget_steps": 6,
+            "batch_tokens": 512,
+            "dtype": "fp32",
+            "log_every": 2,
+            "validations": 3,
+            **training,
+        },
+    }
+    return Recipe.load(values)
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return run.load_model().state_dict()
+
+
+def assert_same_run(one: Run, other: Run) -> None:
+    mine, theirs = weights(one), weights(other)
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    timing = {"seconds", "tokens_per_second"}
+    lines = [[{k: v for k, v in m.items() if k not in timing} for m in run.metrics()] for run in (one, other)]
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_every_objective_learns_under_both_optimizers(store, tmp_path, objective, optimizer):
+    run = pretrain(recipe(store, objective, budget_steps=40, optimizer=optimizer, log_every=1), tmp_path / "run")
+    losses = [m["loss"] for m in run.metrics() if m["kind"] == "train"]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.5
+    cost = json.loads((run.directory / "cost.json").read_text())
+    assert cost["steps"] == 40
+    assert cost["parameters"] == sum(t.numel() for t in weights(run).values())
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_gradients_do_not_depend_on_how_a_step_is_cut(store, tmp_path, objective):
+    """8×1, 4×2, 2×4 and 1×8 micro-batches, with unequal numbers of labels in each."""
+    chosen = recipe(store, objective).with_vocabulary(store.vocabulary.size)
+    plan = make_plan(chosen, store, torch.device("cpu"))
+    runtime = Runtime.choose(chosen.training, 0.0)
+    run = Run(tmp_path, chosen)
+    reader = StreamReader(store.train, chosen.objective.frame(store.vocabulary), plan.variant)
+    results = []
+    for rows in (1, 2, 4, 8):
+        trainer = Trainer(run, store, plan, runtime, Silent())
+        torch.manual_seed(0)
+        with torch.no_grad():
+            for parameter in trainer.model.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+        with module._loader(chosen, store, reader) as loader:
+            batches = [loader.batch(first, rows) for first in range(0, 8, rows)]
+        if objective == "masked":  # unequal counts, one of them none at all
+            for batch in batches:
+                batch.labels[batch.example_ids % 3 == 0] = -100
+        loss = trainer.gradients(batches)["lm"]
+        results.append((loss, {n: p.grad for n, p in trainer.model.named_parameters()}))
+    for loss, gradients in results[1:]:
+        assert loss == pytest.approx(results[0][0], abs=1e-6)
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(gradient, results[0][1][name], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(store, tmp_path, monkeypatch, objective, optimizer):
+    chosen = recipe(store, objective, optimizer=optimizer, micro_batch_tokens=256)
+    whole = pretrain(chosen, tmp_path / "whole")
+    for stop_after in (1, 3):  # once at a log line's middle, then again in the same run
+        with monkeypatch.context() as patch:
+            interrupt_after(patch, stop_after)
+            with pytest.raises(Stopped):
+                pretrain(chosen, tmp_path / "cut", resume=True)
+    assert_same_run(whole, pretrain(chosen, tmp_path / "cut", resume=True))
+
+
+def test_resuming_in_a_second_epoch_reads_the_same_rows(store, tmp_path, monkeypatch):
+    passes = 2.5 * store.train.num_tokens
+    chosen = recipe(store, budget_steps=None, budget_tokens=passes, batch_tokens=4096)
+    whole = pretrain(chosen, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, int(passes / 4096 * 0.7))
+        with pytest.raises(Stopped):
+            pretrain(chosen, tmp_path / "cut", resume=True)
+    assert_same_run(whole, pretrain(chosen, tmp_path / "cut", resume=True))
+
+
+def interrupt_after(patch, steps: int) -> None:
+    """SIGTERM reaches this process after so many steps."""
+    original, taken = Trainer._step, []
+
+    def step(self, *args):
+        original(self, *args)
+        taken.append(1)
+        if len(taken) == steps:
+            signal.raise_signal(signal.SIGTERM)
+
+    patch.setattr(Trainer, "_step", step)
+
+
+def test_the_number_of_workers_changes_nothing(store, tmp_path):
+    one = recipe(store, "masked")
+    many = one.model_copy(update={"data": one.data.model_copy(update={"workers": 4})})
+    assert_same_run(pretrain(one, tmp_path / "one"), pretrain(many, tmp_path / "many"))
+
+
+def test_another_seed_is_another_run(store, tmp_path):
+    one = pretrain(recipe(store, budget_steps=1), tmp_path / "one")
+    other = pretrain(recipe(store, budget_steps=1).model_copy(update={"seed": 1}), tmp_path / "other")
+    assert not torch.equal(weights(one)["embed_tokens.weight"], weights(other)["embed_tokens.weight"])
+
+
+def test_initial_weights_come_from_the_seed_alone(store):
+    chosen = recipe(store).with_vocabulary(store.vocabulary.size)
+    torch.manual_seed(1)
+    one = build_model(chosen, torch.device("cpu")).state_dict()
+    torch.manual_seed(2)
+    other = build_model(chosen, torch.device("cpu")).state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("kind", ["tokens", "flops", "seconds"])
+def test_each_kind_of_budget_ends_the_run(store, tmp_path, kind):
+    size = {"tokens": 2000.0, "flops": 3e8, "seconds": 0.3}[kind]
+    run = pretrain(recipe(store, budget_steps=None, **{f"budget_{kind}": size}), tmp_path / "run")
+    cost = json.loads((run.directory / "cost.json").read_text())
+    per_step = cost[kind] / cost["steps"]
+    assert cost[kind] >= size
+    assert cost[kind] - (per_step if kind != "seconds" else 0.25) < size
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_reaches_a_weight(store, tmp_path, monkeypatch):
+    original = Trainer.gradients
+
+    def poisoned(self, batches):
+        means = original(self, batches)
+        if self.position.step == 3:
+            next(self.model.parameters()).grad[0, 0] = float("nan")
+        return means
+
+    monkeypatch.setattr(Trainer, "gradients", poisoned)
+    with pytest.raises(UserError, match="not finite at step 4"):
+        pretrain(recipe(store), tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    assert all(torch.isfinite(tensor).all() for tensor in weights(run).values())
+
+
+def test_a_run_is_not_written_over_and_not_continued_under_another_recipe(store, tmp_path):
+    run = pretrain(recipe(store, budget_steps=1), tmp_path / "run")
+    before = {p: p.read_bytes() for p in run.directory.rglob("*") if p.is_file() and p.name != "run.lock"}
+    with pytest.raises(UserError, match="not empty"):
+        pretrain(recipe(store, budget_steps=1), tmp_path / "run")
+    with pytest.raises(UserError, match="another recipe"):
+        pretrain(recipe(store, budget_steps=2), tmp_path / "run", resume=True)
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_a_stop_flag_outside_the_main_thread_never_rises():
+    import threading
+
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append(StopFlag().__enter__().number))
+    thread.start()
+    thread.join()
+    assert seen == [0]
