@@ -126,7 +126,8 @@ def permute(indices: NDArray[np.integer], size: int, seed: int, epoch: int) -> N
     half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
     mask = np.uint64((1 << half) - 1)
     shift = np.uint64(half)
-    rounds = [mix(mix(_words(seed)) ^ mix(_words(epoch)) ^ _words(0xF0 + r)) for r in range(4)]
+    key = mix(mix(_words(seed)) ^ _words(epoch))
+    rounds = [mix(key ^ _words(r)) for r in range(4)]
 
     def feistel(value: U64) -> U64:
         left, right = value >> shift, value & mask

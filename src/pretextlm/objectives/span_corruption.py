@@ -68,7 +68,7 @@ class SpanCorruption(Objective):
         return Frame()
 
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
-        """The longest row whose source (prefix layout: source and target) fits `length`: it fills it, nothing is padded.
+        """The longest row whose source (prefix layout: source and target) fits `length`, so that nothing is padded.
 
         Where that cannot be to the token (rates that leave no text between spans), the variant is narrower.
 
