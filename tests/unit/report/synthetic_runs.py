@@ -49,7 +49,8 @@ def write_run(
         "training": {"budget_seconds": 120.0, "learning_rate": 0.004},
     }  # fmt: skip
     environment = {
-        "pretextlm": "0.1.0", "python": "3.11.9", "torch": "2.13.0+cpu", "device": names.get("device", "cpu"), "threads": 2,
+        "pretextlm": "0.1.0", "python": "3.11.9", "torch": "2.13.0+cpu",
+        "device": names.get("device", "cpu"), "threads": 2,
         "dtype": "float32", "command": ["pretextlm", "pretrain", "recipe.toml"], "started": "2026-08-20T09:00:00+00:00",
     }  # fmt: skip
     (path / "config.toml").write_text(write_toml(config), encoding="utf-8")
@@ -136,7 +137,9 @@ def write_study(
         "budget": {"seconds": 120.0}, "model": {"hidden_size": 256},
     }  # fmt: skip
     command = {
-        "command": ["pretextlm", "compare", names.get("argument", "recipes/studies/three_objectives.toml"), "store=my store"],
+        "command": [
+            "pretextlm", "compare", names.get("argument", "recipes/studies/three_objectives.toml"), "store=my store"
+        ],
         "started": "2026-08-20T09:00:00+00:00", "finished": "2026-08-20T09:21:00+00:00",
         "machine": {"system": "Linux 6.1", "processor": "AMD EPYC 7B13", "cpus": 2, "memory_bytes": 8_000_000_000},
     }  # fmt: skip

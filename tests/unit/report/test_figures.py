@@ -1,0 +1,70 @@
+"""Geometry: values land where the axis says they do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.unit.report.synthetic_runs import write_study
+
+from pretextlm.report import figures
+from pretextlm.report.measures import measures
+from pretextlm.report.read import read
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (3.1, 9.2, [4, 6, 8]),
+        (0, 120, [0, 50, 100]),
+        (-6.2, -4.4, [-6, -5.5, -5, -4.5]),
+    ],
+)
+def test_ticks_are_round_and_inside(low: float, high: float, expected: list[float]) -> None:
+    assert figures.ticks(low, high) == expected
+
+
+def test_ticks_of_an_empty_range_are_its_one_value() -> None:
+    assert figures.ticks(2.0, 2.0) == [2.0]
+
+
+def test_every_condition_has_two_panels_with_a_curve_per_seed(tmp_path: Path) -> None:
+    columns = figures.learning_curves(read([write_study(tmp_path / "s", seeds=(1, 2))]))
+    assert [[(p.title, p.x_label, len(p.curves)) for p in column] for column in columns] == [
+        [(label, "seconds of training", 2), (label, "tokens read", 2)]
+        for label in ("causal", "masked", "span_corruption")
+    ]
+
+
+def test_a_curve_stays_in_its_panel_and_ends_at_the_budget(tmp_path: Path) -> None:
+    for column in figures.learning_curves(read([write_study(tmp_path / "s")])):
+        for panel in column:
+            for curve in panel.curves:
+                points = [tuple(map(float, part.split())) for part in curve.path.lstrip("M").split("L")]
+                assert all(figures.LEFT <= x <= figures.WIDTH - figures.RIGHT for x, _ in points)
+                assert all(figures.TOP <= y <= figures.HEIGHT - figures.BOTTOM for _, y in points)
+                assert curve.end[0] == pytest.approx(figures.WIDTH - figures.RIGHT)
+
+
+def test_a_dot_chart_puts_mean_and_interval_on_the_scale_of_its_ticks(tmp_path: Path) -> None:
+    measure = measures(read([write_study(tmp_path / "s")]))[0]
+    chart = figures.dot_chart(measure, chance=0.25)
+    zero, twenty = chart.ticks[0].at, chart.ticks[1].at
+    for row, measured in zip(chart.rows, measure.measured, strict=True):
+        assert measured.interval is not None
+        value = 0.2 * (row.mean - zero) / (twenty - zero)
+        assert value == pytest.approx(measured.summary.mean, abs=1e-3)
+        assert row.low is not None
+        assert 0.2 * (row.low - zero) / (twenty - zero) == pytest.approx(measured.interval.low, abs=1e-3)
+    assert chart.reference is not None
+    assert chart.reference.at == pytest.approx(zero + 1.25 * (twenty - zero), abs=0.05)
+
+
+def test_a_huge_interval_of_two_seeds_does_not_squash_the_data(tmp_path: Path) -> None:
+    measure = next(
+        m for m in measures(read([write_study(tmp_path / "s", seeds=(1, 2))])) if m.name == "blank_log_likelihood"
+    )
+    chart = figures.dot_chart(measure)
+    assert all(0 <= x <= figures.WIDTH for row in chart.rows for x in (row.low, row.mean, row.high) if x is not None)
+    assert max(r.mean for r in chart.rows) - min(r.mean for r in chart.rows) > figures.WIDTH / 8

@@ -1,0 +1,82 @@
+"""The finding says what the data carry, and no more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.unit.report.synthetic_runs import write_run, write_study
+
+from pretextlm.report import format as form
+from pretextlm.report.finding import finding
+from pretextlm.report.measures import chance, measures, paired, ruler
+from pretextlm.report.read import Study, read
+
+
+def found(study: Study) -> tuple[str, str]:
+    return tuple(text.replace(form.THIN, " ") for text in finding(study, ruler(measures(study)), chance(study)))  # type: ignore[return-value]
+
+
+def test_a_clear_lead_over_several_seeds_is_called_one(tmp_path: Path) -> None:
+    headline, qualification = found(read([write_study(tmp_path / "s")]))
+    assert headline.startswith("After 2 minutes of training each, masked chooses the right word for 6")
+    assert "for causal and" in headline
+    assert "intervals of masked and the others over 3 seeds do not overlap." in qualification
+    assert "A blind choice is right 25.0 % of the time." in qualification
+
+
+def test_two_that_the_seeds_do_not_tell_apart_are_too_close_to_call(tmp_path: Path) -> None:
+    skills = {"causal": 0.5, "masked": 0.5, "span_corruption": 0.3}
+    headline, qualification = found(read([write_study(tmp_path / "s", skills=skills)]))
+    assert "are too close to call on the held-out blanks, ahead of span corruption" in headline
+    assert "do not tell" in qualification
+
+
+def test_with_one_seed_each_the_lead_is_a_hint(tmp_path: Path) -> None:
+    headline, qualification = found(read([write_study(tmp_path / "s", seeds=(1,))]))
+    assert "masked chooses" in headline
+    assert "more than one seed" in qualification
+    assert "hint" in qualification
+
+
+def test_one_that_is_no_better_than_chance_is_said_to_be(tmp_path: Path) -> None:
+    skills = {"causal": 0.6, "masked": 0.5, "span_corruption": 0.25}
+    _, qualification = found(read([write_study(tmp_path / "s", skills=skills)]))
+    assert "span corruption cannot be told from that" in qualification
+
+
+def test_one_run_is_compared_with_nothing(tmp_path: Path) -> None:
+    headline, qualification = found(read([write_run(tmp_path / "causal-seed1", "causal", 1)]))
+    assert headline.startswith("After 2 minutes of training, causal chooses")
+    assert qualification.startswith("Measured over 1 seed;")
+
+
+def test_without_an_evaluation_nothing_is_found(tmp_path: Path) -> None:
+    headline, _ = found(read([write_run(tmp_path / "causal-seed1", "causal", 1, finished=False)]))
+    assert headline == "No run is evaluated on the common blanks yet."
+
+
+def test_the_mean_over_seeds_is_the_mean(tmp_path: Path) -> None:
+    study = read([write_study(tmp_path / "s")])
+    measure = next(m for m in measures(study) if m.name == "blank_choice_accuracy")
+    values = [run.metrics["blank_choice_accuracy"].value for run in study.conditions[1].runs]
+    measured = measure.of(study.conditions[1])
+    assert measured is not None
+    assert measured.summary.mean == pytest.approx(sum(values) / 3)
+    assert measured.summary.n == 3
+
+
+def test_measures_that_all_share_come_first(tmp_path: Path) -> None:
+    names = [m.name for m in measures(read([write_study(tmp_path / "s")]))]
+    assert names[:3] == ["blank_choice_accuracy", "blank_exact_match", "blank_log_likelihood"]
+
+
+def test_pairs_compare_the_same_blanks(tmp_path: Path) -> None:
+    pairs = paired(read([write_study(tmp_path / "s", seeds=(1, 2))]))
+    assert [(p.first.label, p.second.label, p.n) for p in pairs] == [
+        ("causal", "masked", 40),
+        ("causal", "span_corruption", 40),
+        ("masked", "span_corruption", 40),
+    ]
+    first, second, third = (p.difference.value for p in pairs)
+    assert second == pytest.approx(first + third)
