@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from pretextlm.study.plan import StudyPlan
 
 
 def compare(
@@ -22,13 +25,17 @@ def compare(
 
     Ctrl-C (or SIGTERM) saves and leaves; the same command goes on and does only what is missing.
     """
-    from pretextlm.cli.console import print_json, stderr
-    from pretextlm.cli.report import print_summary
     from pretextlm.study.plan import StudyPlan
 
     plan = StudyPlan.load(study, overrides or [])
-    directory = out or Path("studies") / re.sub(r"[^A-Za-z0-9_-]+", "-", plan.name).strip("-").lower()
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", plan.name).strip("-").lower()
+    run_study(plan, out or Path("studies") / name, as_json)
 
+
+def run_study(plan: StudyPlan, directory: Path, as_json: bool) -> None:
+    """Run a plan under one progress bar, write its report and print the table; exits as the command line should."""
+    from pretextlm.cli.console import print_json, stderr
+    from pretextlm.cli.report import print_summary
     from pretextlm.report.page import write_report
     from pretextlm.study.compare import compare as run
     from pretextlm.study.progress import Terminal

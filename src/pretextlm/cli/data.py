@@ -59,7 +59,7 @@ def prepare(
         "overwrite": overwrite,
     }
     config = PrepareConfig.parse(values, where="the options")
-    with _Bar() as bar:
+    with PreparationBar() as bar:
         run(sources, out, config, bar.update)
     store = Store.open(out)
     if as_json:
@@ -91,10 +91,10 @@ def inspect(
         print("Every file is as it was written.")
 
 
-class _Bar:
+class PreparationBar:
     """Progress on stderr: what is done, megabytes a second, time left."""
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> PreparationBar:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 

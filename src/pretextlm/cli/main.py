@@ -36,9 +36,23 @@ def _root(
 
 
 def _register() -> None:
-    from pretextlm.cli import pretrain
+    from pretextlm.cli import compare, data, evaluate, fill, generate, pretrain, quickstart, report, show
 
-    app.command()(pretrain.pretrain)
+    for command in (
+        quickstart.quickstart,
+        show.show,
+        pretrain.pretrain,
+        evaluate.evaluate,
+        generate.generate,
+        fill.fill,
+        compare.compare,
+        report.report,
+    ):
+        app.command()(command)
+    corpus = typer.Typer(help="Turn text into a store, and look into one.", no_args_is_help=True)
+    corpus.command()(data.prepare)
+    corpus.command()(data.inspect)
+    app.add_typer(corpus, name="data")
 
 
 _register()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretextlm.config import read_toml, write_toml
 from pretextlm.errors import UserError
+from pretextlm.files import write_json, write_whole
 from pretextlm.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ class Run:
             directory.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(tokenizer, directory / TOKENIZER)
             run = cls(directory, recipe)
-            run.write_json("environment.json", environment)
-            run.write(CONFIG, write_toml(recipe.dump()))
+            write_json(directory / "environment.json", environment)
+            write_whole(directory / CONFIG, write_toml(recipe.dump()))
         except OSError as error:
             raise UserError(f"Cannot write {directory}: {error.strerror}.", "Give a place you may write to.") from None
         return run
@@ -102,19 +103,6 @@ class Run:
         model.load_state_dict(checkpoint.model(), assign=True)
         return model.to(device or torch.device("cpu")).eval()
 
-    def write(self, name: str, text: str) -> None:
-        """Write one file whole: the old one stays until the new one is on the disk."""
-        path = self.directory / name
-        partial = path.with_name(f".{name}.tmp-{os.getpid()}")
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-
-    def write_json(self, name: str, values: Mapping[str, Any]) -> None:
-        self.write(name, json.dumps(dict(values), indent=1, ensure_ascii=False) + "\n")
-
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a last line cut off by a kill is left out."""
         path = self.directory / METRICS
@@ -126,7 +114,7 @@ class Run:
     def rewind_metrics(self, step: int) -> None:
         """Drop what was logged after `step`, so that a resumed run leaves neither gap nor repeat."""
         kept = [m for m in self.metrics() if m["step"] <= step]
-        self.write(METRICS, "".join(json.dumps(m) + "\n" for m in kept))
+        write_whole(self.directory / METRICS, "".join(json.dumps(m) + "\n" for m in kept))
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from pretextlm.data.loader import Loader
 from pretextlm.data.rows import StreamReader
 from pretextlm.data.store import Store
 from pretextlm.errors import UserError
+from pretextlm.files import write_json
 from pretextlm.model.inputs import prepare
 from pretextlm.model.transformer import Transformer
 from pretextlm.objectives.base import Objective, Variant
@@ -202,7 +203,7 @@ class Trainer:
         self.save()
         if stop.number:
             raise Stopped(stop.number)
-        self.run.write_json("cost.json", self._cost())
+        write_json(self.run.directory / "cost.json", self._cost())
 
     def save(self) -> None:
         """Write a checkpoint of this moment."""

