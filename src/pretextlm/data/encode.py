@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pretextlm.data.sentences import sentence_starts
 from pretextlm.data.tokenizer import CONTINUES, vocabulary_of
-from pretextlm.data.words import character_classes, code_points, first_visible, word_boundaries
+from pretextlm.data.words import code_points, first_visible, word_numbers
 from pretextlm.data.writer import Chunk
 from pretextlm.errors import UserError
 
@@ -65,23 +65,27 @@ class TextEncoder:
         piece_starts = _offsets([len(piece) for piece in flat])
         joined = "".join(flat)
         if self._byte_lengths is None:
-            begin, end, inside = _by_offsets(encodings, piece_tokens, piece_starts)
+            begin, end = _by_offsets(encodings, piece_tokens, piece_starts)
         else:
-            begin, end, inside = _by_bytes(joined.encode(), self._byte_lengths[tokens])
+            begin, end = _by_bytes(joined.encode(), self._byte_lengths[tokens])
         first_piece = _offsets([len(p) for p in pieces])
         document_tokens = _offsets(piece_tokens)[first_piece]
         document_characters = piece_starts[first_piece]
-        classes = character_classes()[code_points(joined)]
-        visible = first_visible(classes, begin, end)
-        word_starts = word_boundaries(classes, document_characters[:-1])[visible] & ~inside
-        word_starts[document_tokens[:-1][np.diff(document_tokens) > 0]] = True
+        codes = code_points(joined)
+        sentences = _sentence_characters(texts, document_characters)
+        numbers = word_numbers(codes, document_characters, sentences)
+        words = numbers[first_visible(codes, begin, end)]
+        nonempty = document_tokens[:-1][np.diff(document_tokens) > 0]
+        word_starts = np.diff(words, prepend=0) > 0
+        word_starts[nonempty] = True
+        sentence_tokens = np.searchsorted(words, numbers[sentences])
         return Chunk(
             tokens=tokens,
             word_starts=word_starts,
             lengths=np.diff(document_tokens),
             document_bytes=np.array([len(text.encode()) for text in texts], np.uint32),
             document_sources=np.array(sources if sources is not None else [0] * len(texts), np.uint32),
-            sentences=_sentence_tokens(texts, document_characters, document_tokens, visible),
+            sentences=np.unique(np.concatenate([nonempty, sentence_tokens[sentence_tokens < len(tokens)]])),
         )
 
     def _encode(self, texts: list[str]) -> list[Encoding]:
@@ -128,33 +132,25 @@ def _byte_lengths(tokenizer: Tokenizer) -> I64 | None:
     return lengths
 
 
-def _by_bytes(text: bytes, lengths: I64) -> tuple[I64, I64, NDArray[np.bool_]]:
-    """Characters [begin, end) of each token, and whether it begins inside a character, from the tokens' bytes."""
+def _by_bytes(text: bytes, lengths: I64) -> tuple[I64, I64]:
+    """Characters [begin, end) of each token, from the tokens' bytes."""
     ends = np.cumsum(lengths)
     if len(text) != (int(ends[-1]) if len(ends) else 0):
         raise UserError("The tokenizer loses or adds bytes of a text.", "Use another tokenizer.")
     leads = (np.frombuffer(text, np.uint8) & 0xC0) != 0x80
     character = np.cumsum(leads)
-    begins = ends - lengths
-    return character[begins] - 1, character[ends - 1], ~leads[begins]
+    return character[ends - lengths] - 1, character[ends - 1]
 
 
-def _by_offsets(encodings: list[Encoding], counts: I64, starts: I64) -> tuple[I64, I64, NDArray[np.bool_]]:
+def _by_offsets(encodings: list[Encoding], counts: I64, starts: I64) -> tuple[I64, I64]:
     """The same from the tokenizer's own offsets, which count characters of each piece."""
     spans = chain.from_iterable(chain.from_iterable(encoding.offsets) for encoding in encodings)
     offsets = np.fromiter(spans, np.int64, 2 * int(counts.sum())).reshape(-1, 2)
     offsets += np.repeat(starts[:-1], counts)[:, None]
-    begin, end = offsets[:, 0], offsets[:, 1]
-    inside = np.zeros(len(begin), bool)
-    inside[1:] = begin[1:] < end[:-1]
-    return np.minimum(begin, max(int(starts[-1]) - 1, 0)), end, inside
+    return np.minimum(offsets[:, 0], max(int(starts[-1]) - 1, 0)), offsets[:, 1]
 
 
-def _sentence_tokens(texts: Sequence[str], characters: I64, tokens: I64, visible: I64) -> I64:
-    """Token offset where each sentence begins: the first token whose visible text begins at or after its start."""
-    found = [sentence_starts(text) + start for text, start in zip(texts, characters[:-1].tolist(), strict=True)]
-    starts = np.searchsorted(np.maximum.accumulate(visible), np.concatenate([np.zeros(0, np.int64), *found]))
-    documents = tokens[:-1][np.diff(tokens) > 0]  # every document with a token begins a sentence
-    places: I64 = np.unique(np.concatenate([documents, starts]))
-    inside: I64 = places[places < tokens[-1]]
-    return inside
+def _sentence_characters(texts: Sequence[str], starts: I64) -> I64:
+    """Places in the joined text where sentences begin."""
+    found = [sentence_starts(text) + start for text, start in zip(texts, starts[:-1].tolist(), strict=True)]
+    return np.concatenate([np.zeros(0, np.int64), *found])

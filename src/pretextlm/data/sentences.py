@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 _CLOSING = "\"'”’»)\\]}」』】》〉"
 _ENDING = re.compile(
-    rf"(?P<dot>[.…]+[{_CLOSING}]*)(?=\s)|[!?]+[.!?…]*[{_CLOSING}]*(?=\s)|[。！？]+[{_CLOSING}]*|(?P<blank>\n[ \t]*\n)"
+    rf"[.…]+[{_CLOSING}]*(?=\s)|[!?]+[.!?…]*[{_CLOSING}]*(?=\s)|[。！？]+[{_CLOSING}]*|(?P<blank>\n[ \t]*\n)"
 )
 _NEXT = re.compile(r"\S")
 _ABBREVIATION_LIST = """
@@ -38,13 +38,13 @@ def sentence_starts(text: str) -> NDArray[np.int64]:
         if following is None:
             break
         start = following.start()
-        if start > starts[-1] and not (ending["dot"] and _goes_on(text, ending.start(), start)):
+        if start > starts[-1] and (ending["blank"] or not _goes_on(text, ending.start(), start)):
             starts.append(start)
     return np.array(starts, np.int64)
 
 
 def _goes_on(text: str, dot: int, following: int) -> bool:
-    """Whether the sentence goes on after the full stop at `dot`; `following` is the next visible character."""
+    """Whether the sentence goes on after the mark at `dot`; `following` is the next visible character."""
     if text[following].islower() and "\n\n" not in text[dot:following]:
         return True
     if text[dot] != ".":

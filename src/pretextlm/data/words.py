@@ -1,8 +1,8 @@
 """Where words begin, from characters alone, so that it is the same for every tokenizer.
 
 A word begins after white space and wherever letters and digits meet other signs; every ideograph is a word of its own,
-as in BERT. A Korean eojeol, like an English word, is what stands between white space. A run of white space that has
-a token of its own is a word too.
+as in BERT. A Korean eojeol, like an English word, is what stands between white space. White space other than the one
+space before a word is a word of its own.
 """
 
 from __future__ import annotations
@@ -38,22 +38,36 @@ def code_points(text: str) -> NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
-def first_visible(classes: NDArray[np.uint8], begin: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(N,) index of the first character of each token that is no white space, else of its first character.
+def first_visible(codes: NDArray[np.uint32], begin: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N,) place of the first character of each token that is no white space, else of its first character.
 
     Args:
-        classes: (C,) class of each character.
+        codes: (C,) code points.
         begin, end: (N,) characters [begin, end) of each token.
     """
-    places = np.where(classes == SPACE, len(classes), np.arange(len(classes)))
-    following = np.append(np.minimum.accumulate(places[::-1])[::-1], len(classes))
+    places = np.where(character_classes()[codes] == SPACE, len(codes), np.arange(len(codes)))
+    following = np.append(np.minimum.accumulate(places[::-1])[::-1], len(codes))
     visible: NDArray[np.int64] = following[begin]
     return np.where(visible < end, visible, begin)
 
 
-def word_boundaries(classes: NDArray[np.uint8], documents: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(C,) whether a word begins at each character; `documents` are the offsets of the documents' first characters."""
-    boundary: NDArray[np.bool_] = classes == IDEOGRAPH
-    boundary[1:] |= classes[1:] != classes[:-1]
-    boundary[documents[documents < len(classes)]] = True
-    return boundary
+def word_numbers(
+    codes: NDArray[np.uint32], documents: NDArray[np.int64], sentences: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """(C,) ascending number of the word that each character belongs to; one space before a word belongs to it.
+
+    Args:
+        codes: (C,) code points.
+        documents, sentences: places of characters where a document, a sentence begins; a word begins there too.
+    """
+    classes = character_classes()[codes]
+    first = np.zeros(len(codes) + 1, bool)
+    first[documents] = True
+    begins: NDArray[np.bool_] = classes == IDEOGRAPH
+    begins[1:] |= classes[1:] != classes[:-1]
+    begins |= first[:-1]
+    begins[sentences] = True
+    after_space = begins[1:] & (codes[:-1] == ord(" ")) & (classes[1:] != SPACE) & ~first[1:-1]
+    begins[1:][after_space] = False
+    begins[:-1][after_space] = True
+    return np.cumsum(begins)

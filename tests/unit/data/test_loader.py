@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from small_splits import AFrame, AVariant, split_of
+from tests.unit.data.small_splits import AFrame, AVariant, split_of
 
 from pretextlm.batch import Batch
 from pretextlm.data.loader import Loader

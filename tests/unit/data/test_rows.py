@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_splits import AFrame, AVariant, split_of
+from tests.unit.data.small_splits import AFrame, AVariant, split_of
 
 from pretextlm.data.rows import StreamReader
 from pretextlm.errors import UserError
