@@ -1,0 +1,110 @@
+"""Evaluate a run: its own measures, the common ruler, and samples to read, written into the run directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pretextlm.data.store import Split, Store, sha256_of
+from pretextlm.errors import UserError
+from pretextlm.evaluation.blanks import answer_blanks, blank_metrics, blank_samples, make_blanks
+from pretextlm.evaluation.cloze import Filler, TokenTexts, filler
+from pretextlm.evaluation.intrinsic import HeldOut, intrinsic_metrics
+from pretextlm.evaluation.prompts import prompt_samples
+from pretextlm.files import write_json, write_whole
+from pretextlm.training.run import Run
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_TOKENS = 65_536
+"""Tokens of held-out documents that the objective's own measures are taken on, at most; one document at least."""
+
+
+def evaluate_run(
+    directory: Path,
+    *,
+    store: Path | None = None,
+    max_documents: int | None = None,
+    max_tokens: int = MAX_TOKENS,
+    progress: Callable[[str], None] | None = None,
+    device: torch.device | None = None,
+) -> dict[str, Any]:
+    """Measure the newest checkpoint of a run; writes and returns evaluation.json, and writes samples.jsonl.
+
+    Args:
+        directory: the run.
+        store: prepared with the same tokenizer; by default the one the run was trained on.
+        max_documents: validation documents measured; by default what the run's recipe says.
+        max_tokens: the fewer of the two limits counts.
+        progress: told in a few words what is being done.
+
+    Raises:
+        UserError: the run has no checkpoint, or the store another tokenizer or no held-out text.
+    """
+    say = progress or (lambda text: None)
+    run = Run.open(directory)
+    settings = run.recipe.evaluation
+    opened = _open_store(run, store)
+    split = held_out_documents(opened.validation, max_documents or settings.documents, max_tokens)
+    way = open_filler(run, device)
+    say("loss and the objective's own measures")
+    metrics = intrinsic_metrics(HeldOut(way, split, run.recipe.data.length, settings.seed))
+    say("blanks")
+    samples: list[dict[str, Any]] = []
+    blanks = make_blanks(opened, way.texts, settings.blanks, settings.seed)
+    if blanks:
+        results = answer_blanks(way, blanks)
+        metrics |= blank_metrics(results, way.texts)
+        samples += blank_samples(results, way.texts)
+    say("prompts")
+    samples += prompt_samples(way, opened.validation, settings.prompts, settings.seed)
+    evaluation = {
+        "metrics": {name: metric.plain() for name, metric in metrics.items()},
+        "settings": {
+            "store": str(opened.path),
+            "documents": split.num_documents,
+            "tokens": split.num_tokens,
+            "blanks": len(blanks),
+            "seed": settings.seed,
+        },
+    }
+    lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
+    write_whole(directory / "samples.jsonl", "".join(lines))
+    write_json(directory / "evaluation.json", evaluation)
+    return evaluation
+
+
+def open_filler(run: Run, device: torch.device | None = None) -> Filler:
+    """The run's newest model as one that fills blanks. Raises UserError when there is no checkpoint."""
+    return filler(run.load_model(device), run.recipe.objective, TokenTexts(run.tokenizer, run.vocabulary))
+
+
+def held_out_documents(split: Split, documents: int, tokens: int) -> Split:
+    """The first documents: at most so many, and of at most so many tokens together, but at least one with text.
+
+    Raises UserError when the split holds no text.
+    """
+    if not split.num_tokens:
+        raise UserError(
+            "The store's validation split holds no text.",
+            "Prepare it again from more documents or with a larger validation share.",
+        )
+    ends = split.documents[1:].astype(np.int64)
+    fitting = int(np.searchsorted(ends, tokens, side="right"))
+    first_with_text = int(np.searchsorted(ends, 0, side="right")) + 1
+    return split.first_documents(max(min(documents, fitting), first_with_text))
+
+
+def _open_store(run: Run, place: Path | None) -> Store:
+    store = Store.open(place or Path(run.recipe.data.store))
+    if sha256_of(store.path / "tokenizer.json") != sha256_of(run.directory / "tokenizer.json"):
+        raise UserError(
+            f"{store.path} was prepared with another tokenizer than the run {run.directory}.",
+            f"Prepare the text with the run's: pretextlm data prepare … --tokenizer {run.directory / 'tokenizer.json'}",
+        )
+    return store

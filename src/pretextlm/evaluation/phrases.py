@@ -1,0 +1,92 @@
+"""Ordinary words and short phrases of a corpus with how often they occur: what blanks hide and offer to choose from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretextlm.data.store import Split
+from pretextlm.evaluation.cloze import TokenTexts
+
+MAX_TOKENS = 3
+"""Tokens of the longest phrase."""
+
+SAMPLE_TOKENS = 1 << 20
+"""Tokens at the beginning of the training split that are counted."""
+
+LEAST_COUNT = {1: 5, 2: 2, 3: 2}
+"""How often a phrase of so many words must occur to be known."""
+
+I64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PhraseTable:
+    """Phrases of one number of words and of tokens, most frequent first.
+
+    Attributes:
+        tokens: (P, L) their ids.
+        counts: (P,) occurrences in the sample.
+        texts: P texts without outer white space.
+    """
+
+    tokens: I64
+    counts: I64
+    texts: list[str]
+
+    @cached_property
+    def places(self) -> dict[tuple[int, ...], int]:
+        """Row of each phrase."""
+        return {tuple(row): place for place, row in enumerate(self.tokens.tolist())}
+
+
+def count_phrases(split: Split, texts: TokenTexts, words: int) -> list[PhraseTable]:
+    """One table for each number of tokens 1 … MAX_TOKENS (index L - 1), of phrases of `words` words.
+
+    A phrase is made of letters alone (of any script), its words parted by single spaces, and lies inside a sentence.
+    """
+    size = min(split.num_tokens, SAMPLE_TOKENS)
+    tokens = np.asarray(split.tokens[:size]).astype(np.int64)
+    starts = np.flatnonzero(split.word_starts(np.arange(size)))
+    if len(starts) <= words:
+        return [_select(np.zeros((0, n), np.int64), np.zeros(0, np.int64), texts, words) for n in (1, 2, 3)]
+    begin, end = starts[:-words], starts[words:]
+    sentences = split.sentences.astype(np.int64)
+    inside = np.searchsorted(sentences, begin, side="right") == np.searchsorted(sentences, end - 1, side="right")
+    begin, lengths = begin[inside], (end - begin)[inside]
+    tables = []
+    for length in range(1, MAX_TOKENS + 1):
+        rows = tokens[begin[lengths == length][:, None] + np.arange(length)]
+        first, counts = _distinct(rows)
+        known = counts >= LEAST_COUNT[words]
+        tables.append(_select(rows[first[known]], counts[known], texts, words))
+    return tables
+
+
+def _distinct(rows: I64) -> tuple[I64, I64]:
+    """(index of one occurrence, number of occurrences) of each distinct row of ids."""
+    if not len(rows):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    keys = rows[:, 0]
+    for column in rows.T[1:]:  # pairs of small numbers stay small: exact for any vocabulary
+        keys = np.unique(keys, return_inverse=True)[1] * (int(rows.max()) + 1) + column
+    _, first, counts = np.unique(keys, return_index=True, return_counts=True)
+    return first, counts
+
+
+def _select(rows: I64, counts: I64, texts: TokenTexts, words: int) -> PhraseTable:
+    """Those that are plain words, the most frequent first; of equally frequent ones, those of lower ids."""
+    shown = [text.strip() for text in texts.tokenizer.decode_batch(rows.tolist())] if len(rows) else []
+    plain = np.array([is_plain(text, words) for text in shown], bool)
+    kept = np.flatnonzero(plain)
+    order = kept[np.lexsort((*rows[kept].T[::-1], -counts[kept]))] if len(kept) else kept
+    return PhraseTable(rows[order], counts[order], [shown[i] for i in order])
+
+
+def is_plain(text: str, words: int) -> bool:
+    """Whether a text is so many words of letters; in a script without spaces, one word may hold several."""
+    parts = text.split(" ")
+    return all(part.isalpha() for part in parts) and len(parts) == words
