@@ -1,0 +1,181 @@
+"""`pretextlm show OBJECTIVE TEXT`: what an objective does to a sentence, drawn in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.text import Text
+
+    from pretextlm.objectives.show import Shown
+
+NO_LOSS = "·"
+
+
+def show(
+    objective: Annotated[str | None, typer.Argument(help="causal, masked, span_corruption; --list shows all.")] = None,
+    text: Annotated[str | None, typer.Argument(help="A sentence or two; each line is a document of its own.")] = None,
+    options: Annotated[list[str] | None, typer.Argument(help="Options of the objective: rate=0.3 unit=word")] = None,
+    store: Annotated[Path | None, typer.Option(help="Prepared data whose tokenizer to use.")] = None,
+    seed: Annotated[int, typer.Option(help="Another seed hides other tokens.")] = 0,
+    every: Annotated[bool, typer.Option("--list", help="List the objectives and their options.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print arrays and matrices as JSON.")] = False,
+) -> None:
+    """Show what an objective does to a text: input, targets, and which tokens see which."""
+    from rich.console import Console
+
+    from pretextlm.cli.console import print_json
+    from pretextlm.config import apply_overrides
+    from pretextlm.errors import UserError
+    from pretextlm.objectives.show import describe_all
+    from pretextlm.objectives.show import show as apply
+
+    if every:
+        described = describe_all()
+        if as_json:
+            print_json({"objectives": described})
+        else:
+            _print_list(Console(highlight=False), described)
+        return
+    if objective is None:
+        raise UserError(
+            "Which objective?", 'For example: pretextlm show masked "A sentence." All: pretextlm show --list'
+        )
+    shown = apply(objective, apply_overrides({}, options or []), text or "", store, seed)
+    if as_json:
+        print_json({**shown.to_json(), "seed": seed})
+    else:
+        _print_shown(Console(highlight=False), shown)
+
+
+def _print_list(console: Console, described: list[dict[str, Any]]) -> None:
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    for entry in described:
+        console.print(Text.assemble((entry["objective"], "bold cyan"), f"  {entry['title']}"))
+        table = Table.grid(padding=(0, 2))
+        table.add_row("learns", Text(entry["learns"]))
+        table.add_row("paper", Text(entry["paper"], overflow="fold"))
+        table.add_row("suits", ", ".join(entry["architectures"]))
+        for key, option in entry["options"].items():
+            table.add_row(Text(f"{key}={_toml(option['default'])}", style="green"), Text(option["description"]))
+        console.print(Padding(table, (0, 0, 1, 2)))
+
+
+def _print_shown(console: Console, shown: Shown) -> None:
+    from rich.text import Text
+
+    objective = shown.objective
+    options = " ".join(f"{key}={_toml(value)}" for key, value in objective.model_dump().items())
+    console.print(Text.assemble((objective.title, "bold"), "  ", (options, "green")))
+    console.print(Text(objective.paper, style="dim"), soft_wrap=True)
+    console.print(Text(f"The model learns {objective.learns}"))
+    console.print(Text(f"Tokenizer: {shown.tokenizer}.", style="dim"))
+    for lines in _blocks(shown):
+        console.print()
+        for part in _interlinear(lines, console.width):
+            console.print(part)
+    loss = shown.loss
+    console.print()
+    console.print(f"Loss at {loss['targets']} of {loss['positions']} positions ({loss['share'] * 100:.0f} %).")
+    _print_matrices(console, shown)
+
+
+def _toml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _blocks(shown: Shown) -> list[dict[str, list[str]]]:
+    """Groups of lines that stand under each other, token by token."""
+    tokens: dict[str, list[str]] = {"tokens": shown.tokens}
+    rows = {"input": _texts(shown, "input_ids")}
+    if shown.batch.labels is not None:
+        rows["target"] = _texts(shown, "labels")
+    blocks = [tokens | rows] if len(rows["input"]) == len(shown.tokens) else [tokens, rows]
+    if shown.batch.decoder_input_ids is not None:
+        blocks.append(
+            {"decoder": _texts(shown, "decoder_input_ids"), "target": _texts(shown, "decoder_labels")},
+        )
+    return blocks
+
+
+def _texts(shown: Shown, field: str) -> list[str]:
+    return [NO_LOSS if text is None else text for text in shown.row(field)]
+
+
+def _interlinear(lines: dict[str, list[str]], width: int) -> list[Text]:
+    """Lines with their tokens in columns, cut into parts that fit the terminal; wide characters count as two cells."""
+    from rich.cells import cell_len, set_cell_size
+    from rich.text import Text
+
+    margin = 1 + max(map(len, lines))
+    cells = [max(map(cell_len, column)) + 1 for column in zip(*lines.values(), strict=True)]
+    out: list[Text] = []
+    start = 0
+    while start < len(cells):
+        stop = start + 1
+        while stop < len(cells) and margin + sum(cells[start : stop + 1]) <= width:
+            stop += 1
+        if start:
+            out.append(Text())
+        for label, texts in lines.items():
+            line = Text(f"{label:<{margin}}", style="dim")
+            for column in range(start, stop):
+                line.append(set_cell_size(texts[column], cells[column]), style=_style(lines, label, column))
+            line.rstrip()
+            out.append(line)
+        start = stop
+    return out
+
+
+def _style(lines: dict[str, list[str]], label: str, column: int) -> str:
+    """Targets stand out, so do the input's changes."""
+    text = lines[label][column]
+    if label == "target":
+        return "not dim" if text == NO_LOSS else "not dim bold green"
+    changed = label == "input" and lines.get("tokens", lines[label])[column] != text
+    return "not dim bold yellow" if changed or text.startswith("<extra_id_") else "not dim"
+
+
+def _print_matrices(console: Console, shown: Shown) -> None:
+    """The matrices beside each other where they fit, else below each other."""
+    from rich.table import Table
+    from rich.text import Text
+
+    titles = {"input": "the input sees itself", "decoder": "the decoder sees itself", "cross": "it sees the source"}
+    if len(shown.visibility) > 1:
+        titles["input"] = "the source sees itself"
+    drawn: list[tuple[Text, int]] = []
+    for name, matrix in shown.visibility.items():
+        lines = [titles[name], *draw(matrix.tolist())]
+        drawn.append((Text("\n".join(lines), no_wrap=True), max(map(len, lines))))
+    console.print()
+    console.print(Text("Who sees whom: row i may attend to the filled columns of its line.", style="dim"))
+    if sum(width + 3 for _, width in drawn) <= console.width:
+        table = Table.grid(padding=(0, 3))
+        row: list[RenderableType] = [text for text, _ in drawn]
+        table.add_row(*row)
+        console.print(table)
+    else:
+        for text, _ in drawn:
+            console.print(text)
+
+
+def draw(matrix: Sequence[Sequence[bool]]) -> list[str]:
+    """A matrix in half blocks: two rows a line, so that a cell is about square, in a frame numbered at the left."""
+    width = len(matrix[0])
+    margin = len(str(len(matrix) - 1))
+    lines = [" " * margin + "┌" + "─" * width + "┐"]
+    for top in range(0, len(matrix), 2):
+        upper = matrix[top]
+        lower = matrix[top + 1] if top + 1 < len(matrix) else [False] * width
+        cells = "".join(" ▄▀█"[2 * bool(a) + bool(b)] for a, b in zip(upper, lower, strict=True))
+        lines.append(f"{top:>{margin}}│{cells}│")
+    return [*lines, " " * margin + "└" + "─" * width + "┘"]

@@ -1,0 +1,58 @@
+"""A tokenizer for one text, to show what an objective does where no prepared corpus is at hand.
+
+나는 라면을 먹었다.    →  나는 | 라면 ##을 | 먹었 ##다 | .
+language models      →  lang ##uage | mode ##ls
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import chain
+
+from pretextlm.data.vocabulary import DEFAULT_SENTINELS, NAMED, Vocabulary, sentinel
+
+_WORDS = re.compile(r"\w+|[^\w\s]")
+_CONTINUES = "##"
+_SHORT_PIECE, _LONG_PIECE = 2, 4  # characters of a piece: a Hangul syllable says as much as two or three letters
+_FIRST_HANGUL_OR_IDEOGRAPH = "\u1100"
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Documents cut into words and pieces of words.
+
+    Attributes:
+        tokens: token of each id.
+        documents: ids of each document's pieces.
+        word_starts: for each, whether a word begins there.
+        vocabulary: the special tokens, a hundred sentinels, and the pieces of these documents.
+    """
+
+    tokens: list[str]
+    documents: list[list[int]]
+    word_starts: list[list[bool]]
+    vocabulary: Vocabulary
+
+    @classmethod
+    def of(cls, documents: list[str]) -> Pieces:
+        """Cut `documents`. A word is what stands between white space and signs; each sign is a word."""
+        cut = [[_pieces(word) for word in _WORDS.findall(document)] for document in documents]
+        tokens = [*NAMED, *(sentinel(i) for i in range(DEFAULT_SENTINELS))]
+        special = len(tokens)
+        tokens += sorted(set(chain.from_iterable(chain.from_iterable(cut))))
+        ids = {token: index for index, token in enumerate(tokens)}
+        return cls(
+            tokens=tokens,
+            documents=[[ids[piece] for word in words for piece in word] for words in cut],
+            word_starts=[[i == 0 for word in words for i in range(len(word))] for words in cut],
+            vocabulary=Vocabulary.resolve({token: ids[token] for token in tokens[:special]}, len(tokens)),
+        )
+
+
+def _pieces(word: str) -> list[str]:
+    size = _SHORT_PIECE if word[0] >= _FIRST_HANGUL_OR_IDEOGRAPH else _LONG_PIECE
+    if len(word) <= size + (size == _LONG_PIECE):  # a five-letter word is not worth a piece of one letter
+        return [word]
+    cut = [word[i : i + size] for i in range(0, len(word), size)]
+    return [cut[0], *(_CONTINUES + piece for piece in cut[1:])]

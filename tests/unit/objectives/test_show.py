@@ -1,0 +1,149 @@
+"""`pretextlm show`: the picture says what the arrays say, in eighty columns, with Hangul in line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import typer
+from rich.cells import cell_len
+from typer.testing import CliRunner
+
+from pretextlm.cli.show import draw
+from pretextlm.cli.show import show as command
+from pretextlm.errors import UserError
+from pretextlm.objectives.base import OBJECTIVES
+from pretextlm.objectives.pieces import Pieces
+from pretextlm.objectives.show import show
+
+SENTENCE = "나는 오늘 라면을 먹었다. 그리고 language models are wonderful."
+
+
+def run(*arguments: str) -> str:
+    app = typer.Typer()
+    app.command()(command)
+    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "80"}, catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.stdout
+
+
+def test_words_are_cut_into_pieces_and_hangul_more_finely():
+    pieces = Pieces.of(["나는 라면을 먹었다. language"])
+    texts = [pieces.tokens[i] for i in pieces.documents[0]]
+    assert texts == ["나는", "라면", "##을", "먹었", "##다", ".", "lang", "##uage"]
+    assert pieces.word_starts == [[True, True, False, True, False, True, True, False]]
+    assert not pieces.vocabulary.is_special[pieces.documents[0]].any()
+
+
+def test_a_special_token_written_in_the_text_is_text():
+    pieces = Pieces.of(["a [MASK] </s> <extra_id_0>"])
+    assert not pieces.vocabulary.is_special[pieces.documents[0]].any()
+
+
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+def test_every_objective_can_be_shown_and_fits_eighty_columns(name):
+    printed = run(name, SENTENCE)
+    assert max(cell_len(line.rstrip()) for line in printed.splitlines() if "https://" not in line) <= 80
+    assert OBJECTIVES[name].title in printed
+    assert "made from this text alone" in printed
+
+
+def test_hangul_columns_stand_under_each_other():
+    lines = [line for line in run("masked", "나는 라면을 먹었다 a b", "rate=0.4").splitlines() if line]
+    (tokens,), (given,) = ([x for x in lines if x.startswith(word)] for word in ("tokens", "input"))
+
+    def starts(line):
+        return [cell_len(line[:i]) for i in range(1, len(line)) if line[i - 1] == " " and line[i] != " "]
+
+    assert starts(tokens) == starts(given)
+
+
+def test_the_picture_is_the_matrix():
+    matrix = np.random.default_rng(0).random((7, 9)) < 0.5
+    lines = [line.partition("│")[2].rstrip("│") for line in draw(matrix.tolist())[1:-1]]
+    upper = [[cell in "▀█" for cell in line] for line in lines]
+    lower = [[cell in "▄█" for cell in line] for line in lines]
+    drawn = [row for pair in zip(upper, lower, strict=True) for row in pair][:7]
+    assert drawn == matrix.tolist()
+
+
+def test_json_holds_arrays_texts_and_matrices_that_agree():
+    shown = json.loads(run("masked", SENTENCE, "rate=0.3", "unit=word", "--json", "--seed", "3"))
+    assert shown["options"]["unit"] == "word"
+    assert shown["seed"] == 3
+    labels = shown["arrays"]["labels"]
+    assert shown["loss"]["targets"] == sum(label != -100 for label in labels)
+    assert shown["loss"]["positions"] == len(labels)
+    for text, label, token in zip(shown["texts"]["labels"], labels, shown["tokens"], strict=True):
+        assert text == (None if label == -100 else token)
+    assert np.array(shown["visibility"]["input"]).all()
+
+
+def test_documents_on_lines_of_their_own_do_not_see_each_other():
+    shown = show("causal", {}, "가 나\n\n다 라 마\n")
+    sight = shown.visibility["input"]
+    assert (sight == np.tril(np.ones((8, 8), bool)) & (np.arange(8)[:, None] // 4 == np.arange(8) // 4)).all()
+    assert shown.tokens == ["<s>", "가", "나", "</s>", "<s>", "다", "라", "마", "</s>"]
+
+
+def test_an_encoder_decoder_has_three_sights():
+    shown = show("span_corruption", {"rate": 0.3}, SENTENCE)
+    source, target = shown.batch.input_ids.shape[1], shown.batch.decoder_input_ids.shape[1]
+    assert {name: sight.shape for name, sight in shown.visibility.items()} == {
+        "input": (source, source),
+        "decoder": (target, target),
+        "cross": (target, source),
+    }
+    assert (shown.visibility["decoder"] == np.tril(np.ones((target, target), bool))).all()
+    assert shown.visibility["cross"].all()
+
+
+def test_the_same_seed_shows_the_same_and_another_shows_another():
+    first, again = (run("masked", SENTENCE, "--json") for _ in range(2))
+    assert first == again
+    assert len({run("masked", SENTENCE, "--json", "--seed", str(s)) for s in range(5)}) == 5
+
+
+def test_the_list_names_every_objective_with_its_options():
+    listed = json.loads(run("--list", "--json"))["objectives"]
+    assert [entry["objective"] for entry in listed] == list(OBJECTIVES)
+    masked = listed[1]
+    assert masked["options"]["rate"] == {"default": 0.15, "description": "share of the tokens that are selected"}
+    assert "arxiv.org/abs/1810.04805" in masked["paper"]
+    printed = run("--list")
+    assert all(entry["title"] in printed for entry in listed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("maskd", {}, "a b"), "Did you mean 'masked'?"),
+        (("masked", {}, ""), "no text"),
+        (("masked", {}, " \n "), "no text"),
+        (("masked", {}, "a " * 100), "between 2 and 62"),
+        (("masked", {}, "a" * 20_000), "20,000 characters"),
+        (("span_corruption", {}, "a"), "between 2"),
+        (("masked", {"rate": 3.0}, "a b"), "rate"),
+    ],
+)
+def test_what_cannot_be_shown_is_said(arguments, part):
+    with pytest.raises(UserError) as fault:
+        show(*arguments)
+    assert part in str(fault.value)
+
+
+def test_a_store_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match="nowhere"):
+        show("masked", {}, "a b", store=tmp_path / "nowhere")
+
+
+def test_showing_does_not_import_torch():
+    code = (
+        "import sys; from pretextlm.cli.show import show;"
+        "show('masked', 'a b c', as_json=False, every=False, store=None, seed=0, options=None);"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
