@@ -132,31 +132,55 @@ def cut(document: str, longest: int) -> Iterator[str]:
 
 
 def _read_text(reader: Reader, path: Path) -> Iterator[str]:
-    mode, longest = reader.options.text_mode, reader.options.split_long
-    parts: list[str] = []
-    size, long = 0, False
+    modes = {"file": _whole_file, "paragraphs": _paragraphs, "lines": _single_lines}
     with open_bytes(path) as stream:
-        for where, line in reader.decoded_lines(path, stream):
-            if line is not None and "\0" in line:
-                reader.bad(f"{where}: the text holds a NUL character.", "Is this a text file? Clean it.")
-                line = None
-            if mode == "lines":
-                if line is not None:
-                    yield line.rstrip("\n")
-            elif mode == "file" and line is None:
-                return  # the file was the document
-            elif mode == "paragraphs" and (line is None or not line.strip()):
-                yield "".join(parts).rstrip("\n")
-                parts = []
-            elif line is not None:
-                parts.append(line)
-                size += len(line)
-            if mode == "file" and longest and size > longest:  # a file of any size in bounded memory
-                *whole, rest = cut("".join(parts), longest // 4)
-                yield from whole
-                parts, size, long = [rest], len(rest), True
+        yield from modes[reader.options.text_mode](reader, _text_lines(reader, path, stream))
+
+
+def _text_lines(reader: Reader, path: Path, stream: BinaryIO) -> Iterator[str | None]:
+    for where, line in reader.decoded_lines(path, stream):
+        if line is not None and "\0" in line:
+            reader.bad(f"{where}: the text holds a NUL character.", "Is this a text file? Clean it.")
+            yield None
+        else:
+            yield line
+
+
+def _whole_file(reader: Reader, lines: Iterator[str | None]) -> Iterator[str]:
+    """The file is one document; a long one is cut as it is read, so that a file of any size takes bounded memory."""
+    longest = reader.options.split_long
+    parts: list[str] = []
+    size, is_long = 0, False
+    for line in lines:
+        if line is None:
+            return  # a bad line makes the document bad
+        parts.append(line)
+        size += len(line)
+        if longest and size > longest:
+            *whole, rest = cut("".join(parts), longest // 4)
+            yield from whole
+            parts, size, is_long = [rest], len(rest), True
     rest = "".join(parts)
-    yield from cut(rest, longest // 4) if long else [rest]
+    yield from cut(rest, longest // 4) if is_long else [rest]
+
+
+def _paragraphs(reader: Reader, lines: Iterator[str | None]) -> Iterator[str]:
+    """A document ends at a blank line, and at a bad one."""
+    parts: list[str] = []
+    for line in lines:
+        if line is not None and line.strip():
+            parts.append(line)
+        elif parts:
+            yield "".join(parts).rstrip("\n")
+            parts = []
+    if parts:
+        yield "".join(parts).rstrip("\n")
+
+
+def _single_lines(reader: Reader, lines: Iterator[str | None]) -> Iterator[str]:
+    for line in lines:
+        if line is not None:
+            yield line.rstrip("\n")
 
 
 def _read_json_lines(reader: Reader, path: Path) -> Iterator[str]:

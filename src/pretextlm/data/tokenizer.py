@@ -41,7 +41,8 @@ def train_tokenizer(kind: Kind, texts: Iterable[str], vocab_size: int, sentinels
 
     Args:
         kind: "bpe", "wordpiece" or "unigram".
-        texts: the sample; the result depends on it and the options alone.
+        texts: the sample. BPE and WordPiece depend on it and the options alone; the library's Unigram trainer adds up
+            in random order, so that two trainings may differ in their last few tokens.
         vocab_size: total number of ids, special tokens and sentinels included. A small sample may give fewer.
         sentinels: number of <extra_id_N>.
 
