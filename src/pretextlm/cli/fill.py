@@ -1,0 +1,59 @@
+"""`pretextlm fill RUN TEXT`: let a model fill the blanks of a text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pretextlm.evaluation.fill import Filled
+
+
+def fill(
+    run: Annotated[Path, typer.Argument(help="Run directory, as `pretextlm pretrain` wrote it.")],
+    text: Annotated[str, typer.Argument(help="Text with [MASK] or ____ for what is missing.")],
+    top: Annotated[int, typer.Option(min=1, max=100, help="Answers to show for each blank.")] = 5,
+    max_tokens: Annotated[int, typer.Option(min=1, max=16, help="Most tokens of an answer.")] = 4,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answers and scores as JSON.")] = False,
+) -> None:
+    """Fill in blanks, for example: pretextlm fill runs/masked "The ____ of the United [MASK]."
+
+    Any model can, each in its own way. A masked model puts [MASK] there; k adjacent [MASK] are exactly k tokens, and
+    for ____ it tries every number. A model of span corruption puts a sentinel there and writes what it hides. A causal
+    model continues the text before the blank and keeps what best leads to the text after it.
+
+    Blanks are filled from left to right. Scores are log-likelihoods in nats; those of different kinds of model are not
+    comparable.
+    """
+    from pretextlm.cli.console import print_json, stderr
+
+    with stderr().status("opening the run"):
+        from pretextlm.evaluation.evaluate import open_filler
+        from pretextlm.evaluation.fill import fill as fill_text
+        from pretextlm.training.run import Run
+
+        opened = Run.open(run)
+        filled = fill_text(open_filler(opened), text, top, max_tokens)
+    if as_json:
+        blanks = [[{"answer": answer, "score": score} for answer, score in b.answers] for b in filled.blanks]
+        print_json({"run": str(run), "objective": opened.recipe.objective.name, "text": filled.text, "blanks": blanks})
+    else:
+        _show(filled)
+
+
+def _show(filled: Filled) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    console.print(Text(filled.text))
+    for nth, blank in enumerate(filled.blanks, 1):
+        table = Table(box=None, padding=(0, 2), title=f"blank {nth}", title_justify="left", title_style="dim")
+        table.add_column("answer")
+        table.add_column("score", justify="right")
+        for answer, score in blank.answers:
+            table.add_row(Text(answer), f"{score:.2f}")
+        console.print(table)
