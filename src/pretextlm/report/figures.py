@@ -160,7 +160,7 @@ def dot_chart(measure: Measure, chance: float | None = None) -> DotChart:
     low, high = _domain(measure.measured, fraction, chance)
     x = Scale(low, high, PAD, WIDTH - PAD)
     steps = ticks(low, high, 5)
-    shown = [f"{100 * v:g}{form.THIN}%" if fraction else form.tick(v) for v in steps]
+    shown = [f"{100 * v:g}%" if fraction else form.tick(v) for v in steps]
     entry = measure.entry
     return DotChart(
         title=entry.title,

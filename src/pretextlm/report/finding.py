@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pretextlm.report import format as form
-from pretextlm.report.measures import Measure, Measured, told_apart
+from pretextlm.report.measures import Measure, Measured, blind, choices, paired, told_apart
 from pretextlm.report.read import Study, number, table
 
 _VERBS = {
     "blank_choice_accuracy": "chooses the right word for",
     "blank_exact_match": "writes the exact word into",
 }
-NINETY_FIVE = f"95{form.THIN}%"
 _UNKNOWN = (
     "Not every objective has more than one seed, so how much another seed would change this is unknown: "
     "take it as a hint."
 )
 
 
-def finding(study: Study, ruler: list[Measure], chance: float | None) -> tuple[str, str]:
+def finding(study: Study, ruler: list[Measure]) -> tuple[str, str]:
     """(headline, qualification): what came out, and how far to believe it."""
     if not ruler:
         return "No run is evaluated on the common blanks yet.", "Run the same command again to finish the study."
@@ -32,7 +31,9 @@ def finding(study: Study, ruler: list[Measure], chance: float | None) -> tuple[s
     tied = [] if alone else [other for other in ranked[1:] if not told_apart(ranked[0], other)]
     headline = _tie(ranked, tied, measure) if tied else _lead(ranked, measure)
     certainty = _UNKNOWN if alone else _certainty(ranked, tied)
-    return f"{after}{headline}.", " ".join(filter(None, [certainty, _above_chance(measure, ranked, chance)]))
+    return f"{after}{headline}.", " ".join(
+        filter(None, [certainty, _pairwise(study, ranked), _above_chance(study, measure)])
+    )
 
 
 def _lead(ranked: list[Measured], measure: Measure) -> str:
@@ -118,13 +119,13 @@ def _certainty(ranked: list[Measured], tied: list[Measured]) -> str:
     over = f"{seeds[0]} seeds" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
     if tied:
         names = form.listing([name(ranked[0]), *(name(m) for m in tied)])
-        return f"The {NINETY_FIVE} intervals over {over} do not tell {names} apart; more seeds or more training may."
+        return f"The 95% intervals over {over} do not tell {names} apart; more seeds or more training may."
     best, others = ranked[0], ranked[1:]
     near = [name(m) for m in others if best.interval and m.interval and best.interval.overlaps(m.interval)]
     if not near:
-        return f"The {NINETY_FIVE} intervals of {name(best)} and {_others(others)} over {over} do not overlap."
+        return f"The 95% intervals of {name(best)} and {_others(others)} over {over} do not overlap."
     return (
-        f"The {NINETY_FIVE} intervals of {name(best)} and {form.listing(near)} over {over} overlap in part, but the "
+        f"The 95% intervals of {name(best)} and {form.listing(near)} over {over} overlap in part, but the "
         "interval of their difference does not include zero (Welch)."
     )
 
@@ -133,9 +134,25 @@ def _others(others: list[Measured]) -> str:
     return name(others[0]) if len(others) == 1 else "the others"
 
 
-def _above_chance(measure: Measure, ranked: list[Measured], chance: float | None) -> str:
+def _pairwise(study: Study, ranked: list[Measured]) -> str:
+    """The first two, compared on the same blanks: whether other blanks could turn their order."""
+    labels = [measured.condition.label for measured in ranked[:2]]
+    pair = next((p for p in paired(study) if {p.first.label, p.second.label} == set(labels)), None)
+    if pair is None or pair.difference.interval is None:
+        return ""
+    sign = 1 if pair.first.label == labels[0] else -1
+    low, high = sorted((sign * pair.difference.interval.low, sign * pair.difference.interval.high))
+    return (
+        f"Blank by blank, over {form.count(pair.n, 'blank')}, {name(ranked[0])} is "
+        f"{form.points(sign * pair.difference.value)} points from {name(ranked[1])} "
+        f"(95% interval {form.points(low)} to {form.points(high)})."
+    )
+
+
+def _above_chance(study: Study, measure: Measure) -> str:
+    chance = blind(measure.name, choices(study))
     if chance is None or measure.name != "blank_choice_accuracy":
         return ""
-    blind = f"A blind choice is right {form.metric(chance, 'fraction')} of the time"
-    near = [name(m) for m in ranked if m.interval and m.interval.low <= chance]
-    return f"{blind}; {form.listing(near)} cannot be told from that." if near else f"{blind}."
+    near = [name(m) for m in measure.ranked() if m.interval and m.interval.low <= chance]
+    guess = f"A blind choice is right {form.metric(chance, 'share')} of the time"
+    return f"{guess}; {form.listing(near)} cannot be told from that." if near else f"{guess}."

@@ -26,7 +26,7 @@ def metric(value: float, unit: str) -> str:
     if not math.isfinite(value):
         return plain(value)
     if unit in FRACTIONS:
-        return f"{100 * value:.1f}{THIN}%".replace("-", MINUS)
+        return f"{100 * value:.1f}%".replace("-", MINUS)
     return plain(value, 3 if abs(value) < 100 else 4)
 
 
@@ -83,7 +83,7 @@ def duration_in_words(seconds: float) -> str:
     for size, noun in ((3600, "hour"), (60, "minute")):
         if seconds >= 2 * size:
             return count(round(seconds / size), noun) if seconds % size == 0 else duration(seconds)
-    return f"{plain(seconds)} seconds"
+    return f"{seconds:g} seconds"
 
 
 def listing(items: list[str]) -> str:

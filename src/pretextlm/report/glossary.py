@@ -35,15 +35,18 @@ _SENTENCES = {
 
 MEASURES = {
     "blank_choice_accuracy": Measure(
-        "Right word chosen", "The right word scores above every distractor offered with it.", headline=True
+        "Right word chosen", "The right word scores above every other word offered with it.", headline=True
     ),
     "blank_exact_match": Measure(
         "Exact word written", "The model, free to answer anything, writes exactly the missing word.", headline=True
     ),
     "blank_log_likelihood": Measure(
-        "Log-likelihood", "Mean log-probability of the right word, in nats per blank.", headline=True
+        "Log-likelihood",
+        "Mean log-probability of the right word among those offered, in nats per blank.",
+        headline=True,
     ),
     "loss": Measure("Loss", "Mean cross-entropy per target; targets differ between objectives."),
+    "token_accuracy": Measure("Token accuracy", "Share of target tokens that were the likeliest."),
     "perplexity": Measure("Perplexity", "The exponential of the loss per token."),
     "bits_per_byte": Measure("Bits per byte", "Loss per byte of text; comparable across tokenizers."),
     "pseudo_perplexity": Measure(

@@ -46,8 +46,11 @@ class Measured:
 
     @cached_property
     def interval(self) -> Interval | None:
-        """Over seeds where there are several, else over examples where their standard error is known."""
-        if self.summary.interval is not None:
+        """Over seeds where there are several and they differ, else over examples where their standard error is known.
+
+        Two seeds that happen to agree on a coarse measure do not make it certain.
+        """
+        if self.summary.deviation:
             return self.summary.interval
         stderr = self.metrics[0].stderr
         return None if stderr is None else standard_error_interval(self.summary.mean, stderr)
@@ -121,18 +124,30 @@ def told_apart(first: Measured, second: Measured) -> bool:
     return interval is not None and not interval.low <= 0 <= interval.high
 
 
-def chance(study: Study) -> float | None:
-    """Accuracy of a blind choice: the mean of 1 / (number of choices) over one run's blanks."""
+def choices(study: Study) -> int | None:
+    """How many words each blank offers to choose from: the mean over the blanks of one run, rounded."""
     for run in study.runs:
-        offered = [choices for blank in blanks(run) if isinstance(choices := blank.get("choices"), list) and choices]
+        offered = [words for blank in blanks(run) if isinstance(words := blank.get("choices"), list) and words]
         if offered:
-            return sum(1 / len(choices) for choices in offered) / len(offered)
+            return round(sum(map(len, offered)) / len(offered))
     return None
 
 
 def blanks(run: Run) -> list[Mapping[str, Any]]:
     """The blanks among a run's samples."""
     return [sample for sample in run.samples if sample.get("kind") == "blank"]
+
+
+def chose_right(blank: Mapping[str, Any]) -> bool:
+    """Whether the model picked the right word; where nothing was offered, whether it wrote it."""
+    return blank["chosen"] == blank.get("expected") if "chosen" in blank else blank.get("correct") is True
+
+
+def blind(name: str, choices: int | None) -> float | None:
+    """What a model that knows nothing would reach in a measure, where that is known."""
+    if not choices:
+        return None
+    return {"blank_choice_accuracy": 1 / choices, "blank_log_likelihood": -math.log(choices)}.get(name)
 
 
 def paired(study: Study) -> list[Paired]:
@@ -156,5 +171,5 @@ def _right_by_blank(runs: Sequence[Run]) -> dict[tuple[str, str], float]:
     for run in runs:
         for blank in blanks(run):
             key = (str(blank.get("text")), str(blank.get("expected")))
-            collected.setdefault(key, []).append(float(blank.get("correct") is True))
+            collected.setdefault(key, []).append(float(chose_right(blank)))
     return {key: math.fsum(values) / len(values) for key, values in collected.items()}

@@ -10,7 +10,7 @@ from pretextlm.files import write_whole
 from pretextlm.report import facts, figures, glossary, samples
 from pretextlm.report import format as form
 from pretextlm.report.finding import finding, spoken, titled
-from pretextlm.report.measures import Measure, chance, measures, paired, ruler
+from pretextlm.report.measures import Measure, blind, choices, measures, paired, ruler
 from pretextlm.report.read import Study, read
 
 _HERE = Path(__file__).parent
@@ -57,7 +57,7 @@ def render(study: Study) -> str:
 def summary(study: Study) -> dict[str, Any]:
     """The finding and every measure of every condition, as plain values."""
     every = measures(study)
-    headline, qualification = finding(study, ruler(every), chance(study))
+    headline, qualification = finding(study, ruler(every))
     return {
         "title": study.title,
         "finding": headline,
@@ -86,8 +86,8 @@ def _measured(every: list[Measure], label: str) -> dict[str, Any]:
 def _content(study: Study) -> dict[str, Any]:
     every = measures(study)
     common = ruler(every)
-    blind = chance(study)
-    headline, qualification = finding(study, common, blind)
+    offered = choices(study)
+    headline, qualification = finding(study, common)
     return {
         "study": study,
         "headline": headline,
@@ -97,7 +97,8 @@ def _content(study: Study) -> dict[str, Any]:
         "setting": facts.setting(study),
         "sources": facts.sources(study),
         "curves": figures.learning_curves(study),
-        "charts": [figures.dot_chart(m, blind if m.name == "blank_choice_accuracy" else None) for m in common],
+        "charts": [figures.dot_chart(m, blind(m.name, offered)) for m in common],
+        "offered": offered,
         "size": figures,
         "blank_count": max(
             (m.n or 0 for measure in common for one in measure.measured for m in one.metrics), default=0

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pretextlm.report.measures import chose_right
 from pretextlm.report.read import Condition, Study
 
 BLANKS, AGREED, PROMPTS = 12, 4, 6
@@ -14,12 +15,20 @@ MAX_TEXT = 600
 
 @dataclass(frozen=True)
 class Answer:
-    """What one model said; `correct` is None where nothing is right or wrong."""
+    """What one model said.
+
+    Attributes:
+        text: what it wrote; None where its kind cannot (an encoder continues no text).
+        correct: whether that is the expected word.
+        chosen, chose_right: what it picked of the words offered; None where none were.
+    """
 
     index: int
     label: str
-    text: str
-    correct: bool | None = None
+    text: str | None
+    correct: bool = False
+    chosen: str | None = None
+    chose_right: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,16 +47,16 @@ class Sample:
 
 def blanks(study: Study) -> list[Sample]:
     """Blanks that all finished conditions answered: some on which they differ, then some on which they do not."""
-    samples = _common(study, "blank", lambda s: (_word(s, "text"), _word(s, "expected")), _blank)
-    differ = [sample for sample in samples if len({answer.correct for answer in sample.answers}) > 1]
+    samples = [sample for sample in _asked(study, "blank", _blank) if all(a.text is not None for a in sample.answers)]
+    differ = [sample for sample in samples if len({answer.chose_right for answer in sample.answers}) > 1]
     agree = [sample for sample in samples if sample not in differ]
     shown = max(BLANKS - len(agree), BLANKS - AGREED)
     return [*differ[:shown], *agree[: BLANKS - min(shown, len(differ))]]
 
 
 def prompts(study: Study) -> list[Sample]:
-    """Prompts that all finished conditions continued."""
-    return _common(study, "prompt", lambda s: (_word(s, "text"), ""), _prompt)[:PROMPTS]
+    """Prompts with what each finished condition that can goes on to say."""
+    return _asked(study, "prompt", _prompt)[:PROMPTS]
 
 
 def seeds(study: Study) -> list[int]:
@@ -60,34 +69,41 @@ def _answering(study: Study) -> list[tuple[int, Condition]]:
     return [(i, condition) for i, condition in enumerate(study.conditions) if condition.finished]
 
 
-def _common(
-    study: Study,
-    kind: str,
-    key: Callable[[Mapping[str, Any]], tuple[str, str]],
-    answer: Callable[[int, Condition, Mapping[str, Any]], Answer],
-) -> list[Sample]:
+def _asked(study: Study, kind: str, answer: Callable[[int, str, Mapping[str, Any]], Answer]) -> list[Sample]:
+    """Every question of a kind, in order of appearance, with one answer per finished condition."""
     answering = _answering(study)
-    tables = [{key(s): s for s in c.example.samples if s.get("kind") == kind} for _, c in answering]
-    if not tables:
-        return []
+    tables = [{_key(s): s for s in c.example.samples if s.get("kind") == kind} for _, c in answering]
     return [
         Sample(
             _parts(text),
             expected,
-            [answer(i, c, t[text, expected]) for (i, c), t in zip(answering, tables, strict=True)],
+            [
+                answer(i, c.label, table[text, expected]) if (text, expected) in table else Answer(i, c.label, None)
+                for (i, c), table in zip(answering, tables, strict=True)
+            ],
         )
-        for text, expected in tables[0]
-        if all((text, expected) in t for t in tables)
+        for text, expected in dict.fromkeys(key for table in tables for key in table)
     ]
 
 
-def _blank(index: int, condition: Condition, sample: Mapping[str, Any]) -> Answer:
-    return Answer(index, condition.label, _short(_word(sample, "answer")), sample.get("correct") is True)
+def _key(sample: Mapping[str, Any]) -> tuple[str, str]:
+    return _word(sample, "text"), _word(sample, "expected")
 
 
-def _prompt(index: int, condition: Condition, sample: Mapping[str, Any]) -> Answer:
-    answer = _word(sample, "answer").removeprefix(_word(sample, "text"))
-    return Answer(index, condition.label, _short(answer))
+def _blank(index: int, label: str, sample: Mapping[str, Any]) -> Answer:
+    chosen = sample.get("chosen")
+    return Answer(
+        index,
+        label,
+        _short(_word(sample, "answer")),
+        sample.get("correct") is True,
+        _short(chosen) if isinstance(chosen, str) else None,
+        chose_right(sample),
+    )
+
+
+def _prompt(index: int, label: str, sample: Mapping[str, Any]) -> Answer:
+    return Answer(index, label, _short(_word(sample, "answer").removeprefix(_word(sample, "text"))))
 
 
 def _word(sample: Mapping[str, Any], key: str) -> str:

@@ -15,9 +15,9 @@ PARAMETERS = {"causal": 4_982_016, "masked": 4_982_016, "span_corruption": 5_049
 ARCHITECTURES = {"causal": "decoder", "masked": "encoder", "span_corruption": "encoder_decoder"}
 SKILL = {"causal": 0.52, "masked": 0.66, "span_corruption": 0.44}
 OWN = {
-    "causal": {"loss": ("nats", 3.61), "perplexity": ("perplexity", 36.9), "bits_per_byte": ("bits/byte", 1.46)},
-    "masked": {"loss": ("nats", 3.12), "pseudo_perplexity": ("perplexity", 22.6), "fill_accuracy": ("fraction", 0.412)},
-    "span_corruption": {"loss": ("nats", 3.35), "span_exact_match": ("fraction", 0.083)},
+    "causal": {"loss": ("nats", 3.61), "perplexity": ("", 36.9), "bits_per_byte": ("bits", 1.46)},
+    "masked": {"loss": ("nats", 3.12), "pseudo_perplexity": ("", 22.6), "fill_accuracy": ("share", 0.412)},
+    "span_corruption": {"loss": ("nats", 3.35), "span_exact_match": ("share", 0.083)},
 }
 SENTENCES = (
     ("My fellow Americans, the ____ of our Union is strong because our people are strong.", "state"),
@@ -84,19 +84,19 @@ def _write_evaluation(path: Path, objective: str, level: float, rng: random.Rand
         return {"value": value, "n": n, "stderr": stderr, "unit": unit, "better": better}
 
     own = {
-        name: entry(value * (1 + rng.gauss(0, 0.01)), 52_000, unit, "higher" if unit == "fraction" else "lower")
+        name: entry(value * (1 + rng.gauss(0, 0.01)), 52_000, unit, "higher" if unit == "share" else "lower")
         for name, (unit, value) in OWN.get(objective, {}).items()
     }
     exact = level * 0.3
     metrics = own | {
-        "blank_choice_accuracy": entry(level, 200, "fraction", "higher", math.sqrt(level * (1 - level) / 200)),
-        "blank_exact_match": entry(exact, 200, "fraction", "higher", math.sqrt(exact * (1 - exact) / 200)),
+        "blank_choice_accuracy": entry(level, 200, "share", "higher", math.sqrt(level * (1 - level) / 200)),
+        "blank_exact_match": entry(exact, 200, "share", "higher", math.sqrt(exact * (1 - exact) / 200)),
         "blank_log_likelihood": entry(-6.4 + 3 * level, 200, "nats", "higher", 0.15),
     }
     evaluation = {"metrics": metrics, "settings": {"blanks": 200, "seed": 1234}}
     (path / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
     samples = [_blank(k, level, rng, answer) for k in range(40)]
-    samples += [
+    prompts = [
         {
             "kind": "prompt",
             "text": "We must",
@@ -108,6 +108,7 @@ def _write_evaluation(path: Path, objective: str, level: float, rng: random.Rand
             "answer": " been asked to give\nthe same to every State of the Union.",
         },
     ]
+    samples += prompts if objective != "masked" else []
     lines = "".join(json.dumps(s, ensure_ascii=False) + "\n" for s in samples)
     (path / "samples.jsonl").write_text(lines, encoding="utf-8")
 
@@ -118,7 +119,7 @@ def _blank(k: int, level: float, rng: random.Random, answer: str | None) -> dict
     said = expected if correct else rng.choice(WRONG)
     return {
         "kind": "blank", "text": f"{text} This was said in {1800 + 5 * k}.", "expected": expected, "correct": correct,
-        "answer": answer or said, "choices": [expected, *WRONG[:3]], "scores": [-2.0, -3.0, -4.0, -5.0],
+        "answer": answer or said, "chosen": said, "choices": [expected, *WRONG[:3]], "scores": [-2.0, -3.0, -4.0, -5.0],
     }  # fmt: skip
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from tests.unit.report.synthetic_runs import write_run, write_study
 
-from pretextlm.report import format as form
 from pretextlm.report.finding import finding
-from pretextlm.report.measures import chance, measures, paired, ruler
+from pretextlm.report.measures import measures, paired, ruler
 from pretextlm.report.read import Study, read
 
 
 def found(study: Study) -> tuple[str, str]:
-    return tuple(text.replace(form.THIN, " ") for text in finding(study, ruler(measures(study)), chance(study)))  # type: ignore[return-value]
+    return finding(study, ruler(measures(study)))
 
 
 def test_a_clear_lead_over_several_seeds_is_called_one(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_a_clear_lead_over_several_seeds_is_called_one(tmp_path: Path) -> None:
     assert headline.startswith("After 2 minutes of training each, masked chooses the right word for 6")
     assert "for causal and" in headline
     assert "intervals of masked and the others over 3 seeds do not overlap." in qualification
-    assert "A blind choice is right 25.0 % of the time." in qualification
+    assert "A blind choice is right 25.0% of the time." in qualification
 
 
 def test_two_that_the_seeds_do_not_tell_apart_are_too_close_to_call(tmp_path: Path) -> None:
@@ -30,6 +30,13 @@ def test_two_that_the_seeds_do_not_tell_apart_are_too_close_to_call(tmp_path: Pa
     headline, qualification = found(read([write_study(tmp_path / "s", skills=skills)]))
     assert "are too close to call on the held-out blanks, ahead of span corruption" in headline
     assert "do not tell" in qualification
+
+
+def test_the_first_two_are_compared_on_the_same_blanks(tmp_path: Path) -> None:
+    study = read([write_study(tmp_path / "s")])
+    _, qualification = found(study)
+    value = -100 * paired(study)[0].difference.value
+    assert f"over 40 blanks, masked is +{value:.1f} points from causal (95% interval " in qualification
 
 
 def test_with_one_seed_each_the_lead_is_a_hint(tmp_path: Path) -> None:
@@ -80,3 +87,13 @@ def test_pairs_compare_the_same_blanks(tmp_path: Path) -> None:
     ]
     first, second, third = (p.difference.value for p in pairs)
     assert second == pytest.approx(first + third)
+
+
+def test_seeds_that_agree_on_a_coarse_measure_do_not_make_it_certain(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", ("causal",), (1, 2))
+    metric = {"value": 0.1, "n": 60, "stderr": 0.04, "unit": "share", "better": "higher"}
+    for run in (study / "runs").iterdir():
+        (run / "evaluation.json").write_text(json.dumps({"metrics": {"blank_exact_match": metric}}))
+    measured = measures(read([study]))[0].measured[0]
+    assert measured.summary.deviation == 0
+    assert measured.half_width == pytest.approx(1.959964 * 0.04)
