@@ -109,12 +109,20 @@ def test_an_order_of_all_columns_is_each_permutation_equally_often():
     assert stats.chisquare(counts).pvalue > POSSIBLE
 
 
-def test_the_first_columns_of_an_order_are_the_same_however_many_are_asked_for():
+@pytest.mark.parametrize("n", [1, 2, 99, 100, 4096, 4097, 5001])
+def test_the_first_columns_of_an_order_are_the_same_however_many_are_asked_for(n):
     rng = Keyed.of(5, 0, np.arange(50))
-    whole = rng.order(0, 100, 100)
-    assert (np.sort(whole, axis=1) == np.arange(100)).all()
-    for k in (0, 1, 2, 49, 50, 51, 99):
-        assert (rng.order(0, 100, k) == whole[:, :k]).all()
+    whole = rng.order(0, n, n)
+    assert (np.sort(whole, axis=1) == np.arange(n)).all()
+    for k in {0, 1, n // 2 - 1, n // 2, n // 2 + 1, n - 1} & set(range(n)):
+        assert (rng.order(0, n, k) == whole[:, :k]).all()
+    for row in (0, 31, 49):
+        assert (Keyed.of(5, 0, row).order(0, n, n)[0] == whole[row]).all()
+
+
+def test_the_last_columns_of_a_long_order_are_chosen_as_often_as_the_first():
+    chosen = Keyed.of(8, 0, np.arange(3000)).order(0, 4096, 400)
+    assert stats.chisquare(np.bincount(chosen.reshape(-1) // 128, minlength=32)).pvalue > POSSIBLE
 
 
 def test_excluded_columns_come_after_all_others():

@@ -148,14 +148,13 @@ class Masked(Objective):
     ) -> NDArray[np.int32]:
         """What stands in the input at the selected places: one 64-bit draw for each, its halves used apart."""
         draws = np.compress(_first(counts).reshape(-1), rng.bits(REPLACE, int(counts.max(initial=0))))
-        chance, choice = draws >> np.uint64(32), draws & np.uint64(0xFFFFFFFF)
-        values = originals.copy()
-        if self.random_share:
-            ordinary = vocabulary.ordinary
-            below = chance < np.uint64(round(min(self.mask_share + self.random_share, 1) * 2**32))
-            random = ordinary.take((choice * np.uint64(len(ordinary)) >> np.uint64(32)).astype(np.int64))
-            np.copyto(values, random, where=below)
-        np.copyto(values, np.int32(vocabulary.mask), where=chance < np.uint64(round(self.mask_share * 2**32)))
+        chance = draws >> np.uint64(32)
+        masked = chance < np.uint64(round(self.mask_share * 2**32))
+        replaced = chance < np.uint64(round(min(self.mask_share + self.random_share, 1) * 2**32))
+        values = np.where(masked, np.int32(vocabulary.mask), originals)
+        random = np.flatnonzero(replaced & ~masked)
+        choice = (draws[random] & np.uint64(0xFFFFFFFF)) * np.uint64(len(vocabulary.ordinary)) >> np.uint64(32)
+        values[random] = vocabulary.ordinary.take(choice.astype(np.int64))
         return values
 
 
