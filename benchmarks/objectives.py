@@ -90,8 +90,8 @@ def masked_peers(rows: Rows, vocab: Vocabulary, tokenizer: PreTrainedTokenizerFa
     matrix = rows.matrix(rows.tokens).astype(np.int64)
     special = vocab.is_special[matrix]
     lists, arrays = matrix.tolist(), list(matrix)
-    tensor, tensors, special_tensor = torch.from_numpy(matrix), [torch.from_numpy(r) for r in matrix], None
-    special_tensor = torch.from_numpy(special)
+    tensors = [torch.from_numpy(row) for row in matrix]
+    tensor, special_tensor = torch.from_numpy(matrix), torch.from_numpy(special)
     default = DataCollatorForLanguageModeling(tokenizer)
     as_numpy = DataCollatorForLanguageModeling(tokenizer, return_tensors="np", seed=0)
     return {
