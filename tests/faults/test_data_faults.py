@@ -131,6 +131,21 @@ def test_a_source_that_is_not_there_or_no_file_is_named(tmp_path):
         read(tmp_path / "pipe.txt")
 
 
+@pytest.mark.parametrize(
+    ("name", "package", "extra"),
+    [("a.jsonl.zst", "zstandard", "data"), ("a.parquet", "pyarrow", "data"), ("hf:x", "datasets", "hub")],
+)
+@pytest.mark.parametrize("on_error", ["error", "skip"])
+def test_a_missing_optional_package_is_named_with_its_command(tmp_path, monkeypatch, name, package, extra, on_error):
+    monkeypatch.setitem(sys.modules, package, None)
+    path = name if ":" in name else tmp_path / name
+    if ":" not in name:
+        path.write_bytes(b"x")
+    with pytest.raises(UserError, match=package) as caught:
+        read(path, on_error)
+    assert f"pip install 'pretextlm[{extra}]'" in caught.value.hint
+
+
 CONFIG = PrepareConfig.parse({"vocab_size": 448})
 
 

@@ -36,7 +36,7 @@ from pretextlm.errors import UserError
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, bytes of text done and, where known, bytes of text in all."""
 
-SHARD_BYTES = 4 << 20
+SHARD_BYTES = 2 << 20
 _NO_MATTER = {"workers", "overwrite", "licence"}
 
 
