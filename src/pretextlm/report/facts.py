@@ -69,7 +69,7 @@ def _shape(model: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def setting(study: Study) -> list[tuple[str, str]]:
@@ -130,6 +130,8 @@ def machine(study: Study) -> str:
     cpus = number(noted.get("cpus"))
     devices = _distinct(run.environment.get("device") or run.cost.get("device") for run in study.runs)
     processor = str(noted.get("processor") or noted.get("system") or "")
+    if processor and processor in devices:
+        return devices
     parts = [processor, form.count(int(cpus), "core") if cpus else "", f"on {devices}" if devices else ""]
     return ", ".join(part for part in parts if part)
 

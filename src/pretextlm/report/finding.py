@@ -28,12 +28,18 @@ def finding(study: Study, ruler: list[Measure]) -> tuple[str, str]:
     if len(ranked) == 1:
         return f"{after}{_scored(ranked[0], measure)}.", _certainty_of_one(ranked[0])
     alone = any(measured.summary.n < 2 for measured in ranked)
-    tied = [] if alone else [other for other in ranked[1:] if not told_apart(ranked[0], other)]
+    tied = [] if alone else _level_with_the_first(ranked)
     headline = _tie(ranked, tied, measure) if tied else _lead(ranked, measure)
     certainty = _UNKNOWN if alone else _certainty(ranked, tied)
     return f"{after}{headline}.", " ".join(
         filter(None, [certainty, _pairwise(study, ranked), _above_chance(study, measure)])
     )
+
+
+def _level_with_the_first(ranked: list[Measured]) -> list[Measured]:
+    """Those that the seeds do not tell from the best, and all that stand between them."""
+    close = [place for place, other in enumerate(ranked) if place and not told_apart(ranked[0], other)]
+    return ranked[1 : close[-1] + 1] if close else []
 
 
 def _lead(ranked: list[Measured], measure: Measure) -> str:
@@ -143,9 +149,8 @@ def _pairwise(study: Study, ranked: list[Measured]) -> str:
     sign = 1 if pair.first.label == labels[0] else -1
     low, high = sorted((sign * pair.difference.interval.low, sign * pair.difference.interval.high))
     return (
-        f"Blank by blank, over {form.count(pair.n, 'blank')}, {name(ranked[0])} is "
-        f"{form.points(sign * pair.difference.value)} points from {name(ranked[1])} "
-        f"(95% interval {form.points(low)} to {form.points(high)})."
+        f"Blank by blank ({form.count(pair.n, 'blank')}, these seeds), {name(ranked[0])} less {name(ranked[1])} is "
+        f"{form.points(sign * pair.difference.value)} points (95% interval {form.points(low)} to {form.points(high)})."
     )
 
 

@@ -48,12 +48,12 @@ class Measured:
     def interval(self) -> Interval | None:
         """Over seeds where there are several and they differ, else over examples where their standard error is known.
 
-        Two seeds that happen to agree on a coarse measure do not make it certain.
+        Two seeds that happen to agree on a coarse measure do not make it certain, nor do blanks that are all wrong.
         """
         if self.summary.deviation:
             return self.summary.interval
         stderr = self.metrics[0].stderr
-        return None if stderr is None else standard_error_interval(self.summary.mean, stderr)
+        return None if not stderr else standard_error_interval(self.summary.mean, stderr)
 
     @property
     def half_width(self) -> float | None:

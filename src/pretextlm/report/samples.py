@@ -10,7 +10,8 @@ from pretextlm.report.measures import chose_right
 from pretextlm.report.read import Condition, Study
 
 BLANKS, AGREED, PROMPTS = 12, 4, 6
-MAX_TEXT = 600
+BEFORE, AFTER, MAX_TEXT = 180, 110, 600
+"""Characters shown: before a blank, after it, of anything else."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def _blank(index: int, label: str, sample: Mapping[str, Any]) -> Answer:
 
 
 def _prompt(index: int, label: str, sample: Mapping[str, Any]) -> Answer:
-    return Answer(index, label, _short(_word(sample, "answer").removeprefix(_word(sample, "text"))))
+    return Answer(index, label, _short(_word(sample, "answer").removeprefix(_word(sample, "text")).strip()))
 
 
 def _word(sample: Mapping[str, Any], key: str) -> str:
@@ -112,13 +113,16 @@ def _word(sample: Mapping[str, Any], key: str) -> str:
 
 
 def _parts(text: str) -> list[str]:
+    """The text on either side of the blank, no more of it than one reads at a glance."""
     before, blank, after = text.partition("____")
-    return [_tail(before), _short(after)] if blank else [_short(before)]
+    if not blank:
+        return [_short(text)]
+    begins = len(before) <= BEFORE
+    left = before if begins else before[-BEFORE:].partition(" ")[2]
+    right = after if len(after) <= AFTER else after[:AFTER].rpartition(" ")[0]
+    whole = begins and before[:1].isupper()
+    return [left if whole else f"… {left}", right if right.endswith((".", "!", "?")) else f"{right} …"]
 
 
 def _short(text: str) -> str:
     return text if len(text) <= MAX_TEXT else text[:MAX_TEXT].rstrip() + " …"
-
-
-def _tail(text: str) -> str:
-    return text if len(text) <= MAX_TEXT else "… " + text[-MAX_TEXT:].lstrip()

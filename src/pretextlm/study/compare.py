@@ -74,6 +74,7 @@ def compare(
             where = directory / RUNS / run.directory
             if (where / "evaluation.json").exists():
                 outcome.skipped.append(run.directory)
+                progress.end(run.directory, "found finished")
                 continue
             _one(run, recipe, where, outcome, command, progress, pretrain or _pretrain, evaluate or _evaluate)
         _finish(directory, noted, outcome)

@@ -32,11 +32,23 @@ def test_two_that_the_seeds_do_not_tell_apart_are_too_close_to_call(tmp_path: Pa
     assert "do not tell" in qualification
 
 
+def test_nobody_is_called_behind_one_that_scored_less(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", seeds=(1, 2))
+    scores = {"causal": (0.50, 0.51), "masked": (0.40, 0.41), "span_corruption": (0.10, 0.68)}
+    for condition, values in scores.items():
+        for seed, value in enumerate(values, start=1):
+            metric = {"value": value, "n": 200, "stderr": 0.03, "unit": "share", "better": "higher"}
+            path = study / f"runs/{condition}-seed{seed}/evaluation.json"
+            path.write_text(json.dumps({"metrics": {"blank_choice_accuracy": metric}}))
+    headline, _ = found(read([study]))
+    assert "causal (50.5%), masked (40.5%) and span corruption (39.0%) are too close to call" in headline
+
+
 def test_the_first_two_are_compared_on_the_same_blanks(tmp_path: Path) -> None:
     study = read([write_study(tmp_path / "s")])
     _, qualification = found(study)
     value = -100 * paired(study)[0].difference.value
-    assert f"over 40 blanks, masked is +{value:.1f} points from causal (95% interval " in qualification
+    assert f"(40 blanks, these seeds), masked less causal is +{value:.1f} points (95% interval " in qualification
 
 
 def test_with_one_seed_each_the_lead_is_a_hint(tmp_path: Path) -> None:
@@ -97,3 +109,11 @@ def test_seeds_that_agree_on_a_coarse_measure_do_not_make_it_certain(tmp_path: P
     measured = measures(read([study]))[0].measured[0]
     assert measured.summary.deviation == 0
     assert measured.half_width == pytest.approx(1.959964 * 0.04)
+
+
+def test_blanks_that_are_all_wrong_leave_the_interval_unknown(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", ("causal",), (1,))
+    metric = {"value": 0.0, "n": 60, "stderr": 0.0, "unit": "share", "better": "higher"}
+    path = study / "runs/causal-seed1/evaluation.json"
+    path.write_text(json.dumps({"metrics": {"blank_exact_match": metric}}))
+    assert measures(read([study]))[0].measured[0].half_width is None
