@@ -95,7 +95,7 @@ def _corpus(study: Study) -> str:
     corpus = study.corpus
     tokens, documents = _by_split(corpus, "tokens"), _by_split(corpus, "documents")
     if "train" not in tokens:
-        return str(table(study.runs[0].config, "data").get("store", ""))
+        return _distinct(table(run.config, "data").get("store") for run in study.runs)
     text = f"{tokens['train']:,.0f} tokens to train on"
     text += f" ({documents['train']:,.0f} documents)" if "train" in documents else ""
     held = f", {tokens['validation']:,.0f} held out" if "validation" in tokens else ""
@@ -130,7 +130,7 @@ def machine(study: Study) -> str:
     cpus = number(noted.get("cpus"))
     devices = _distinct(run.environment.get("device") or run.cost.get("device") for run in study.runs)
     processor = str(noted.get("processor") or noted.get("system") or "")
-    if processor and processor in devices:
+    if devices and processor in devices:
         return devices
     parts = [processor, form.count(int(cpus), "core") if cpus else "", f"on {devices}" if devices else ""]
     return ", ".join(part for part in parts if part)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from pretextlm.report import format as form
 from pretextlm.report.measures import Measure, Measured, blind, choices, paired, told_apart
-from pretextlm.report.read import Study, number, table
+from pretextlm.report.read import Run, Study, number, table
 
 _VERBS = {
     "blank_choice_accuracy": "chooses the right word for",
@@ -72,16 +73,21 @@ def titled(label: str) -> str:
 
 
 def budget(study: Study) -> str:
-    """What each run could spend, "" where it is not stated."""
-    amounts = table(study.plan, "budget") or {
-        key.removeprefix("budget_"): value
-        for key, value in table(study.runs[0].config, "training").items()
-        if key.startswith("budget_") or key == "steps"
-    }
-    for kind, value in amounts.items():
-        amount = number(value)
-        if amount and kind in _SPENT:
-            return _SPENT[kind](amount)
+    """What each run could spend; "" where it is not stated, or not the same for all."""
+    spent = {_spent(table(study.plan, "budget"))} if study.plan else {_spent(_budget_of(run)) for run in study.runs}
+    return spent.pop() if len(spent) == 1 else ""
+
+
+def _budget_of(run: Run) -> dict[str, Any]:
+    training = table(run.config, "training")
+    return {key.removeprefix("budget_"): value for key, value in training.items() if key.startswith("budget_")}
+
+
+def _spent(amounts: Mapping[str, Any]) -> str:
+    for kind, say in _SPENT.items():
+        amount = number(amounts.get(kind))
+        if amount:
+            return say(amount)
     return ""
 
 

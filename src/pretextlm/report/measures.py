@@ -143,6 +143,16 @@ def chose_right(blank: Mapping[str, Any]) -> bool:
     return blank["chosen"] == blank.get("expected") if "chosen" in blank else blank.get("correct") is True
 
 
+def same_blanks(study: Study) -> bool:
+    """Whether all finished runs were asked the same: runs of one study are, runs put side by side may not be."""
+    asked = {
+        tuple(str(run.settings.get(key)) for key in ("store", "blanks", "seed"))
+        for run in study.runs
+        if run.state == "finished"
+    }
+    return len(asked) < 2
+
+
 def blind(name: str, choices: int | None) -> float | None:
     """What a model that knows nothing would reach in a measure, where that is known."""
     if not choices:

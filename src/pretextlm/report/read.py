@@ -112,7 +112,7 @@ def read(paths: Iterable[Path]) -> Study:
         if not (path / "config.toml").is_file():
             raise UserError(
                 f"{path} is neither a run nor a study: it has no config.toml and no study.toml.",
-                "Give a directory that `pretextlm train` or `pretextlm compare` wrote, or several runs.",
+                "Give a directory that `pretextlm pretrain` or `pretextlm compare` wrote, or several runs.",
             )
     runs = tuple(read_run(path) for path in paths)
     title = str(runs[0].config.get("name") or runs[0].path.name) if len(runs) == 1 else f"{len(runs)} runs"

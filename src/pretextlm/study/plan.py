@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pretextlm.config import Config, apply_overrides, read_toml
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import OBJECTIVES, Architecture, Objective, build
+from pretextlm.objectives.base import Architecture, Objective, build
 
 BudgetKind = Literal["tokens", "flops", "seconds"]
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -160,10 +160,10 @@ class StudyPlan(Config):
         for condition in self.objectives:
             objective = condition.objective()
             wanted = condition.architecture or _architecture(condition.model) or _architecture(self.model)
-            if wanted and wanted not in objective.architectures:
+            if wanted and wanted not in objective.suits():
                 raise UserError(
                     f"The objective {condition.label!r} cannot be learnt by an architecture {wanted!r}.",
-                    f"It suits: {', '.join(objective.architectures)}.",
+                    f"It suits: {', '.join(objective.suits())}.",
                 )
 
     def runs(self) -> list[PlannedRun]:
@@ -177,8 +177,7 @@ class StudyPlan(Config):
 
     def _recipe(self, condition: Condition, seed: int) -> dict[str, Any]:
         model = {**self.model, **condition.model}
-        default = OBJECTIVES[condition.name].architectures[0]
-        model["architecture"] = condition.architecture or model.get("architecture", default)
+        model["architecture"] = condition.architecture or model.get("architecture", condition.objective().suits()[0])
         recipe: dict[str, Any] = {
             "name": condition.label,
             "seed": seed,

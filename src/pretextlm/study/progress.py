@@ -57,7 +57,6 @@ class Terminal:
         self._done, self._name = 0, ""
 
     def __enter__(self) -> Self:
-        self._bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -66,6 +65,7 @@ class Terminal:
     def begin(self, name: str, done: int, total: int) -> None:
         from rich.markup import escape
 
+        self._bar.start()  # not before: a plan that is refused leaves no empty bar behind
         self._done, self._name = done, escape(f"run {done + 1} of {total} · {name}")
         self._bar.update(self._task, total=total, completed=done, description=self._name)
 

@@ -117,3 +117,11 @@ def test_blanks_that_are_all_wrong_leave_the_interval_unknown(tmp_path: Path) ->
     path = study / "runs/causal-seed1/evaluation.json"
     path.write_text(json.dumps({"metrics": {"blank_exact_match": metric}}))
     assert measures(read([study]))[0].measured[0].half_width is None
+
+
+def test_a_budget_that_runs_do_not_share_is_not_stated(tmp_path: Path) -> None:
+    one, two = write_run(tmp_path / "causal-seed1", "causal", 1), write_run(tmp_path / "masked-seed1", "masked", 1)
+    assert found(read([one, two]))[0].startswith("After 2 minutes of training each, ")
+    config = (two / "config.toml").read_text().replace("budget_seconds = 120.0", "budget_seconds = 60.0")
+    (two / "config.toml").write_text(config)
+    assert found(read([one, two]))[0].startswith("masked chooses")
