@@ -39,6 +39,7 @@ class Scored:
     right: NDArray[np.bool_]
 
 
+@torch.inference_mode()
 def score_labels(model: Transformer, hidden_ND: Tensor, labels_N: Tensor) -> Scored:
     """The labels' log-probabilities at the given hidden states; the logits are never held all at once."""
     logs, right = [], []

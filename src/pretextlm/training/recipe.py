@@ -131,11 +131,12 @@ class Recipe(Config):
         objective = build(table["name"], {k: v for k, v in table.items() if k != "name"})
         values["objective"] = objective
         model = dict(values.get("model") or {})
-        model.setdefault("architecture", objective.architectures[0])
-        if model["architecture"] not in objective.architectures:
+        suits = objective.suits()
+        model.setdefault("architecture", suits[0])
+        if model["architecture"] not in suits:
             raise UserError(
                 f"The objective {objective.name!r} does not train a model of architecture {model['architecture']!r}.",
-                f"It suits: {', '.join(objective.architectures)}.",
+                f"It suits: {', '.join(suits)}.",
             )
         values["model"] = model
         return cls.parse(values, where)

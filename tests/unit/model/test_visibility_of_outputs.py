@@ -6,12 +6,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from tests.builders import make_model
 
 from pretextlm.batch import Batch
 from pretextlm.model.inputs import prepare
 from pretextlm.model.transformer import Transformer
 from pretextlm.visibility import visible
-from tests.builders import make_model
 
 CPU = torch.device("cpu")
 WIDTH = 12
