@@ -18,7 +18,7 @@ from pretextlm.model.beam import Hypothesis, beam
 from pretextlm.model.incremental import Incremental
 
 CANDIDATES = 8
-RIGHT_WINDOW = 32
+RIGHT_WINDOW = 16
 """Tokens after the blank that an answer is weighed with."""
 
 
@@ -27,7 +27,7 @@ class CausalFiller(Filler):
 
     def answers(self, clozes: Sequence[Cloze], top: int, max_tokens: int) -> list[list[Answer]]:
         width = max(CANDIDATES, top)
-        candidates = [found[: 2 * width] for found in self._continuations(clozes, width, max_tokens)]
+        candidates = [found[:width] for found in self._continuations(clozes, width, max_tokens)]
         scores = self.scores(clozes, [[c.tokens for c in found] for found in candidates])
         answers = [
             [Answer(c.tokens, float(score)) for c, score in zip(found, values, strict=True)]

@@ -21,7 +21,7 @@ from pretextlm.training.run import Run
 if TYPE_CHECKING:
     import torch
 
-MAX_TOKENS = 65_536
+MAX_TOKENS = 32_768
 """Tokens of held-out documents that the objective's own measures are taken on, at most; one document at least."""
 
 

@@ -1,0 +1,88 @@
+"""A store of made-up sentences in which each word decides the next, and small models to measure on it."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pretextlm.data.encode import TextEncoder
+from pretextlm.data.manifest import SourceRecord
+from pretextlm.data.store import Store
+from pretextlm.data.tokenizer import train_tokenizer
+from pretextlm.data.writer import StoreWriter
+from pretextlm.evaluation.cloze import Filler, TokenTexts, filler
+from pretextlm.model.config import ModelConfig
+from pretextlm.model.transformer import Transformer
+from pretextlm.objectives.base import build
+
+WORDS = ["".join(p) + "n" for p in itertools.product("bdfgkl", "aeiou", "mrst", "o")][::2]
+VOCAB_SIZE = 640
+
+
+def documents(count: int, seed: int) -> list[str]:
+    """Sentences are stretches of the one cycle of words."""
+    rng = np.random.default_rng(seed)
+    return [" ".join(_sentence(rng) for _ in range(rng.integers(2, 6))) for _ in range(count)]
+
+
+def _sentence(rng: np.random.Generator) -> str:
+    start, length = int(rng.integers(len(WORDS))), int(rng.integers(9, 16))
+    words = [WORDS[(start + i) % len(WORDS)] for i in range(length)]
+    return " ".join([words[0].capitalize(), *words[1:]]) + "."
+
+
+def write_store(place: Path) -> Store:
+    """120 documents for training, 30 held out."""
+    texts = {"train": documents(200, 1), "validation": documents(40, 2)}
+    tokenizer = train_tokenizer("bpe", texts["train"], VOCAB_SIZE, sentinels=20)
+    encoder = TextEncoder(tokenizer)
+    writer = StoreWriter(place.with_suffix(".work"), tokenizer.get_vocab_size(), tokenizer.to_str())
+    for name, split in texts.items():
+        writer.splits[name].append(encoder.encode(split))
+    size = sum(len(text.encode()) for split in texts.values() for text in split)
+    source = SourceRecord(name="made up", licence="CC0", sha256="0" * 64, bytes=size, documents=240)
+    writer.commit(place, [source], {}, "bpe", True)
+    return Store.open(place)
+
+
+def random_filler(objective: str, store: Store, seed: int = 0, **options: object) -> Filler:
+    """A small model of the objective's kind with random weights everywhere."""
+    torch.manual_seed(seed)
+    built = build(objective, options)
+    architecture = "decoder" if options.get("layout") == "prefix" else built.architectures[0]
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    model = Transformer(ModelConfig(architecture=architecture, vocab_size=store.vocabulary.size, **shape)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(0.0, 1.0 if "embed" in name else 0.3)
+    return filler(model, built, TokenTexts(store.tokenizer, store.vocabulary))
+
+
+def bigram_filler(store: Store, uniform: bool = False) -> Filler:
+    """A decoder made by hand that predicts the next token from the last by the training text's counts.
+
+    Its blocks do nothing, its embedding is the identity, and its head holds the logarithms of the counts (uniform: 0).
+    """
+    size = store.vocabulary.size
+    width = size + size % 2
+    config = ModelConfig(
+        architecture="decoder",
+        vocab_size=size,
+        hidden_size=width,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        tie_word_embeddings=False,
+    )
+    model = Transformer(config).eval()
+    tokens = store.train.tokens.astype(np.int64)
+    counts = np.full((size, width), 1e-3, np.float32)
+    np.add.at(counts, (tokens[1:], tokens[:-1]), 1)
+    with torch.no_grad():
+        model.embed_tokens.weight.copy_(torch.eye(size, width))
+        head = torch.zeros(size, width) if uniform else torch.from_numpy(np.log(counts / counts.sum(axis=0)))
+        model.lm_head.weight.copy_(head / width**0.5)
+    return filler(model, build("causal"), TokenTexts(store.tokenizer, store.vocabulary))
