@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pretextlm.report import format as form
-from pretextlm.report.measures import Measure, Measured, blind, choices, paired, told_apart
+from pretextlm.report.measures import Measure, Measured, blind, choices, paired, same_blanks, told_apart
 from pretextlm.report.read import Run, Study, number, table
 
 _VERBS = {
     "blank_choice_accuracy": "chooses the right word for",
     "blank_exact_match": "writes the exact word into",
 }
+_DIFFERENT = "These runs were not all asked the same blanks, so their scores cannot be held against each other."
 _UNKNOWN = (
     "Not every objective has more than one seed, so how much another seed would change this is unknown: "
     "take it as a hint."
@@ -32,9 +33,9 @@ def finding(study: Study, ruler: list[Measure]) -> tuple[str, str]:
     tied = [] if alone else _level_with_the_first(ranked)
     headline = _tie(ranked, tied, measure) if tied else _lead(ranked, measure)
     certainty = _UNKNOWN if alone else _certainty(ranked, tied)
-    return f"{after}{headline}.", " ".join(
-        filter(None, [certainty, _pairwise(study, ranked), _above_chance(study, measure)])
-    )
+    different = "" if same_blanks(study) else _DIFFERENT
+    sentences = [different, certainty, _pairwise(study, ranked), _above_chance(study, measure)]
+    return f"{after}{headline}.", " ".join(filter(None, sentences))
 
 
 def _level_with_the_first(ranked: list[Measured]) -> list[Measured]:

@@ -10,7 +10,7 @@ from pretextlm.files import write_whole
 from pretextlm.report import facts, figures, glossary, samples
 from pretextlm.report import format as form
 from pretextlm.report.finding import finding, spoken, titled
-from pretextlm.report.measures import Measure, blind, choices, measures, paired, ruler
+from pretextlm.report.measures import Measure, blind, choices, measures, paired, ruler, same_blanks
 from pretextlm.report.read import Study, read
 
 _HERE = Path(__file__).parent
@@ -99,6 +99,7 @@ def _content(study: Study) -> dict[str, Any]:
         "curves": figures.learning_curves(study),
         "charts": [figures.dot_chart(m, blind(m.name, offered)) for m in common],
         "offered": offered,
+        "same_blanks": same_blanks(study),
         "size": figures,
         "blank_count": max(
             (m.n or 0 for measure in common for one in measure.measured for m in one.metrics), default=0

@@ -125,3 +125,13 @@ def test_a_budget_that_runs_do_not_share_is_not_stated(tmp_path: Path) -> None:
     config = (two / "config.toml").read_text().replace("budget_seconds = 120.0", "budget_seconds = 60.0")
     (two / "config.toml").write_text(config)
     assert found(read([one, two]))[0].startswith("masked chooses")
+
+
+def test_runs_that_were_asked_different_blanks_are_not_held_against_each_other(tmp_path: Path) -> None:
+    one, two = write_run(tmp_path / "causal-seed1", "causal", 1), write_run(tmp_path / "masked-seed1", "masked", 1)
+    warning = "not all asked the same blanks"
+    assert warning not in found(read([one, two]))[1]
+    evaluation = json.loads((two / "evaluation.json").read_text())
+    evaluation["settings"]["blanks"] = 60
+    (two / "evaluation.json").write_text(json.dumps(evaluation))
+    assert warning in found(read([one, two]))[1]
