@@ -1,0 +1,1 @@
+"""Training against the same models of transformers; each module is one claim, run by `python -m`."""

@@ -1,0 +1,145 @@
+"""The rival: transformers' own classes, in the number format and under the compiler that suit them best.
+
+Its loop is as lean as a loop can be: batches are made before the clock starts, AdamW is the fused one, nothing is
+logged. transformers' Trainer does more than this; what it would add is not charged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from benchmarks.training.setting import Setting
+from torch import Tensor, nn
+
+from pretextlm.batch import Batch
+
+CLASSES = {"causal": "GPT2LMHeadModel", "masked": "BertForMaskedLM", "span_corruption": "T5ForConditionalGeneration"}
+
+
+@dataclass(frozen=True)
+class Format:
+    """How the rival runs.
+
+    Attributes:
+        numbers: "fp32"; "autocast" (weights fp32, products bf16); "bf16" (weights, too).
+        compiled: torch.compile over the whole model.
+        attention: transformers' attn_implementation.
+        feed_forward: T5's kind, "relu" or "gated-gelu", with the same number of weights.
+        dynamic: torch.compile's argument, for lengths that vary.
+    """
+
+    numbers: str = "fp32"
+    compiled: bool = False
+    attention: str = "sdpa"
+    feed_forward: str = "gated-gelu"
+    dynamic: bool | None = None
+
+    def label(self, objective: str) -> str:
+        words = [self.numbers, "compiled" if self.compiled else "eager", self.attention]
+        return ", ".join([*words, self.feed_forward] if objective == "span_corruption" else words)
+
+
+def build(setting: Setting, vocabulary: int, form: Format, seed: int = 0) -> nn.Module:
+    """The rival's model with its own initial weights and no dropout, in training mode."""
+    transformers.logging.set_verbosity_error()
+    torch.manual_seed(seed)
+    make = {"causal": _gpt2, "masked": _bert, "span_corruption": _t5}[setting.objective]
+    config = make(setting, vocabulary, form)
+    config._attn_implementation = form.attention
+    model = getattr(transformers, CLASSES[setting.objective])(config)
+    return model.to(torch.bfloat16 if form.numbers == "bf16" else torch.float32).train()
+
+
+def _gpt2(setting: Setting, vocabulary: int, form: Format) -> Any:
+    return transformers.GPT2Config(
+        vocab_size=vocabulary,
+        n_positions=setting.length,
+        n_embd=setting.hidden,
+        n_layer=setting.layers,
+        n_head=setting.heads,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        use_cache=False,
+    )
+
+
+def _bert(setting: Setting, vocabulary: int, form: Format) -> Any:
+    return transformers.BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=setting.hidden,
+        num_hidden_layers=setting.layers,
+        num_attention_heads=setting.heads,
+        intermediate_size=4 * setting.hidden,
+        max_position_embeddings=setting.length,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+
+
+def _t5(setting: Setting, vocabulary: int, form: Format) -> Any:
+    gated = form.feed_forward.startswith("gated")
+    width = round(8 * setting.hidden / 3 / 64) * 64 if gated else 4 * setting.hidden
+    return transformers.T5Config(
+        vocab_size=vocabulary,
+        d_model=setting.hidden,
+        d_kv=setting.hidden // setting.heads,
+        d_ff=width,
+        num_layers=setting.layers // 2,
+        num_decoder_layers=setting.layers // 2,
+        num_heads=setting.heads,
+        dropout_rate=0.0,
+        feed_forward_proj=form.feed_forward,
+        use_cache=False,
+    )
+
+
+def feed(objective: str, batch: Batch) -> dict[str, Tensor]:
+    """Our batch as the rival's keyword arguments: the same tokens, the same targets."""
+    if objective == "span_corruption":
+        names = {"input_ids": "input_ids", "decoder_input_ids": "decoder_input_ids", "labels": "decoder_labels"}
+    else:
+        names = {"input_ids": "input_ids", "labels": "labels"}
+    fed = {theirs: _long(getattr(batch, ours)) for theirs, ours in names.items()}
+    if objective == "causal":
+        fed["shift_labels"] = fed["labels"]  # ours are aligned already; without this the class shifts them
+    return fed
+
+
+def _long(array: Any) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))
+
+
+class PeerTrainer:
+    """A plain training loop around the rival."""
+
+    def __init__(self, model: nn.Module, form: Format, learning_rate: float, weight_decay: float = 0.0) -> None:
+        self.model, self.form = model, form
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
+        self.forward = torch.compile(model, dynamic=form.dynamic) if form.compiled else model
+
+    def step(self, batches: Sequence[dict[str, Tensor]], learning_rate: float | None = None) -> float:
+        """One global step; returns the mean loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate or group["lr"]
+        total = 0.0
+        for batch in batches:
+            with self.numbers():
+                loss = self.forward(**batch).loss / len(batches)
+            loss.backward()
+            total += float(loss.detach())
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return total
+
+    def numbers(self) -> AbstractContextManager[Any]:
+        """The context in which the model computes."""
+        return torch.autocast("cpu", torch.bfloat16) if self.form.numbers == "autocast" else nullcontext()

@@ -1,0 +1,131 @@
+"""One training run to the end of its budget, in a process of its own: the last validation loss and what it cost.
+
+Data, order, masks, validation rows and their masks are ours for both sides; only model, optimizer and schedule differ.
+The CPU seconds are those of the steps, at the pace of all after the first, which also compiles; the rest is reported
+apart.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from benchmarks.training.setting import Setting
+
+from pretextlm.batch import IGNORE
+from pretextlm.data.rows import StreamReader
+from pretextlm.data.store import Store
+from pretextlm.training.recipe import Recipe
+from pretextlm.training.runtime import choose_dtype, tune_process
+from pretextlm.training.schedules import rate
+from pretextlm.training.trainer import Silent, _loader, make_plan, pretrain
+from pretextlm.training.validation import evaluation_batches, validation_loss
+
+VALIDATION_ROWS, VALIDATION_SEED = 256, 1234
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Clock(Silent):
+    """CPU and wall time at the end of every step."""
+
+    started: float = field(default_factory=time.process_time)
+    cpu: list[float] = field(default_factory=list)
+    wall: list[float] = field(default_factory=list)
+
+    def step(self, share: float, values: Mapping[str, float]) -> None:
+        self.cpu.append(time.process_time())
+        self.wall.append(time.perf_counter())
+
+    def cost(self) -> dict[str, float]:
+        """Seconds of all steps; `first` is CPU time until the first one ended, compilation and all."""
+        steps = len(self.cpu)
+        whole = steps / max(1, steps - 1)
+        return {
+            "steps": steps,
+            "cpu": (self.cpu[-1] - self.cpu[0]) * whole,
+            "wall": (self.wall[-1] - self.wall[0]) * whole,
+            "first": self.cpu[0] - self.started,
+        }
+
+
+def open_both(setting: Setting, values: Mapping[str, Any], seed: int) -> tuple[Store, Recipe]:
+    store = Store.open(Path(setting.store))
+    return store, Recipe.load({**setting.recipe(**values), "seed": seed}).with_vocabulary(store.vocabulary.size)
+
+
+def run_ours(setting: Setting, tokens: float, seed: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """`pretextlm pretrain` with the recipe's defaults and `options` on top."""
+    tune_process()
+    values = {"compile": "on", "budget_tokens": tokens, **options}
+    store, recipe = open_both(setting, values, seed)
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as directory:
+        model = pretrain(recipe, Path(directory) / "run", progress=clock).load_model()
+    objective = recipe.objective
+    plan = make_plan(recipe, store, CPU)
+    reader = StreamReader(store.validation, objective.frame(store.vocabulary), plan.variant)
+    dtype = choose_dtype(recipe.training.dtype, CPU)
+    loss = validation_loss(
+        model, reader, objective, store.vocabulary, VALIDATION_ROWS, VALIDATION_SEED, device=CPU, dtype=dtype
+    )
+    return {**_losses(store, loss.total, loss.targets), **clock.cost()}
+
+
+def run_peer(setting: Setting, tokens: float, seed: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """transformers with AdamW, a warm-up over 5 % of the steps, then `schedule` down to zero."""
+    from benchmarks.training.peers import Format, PeerTrainer, build, feed
+
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(1)
+    store, recipe = open_both(setting, {"budget_tokens": tokens}, seed)
+    plan = make_plan(recipe, store, CPU)
+    frame = recipe.objective.frame(store.vocabulary)
+    form = Format(**options["form"])
+    trainer = PeerTrainer(build(setting, store.vocabulary.size, form, seed), form, options["learning_rate"])
+    steps, parts = math.ceil(tokens / plan.tokens_per_step), plan.rows // plan.micro_rows
+    clock = Clock()
+    with _loader(recipe, store, StreamReader(store.train, frame, plan.variant)) as loader:
+        batches = loader.batches(0, plan.micro_rows)
+        for step in range(steps):
+            fed = [feed(setting.objective, next(batches)) for _ in range(parts)]
+            share = rate((step + 0.5) / steps, options["schedule"], 0.05, 0.0, 0.0)
+            trainer.step(fed, options["learning_rate"] * share)
+            clock.step(step / steps, {})
+    total, targets = 0.0, 0
+    reader = StreamReader(store.validation, frame, plan.variant)
+    trainer.model.eval()
+    with torch.no_grad(), trainer.numbers():
+        for batch in evaluation_batches(reader, recipe.objective, store.vocabulary, VALIDATION_ROWS, VALIDATION_SEED):
+            count = int((batch.targets != IGNORE).sum())
+            total += float(trainer.model(**feed(setting.objective, batch)).loss) * count
+            targets += count
+    return {**_losses(store, total, targets), **clock.cost()}
+
+
+def _losses(store: Store, total: float, targets: int) -> dict[str, float]:
+    """Nats per target; `bits_per_byte` is for the causal model, by the validation text's mean bytes per token."""
+    counts = store.manifest["splits"]["validation"]
+    per_byte = counts["tokens"] / counts["text_bytes"]
+    loss = total / targets
+    return {"loss": loss, "bits_per_byte": loss / math.log(2) * per_byte, "targets": targets}
+
+
+if __name__ == "__main__":
+    order = json.loads(sys.argv[1])
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    run = {"ours": run_ours, "peer": run_peer}[order["side"]]
+    result = run(Setting(**order["setting"]), order["tokens"], order["seed"], order["options"])
+    print(json.dumps(result), file=channel, flush=True)

@@ -1,0 +1,119 @@
+"""One side of a measurement in a process of its own: trains a window of steps whenever it is told to.
+
+Standard input: one line for each window. Standard output: one JSON line when ready, then one after each window with
+the CPU seconds that it took. So any number of sides stay alive and take turns on one core, and what one of them sets
+process-wide does not reach another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from benchmarks.training.setting import Setting
+
+from pretextlm.data.rows import StreamReader
+from pretextlm.data.store import Store
+from pretextlm.model.transformer import Transformer
+from pretextlm.training.recipe import Recipe
+from pretextlm.training.runtime import tune_process
+from pretextlm.training.trainer import Silent, _loader, make_plan, pretrain
+
+PREPARED_STEPS = 8
+
+
+class Turns:
+    """Waits for its turn, and reports the last one. CPU time between turns is that of batches prepared ahead, so a
+    turn is counted from the end of the one before."""
+
+    def __init__(self, steps: int, facts: Mapping[str, Any]) -> None:
+        self._channel = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)
+        self.steps, self.done = steps, 0
+        self._say(facts)
+        self._wait()
+
+    def step(self, tokens: int) -> None:
+        """After each step of `tokens` real tokens."""
+        self.done += 1
+        if self.done % self.steps:
+            self.tokens += tokens
+            return
+        wall = time.perf_counter() - self._wall
+        self._say({"cpu": time.process_time() - self._cpu, "wall": wall, "tokens": self.tokens + tokens})
+        self._wait()
+
+    def _wait(self) -> None:
+        self._cpu, self.tokens = time.process_time(), 0
+        if not sys.stdin.readline():
+            raise SystemExit(0)
+        self._wall = time.perf_counter()
+
+    def _say(self, line: Mapping[str, Any]) -> None:
+        print(json.dumps(line), file=self._channel, flush=True)
+
+
+class Gate(Silent):
+    """Lets our trainer run only in its turns; it is the trainer's display, called after every step."""
+
+    def __init__(self, turns: Turns, tokens: int) -> None:
+        self.turns, self.tokens = turns, tokens
+
+    def step(self, share: float, values: Mapping[str, float]) -> None:
+        self.turns.step(self.tokens)
+
+
+def run_ours(setting: Setting, steps: int, training: Mapping[str, Any], text_share: float = 1.0) -> None:
+    """The trainer as `pretextlm pretrain` runs it, input pipeline and all; `text_share` of its tokens count."""
+    tune_process()
+    torch.set_num_threads(1)
+    values = {"budget_steps": 10**6, "warmup": 0.0, "compile": "on", **training}
+    store = Store.open(Path(setting.store))
+    recipe = Recipe.load(setting.recipe(**values)).with_vocabulary(store.vocabulary.size)
+    plan = make_plan(recipe, store, torch.device("cpu"))
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in Transformer(recipe.model).parameters())
+    with tempfile.TemporaryDirectory() as directory:
+        gate = Gate(Turns(steps, {"parameters": parameters}), round(plan.tokens_per_step * text_share))
+        pretrain(recipe, Path(directory) / "run", progress=gate)
+
+
+def run_peer(setting: Setting, steps: int, form: Mapping[str, Any]) -> None:
+    """The rival on the same batches, made beforehand."""
+    from benchmarks.training.peers import Format, PeerTrainer, build, feed
+
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    store = Store.open(Path(setting.store))
+    recipe = Recipe.load(setting.recipe(budget_steps=1)).with_vocabulary(store.vocabulary.size)
+    plan = make_plan(recipe, store, torch.device("cpu"))
+    reader = StreamReader(store.train, recipe.objective.frame(store.vocabulary), plan.variant)
+    parts = plan.rows // plan.micro_rows
+    with _loader(recipe, store, reader) as loader:
+        batches = [
+            [
+                feed(setting.objective, loader.batch(first + part * plan.micro_rows, plan.micro_rows))
+                for part in range(parts)
+            ]
+            for first in range(0, PREPARED_STEPS * plan.rows, plan.rows)
+        ]
+    chosen = Format(**form)
+    trainer = PeerTrainer(build(setting, store.vocabulary.size, chosen), chosen, 1e-3)
+    turns = Turns(steps, {"parameters": sum(p.numel() for p in trainer.parameters)})
+    while True:
+        trainer.step(batches[turns.done % PREPARED_STEPS])
+        turns.step(plan.tokens_per_step)
+
+
+if __name__ == "__main__":
+    order = json.loads(sys.argv[1])
+    {"ours": run_ours, "peer": run_peer}[order["side"]](Setting(**order["setting"]), order["steps"], order["options"])
