@@ -31,6 +31,9 @@ def evaluate(
 
     console = stderr()
     with console.status("opening the run") as status:
+        from pretextlm.training.runtime import tune_process
+
+        tune_process()
         from pretextlm.evaluation.evaluate import evaluate_run
 
         result = evaluate_run(run, store=store, max_documents=documents, progress=status.update)

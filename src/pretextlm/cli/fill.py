@@ -30,6 +30,9 @@ def fill(
     from pretextlm.cli.console import print_json, stderr
 
     with stderr().status("opening the run"):
+        from pretextlm.training.runtime import tune_process
+
+        tune_process()
         from pretextlm.evaluation.evaluate import open_filler
         from pretextlm.evaluation.fill import fill as fill_text
         from pretextlm.training.run import Run

@@ -36,6 +36,9 @@ def generate(
     from pretextlm.cli.console import print_json, stderr
 
     with stderr().status("opening the run"):
+        from pretextlm.training.runtime import tune_process
+
+        tune_process()
         from pretextlm.evaluation.evaluate import open_filler
         from pretextlm.evaluation.prompts import continue_texts
         from pretextlm.model.generation import GenerationSettings
