@@ -24,16 +24,21 @@ DEFAULTS = Format("fp32", compiled=False)
 """What transformers' Trainer does unless told otherwise, on a CPU."""
 
 
+HOPELESS = 0.6
+"""A number format below this share of the fastest one's rate is not tried further."""
+
+
 def peer(form: Format, objective: str) -> Side:
     return Side(f"{CLASSES[objective]}, {form.label(objective)}", "peer", asdict(form))
 
 
-def tryout(setting: Setting, steps: int) -> list[tuple[Format, float]]:
+def tryout(setting: Setting) -> list[tuple[Format, float]]:
     """The rival's formats and their tokens per CPU second, fastest first.
 
-    One choice after another: the number format, then whether to compile (under the two best number formats), then the
-    attention and T5's feed-forward layer under the best so far.
+    Number formats that are much slower are left out early; of the others every combination of compiler and attention
+    is tried, and T5's other feed-forward layer under the two best.
     """
+    small = replace(setting, batch_tokens=setting.micro_tokens)
     rates: dict[Format, float] = {}
 
     def best() -> list[Format]:
@@ -41,22 +46,23 @@ def tryout(setting: Setting, steps: int) -> list[tuple[Format, float]]:
 
     def attempt(form: Format) -> None:
         side = peer(form, setting.objective)
-        rates[form] = take_turns([side], setting, steps, 2)[side.name]["rate"]
+        rates[form] = take_turns([side], small, 1, 3)[side.name]["rate"]
         print(f"  {side.name}: {rates[form]:,.0f} tokens per CPU second", flush=True)
 
     for numbers in ("fp32", "autocast", "bf16"):
         attempt(Format(numbers))
-    for form in best()[:2]:
-        attempt(replace(form, compiled=True))
-    attempt(replace(best()[0], attention="eager"))
+    for form in [form for form in best() if rates[form] > HOPELESS * rates[best()[0]]]:
+        for compiled, attention in ((False, "eager"), (True, "sdpa"), (True, "eager")):
+            attempt(replace(form, compiled=compiled, attention=attention))
     if setting.objective == "span_corruption":
-        attempt(replace(best()[0], feed_forward="relu"))
+        for form in best()[:2]:
+            attempt(replace(form, feed_forward="relu"))
     return [(form, rates[form]) for form in best()]
 
 
 def measure(setting: Setting, steps: int, turns: int) -> dict[str, Any]:
     """Ours with both optimizers and the rival's best two and default formats, in turns."""
-    tried = tryout(setting, max(1, steps // 2))
+    tried = tryout(setting)
     ours = [Side(f"pretextlm, {name}", "ours", {"optimizer": name}) for name in ("muon", "adamw")]
     chosen = [form for form, _ in tried[:2]]
     if DEFAULTS not in chosen:

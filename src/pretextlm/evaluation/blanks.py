@@ -22,8 +22,12 @@ from pretextlm.evaluation.phrases import MAX_TOKENS, PhraseTable, count_phrases
 from pretextlm.keyed import Keyed, permute
 
 DISTRACTORS = 9
-NEIGHBOURS = 60
-"""Distractors come from among so many phrases nearest in frequency."""
+NEIGHBOURS = 40
+"""Phrases in the order of frequency are grouped by so many; distractors come from the answer's group.
+
+Groups are fixed, not centred on the answer: in the middle of its distractors, the answer would rarely be the most
+frequent of them, and a model that knows frequencies alone would do worse than chance.
+"""
 
 LEFT_TOKENS, RIGHT_TOKENS = 40, 24
 """The text that is shown on either side: little enough for any model, so that all see the same."""
@@ -125,11 +129,11 @@ def _blank(
 
 
 def _distractors(table: PhraseTable, answer: tuple[int, ...], rng: Keyed, texts: TokenTexts) -> list[tuple[int, ...]]:
-    """Nine others from about the same place in the order of frequency; none where there are not enough."""
+    """Nine others of the same group of frequency; none where there are not enough."""
     place = table.places.get(answer)
     if place is None:
         return []
-    low = max(0, min(place - NEIGHBOURS // 2, len(table.texts) - NEIGHBOURS))
+    low = max(0, min(place - place % NEIGHBOURS, len(table.texts) - NEIGHBOURS))
     near = np.arange(low, min(low + NEIGHBOURS, len(table.texts)))
     begins = texts.begins_word
     seen, others = {table.texts[place].casefold()}, []

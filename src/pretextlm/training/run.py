@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from pretextlm.data.vocabulary import Vocabulary
     from pretextlm.model.transformer import Transformer
 
-CONFIG, METRICS, LOCK, TOKENIZER = "config.toml", "metrics.jsonl", "run.lock", "tokenizer.json"
+CONFIG, ENVIRONMENT, TOKENIZER = "config.toml", "environment.json", "tokenizer.json"
+METRICS, LOCK = "metrics.jsonl", "run.lock"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Run:
     @classmethod
     def create(cls, directory: Path, recipe: Recipe, environment: Mapping[str, Any], tokenizer: Path) -> Run:
         """A new run. Raises UserError when the directory already holds one, or anything else."""
-        if directory.exists() and (not directory.is_dir() or any(p.name != LOCK for p in directory.iterdir())):
+        if directory.exists() and (not directory.is_dir() or any(map(_is_of_a_run, directory.iterdir()))):
             raise UserError(
                 f"{directory} already exists and is not empty.",
                 "Go on with it by --resume, or give another directory with --out.",
@@ -64,7 +65,7 @@ class Run:
             directory.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(tokenizer, directory / TOKENIZER)
             run = cls(directory, recipe)
-            write_json(directory / "environment.json", environment)
+            write_json(directory / ENVIRONMENT, environment)
             write_whole(directory / CONFIG, write_toml(recipe.dump()))
         except OSError as error:
             raise UserError(f"Cannot write {directory}: {error.strerror}.", "Give a place you may write to.") from None
@@ -115,6 +116,11 @@ class Run:
         """Drop what was logged after `step`, so that a resumed run leaves neither gap nor repeat."""
         kept = [m for m in self.metrics() if m["step"] <= step]
         write_whole(self.directory / METRICS, "".join(json.dumps(m) + "\n" for m in kept))
+
+
+def _is_of_a_run(path: Path) -> bool:
+    """Whether a file means that a run was begun; config.toml is written last, and what comes before it does not."""
+    return path.name not in (LOCK, TOKENIZER, ENVIRONMENT) and not path.name.endswith(".partial")
 
 
 @contextmanager

@@ -67,13 +67,14 @@ class Silent:
 class Position:
     """Where training is: all of the trainer's state that is neither weight nor optimizer.
 
-    Attributes: step, seconds of training, flops, last validation done, and the sums of the log line being built.
+    Attributes: step, seconds of training, flops, last validation done (the first is before any step), and the sums of
+        the log line being built.
     """
 
     step: int = 0
     seconds: float = 0.0
     flops: float = 0.0
-    validations: int = 0
+    validations: int = -1
     window: dict[str, float] = field(default_factory=dict)
 
 
@@ -92,10 +93,12 @@ class Plan:
         return self.rows * (self.variant.raw - self.variant.overlap)
 
     def step_share(self, budget: tuple[str, float]) -> float:
-        """Share of the budget that one step takes; 0 where only the clock will tell."""
+        """Share of the budget that one step takes; a guess where only the clock will tell."""
         kind, size = budget
         flops = self.rows * self.flops_per_row
-        return {"steps": 1.0, "tokens": float(self.tokens_per_step), "flops": flops, "seconds": 0.0}[kind] / size
+        return {"steps": 1.0, "tokens": float(self.tokens_per_step), "flops": flops, "seconds": 0.01 * size}[
+            kind
+        ] / size
 
     def share(self, budget: tuple[str, float], at: Position) -> float:
         """Share of the budget used."""
@@ -176,8 +179,7 @@ class Trainer:
         self.optimizer = Optimizer(self.model, self.config, runtime.dtype)
         self.log = MetricsLog(run)
         if runtime.compile:
-            for block in [*(self.model.encoder or []), *(self.model.decoder or [])]:
-                block.compile()
+            self.model.compile_parts()
 
     def restore(self) -> None:
         """Go on from the newest checkpoint that verifies; from the start when there is none."""
@@ -194,6 +196,7 @@ class Trainer:
         saved_at = time.monotonic()
         with closing(_loader(self.recipe, self.store, self._reader())) as loader:
             batches = loader.batches(self.position.step * self.plan.rows, self.plan.micro_rows)
+            self._validate_when_due()
             while (share := self._share()) < 1.0 and not stop.number:
                 self._step(batches, share)
                 self._validate_when_due()
@@ -270,12 +273,13 @@ class Trainer:
     def _multiplier(self, share: float) -> float:
         config = self.config
         # The rate at the middle of the step: at its start, the first step of a warm-up would be wasted.
-        middle = min(1.0, share + 0.5 * self.plan.step_share(config.budget))
+        done = self.position.step
+        middle = min(1.0, share + 0.5 * (share / done if done else self.plan.step_share(config.budget)))
         return rate(middle, config.schedule, config.warmup, config.cooldown, config.final_learning_rate)
 
     def _validate_when_due(self) -> None:
         due = int(self._share() * self.config.validations + 1e-9)
-        if due <= self.position.validations:
+        if due <= self.position.validations or not self.config.validations:
             return
         self.position.validations = due
         rows = min(self.config.validation_rows, self._validation_reader.rows_per_pass)

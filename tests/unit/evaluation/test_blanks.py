@@ -134,3 +134,20 @@ def test_samples_show_the_text_the_answer_and_the_choices(store, texts, blanks):
         assert texts.decode([*blank.cloze.left, *blank.answer, *blank.cloze.right]).strip() == restored
         assert sample["correct"] == (sample["answer"] == sample["expected"])
         assert sample["chosen"] == sample["choices"][int(np.argmax(sample["scores"]))]
+
+
+def test_the_answer_is_no_less_often_the_most_frequent_choice_than_chance(store, texts):
+    counts = {
+        tuple(row): int(count)
+        for words in (1, 2, 3)
+        for table in count_phrases(store.train, texts, words)
+        for row, count in zip(table.tokens.tolist(), table.counts, strict=True)
+    }
+    many = make_blanks(store, texts, 1000, seed=1)
+    shares = []
+    for blank in many:
+        frequency = np.array([counts[choice] for choice in blank.choices])
+        best = frequency == frequency.max()
+        shares.append(best[blank.right] / best.sum())
+    assert len(many) > 100
+    assert np.mean(shares) > 0.1 - 3 * np.std(shares) / len(many) ** 0.5

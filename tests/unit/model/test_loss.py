@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from pretextlm.model import loss as module
-from pretextlm.model.loss import linear_cross_entropy
+from pretextlm.model.loss import linear_cross_entropy, score_gradient, score_gradient_eager
 
 
 def plain(hidden, weight, labels, softcap=0.0):
@@ -31,6 +31,20 @@ def test_value_and_gradients_equal_the_plain_formula(monkeypatch, targets, softc
         results.append((total, hidden.grad, weight.grad))
     for mine, theirs in zip(*results, strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_both_forms_of_the_gradient_are_autograd_s(dtype):
+    torch.manual_seed(0)
+    scores, labels = (torch.randn(9, 30) * 3).to(dtype), torch.randint(0, 30, (9,))
+    wanted = scores.float().requires_grad_()
+    total = functional.cross_entropy(wanted, labels, reduction="sum")
+    total.backward()
+    for form in (score_gradient, score_gradient_eager):
+        mine, gradient = form(scores.clone(), labels)
+        torch.testing.assert_close(mine, total.detach())
+        assert gradient.dtype == dtype
+        torch.testing.assert_close(gradient, wanted.grad.to(dtype), atol=1e-6, rtol=1e-2)
 
 
 def test_no_target_is_zero_and_never_nan():
