@@ -22,7 +22,7 @@ from pretextlm.evaluation.phrases import MAX_TOKENS, PhraseTable, count_phrases
 from pretextlm.keyed import Keyed, permute
 
 DISTRACTORS = 9
-NEIGHBOURS = 40
+NEIGHBOURS = 20
 """Phrases in the order of frequency are grouped by so many; distractors come from the answer's group.
 
 Groups are fixed, not centred on the answer: in the middle of its distractors, the answer would rarely be the most
