@@ -59,11 +59,11 @@ def measure(setting: Setting, repetitions: int, threads: int) -> list[dict[str, 
             values = setting.recipe(budget_steps=1000, compile=compiled, threads=threads, log_every=1)
             recipe = work / "recipe.toml"
             recipe.write_text(write_toml(values))
+            if case.endswith("warm"):
+                first_step(recipe, work / "warming", work / "warm", threads)
             runs = []
             for repetition in range(repetitions):
-                cache = work / (f"cold-{repetition}" if "cold" in case else "warm")
-                if "warm" in case and not cache.exists():
-                    first_step(recipe, work / "warming", cache, threads)
+                cache = work / (f"cold-{repetition}" if case.endswith("cold") else "warm")
                 runs.append(first_step(recipe, work / f"{case}-{repetition}", cache, threads))
             middle = {key: median(run[key] for run in runs) for key in ("seconds", "cpu")}
             found.append({"objective": setting.objective, "case": case, **middle, "runs": runs})

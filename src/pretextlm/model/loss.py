@@ -19,34 +19,28 @@ from torch.nn import functional
 CHUNK_CPU = 1024
 CHUNK_DEVICE = 8192
 
-ScoreGradient = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Softmax = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-def score_gradient(scores_CV: Tensor, labels_C: Tensor) -> tuple[Tensor, Tensor]:
-    """(summed cross-entropy in fp32, its gradient softmax(scores) - onehot(labels) in the scores' type).
-
-    Written out, so that the compiler makes few passes over the scores of it.
-    """
+def softmax_written_out(scores_CV: Tensor) -> tuple[Tensor, Tensor]:
+    """(softmax of each row in the scores' type, log of its normaliser (C, 1) in fp32), for a compiler to fuse."""
     values_CV = scores_CV.float()
     top_C1 = values_CV.amax(dim=1, keepdim=True)
     powers_CV = (values_CV - top_C1).exp()
     sum_C1 = powers_CV.sum(dim=1, keepdim=True)
-    total = (sum_C1.log() + top_C1).sum() - values_CV.gather(1, labels_C[:, None]).sum()
-    onehot_CV = torch.arange(scores_CV.size(1), device=scores_CV.device) == labels_C[:, None]
-    return total, (powers_CV / sum_C1 - onehot_CV.float()).to(scores_CV.dtype)
+    return (powers_CV / sum_C1).to(scores_CV.dtype), sum_C1.log() + top_C1
 
 
-def score_gradient_eager(scores_CV: Tensor, labels_C: Tensor) -> tuple[Tensor, Tensor]:
-    """The same in place, with fewer passes where nothing is compiled."""
-    values_CV = scores_CV.log_softmax(dim=1, dtype=torch.float32)
-    total = -values_CV.gather(1, labels_C[:, None]).sum()
-    values_CV.exp_().scatter_add_(1, labels_C[:, None], values_CV.new_full((len(labels_C), 1), -1.0))
-    return total, values_CV.to(scores_CV.dtype)
+def softmax_eager(scores_CV: Tensor) -> tuple[Tensor, Tensor]:
+    """The same by torch's own kernel, which is faster where nothing is compiled."""
+    logs_CV = scores_CV.log_softmax(dim=1, dtype=torch.float32)
+    normaliser_C1 = scores_CV[:, :1].float() - logs_CV[:, :1]
+    return logs_CV.exp_().to(scores_CV.dtype), normaliser_C1
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor, gradient: ScoreGradient) -> Tensor:
+    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor, softmax: Softmax) -> Tensor:
         weight = weight_VD.to(hidden_ND.dtype)
         wanted = any(ctx.needs_input_grad)
         grad_hidden = torch.empty_like(hidden_ND) if wanted else None
@@ -55,11 +49,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         chunk = CHUNK_CPU if hidden_ND.device.type == "cpu" else CHUNK_DEVICE
         for start in range(0, hidden_ND.size(0), chunk):
             rows = slice(start, start + chunk)
-            part, grad_scores_CV = gradient(hidden_ND[rows] @ weight.T, labels_N[rows])
-            total += part
+            labels_C1 = labels_N[rows, None]
+            scores_CV = hidden_ND[rows] @ weight.T
+            gradient_CV, normaliser_C1 = softmax(scores_CV)
+            log_probability_C1 = scores_CV.gather(1, labels_C1).float() - normaliser_C1
+            total -= log_probability_C1.sum()
             if grad_hidden is not None and grad_weight is not None:
-                torch.mm(grad_scores_CV, weight, out=grad_hidden[rows])
-                grad_weight += grad_scores_CV.T @ hidden_ND[rows]
+                # p - onehot, exact at the label: a rounded p of nearly 1 would leave nothing of it
+                gradient_CV.scatter_(1, labels_C1, log_probability_C1.expm1().to(gradient_CV.dtype))
+                torch.mm(gradient_CV, weight, out=grad_hidden[rows])
+                grad_weight += gradient_CV.T @ hidden_ND[rows]
         ctx.save_for_backward(grad_hidden, grad_weight)
         return total
 
@@ -75,7 +74,7 @@ def linear_cross_entropy(
     weight_VD: Tensor,
     labels_N: Tensor,
     softcap: float = 0.0,
-    gradient: ScoreGradient = score_gradient_eager,
+    softmax: Softmax = softmax_eager,
 ) -> Tensor:
     """Summed cross-entropy, in nats, of softmax(hidden · weightᵀ) against the labels; 0 when there are none.
 
@@ -84,11 +83,11 @@ def linear_cross_entropy(
         weight_VD: the head's matrix, in fp32; rounded to the type of `hidden_ND` for the product.
         labels_N: int64 targets.
         softcap: bound of the logits; with one, the plain formula is used.
-        gradient: `score_gradient`, compiled or not.
+        softmax: the eager one, or the one written out and compiled.
     """
     if softcap:
         scores_NV = functional.linear(hidden_ND, weight_VD.to(hidden_ND.dtype)).float()
         capped_NV = softcap * torch.tanh(scores_NV / softcap)
         return functional.cross_entropy(capped_NV, labels_N, reduction="sum")
-    total: Tensor = _LinearCrossEntropy.apply(hidden_ND, weight_VD, labels_N, gradient)  # type: ignore[no-untyped-call]
+    total: Tensor = _LinearCrossEntropy.apply(hidden_ND, weight_VD, labels_N, softmax)  # type: ignore[no-untyped-call]
     return total

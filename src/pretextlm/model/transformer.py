@@ -21,7 +21,7 @@ from pretextlm.model.attention import Sight, attend
 from pretextlm.model.cache import LayerCache
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.inputs import Inputs
-from pretextlm.model.loss import ScoreGradient, linear_cross_entropy, score_gradient, score_gradient_eager
+from pretextlm.model.loss import Softmax, linear_cross_entropy, softmax_eager, softmax_written_out
 from pretextlm.model.rotary import Angles, rotate
 
 INITIAL_STD = 0.02
@@ -138,7 +138,7 @@ class Outputs:
         hidden_BTD: last hidden states, normalised (the decoder's, where there is one).
         hidden_ND, labels_N: those of the labelled positions, row by row, and their targets.
         weight_VD: the head's matrix; softcap: bound of the logits, or 0.
-        score_gradient: how the loss is computed, compiled or not.
+        softmax: how the loss computes it, compiled or not.
     """
 
     hidden_BTD: Tensor
@@ -146,7 +146,7 @@ class Outputs:
     labels_N: Tensor
     weight_VD: Tensor
     softcap: float
-    score_gradient: ScoreGradient = score_gradient_eager
+    softmax: Softmax = softmax_eager
 
     @property
     def logits_NV(self) -> Tensor:
@@ -155,7 +155,7 @@ class Outputs:
 
     def cross_entropy(self) -> Tensor:
         """Summed over the labelled positions, in nats; the logits are never held all at once."""
-        return linear_cross_entropy(self.hidden_ND, self.weight_VD, self.labels_N, self.softcap, self.score_gradient)
+        return linear_cross_entropy(self.hidden_ND, self.weight_VD, self.labels_N, self.softcap, self.softmax)
 
 
 def scores(hidden_ND: Tensor, weight_VD: Tensor, softcap: float) -> Tensor:
@@ -179,7 +179,7 @@ class Transformer(nn.Module):
         self.encoder = None if config.architecture == "decoder" else self._stack(cross=False)
         self.decoder = None if config.architecture == "encoder" else self._stack(cross=both)
         self.lm_head = None if config.tie_word_embeddings else Linear(config.hidden_size, config.vocab_size)
-        self.score_gradient: ScoreGradient = score_gradient_eager
+        self.softmax: Softmax = softmax_eager
         self.reset_parameters()
 
     def _stack(self, cross: bool) -> nn.ModuleList:
@@ -201,7 +201,7 @@ class Transformer(nn.Module):
         """Compile each block and the loss: small graphs, of which all blocks share one, and no recompilation."""
         for block in [*(self.encoder or []), *(self.decoder or [])]:
             block.compile()
-        self.score_gradient = torch.compile(score_gradient, dynamic=True)
+        self.softmax = torch.compile(softmax_written_out, dynamic=True)
 
     def forward(self, inputs: Inputs) -> Outputs:
         """Hidden states of the whole batch and logits where it has labels."""
@@ -212,7 +212,7 @@ class Transformer(nn.Module):
         if inputs.label_index is not None:
             flat_ND = flat_ND.index_select(0, inputs.label_index)
         cap = self.config.logit_softcap
-        return Outputs(hidden, flat_ND, inputs.labels_N, self.head_weight, cap, self.score_gradient)
+        return Outputs(hidden, flat_ND, inputs.labels_N, self.head_weight, cap, self.softmax)
 
     def encode(self, inputs: Inputs) -> Tensor:
         """The encoder's output (B, S, D), normalised."""

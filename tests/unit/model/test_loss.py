@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from pretextlm.model import loss as module
-from pretextlm.model.loss import linear_cross_entropy, score_gradient, score_gradient_eager
+from pretextlm.model.loss import linear_cross_entropy, softmax_eager, softmax_written_out
 
 
 def plain(hidden, weight, labels, softcap=0.0):
@@ -33,18 +33,25 @@ def test_value_and_gradients_equal_the_plain_formula(monkeypatch, targets, softc
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.parametrize("softmax", [softmax_eager, softmax_written_out])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_both_forms_of_the_gradient_are_autograd_s(dtype):
+def test_both_softmaxes_are_torch_s_and_know_their_normaliser(softmax, dtype):
     torch.manual_seed(0)
-    scores, labels = (torch.randn(9, 30) * 3).to(dtype), torch.randint(0, 30, (9,))
-    wanted = scores.float().requires_grad_()
-    total = functional.cross_entropy(wanted, labels, reduction="sum")
-    total.backward()
-    for form in (score_gradient, score_gradient_eager):
-        mine, gradient = form(scores.clone(), labels)
-        torch.testing.assert_close(mine, total.detach())
-        assert gradient.dtype == dtype
-        torch.testing.assert_close(gradient, wanted.grad.to(dtype), atol=1e-6, rtol=1e-2)
+    scores = (torch.randn(9, 30) * 30).to(dtype)
+    found, normaliser = softmax(scores.clone())
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, scores.float().softmax(1).to(dtype), atol=1e-6, rtol=1e-2)
+    torch.testing.assert_close(normaliser[:, 0], scores.float().logsumexp(1), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("softmax", [softmax_eager, softmax_written_out])
+def test_a_confident_model_still_gets_its_gradient_in_half_precision(softmax):
+    """p = 1 - 1e-4 rounds to 1 in bf16, but the gradient at the label is -1e-4 and must stay."""
+    hidden = torch.tensor([[1.0]], dtype=torch.bfloat16, requires_grad=True)
+    weight = torch.tensor([[9.2], [0.0]], requires_grad=True)
+    linear_cross_entropy(hidden, weight, torch.tensor([0]), softmax=softmax).backward()
+    expected = torch.tensor(-9.1875).exp().item()
+    assert weight.grad[0].item() == pytest.approx(-expected, rel=2e-2)
 
 
 def test_no_target_is_zero_and_never_nan():
