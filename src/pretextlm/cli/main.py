@@ -60,6 +60,9 @@ _register()
 
 def main() -> None:
     """Run a command. Exit codes: 0 done, 2 wrong input, 1 a fault of ours, 130/143 stopped by a signal."""
+    # Read by the OpenMP runtime as torch is loaded. Threads that spin while they wait make a step several times slower
+    # as soon as anything else runs on the machine; threads that sleep cost nothing that could be measured.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except UserError as error:

@@ -8,7 +8,8 @@ from pretextlm.study.plan import StudyPlan
 
 OBJECTIVES = (
     "causal",
-    "masked",
+    # In a short run many blanks teach faster than BERT's 15 %.
+    {"name": "masked", "rate": 0.4},
     # Two stacks of two layers have about the parameters of one stack of four.
     {"name": "span_corruption", "model": {"num_hidden_layers": 2}},
 )
