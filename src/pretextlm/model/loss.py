@@ -23,19 +23,19 @@ Softmax = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def softmax_written_out(scores_CV: Tensor) -> tuple[Tensor, Tensor]:
-    """(softmax of each row in the scores' type, log of its normaliser (C, 1) in fp32), for a compiler to fuse."""
+    """(softmax of each row in the scores' type, log of its normaliser (C,) in fp32), for a compiler to fuse."""
     values_CV = scores_CV.float()
     top_C1 = values_CV.amax(dim=1, keepdim=True)
     powers_CV = (values_CV - top_C1).exp()
     sum_C1 = powers_CV.sum(dim=1, keepdim=True)
-    return (powers_CV / sum_C1).to(scores_CV.dtype), sum_C1.log() + top_C1
+    return (powers_CV * sum_C1.reciprocal()).to(scores_CV.dtype), (sum_C1.log() + top_C1)[:, 0]
 
 
 def softmax_eager(scores_CV: Tensor) -> tuple[Tensor, Tensor]:
     """The same by torch's own kernel, which is faster where nothing is compiled."""
     logs_CV = scores_CV.log_softmax(dim=1, dtype=torch.float32)
-    normaliser_C1 = scores_CV[:, :1].float() - logs_CV[:, :1]
-    return logs_CV.exp_().to(scores_CV.dtype), normaliser_C1
+    normaliser_C = scores_CV[:, 0].float() - logs_CV[:, 0]
+    return logs_CV.exp_().to(scores_CV.dtype), normaliser_C
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -49,14 +49,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         chunk = CHUNK_CPU if hidden_ND.device.type == "cpu" else CHUNK_DEVICE
         for start in range(0, hidden_ND.size(0), chunk):
             rows = slice(start, start + chunk)
-            labels_C1 = labels_N[rows, None]
+            labels_C = labels_N[rows]
+            at_label = (torch.arange(len(labels_C), device=labels_C.device), labels_C)
             scores_CV = hidden_ND[rows] @ weight.T
-            gradient_CV, normaliser_C1 = softmax(scores_CV)
-            log_probability_C1 = scores_CV.gather(1, labels_C1).float() - normaliser_C1
-            total -= log_probability_C1.sum()
+            gradient_CV, normaliser_C = softmax(scores_CV)
+            log_probability_C = scores_CV[at_label].float() - normaliser_C
+            total -= log_probability_C.sum()
             if grad_hidden is not None and grad_weight is not None:
                 # p - onehot, exact at the label: a rounded p of nearly 1 would leave nothing of it
-                gradient_CV.scatter_(1, labels_C1, log_probability_C1.expm1().to(gradient_CV.dtype))
+                gradient_CV[at_label] = log_probability_C.expm1().to(gradient_CV.dtype)
                 torch.mm(gradient_CV, weight, out=grad_hidden[rows])
                 grad_weight += gradient_CV.T @ hidden_ND[rows]
         ctx.save_for_backward(grad_hidden, grad_weight)
