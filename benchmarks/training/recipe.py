@@ -4,8 +4,8 @@
 
 The rival is transformers' class with fused AdamW, warm-up and a falling schedule, its learning rate tuned at the full
 budget, its number format the fastest of `systems` with weights in fp32. Ours has one recipe, which is not tuned here,
-at smaller and smaller budgets, each schedule ending at its own stop; the ratio is the rival's CPU seconds by ours at the
-smallest budget whose loss is no higher. Validation losses are nats per target, for the causal model also bits per byte.
+at smaller and smaller budgets, each schedule ending at its own stop; the ratio is the rival's CPU seconds by ours at
+the smallest budget whose loss is no higher. Losses are nats per target, for the causal model also bits per byte.
 """
 
 from __future__ import annotations
