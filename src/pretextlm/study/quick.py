@@ -26,6 +26,6 @@ def quick_plan(store: Path, minutes: float, seeds: int) -> StudyPlan:
             "budget": {"seconds": 60.0 * minutes / (len(OBJECTIVES) * seeds)},
             "length": 256,
             "model": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4},
-            "training": {"batch_tokens": 8192, "learning_rate": 0.01},
+            "training": {"batch_tokens": 2048, "learning_rate": 0.01},
         }
     )
