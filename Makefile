@@ -31,7 +31,8 @@ lint: setup ## Check style and types
 	$(BIN)/mypy
 
 bench: setup ## Run the benchmarks that the README quotes
-	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done
+	@for benchmark in objectives prepare training.systems training.ragged training.recipe training.startup; do \
+		echo "== $$benchmark"; $(BIN)/python -m benchmarks.$$benchmark || exit 1; done
 
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

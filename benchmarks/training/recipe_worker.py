@@ -73,7 +73,8 @@ def run_ours(setting: Setting, tokens: float, seed: int, options: Mapping[str, A
     clock = Clock()
     with tempfile.TemporaryDirectory() as directory:
         model = pretrain(recipe, Path(directory) / "run", progress=clock).load_model()
-    objective = recipe.objective
+    recipe = Recipe.load(setting.recipe(budget_tokens=tokens)).with_vocabulary(store.vocabulary.size)
+    objective = recipe.objective  # without our options: both sides are validated alike
     plan = make_plan(recipe, store, CPU)
     reader = StreamReader(store.validation, objective.frame(store.vocabulary), plan.variant)
     dtype = choose_dtype(recipe.training.dtype, CPU)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,13 +23,13 @@ class Setting:
     batch_tokens: int = 8192
     micro_tokens: int = 4096
 
-    def recipe(self, **training: Any) -> dict[str, Any]:
-        """Tables of our recipe; `training` on top."""
+    def recipe(self, objective: Mapping[str, Any] | None = None, **training: Any) -> dict[str, Any]:
+        """Tables of our recipe; options of the objective and `training` on top."""
         layers = self.layers // 2 if self.objective == "span_corruption" else self.layers
         return {
             "name": f"benchmark-{self.objective}",
             "data": {"store": self.store, "length": self.length},
-            "objective": {"name": self.objective},
+            "objective": {"name": self.objective, **(objective or {})},
             "model": {
                 "hidden_size": self.hidden,
                 "num_hidden_layers": layers,

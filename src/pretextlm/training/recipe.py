@@ -31,7 +31,7 @@ class TrainingConfig(Config):
             bit for bit.
         batch_tokens: raw text tokens per step, over all micro-batches; rounded to whole rows.
         micro_batch_tokens: raw text tokens per forward and backward pass; 0: the whole batch at once on a GPU,
-            4,096 on a CPU. Gradients are those of the whole step however it is cut.
+            8,192 on a CPU. Gradients are those of the whole step however it is cut.
         optimizer: "muon" (matrices of the blocks; AdamW for embedding and head) or "adamw" for all.
         learning_rate: at the schedule's top. Muon's updates are scaled to AdamW's size, so one rate serves both.
         embedding_learning_rate: of embedding and head; 0: the same.

@@ -40,7 +40,7 @@ from pretextlm.training.schedules import rate
 from pretextlm.training.signals import StopFlag, Stopped
 from pretextlm.training.validation import validation_loss
 
-MICRO_BATCH_TOKENS_CPU = 4096
+MICRO_BATCH_TOKENS_CPU = 8192
 TYPICAL_FLOPS_PER_SECOND = 2e11
 """Only to guess whether compiling pays under a budget that is not in seconds; two CPU cores in fp32."""
 
