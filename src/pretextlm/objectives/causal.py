@@ -6,7 +6,7 @@
     position   0  1 2 3    4   0
 
 Paper: Improving Language Understanding by Generative Pre-Training,
-https://cdn.openai.com/research-covers/language-unsupervised/language_understanding_paper.pdf
+https://openai.com/index/language-unsupervised
 
 Requires <s> and </s>. Suits a decoder. Every position has a target, where the masked model has one in seven: of all
 objectives it draws most signal from a token read, and none from what follows. Prefix language modelling is the same
@@ -37,10 +37,7 @@ class Causal(Objective):
 
     name: ClassVar[str] = "causal"
     title: ClassVar[str] = "Causal language modelling"
-    paper: ClassVar[str] = (
-        "Radford et al. 2018, "
-        "https://cdn.openai.com/research-covers/language-unsupervised/language_understanding_paper.pdf"
-    )
+    paper: ClassVar[str] = "Radford et al. 2018, https://openai.com/index/language-unsupervised"
     learns: ClassVar[str] = "to continue a text: each token from those before it."
     architectures: ClassVar[tuple[Architecture, ...]] = ("decoder",)
 

@@ -16,7 +16,7 @@ from pretextlm.objectives.base import Architecture, Objective, build
 
 BudgetKind = Literal["tokens", "flops", "seconds"]
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_OWN_KEYS = ("name", "label", "architecture", "model", "options")
+_OWN_KEYS = ("name", "label", "architecture", "model", "training", "options")
 
 
 class Budget(Config):
@@ -50,6 +50,13 @@ class Budget(Config):
         return self.tokens or self.flops or self.seconds or 0.0
 
 
+def _without_budget(training: dict[str, Any]) -> dict[str, Any]:
+    stated = [key for key in training if key == "steps" or key.startswith("budget_")]
+    if stated:
+        raise ValueError(f"{stated[0]!r} is set by the study's own [budget], so that all runs spend the same")
+    return training
+
+
 class Condition(Config):
     """One thing compared: an objective with its options, on an architecture. Written as a name or as a table.
 
@@ -58,6 +65,7 @@ class Condition(Config):
         label: what it is called in directories and in the report; by default its name.
         architecture: one that suits the objective; by default the objective's first.
         model: fields of the model that differ from the study's, for instance to equalise parameter counts.
+        training: fields of the training that differ, for instance a batch that suits the objective; never the budget.
         options: options of the objective; in the table they stand beside the name.
     """
 
@@ -65,6 +73,7 @@ class Condition(Config):
     label: str = ""
     architecture: Architecture | None = None
     model: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
     options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -85,6 +94,11 @@ class Condition(Config):
         if not _LABEL.fullmatch(label):
             raise ValueError("a label is up to 64 letters, digits, '.', '_' and '-', and begins with a letter or digit")
         return label
+
+    @field_validator("training")
+    @classmethod
+    def _same_budget(cls, training: dict[str, Any]) -> dict[str, Any]:
+        return _without_budget(training)
 
     def objective(self) -> Objective:
         """The objective itself. Raises UserError for an unknown name or option."""
@@ -143,10 +157,7 @@ class StudyPlan(Config):
     @field_validator("training")
     @classmethod
     def _one_budget(cls, training: dict[str, Any]) -> dict[str, Any]:
-        stated = [key for key in training if key == "steps" or key.startswith("budget_")]
-        if stated:
-            raise ValueError(f"{stated[0]!r} is set by the study's own [budget], so that all runs spend the same")
-        return training
+        return _without_budget(training)
 
     @classmethod
     def load(cls, path: Path, overrides: list[str] | None = None) -> StudyPlan:
@@ -184,7 +195,7 @@ class StudyPlan(Config):
             "data": {"store": self.store} | ({"length": self.length} if self.length else {}),
             "objective": {"name": condition.name, **condition.options},
             "model": model,
-            "training": {**self.training, f"budget_{self.budget.kind}": self.budget.amount},
+            "training": {**self.training, **condition.training, f"budget_{self.budget.kind}": self.budget.amount},
         }
         return recipe | ({"evaluation": dict(self.evaluation)} if self.evaluation else {})
 
