@@ -11,20 +11,25 @@ from typing import Any
 from pretextlm.errors import UserError
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write UTF-8 text under a temporary name beside `path`, flush it to the disk, then rename.
-
-    Raises UserError when the place cannot be written.
-    """
+def replace_file(path: Path, data: bytes | memoryview) -> None:
+    """Write under a temporary name beside `path`, flush it to the disk, then rename. Raises OSError."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with partial.open("wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
+        partial.replace(path)
+    except OSError:
         partial.unlink(missing_ok=True)
+        raise
+
+
+def write_whole(path: Path, text: str) -> None:
+    """`replace_file` for UTF-8 text. Raises UserError when the place cannot be written."""
+    try:
+        replace_file(path, text.encode())
+    except OSError as error:
         raise UserError(
             f"Cannot write {path}: {error.strerror}.", "Give a place in a directory that exists and may be written to."
         ) from None
@@ -33,3 +38,12 @@ def write_whole(path: Path, text: str) -> None:
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """`write_whole` for one JSON object."""
     write_whole(path, json.dumps(dict(values), indent=1, ensure_ascii=False) + "\n")
+
+
+def flush(path: Path) -> None:
+    """Make sure that a file, or a directory's list of names, is on the disk. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -30,8 +30,9 @@ from pretextlm.data.shards import Shard, load_keys, load_shard, save_shard
 from pretextlm.data.sources import Source, find_source, stamp
 from pretextlm.data.tokenizer import KINDS, adopt_tokenizer, from_json, load_tokenizer, train_tokenizer
 from pretextlm.data.vocabulary import DEFAULT_SENTINELS
-from pretextlm.data.writer import StoreWriter, refuse_existing, write_whole
+from pretextlm.data.writer import StoreWriter, refuse_existing
 from pretextlm.errors import UserError
+from pretextlm.files import replace_file
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, bytes of text done and, where known, bytes of text in all."""
@@ -143,7 +144,7 @@ def _working_directory(work: Path, fingerprint: str) -> Iterator[None]:
             for path in work.iterdir():
                 if path.name != "lock":
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-            write_whole(options, fingerprint.encode())
+            replace_file(options, fingerprint.encode())
         try:
             yield
         except UserError:  # the same would come again
@@ -179,8 +180,8 @@ class _Preparation:
         else:
             tokenizer = adopt_tokenizer(_existing(config.tokenizer), config.sentinels)
         text = tokenizer.to_str(pretty=True)
-        write_whole(self.work / "corpus.json", json.dumps({"bytes": self.total_bytes}).encode())
-        write_whole(place, text.encode())
+        replace_file(self.work / "corpus.json", json.dumps({"bytes": self.total_bytes}).encode())
+        replace_file(place, text.encode())
         return text
 
     def _sample(self) -> Sample:

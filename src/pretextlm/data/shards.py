@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from pretextlm.data.encode import TextEncoder
 from pretextlm.data.sampling import content_key
-from pretextlm.data.writer import Chunk, write_whole
+from pretextlm.data.writer import Chunk
+from pretextlm.files import replace_file
 
 
 @dataclass
@@ -52,7 +53,7 @@ def save_shard(path: Path, shard: Shard, encoder: TextEncoder) -> int:
     chunk = encoder.encode(shard.texts, shard.sources)
     buffer = io.BytesIO()
     np.savez(buffer, digest=digest, keys=keys, **{f.name: getattr(chunk, f.name) for f in fields(chunk)})
-    write_whole(path, buffer.getbuffer())
+    replace_file(path, buffer.getbuffer())
     return shard.bytes
 
 

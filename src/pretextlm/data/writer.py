@@ -25,6 +25,7 @@ from pretextlm.data.manifest import (
     TokenizerRecord,
 )
 from pretextlm.errors import UserError
+from pretextlm.files import flush
 
 
 @dataclass(frozen=True)
@@ -179,16 +180,6 @@ class StoreWriter:
         move_into_place(self.work, out, overwrite)
 
 
-def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Write a file so that it is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def _write(path: Path, text: str) -> FileRecord:
     file = _File(path)
     file.append(np.frombuffer(text.encode(), np.uint8))
@@ -213,13 +204,5 @@ def move_into_place(work: Path, out: Path, overwrite: bool) -> None:
         shutil.rmtree(previous, ignore_errors=True)
         out.rename(previous)
     work.rename(out)
-    _sync_directory(out.parent)
+    flush(out.parent)
     shutil.rmtree(previous, ignore_errors=True)
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pretextlm.errors import UserError
+from pretextlm.files import flush
 
 MODEL, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
 
@@ -61,7 +62,7 @@ def save(
         _require_space(parent, model, optimizer)
         _write(partial, step, model, optimizer, state)
         partial.rename(final)
-        _flush(parent)
+        flush(parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise UserError(
@@ -83,7 +84,7 @@ def _write(
     files = {name: _digest(directory / name) for name in (MODEL, OPTIMIZER, STATE)}
     (directory / MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1))
     for path in [*directory.iterdir(), directory]:
-        _flush(path)
+        flush(path)
 
 
 def steps(parent: Path) -> list[Path]:
@@ -149,11 +150,3 @@ def _require_space(parent: Path, *tensors: Mapping[str, Tensor]) -> None:
 def _digest(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
