@@ -3,8 +3,8 @@
     The [MASK] sat on the mat.             one token
     The [MASK] [MASK] sat on the mat.      two: the surer one first, then the other, seeing the first
 
-How many tokens an answer has is part of the question: every number is tried, and the answer whose tokens are likeliest
-on average wins.
+How many tokens an answer has is part of the question: every number is tried, all equally likely beforehand, and the
+likeliest answer wins.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Partial:
 
 
 class MaskedFiller(Filler):
-    """Answers are scored by their mean log-probability per token; given choices by the chain rule.
+    """Answers are scored by log p(answer | its number of tokens, both sides); given choices by the chain rule.
 
     log p(w₁ … wₙ | both sides) = Σ log p(wᵢ | w₁ … wᵢ₋₁, [MASK] for the rest, both sides), in nats.
     """
@@ -54,7 +54,7 @@ class MaskedFiller(Filler):
             grown = _best(self._fill_surest(clozes, partial, top), top)
             for p in grown:
                 if not p.open:
-                    done[p.blank].append(Answer(p.tokens, p.log_probability / len(p.tokens)))
+                    done[p.blank].append(Answer(p.tokens, p.log_probability))
             partial = [p for p in grown if p.open]
         return [sorted(answers, key=lambda answer: -answer.score)[:top] for answers in done]
 
