@@ -17,7 +17,7 @@ def quickstart(
         list[str] | None,
         typer.Option(help="Text to learn: files, directories, package:NAME, hf:NAME. Default: US State of the Union."),
     ] = None,
-    budget: Annotated[float, typer.Option(min=0.05, help="Minutes of training, shared by all models.")] = 4.0,
+    budget: Annotated[float, typer.Option(min=0.05, help="Minutes of training, shared by all models.")] = 3.5,
     seeds: Annotated[int, typer.Option(min=1, max=20, help="Models per objective, each from its own seed.")] = 1,
     out: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("runs/quickstart"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
