@@ -209,7 +209,7 @@ class Trainer:
         write_json(self.run.directory / "cost.json", self._cost())
 
     def _compile(self, loader: Loader) -> None:
-        """Compile before the clock starts: what it takes depends on the cache, and runs are compared by their seconds."""
+        """Compile before the clock starts: its cost depends on the cache, and runs are compared by their seconds."""
         if not self.runtime.compile:
             return
         start = time.perf_counter()

@@ -1,6 +1,7 @@
 """The trainer's equalities: any cut of a step, any interruption, any number of workers give the same run."""
 
 import json
+import shutil
 import signal
 
 import numpy as np
@@ -138,6 +139,22 @@ def interrupt_after(patch, steps: int) -> None:
             signal.raise_signal(signal.SIGTERM)
 
     patch.setattr(Trainer, "_step", step)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="there is no C++ compiler")
+def test_a_compiled_run_is_the_eager_run_within_rounding_and_resumes_bit_for_bit(store, tmp_path, monkeypatch):
+    eager = pretrain(recipe(store, "span_corruption", log_every=1), tmp_path / "eager")
+    compiled = recipe(store, "span_corruption", log_every=1, compile="on")
+    whole = pretrain(compiled, tmp_path / "whole")
+    losses = [[m["loss"] for m in run.metrics() if m["kind"] == "train"] for run in (eager, whole)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+    assert json.loads((whole.directory / "cost.json").read_text())["compile_seconds"] > 0
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 3)
+        with pytest.raises(Stopped):
+            pretrain(compiled, tmp_path / "cut", resume=True)
+    assert_same_run(whole, pretrain(compiled, tmp_path / "cut", resume=True))
 
 
 def test_the_number_of_workers_changes_nothing(store, tmp_path):
