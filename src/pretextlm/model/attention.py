@@ -19,7 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from pretextlm.visibility import Attention, visible
 
-LONGEST_PRODUCTS = 384
+LONGEST_PRODUCTS = 256
 """Keys up to which written-out products are used on a CPU in half precision (measured by benchmarks/attention.py)."""
 
 
