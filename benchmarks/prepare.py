@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pretextlm.data.mixture import Mixture
 from pretextlm.data.prepare import PrepareConfig, prepare
-from pretextlm.data.rows import StreamReader
 from pretextlm.data.store import Store
 from pretextlm.objectives.base import Frame, Variant
 
@@ -49,12 +49,12 @@ def main() -> None:
 
 def read_rate(store: Store) -> float:
     """Tokens a second."""
-    reader = StreamReader(store.train, Frame(end=store.vocabulary.eos), Variant("main", raw=WIDTH, length=WIDTH))
+    reader = Mixture(store.train, Frame(end=store.vocabulary.eos), [Variant("main", raw=WIDTH, length=WIDTH)])
     batches = READ_TOKENS // (ROWS * WIDTH)
     started = time.perf_counter()
     for batch in range(batches):
-        numbers, _ = reader.shuffled(np.arange(batch * ROWS, (batch + 1) * ROWS), seed=0)
-        reader.read(numbers)
+        numbers, epochs = reader.shuffled(np.arange(batch * ROWS, (batch + 1) * ROWS), seed=0)
+        reader.read(numbers, epochs, seed=0)
     return batches * ROWS * WIDTH / (time.perf_counter() - started)
 
 

@@ -24,13 +24,13 @@ import torch
 from benchmarks.training.setting import Setting
 
 from pretextlm.batch import IGNORE
-from pretextlm.data.rows import StreamReader
 from pretextlm.data.store import Store
+from pretextlm.training.forward import Forward
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.runtime import choose_dtype, tune_process
 from pretextlm.training.schedules import rate
 from pretextlm.training.trainer import Silent, _loader, make_plan, pretrain
-from pretextlm.training.validation import evaluation_batches, validation_loss
+from pretextlm.training.validation import evaluation_batches, validate
 
 VALIDATION_ROWS, VALIDATION_SEED = 256, 1234
 CPU = torch.device("cpu")
@@ -75,13 +75,10 @@ def run_ours(setting: Setting, tokens: float, seed: int, options: Mapping[str, A
         model = pretrain(recipe, Path(directory) / "run", progress=clock).load_model()
     recipe = Recipe.load(setting.recipe(budget_tokens=tokens)).with_vocabulary(store.vocabulary.size)
     objective = recipe.objective  # without our options: both sides are validated alike
-    plan = make_plan(recipe, store, CPU)
-    reader = StreamReader(store.validation, objective.frame(store.vocabulary), plan.variant)
-    dtype = choose_dtype(recipe.training.dtype, CPU)
-    loss = validation_loss(
-        model, reader, objective, store.vocabulary, VALIDATION_ROWS, VALIDATION_SEED, device=CPU, dtype=dtype
-    )
-    return {**_losses(store, loss.total, loss.targets), **clock.cost()}
+    reader = objective.reader(store.validation, store.vocabulary, recipe.data.length)
+    forward = Forward(model, objective, CPU, choose_dtype(recipe.training.dtype, CPU))
+    loss = validate(forward, reader, objective, store.vocabulary, VALIDATION_ROWS, VALIDATION_SEED).terms["lm"]
+    return {**_losses(store, loss.total, loss.count), **clock.cost()}
 
 
 def run_peer(setting: Setting, tokens: float, seed: int, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,20 +89,20 @@ def run_peer(setting: Setting, tokens: float, seed: int, options: Mapping[str, A
     torch.set_num_threads(1)
     store, recipe = open_both(setting, {"budget_tokens": tokens}, seed)
     plan = make_plan(recipe, store, CPU)
-    frame = recipe.objective.frame(store.vocabulary)
     form = Format(**options["form"])
     trainer = PeerTrainer(build(setting, store.vocabulary.size, form, seed), form, options["learning_rate"])
-    steps, parts = math.ceil(tokens / plan.tokens_per_step), plan.rows // plan.micro_rows
+    steps = math.ceil(tokens / plan.tokens_per_step)
+    reader = recipe.objective.reader(store.train, store.vocabulary, recipe.data.length)
     clock = Clock()
-    with _loader(recipe, store, StreamReader(store.train, frame, plan.variant)) as loader:
-        batches = loader.batches(0, plan.micro_rows)
+    with _loader(recipe, store, reader, None) as loader:
+        batches = loader.steps(0, plan.rows, plan.micro_rows)
         for step in range(steps):
-            fed = [feed(setting.objective, next(batches)) for _ in range(parts)]
+            fed = [feed(setting.objective, batch) for batch in next(batches)]
             share = rate((step + 0.5) / steps, options["schedule"], 0.05, 0.0, 0.0)
             trainer.step(fed, options["learning_rate"] * share)
             clock.step(step / steps, {})
     total, targets = 0.0, 0
-    reader = StreamReader(store.validation, frame, plan.variant)
+    reader = recipe.objective.reader(store.validation, store.vocabulary, recipe.data.length)
     trainer.model.eval()
     with torch.no_grad(), trainer.numbers():
         for batch in evaluation_batches(reader, recipe.objective, store.vocabulary, VALIDATION_ROWS, VALIDATION_SEED):

@@ -21,7 +21,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from benchmarks.training.setting import Setting
 
-from pretextlm.data.rows import StreamReader
 from pretextlm.data.store import Store
 from pretextlm.model.transformer import Transformer
 from pretextlm.training.recipe import Recipe
@@ -96,15 +95,11 @@ def run_peer(setting: Setting, steps: int, form: Mapping[str, Any]) -> None:
     store = Store.open(Path(setting.store))
     recipe = Recipe.load(setting.recipe(budget_steps=1)).with_vocabulary(store.vocabulary.size)
     plan = make_plan(recipe, store, torch.device("cpu"))
-    reader = StreamReader(store.train, recipe.objective.frame(store.vocabulary), plan.variant)
-    parts = plan.rows // plan.micro_rows
-    with _loader(recipe, store, reader) as loader:
+    reader = recipe.objective.reader(store.train, store.vocabulary, recipe.data.length)
+    with _loader(recipe, store, reader, None) as loader:
         batches = [
-            [
-                feed(setting.objective, loader.batch(first + part * plan.micro_rows, plan.micro_rows))
-                for part in range(parts)
-            ]
-            for first in range(0, PREPARED_STEPS * plan.rows, plan.rows)
+            [feed(setting.objective, batch) for batch in loader.step(step * plan.rows, plan.rows, plan.micro_rows)]
+            for step in range(PREPARED_STEPS)
         ]
     chosen = Format(**form)
     trainer = PeerTrainer(build(setting, store.vocabulary.size, chosen), chosen, 1e-3)

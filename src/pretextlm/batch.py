@@ -24,7 +24,7 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class Rows:
-    """What the store hands an objective: flat token arrays with boundaries, never padded.
+    """What a reader hands an objective: flat token arrays with boundaries, all rows of one variant.
 
     Attributes:
         tokens: (N,) int32 token ids of all rows, one after another.
@@ -32,7 +32,13 @@ class Rows:
         segment_ids: (N,) int32 document of each token, counted from 0 inside its row.
         position_ids: (N,) int32 position of each token inside its segment of the row.
         word_starts: (N,) bool, True where a word begins (a special token begins one of its own).
-        example_ids: (B,) int64 number of each row within the epoch: with seed and epoch, all that a draw depends on.
+        example_ids: (B,) int64 number of each row: with seed and epoch, all that a draw depends on.
+        token_type_ids: (N,) int32 which part of its row a token belongs to, 0 or 1, where rows have two.
+        row_labels: (B,) int32 what the reader knows of a row as a whole (how sentence B relates to A).
+        sentence_starts: (N,) bool, True where a sentence begins; only for a frame that asks for it.
+        variant: index of the objective's variant whose shape these rows have.
+        progress: (B,) float64 share of training done when each row is read, for noise that follows a schedule; None
+            where there is no training, which counts as its end.
     """
 
     tokens: NDArray[np.int32]
@@ -41,6 +47,11 @@ class Rows:
     position_ids: NDArray[np.int32]
     word_starts: NDArray[np.bool_]
     example_ids: NDArray[np.int64]
+    token_type_ids: NDArray[np.int32] | None = None
+    row_labels: NDArray[np.int32] | None = None
+    sentence_starts: NDArray[np.bool_] | None = None
+    variant: int = 0
+    progress: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -75,6 +86,12 @@ class Batch:
         row_labels: (B,) int32 label of a whole row; None when there is none.
         decoder_input_ids, decoder_labels: (B, S) of an encoder-decoder; its decoder is always causal.
         decoder_segment_ids, decoder_position_ids: (B, S), as above; cross-attention stays within the segment.
+        shuffled_labels: (B, T) int32 further targets of the language-model head, counted apart from `labels`.
+        left, right: (B, T) int32 for a token inside a hidden span, columns of the visible tokens just outside it;
+            IGNORE for any other token.
+        rank, reach: (B, T) int32 when attention is "ranked": a position sees those of its segment whose rank is at
+            most its reach.
+        draws: (B, T) int32 uniform in 0 … 2³¹-1, for objectives that sample from a model's outputs.
         example_ids: (B,) int64 from the rows.
     """
 
@@ -90,6 +107,12 @@ class Batch:
     decoder_labels: Any = None
     decoder_segment_ids: Any = None
     decoder_position_ids: Any = None
+    shuffled_labels: Any = None
+    left: Any = None
+    right: Any = None
+    rank: Any = None
+    reach: Any = None
+    draws: Any = None
     example_ids: Any = None
 
     def map(self, function: Callable[[Any], Any]) -> Batch:
@@ -113,8 +136,10 @@ class Term:
         total: scalar tensor, the summed loss.
         count: number of targets summed; known from the batch alone (`Objective.counts`).
         coefficient: weight of total / count in the loss of the step.
+        correct: scalar tensor, how many of the targets were got right, for terms that are judged by it.
     """
 
     total: Tensor
     count: int
     coefficient: float = 1.0
+    correct: Tensor | None = None

@@ -134,27 +134,29 @@ class Keyed:
         return keys[:, :k] & low
 
 
-def permute(indices: NDArray[np.integer], size: int, seed: int, epoch: int) -> NDArray[np.int64]:
+def permute(indices: NDArray[np.integer], size: int, seed: int | NDArray[np.integer], epoch: int) -> NDArray[np.int64]:
     """A keyed pseudo-random permutation of 0 … size-1, evaluated at `indices` only: O(1) memory, no shuffle buffer.
 
     A four-round Feistel network over the smallest even number of bits that holds `size`, with cycle-walking for
-    the values that fall outside (Black & Rogaway 2002). The result is a bijection for every (size, seed, epoch).
+    the values that fall outside (Black & Rogaway 2002). The result is a bijection for every (size, seed, epoch); the
+    seed may differ from index to index.
     """
     half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
     mask = np.uint64((1 << half) - 1)
     shift = np.uint64(half)
     key = mix(mix(_words(seed)) ^ _words(epoch))
-    rounds = [mix(key ^ _words(r)) for r in range(4)]
+    value = np.asarray(indices).astype(np.uint64)
+    keys = np.broadcast_to(np.stack([mix(key ^ _words(r)) for r in range(4)]), (4, len(value)))
 
-    def feistel(value: U64) -> U64:
+    def feistel(value: U64, rounds: U64) -> U64:
         left, right = value >> shift, value & mask
         for key in rounds:
             left, right = right, left ^ (mix(right ^ key) & mask)
         return (left << shift) | right
 
-    value = feistel(np.asarray(indices).astype(np.uint64))
-    outside = value >= np.uint64(size)
-    while outside.any():
-        value[outside] = feistel(value[outside])
-        outside = value >= np.uint64(size)
+    value = feistel(value, keys)
+    outside = np.flatnonzero(value >= np.uint64(size))
+    while len(outside):
+        value[outside] = feistel(value[outside], keys[:, outside])
+        outside = outside[value[outside] >= np.uint64(size)]
     return value.astype(np.int64)

@@ -5,13 +5,17 @@
 `prefix` is the length of the segment's bidirectional part: 0 makes a causal model, the segment's length (or any
 number above it) a bidirectional one, anything between a prefix LM. Rows of different kinds share a batch, and so do
 segments of one row: packed documents never see each other.
+
+Where the order of seeing is not the order of the text (permutation language modelling, right to left), every token has
+a rank and a reach instead, and j is visible to i ⇔ same segment and rank_j ≤ reach_i. The rule above is the case
+rank = -1 inside the prefix, rank = position elsewhere, and reach = position.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-Attention = Literal["causal", "bidirectional", "prefix"]
+Attention = Literal["causal", "bidirectional", "prefix", "ranked"]
 
 
 def visible(
@@ -21,6 +25,8 @@ def visible(
     key_positions: Any = None,
     prefix: Any = None,
     attention: Attention = "bidirectional",
+    key_ranks: Any = None,
+    query_reach: Any = None,
 ) -> Any:
     """The mask (B, Tq, Tk) as booleans, from numpy arrays or torch tensors alike.
 
@@ -30,10 +36,13 @@ def visible(
         query_positions, key_positions: position of each token inside its segment; not needed when bidirectional.
         prefix: (B, Tk) length of the bidirectional part of each key's segment; needed when attention is "prefix".
         attention: the kind all rows share, where they do: it only saves work, the rule is the same.
+        key_ranks, query_reach: (B, Tk) and (B, Tq); needed when attention is "ranked".
     """
     same = query_segments[:, :, None] == key_segments[:, None, :]
     if attention == "bidirectional":
         return same
+    if attention == "ranked":
+        return same & (key_ranks[:, None, :] <= query_reach[:, :, None])
     earlier = key_positions[:, None, :] <= query_positions[:, :, None]
     if attention == "causal":
         return same & earlier

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,48 +10,61 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from pretextlm.batch import Batch, Rows
-from pretextlm.data.rows import StreamReader
+from pretextlm.data.mixture import Reader
 from pretextlm.keyed import Keyed
 
 
 class Loader:
-    """Reads and corrupts rows. The batches are the same for any number of workers.
+    """Reads and corrupts rows, step by step. The batches are the same for any number of workers.
 
     Args:
         reader: where the rows come from.
         corrupt: an objective's `corrupt` with its vocabulary bound: (rows, rng) → batch, pure.
         seed: of the order of the rows and of every draw.
-        rows_per_batch: rows of a batch unless `batches` is told otherwise.
-        workers: threads that prepare batches ahead; numpy and the memory map leave the interpreter's lock.
+        workers: threads that prepare steps ahead; numpy and the memory map leave the interpreter's lock.
+        copies: after how many epochs the draws come again; 0: never.
+        total_rows: rows of the whole training, where that is known: noise that follows a schedule needs it.
     """
 
     def __init__(
         self,
-        reader: StreamReader,
+        reader: Reader,
         corrupt: Callable[[Rows, Keyed], Batch],
         seed: int,
-        rows_per_batch: int,
         workers: int = 1,
+        copies: int = 0,
+        total_rows: float | None = None,
     ) -> None:
-        self.reader, self.corrupt, self.seed = reader, corrupt, seed
-        self.rows_per_batch, self.workers = rows_per_batch, max(1, workers)
+        self.reader, self.corrupt, self.seed, self.workers = reader, corrupt, seed, max(1, workers)
+        self.copies, self.total_rows = copies, total_rows
         self._pool: ThreadPoolExecutor | None = None
 
-    def batch(self, first_ordinal: int, count: int) -> Batch:
-        """The batch of rows at places first_ordinal … first_ordinal+count-1 of training, counted over all epochs."""
+    def step(self, first_ordinal: int, count: int, rows_per_batch: int) -> list[Batch]:
+        """The rows at places first_ordinal … first_ordinal+count-1 of training, counted over all epochs.
+
+        In batches of at most `rows_per_batch` rows, each of one variant.
+        """
         ordinals = np.arange(first_ordinal, first_ordinal + count)
         numbers, epochs = self.reader.shuffled(ordinals, self.seed)
-        return self.corrupt(self.reader.read(numbers), Keyed.of(self.seed, epochs, numbers))
+        draws = epochs % self.copies if self.copies else epochs
+        batches = []
+        for group in self.reader.groups(numbers):
+            for start in range(0, len(group), rows_per_batch):
+                some = group[start : start + rows_per_batch]
+                rows = self.reader.read(numbers[some], epochs[some], self.seed)
+                if self.total_rows:
+                    rows = dataclasses.replace(rows, progress=np.minimum(ordinals[some] / self.total_rows, 1.0))
+                batches.append(self.corrupt(rows, Keyed.of(self.seed, draws[some], rows.example_ids)))
+        return batches
 
-    def batches(self, first_ordinal: int = 0, count_per_batch: int | None = None) -> Iterator[Batch]:
-        """Endless batches from `first_ordinal` on, in order, a few prepared ahead. Raises what a worker raised."""
-        count = count_per_batch or self.rows_per_batch
+    def steps(self, first_ordinal: int, count: int, rows_per_batch: int) -> Iterator[list[Batch]]:
+        """Endless steps of `count` rows from `first_ordinal` on, a few prepared ahead. Raises what a worker raised."""
         pool = self._pool = self._pool or ThreadPoolExecutor(self.workers, thread_name_prefix="loader")
-        ahead: deque[Future[Batch]] = deque()
+        ahead: deque[Future[list[Batch]]] = deque()
         try:
             while True:
                 while len(ahead) < self.workers + 1:
-                    ahead.append(pool.submit(self.batch, first_ordinal, count))
+                    ahead.append(pool.submit(self.step, first_ordinal, count, rows_per_batch))
                     first_ordinal += count
                 yield ahead.popleft().result()
         finally:

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from pretextlm.batch import Rows
 from pretextlm.data.store import Split
 from pretextlm.errors import UserError
-from pretextlm.keyed import permute
 
 if TYPE_CHECKING:
     from pretextlm.objectives.base import Frame, Variant
@@ -76,24 +75,6 @@ class StreamReader:
         if self._around:
             self._starts = self._text_starts + np.arange(split.num_documents + 1) * self._around
 
-    def first_row(self, epoch: int) -> int:
-        """Number of the first row that epoch `epoch` owns: ⌈epoch·S/stride⌉."""
-        return -(-epoch * self.size // self.stride)
-
-    def epoch_of(self, row_numbers: NDArray[np.integer]) -> I64:
-        """The epoch that owns each row (any shape)."""
-        return np.asarray(row_numbers, dtype=np.int64) * self.stride // self.size
-
-    def shuffled(self, ordinals: NDArray[np.integer], seed: int) -> tuple[I64, I64]:
-        """Row numbers and epochs at places `ordinals` (B,) of training: a keyed permutation inside each epoch."""
-        numbers = np.array(ordinals, dtype=np.int64)
-        epochs = self.epoch_of(numbers)
-        for epoch in np.unique(epochs).tolist():
-            first, after = self.first_row(epoch), self.first_row(epoch + 1)
-            inside = epochs == epoch
-            numbers[inside] = first + permute(numbers[inside] - first, after - first, seed, epoch)
-        return numbers, epochs
-
     def read(self, row_numbers: NDArray[np.integer], pad: int | None = None) -> Rows:
         """The rows with these numbers (B,), each raw entries wide, plus one where the frame has a lead token.
 
@@ -105,18 +86,25 @@ class StreamReader:
             pad: for evaluation, which reads each entry once: id for the entries after the end of the stream,
                 with segment -1 and position 0. Without it, the stream begins again there.
         """
-        numbers = np.asarray(row_numbers, dtype=np.int64)
-        starts = numbers * self.stride % self.size
+        numbers = np.array(row_numbers, dtype=np.int64)
+        return self.read_at(numbers * self.stride % self.size, numbers, pad)
+
+    def read_at(self, starts: I64, example_ids: I64, pad: int | None = None) -> Rows:
+        """The rows that begin at stream entries `starts` (B,), all inside the stream; otherwise as `read`."""
         pieces = self._pieces(starts)
         if self._around or self.frame.lead is not None or starts.max(initial=0) + self.variant.raw > self.size:
             tokens, word_starts = self._gather(pieces, len(starts))
         else:
             tokens, word_starts = self._copy(starts)
         segments, positions = self._layout(pieces, len(starts))
+        sentences = self._sentences(pieces, len(starts)) if self.frame.sentences else None
         if pad is not None:
-            self._end(starts, pad, tokens, segments, positions, word_starts)
+            after = self._after_end(starts)
+            tokens[after], segments[after], positions[after], word_starts[after] = pad, -1, 0, False
+            if sentences is not None:
+                sentences[after] = False
         offsets = np.arange(len(starts) + 1) * self._width
-        return Rows(tokens, offsets, segments, positions, word_starts, numbers.copy())
+        return Rows(tokens, offsets, segments, positions, word_starts, example_ids, sentence_starts=sentences)
 
     @property
     def _width(self) -> int:
@@ -200,21 +188,24 @@ class StreamReader:
         places: I64 = (starts >> 3)[:, None] + np.arange(width)
         return np.minimum(places, len(self.split.word_bits) - 1).reshape(-1)
 
-    def _end(
-        self,
-        starts: I64,
-        pad: int,
-        tokens: NDArray[np.int32],
-        segments: NDArray[np.int32],
-        positions: NDArray[np.int32],
-        word_starts: NDArray[np.bool_],
-    ) -> None:
-        """Turn what lies after the end of the stream into padding, in place."""
-        entries = starts[:, None] + np.arange(self.variant.raw) >= self.size
+    def _sentences(self, pieces: _Pieces, rows: int) -> NDArray[np.bool_]:
+        """Where sentences of the text begin; neither a frame token nor a row that begins inside a sentence does."""
+        starts = self.split.sentences.view(np.int64)
+        skipped = np.where(pieces.begins, self._before, 0)
+        after = np.where(pieces.ends, self._around - self._before, 0)
+        low = np.searchsorted(starts, pieces.text + skipped)
+        count = np.searchsorted(starts, pieces.text + pieces.length - after) - low
+        shift = np.repeat(pieces.first - pieces.text, count)
+        nth = np.arange(len(shift)) - np.repeat(np.cumsum(count) - count, count)
+        flags = np.zeros(rows * self._width, dtype=bool)
+        flags[starts[np.repeat(low, count) + nth] + shift] = True
+        return flags
+
+    def _after_end(self, starts: I64) -> NDArray[np.bool_]:
+        """(rows · width,) True for what lies after the end of the stream."""
         after = np.zeros((len(starts), self._width), dtype=bool)
-        after[:, self._width - self.variant.raw :] = entries
-        flat = after.reshape(-1)
-        tokens[flat], segments[flat], positions[flat], word_starts[flat] = pad, -1, 0, False
+        after[:, self._width - self.variant.raw :] = starts[:, None] + np.arange(self.variant.raw) >= self.size
+        return after.reshape(-1)
 
 
 def _windows(values: NDArray[Any], width: int) -> NDArray[Any]:

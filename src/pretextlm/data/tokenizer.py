@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pretextlm.data.vocabulary import DEFAULT_SENTINELS, NAMED, UNK, Vocabulary, sentinel
+from pretextlm.data.vocabulary import DEFAULT_SENTINELS, FURTHER, NAMED, UNK, Vocabulary, sentinel
 from pretextlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ WORD_PATTERN = (
 
 def special_tokens(sentinels: int = DEFAULT_SENTINELS) -> list[str]:
     """Names of all special tokens, in the order in which new tokenizers number them from 0."""
-    return [*NAMED, *(sentinel(index) for index in range(sentinels))]
+    return [*NAMED, *(sentinel(index) for index in range(sentinels)), *FURTHER]
 
 
 def train_tokenizer(kind: Kind, texts: Iterable[str], vocab_size: int, sentinels: int = DEFAULT_SENTINELS) -> Tokenizer:

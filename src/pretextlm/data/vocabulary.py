@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -14,6 +14,11 @@ from pretextlm.errors import UserError
 PAD, UNK, CLS, SEP, MASK, BOS, EOS = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<s>", "</s>"
 NAMED = (PAD, UNK, CLS, SEP, MASK, BOS, EOS)
 DEFAULT_SENTINELS = 100
+NLU, NLG, S2S = "[NLU]", "[NLG]", "[S2S]"
+REGULAR, SHORT, EXTREME = "[R]", "[S]", "[X]"
+FIM_PREFIX, FIM_SUFFIX, FIM_MIDDLE = "<fim_prefix>", "<fim_suffix>", "<fim_middle>"
+FURTHER = (NLU, NLG, S2S, REGULAR, SHORT, EXTREME, FIM_PREFIX, FIM_SUFFIX, FIM_MIDDLE)
+"""Special tokens that some objectives need: modes of denoisers, and the parts of a text with a gap."""
 
 
 def sentinel(index: int) -> str:
@@ -30,6 +35,7 @@ class Vocabulary:
         pad, unk, cls, sep, mask, bos, eos: ids of the named special tokens.
         sentinels: ids of <extra_id_0>, <extra_id_1>, … in order of use.
         special: every special id, the above and any the tokenizer adds of its own.
+        further: ids of the tokens of FURTHER that the tokenizer has, by name.
     """
 
     size: int
@@ -42,6 +48,7 @@ class Vocabulary:
     eos: int
     sentinels: tuple[int, ...]
     special: frozenset[int]
+    further: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     @classmethod
     def resolve(cls, ids: Mapping[str, int], size: int, special: frozenset[int] = frozenset()) -> Vocabulary:
@@ -56,8 +63,18 @@ class Vocabulary:
         while sentinel(len(sentinels)) in ids:
             sentinels.append(ids[sentinel(len(sentinels))])
         pad, unk, cls_, sep, mask, bos, eos = named = [ids[token] for token in NAMED]
-        every = special | frozenset(named) | frozenset(sentinels)
-        return cls(size, pad, unk, cls_, sep, mask, bos, eos, tuple(sentinels), every)
+        further = {token: ids[token] for token in FURTHER if token in ids}
+        every = special | frozenset(named) | frozenset(sentinels) | frozenset(further.values())
+        return cls(size, pad, unk, cls_, sep, mask, bos, eos, tuple(sentinels), every, further)
+
+    def id_of(self, token: str) -> int:
+        """Id of one of the FURTHER tokens. Raises UserError when the tokenizer lacks it."""
+        if token not in self.further:
+            raise UserError(
+                f"The tokenizer has no special token {token}.",
+                "Prepare the data again with `pretextlm data prepare`, which adds it.",
+            )
+        return self.further[token]
 
     @cached_property
     def is_special(self) -> NDArray[np.bool_]:

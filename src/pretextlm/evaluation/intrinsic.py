@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.batch import IGNORE, Batch
-from pretextlm.data.rows import StreamReader
 from pretextlm.data.store import Split
 from pretextlm.evaluation.cloze import Cloze, Filler
 from pretextlm.evaluation.metrics import Better, Metric, exponential, ratio
@@ -54,8 +53,7 @@ class HeldOut:
     def batches(self, rows: int | None = None) -> list[Batch]:
         """The split under the objective, once through: what lies after the last document is padding."""
         objective, vocabulary = self.filler.objective, self.filler.vocabulary
-        variant = objective.variants(vocabulary, self.length)[0]
-        reader = StreamReader(self.split, objective.frame(vocabulary), variant)
+        reader = objective.reader(self.split, vocabulary, self.length)
         count = reader.rows_per_pass if rows is None else rows
         return list(evaluation_batches(reader, objective, vocabulary, count, self.seed, self.tokens_at_once))
 

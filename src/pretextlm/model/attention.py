@@ -100,7 +100,9 @@ def _attend_varlen(q_BTHE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, sight: Sight)
 
 def use_varlen(device: torch.device, dtype: torch.dtype, attention: Attention) -> bool:
     """Whether the varlen backend can compute this visibility on this device; else the rows backend does."""
-    return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and attention != "prefix"
+    return (
+        device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and attention in ("causal", "bidirectional")
+    )
 
 
 def _use_products(device: torch.device, dtype: torch.dtype, keys: int) -> bool:
@@ -115,6 +117,8 @@ def self_sight(
     shape: tuple[int, int],
     device: torch.device,
     dtype: torch.dtype,
+    ranks_BT: Tensor | None = None,
+    reach_BT: Tensor | None = None,
 ) -> Sight:
     """Visibility inside one row. Segments None: every row is one whole segment."""
     if use_varlen(device, dtype, attention):
@@ -129,7 +133,7 @@ def self_sight(
         segments_BT = torch.zeros(shape, dtype=torch.int32, device=device)
     if positions_BT is None:
         positions_BT = torch.arange(shape[1], dtype=torch.int32, device=device).expand(shape)
-    seen = visible(segments_BT, segments_BT, positions_BT, positions_BT, prefix_BT, attention)
+    seen = visible(segments_BT, segments_BT, positions_BT, positions_BT, prefix_BT, attention, ranks_BT, reach_BT)
     return Sight(_bias(seen, dtype), products=products)
 
 

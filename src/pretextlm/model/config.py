@@ -25,6 +25,8 @@ class ModelConfig(Config):
         norm_eps: added to the mean square in RMSNorm.
         logit_softcap: logits are bounded to ±this by tanh; 0: not bounded.
         tie_word_embeddings: the head's matrix is the embedding.
+        type_vocab_size: kinds of token types that are embedded (sentence A, sentence B); 0: none. A recipe takes it
+            from the objective.
     """
 
     architecture: Literal["encoder", "decoder", "encoder_decoder"] = "decoder"
@@ -38,6 +40,7 @@ class ModelConfig(Config):
     norm_eps: float = Field(1e-6, gt=0)
     logit_softcap: float = Field(0.0, ge=0)
     tie_word_embeddings: bool = True
+    type_vocab_size: int = Field(0, ge=0, le=256)
 
     @model_validator(mode="before")
     @classmethod

@@ -25,6 +25,7 @@ class Inputs:
         labels_N: (N,) int64 targets in row order.
         label_index: (N,) int64 flat positions of the targets; None when every position has one.
         decoder_*, cross_sight: of an encoder-decoder's second row; None elsewhere.
+        token_type_ids: (B, T) int, where the rows have two parts.
         dtype: type of the activations.
     """
 
@@ -38,22 +39,32 @@ class Inputs:
     decoder_sight: Sight | None = None
     decoder_angles: Angles | None = None
     cross_sight: Sight | None = None
+    token_type_ids: Tensor | None = None
 
 
 def prepare(batch: Batch, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Inputs:
     """Move a numpy batch to the device. Label positions are found on the host, so the device is never waited for."""
     index, labels = _labelled(batch.targets)
-    tensors = batch.map(lambda array: torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True))
+    tensors = batch.map(lambda array: _tensor(array).to(device, non_blocking=True))
     shape = _shape(batch.input_ids)
     common: dict[str, Any] = {
         "input_ids": tensors.input_ids,
         "sight": self_sight(
-            tensors.segment_ids, tensors.position_ids, tensors.prefix, batch.attention, shape, device, dtype
+            tensors.segment_ids,
+            tensors.position_ids,
+            tensors.prefix,
+            batch.attention,
+            shape,
+            device,
+            dtype,
+            ranks_BT=tensors.rank,
+            reach_BT=tensors.reach,
         ),
         "angles": _angles(tensors.position_ids, shape, config, device, dtype),
         "labels_N": torch.from_numpy(labels).to(device, non_blocking=True),
         "label_index": None if index is None else torch.from_numpy(index).to(device, non_blocking=True),
         "dtype": dtype,
+        "token_type_ids": tensors.token_type_ids,
     }
     if batch.decoder_input_ids is None:
         return Inputs(**common)
@@ -67,6 +78,11 @@ def prepare(batch: Batch, config: ModelConfig, device: torch.device, dtype: torc
         decoder_angles=_angles(tensors.decoder_position_ids, target_shape, config, device, dtype),
         cross_sight=cross_sight(tensors.decoder_segment_ids, tensors.segment_ids, target_shape, shape, device, dtype),
     )
+
+
+def _tensor(array: Any) -> Tensor:
+    """A tensor is there already where one model made another's input."""
+    return array if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(array))
 
 
 def _shape(array: Any) -> tuple[int, int]:

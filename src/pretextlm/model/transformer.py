@@ -11,12 +11,16 @@ F intermediate_size, H heads, K key-value heads, E width of a head, V vocab_size
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pretextlm.batch import IGNORE
 from pretextlm.model.attention import Sight, attend
 from pretextlm.model.cache import LayerCache
 from pretextlm.model.config import ModelConfig
@@ -139,6 +143,7 @@ class Outputs:
         hidden_ND, labels_N: those of the labelled positions, row by row, and their targets.
         weight_VD: the head's matrix; softcap: bound of the logits, or 0.
         softmax: how the loss computes it, compiled or not.
+        heads: the modules that the objective trains along with the trunk.
     """
 
     hidden_BTD: Tensor
@@ -147,6 +152,7 @@ class Outputs:
     weight_VD: Tensor
     softcap: float
     softmax: Softmax = softmax_eager
+    heads: Mapping[str, nn.Module] = field(default_factory=dict)
 
     @property
     def logits_NV(self) -> Tensor:
@@ -156,6 +162,22 @@ class Outputs:
     def cross_entropy(self) -> Tensor:
         """Summed over the labelled positions, in nats; the logits are never held all at once."""
         return linear_cross_entropy(self.hidden_ND, self.weight_VD, self.labels_N, self.softcap, self.softmax)
+
+    def at(self, places: NDArray[np.integer]) -> Tensor:
+        """(M, D) hidden states at flat places of the batch (row · width + column)."""
+        index = torch.from_numpy(np.asarray(places, dtype=np.int64))
+        return self.hidden_BTD.flatten(0, 1).index_select(0, index.to(self.hidden_BTD.device, non_blocking=True))
+
+    def cross_entropy_at(self, labels: NDArray[np.integer]) -> Tensor:
+        """The same as `cross_entropy` for another array of labels (B, T), IGNORE where there is none."""
+        flat = labels.reshape(-1)
+        places = np.flatnonzero(flat != IGNORE)
+        return self.cross_entropy_of(self.at(places), flat[places])
+
+    def cross_entropy_of(self, hidden_MD: Tensor, labels: NDArray[np.integer]) -> Tensor:
+        """Summed cross-entropy of the language-model head on given states (M, D) against labels (M,)."""
+        labels_M = torch.from_numpy(labels.astype(np.int64)).to(hidden_MD.device, non_blocking=True)
+        return linear_cross_entropy(hidden_MD, self.weight_VD, labels_M, self.softcap, self.softmax)
 
 
 def scores(hidden_ND: Tensor, weight_VD: Tensor, softcap: float) -> Tensor:
@@ -168,17 +190,23 @@ class Transformer(nn.Module):
     """Embedding, one or two stacks of blocks, head.
 
     `encoder` is None in a decoder-only model and `decoder` in an encoder-only one.
+
+    Args:
+        config: its shape.
+        heads: modules that an objective trains along with it (`Objective.heads`).
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, heads: Mapping[str, nn.Module] | None = None) -> None:
         super().__init__()
         assert config.vocab_size > 0, "vocab_size comes from the store"
         self.config = config
         both = config.architecture == "encoder_decoder"
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_types = nn.Embedding(config.type_vocab_size, config.hidden_size) if config.type_vocab_size else None
         self.encoder = None if config.architecture == "decoder" else self._stack(cross=False)
         self.decoder = None if config.architecture == "encoder" else self._stack(cross=both)
         self.lm_head = None if config.tie_word_embeddings else Linear(config.hidden_size, config.vocab_size)
+        self.heads = nn.ModuleDict(dict(heads or {}))
         self.softmax: Softmax = softmax_eager
         self.reset_parameters()
 
@@ -187,21 +215,27 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Embedding N(0, 0.02²); matrices uniform with variance 1/fan-in; output projections zero."""
+        """Embeddings N(0, 0.02²); matrices uniform with variance 1/fan-in; output projections zero; heads by themselves."""
         for name, parameter in self.named_parameters():
+            if name.startswith("heads."):
+                continue
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 parameter.zero_()
-            elif name.endswith(("embed_tokens.weight", "lm_head.weight")):
+            elif name.endswith(("embed_tokens.weight", "embed_types.weight", "lm_head.weight")):
                 parameter.normal_(0.0, INITIAL_STD, generator=generator)
             else:
                 bound = (3.0 / parameter.size(1)) ** 0.5
                 parameter.uniform_(-bound, bound, generator=generator)
+        for head in self.heads.values():
+            head.reset_parameters(generator)
 
     def compile_parts(self) -> None:
         """Compile each block and the loss: small graphs, of which all blocks share one, and no recompilation."""
-        for block in [*(self.encoder or []), *(self.decoder or [])]:
-            block.compile()
-        self.softmax = torch.compile(softmax_written_out, dynamic=True)
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.compile()
+            elif isinstance(module, Transformer):
+                module.softmax = torch.compile(softmax_written_out, dynamic=True)
 
     def forward(self, inputs: Inputs) -> Outputs:
         """Hidden states of the whole batch and logits where it has labels."""
@@ -212,12 +246,12 @@ class Transformer(nn.Module):
         if inputs.label_index is not None:
             flat_ND = flat_ND.index_select(0, inputs.label_index)
         cap = self.config.logit_softcap
-        return Outputs(hidden, flat_ND, inputs.labels_N, self.head_weight, cap, self.softmax)
+        return Outputs(hidden, flat_ND, inputs.labels_N, self.head_weight, cap, self.softmax, self.heads)
 
     def encode(self, inputs: Inputs) -> Tensor:
         """The encoder's output (B, S, D), normalised."""
         assert self.encoder is not None, "this model has no encoder"
-        x_BTD = self.embed(inputs.input_ids, inputs.dtype)
+        x_BTD = self.embed(inputs.input_ids, inputs.dtype, inputs.token_type_ids)
         for block in self.encoder:
             x_BTD = block(x_BTD, inputs.sight, inputs.angles)
         return normalise(x_BTD, self.config.norm_eps)
@@ -228,19 +262,24 @@ class Transformer(nn.Module):
         """The decoder's output (B, T, D), normalised; over `memory_BSD` in an encoder-decoder."""
         assert self.decoder is not None, "this model has no decoder"
         if memory_BSD is None:
-            ids_BT, sight, at = inputs.input_ids, inputs.sight, inputs.angles
+            ids_BT, types_BT, sight, at = inputs.input_ids, inputs.token_type_ids, inputs.sight, inputs.angles
         else:
             assert inputs.decoder_input_ids is not None, "this batch has no decoder row"
             assert inputs.decoder_sight is not None, "no visibility for the decoder row"
             assert inputs.decoder_angles is not None, "no positions for the decoder row"
-            ids_BT, sight, at = inputs.decoder_input_ids, inputs.decoder_sight, inputs.decoder_angles
-        x_BTD = self.embed(ids_BT, inputs.dtype)
+            ids_BT, types_BT, sight = inputs.decoder_input_ids, None, inputs.decoder_sight
+            at = inputs.decoder_angles
+        x_BTD = self.embed(ids_BT, inputs.dtype, types_BT)
         for index, block in enumerate(self.decoder):
             x_BTD = block(x_BTD, sight, at, memory_BSD, inputs.cross_sight, cache[index] if cache else None)
         return normalise(x_BTD, self.config.norm_eps)
 
-    def embed(self, ids_BT: Tensor, dtype: torch.dtype) -> Tensor:
-        return normalise(self.embed_tokens(ids_BT).to(dtype), self.config.norm_eps)
+    def embed(self, ids_BT: Tensor, dtype: torch.dtype, types_BT: Tensor | None = None) -> Tensor:
+        """(B, T, D) what the first block reads; without types, every token is of type 0."""
+        x_BTD = self.embed_tokens(ids_BT)
+        if self.embed_types is not None:
+            x_BTD = x_BTD + (self.embed_types.weight[0] if types_BT is None else self.embed_types(types_BT))
+        return normalise(x_BTD.to(dtype), self.config.norm_eps)
 
     @property
     def head_weight(self) -> Tensor:

@@ -1,11 +1,12 @@
 """What an objective is: a frozen configuration that turns rows into a batch and a batch's outputs into terms.
 
 An objective is pure: only (seed, epoch, example id), through the keyed generator, decide what it draws. It knows
-neither tokenizer nor trainer nor device; everything but `terms` is numpy.
+neither tokenizer nor trainer nor device; everything but `heads`, `step` and `terms` is numpy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -18,7 +19,11 @@ from pretextlm.keyed import Keyed
 from pretextlm.registry import Registry
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    from pretextlm.data.mixture import Reader
+    from pretextlm.data.store import Split
+    from pretextlm.model.config import ModelConfig
 
 Architecture = Literal["encoder", "decoder", "encoder_decoder"]
 
@@ -28,6 +33,21 @@ OBJECTIVES = Registry(
         "causal": "pretextlm.objectives.causal:Causal",
         "masked": "pretextlm.objectives.masked:Masked",
         "span_corruption": "pretextlm.objectives.span_corruption:SpanCorruption",
+        "prefix": "pretextlm.objectives.prefix:Prefix",
+        "denoisers": "pretextlm.objectives.denoisers:Denoisers",
+        "next_sentence": "pretextlm.objectives.next_sentence:NextSentence",
+        "sentence_order": "pretextlm.objectives.sentence_order:SentenceOrder",
+        "word_structure": "pretextlm.objectives.word_structure:WordStructure",
+        "span_boundary": "pretextlm.objectives.span_boundary:SpanBoundary",
+        "replaced_token": "pretextlm.objectives.replaced_token:ReplacedToken",
+        "denoising": "pretextlm.objectives.denoising:Denoising",
+        "masked_sequence": "pretextlm.objectives.masked_sequence:MaskedSequence",
+        "mixed_visibility": "pretextlm.objectives.mixed_visibility:MixedVisibility",
+        "permutation": "pretextlm.objectives.permutation:Permutation",
+        "fill_in_middle": "pretextlm.objectives.fill_in_middle:FillInMiddle",
+        "bimodal_code": "pretextlm.objectives.bimodal_code:BimodalCode",
+        "text_to_text": "pretextlm.objectives.text_to_text:TextToText",
+        "distillation": "pretextlm.objectives.distillation:Distillation",
     },
 )
 
@@ -39,11 +59,13 @@ class Frame:
     Attributes:
         begin, end: ids put before and after every document.
         lead: id put at the start of every row, on top of the tokens the row reads.
+        sentences: rows also say where sentences begin.
     """
 
     begin: int | None = None
     end: int | None = None
     lead: int | None = None
+    sentences: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +79,8 @@ class Variant:
         decoder_length: width of the decoder row; 0 without one.
         overlap: of the raw tokens, how many the next row reads again (the causal model's one token of look-ahead).
         weight: share of the rows that have this shape.
+        restart: the rows of every epoch begin at the same places in the text, so that a row comes again with its
+            number (static noise needs it); without it an epoch goes on where the last one's last row ended.
     """
 
     name: str
@@ -65,10 +89,17 @@ class Variant:
     decoder_length: int = 0
     overlap: int = 0
     weight: float = 1.0
+    restart: bool = False
 
 
 class Outputs(Protocol):
     """What the model returns, as far as an objective looks at it."""
+
+    @property
+    def hidden_BTD(self) -> Tensor: ...
+
+    @property
+    def hidden_ND(self) -> Tensor: ...
 
     @property
     def labels_N(self) -> Tensor: ...
@@ -76,24 +107,36 @@ class Outputs(Protocol):
     @property
     def logits_NV(self) -> Tensor: ...
 
+    @property
+    def heads(self) -> Mapping[str, nn.Module]: ...
+
     def cross_entropy(self) -> Tensor: ...
+
+    def cross_entropy_at(self, labels: Any) -> Tensor: ...
+
+
+class Forward(Protocol):
+    """Runs one of the models on a batch: the one that is trained, or the one that plays another role."""
+
+    def __call__(self, batch: Batch, role: str = "model") -> Outputs: ...
 
 
 class Objective(Config):
     """Base of all objectives: each is one file, a subclass with its options as fields.
 
     Class attributes: `name` as registered, `title` for people, `paper`, what a model `learns` from it in one line,
-    `reads`, `heads`, `roles`, and `architectures` that suit it, the default first.
+    `architectures` that suit it, the default first, `fills`: the way of filling blanks (a name of
+    evaluation.cloze.FILLERS) that a model so trained knows, None if it knows none, and `token_types`: how many parts
+    of a row the model tells apart (0: none).
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
     learns: ClassVar[str]
-    reads: ClassVar[Literal["stream", "documents", "pairs", "labelled"]] = "stream"
-    heads: ClassVar[tuple[str, ...]] = ("lm",)
-    roles: ClassVar[tuple[str, ...]] = ("model",)
     architectures: ClassVar[tuple[Architecture, ...]]
+    fills: ClassVar[str | None] = None
+    token_types: ClassVar[int] = 0
 
     def suits(self) -> tuple[Architecture, ...]:
         """Architectures that suit it with these options, the default first."""
@@ -107,6 +150,22 @@ class Objective(Config):
         """Shapes of rows for input rows of `length` tokens. Raises UserError if the vocabulary or length cannot do."""
         raise NotImplementedError
 
+    def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> Reader:
+        """Reads a split as this objective's rows: here the framed stream, in the shapes of `variants`."""
+        from pretextlm.data.mixture import Mixture
+
+        return Mixture(split, self.frame(vocabulary), self.variants(vocabulary, length))
+
+    @property
+    def copies(self) -> int:
+        """After how many epochs the draws come again; 0: never (dynamic noise)."""
+        return 0
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether the noise depends on the progress of training, so that this must be known when a row is read."""
+        return False
+
     def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
         """Rows → batch: pure, vectorised, without changing `rows`."""
         raise NotImplementedError
@@ -114,6 +173,27 @@ class Objective(Config):
     def counts(self, batch: Batch) -> dict[str, int]:
         """Targets per term, from the (numpy) batch alone, so that the whole step's count is known before any loss."""
         return {"lm": int(np.count_nonzero(batch.targets != IGNORE))}
+
+    def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
+        """Modules that are trained along with the trunk and saved with it, by name; the language-model head is none.
+
+        Their weights are drawn by `reset_parameters(generator)` of each module that has one.
+        """
+        return {}
+
+    def frozen_models(self) -> dict[str, str]:
+        """Run directories of models that take part without being trained, by role."""
+        return {}
+
+    def flops(self, config: ModelConfig, batch: Batch) -> float:
+        """Floating-point operations to train a model of this shape on the batch."""
+        from pretextlm.model.flops import training_flops
+
+        return training_flops(config, batch, int(np.count_nonzero(batch.targets != IGNORE)))
+
+    def step(self, forward: Forward, batch: Batch) -> dict[str, Term]:
+        """The terms of one micro-batch. Overridden where more than one pass is needed."""
+        return self.terms(forward(batch), batch)
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Summed losses: here the cross-entropy of the labelled positions, in nats."""

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from itertools import chain
 
-from pretextlm.data.vocabulary import DEFAULT_SENTINELS, NAMED, Vocabulary, sentinel
+from pretextlm.data.vocabulary import DEFAULT_SENTINELS, FURTHER, NAMED, Vocabulary, sentinel
 
 _WORDS = re.compile(r"\w+|[^\w\s]")
 _CONTINUES = "##"
@@ -38,7 +38,7 @@ class Pieces:
     def of(cls, documents: list[str]) -> Pieces:
         """Cut `documents`. A word is what stands between white space and signs; each sign is a word."""
         cut = [[_pieces(word) for word in _WORDS.findall(document)] for document in documents]
-        tokens = [*NAMED, *(sentinel(i) for i in range(DEFAULT_SENTINELS))]
+        tokens = [*NAMED, *(sentinel(i) for i in range(DEFAULT_SENTINELS)), *FURTHER]
         special = len(tokens)
         tokens += sorted(set(chain.from_iterable(chain.from_iterable(cut))))
         ids = {token: index for index, token in enumerate(tokens)}

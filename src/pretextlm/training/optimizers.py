@@ -75,11 +75,12 @@ class Muon:
 
 
 def _kinds(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """(embedding and head, matrices of the blocks, everything else)."""
+    """(embeddings and head, matrices of the blocks, everything else)."""
     kinds: tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]] = ([], [], [])
     for name, parameter in model.named_parameters():
         table = name.endswith(("embed_tokens.weight", "lm_head.weight"))
-        kinds[0 if table else 1 if parameter.ndim == 2 else 2].append(parameter)
+        block = ".self_attn." in name or ".cross_attn." in name or ".mlp." in name
+        kinds[0 if table else 1 if block and parameter.ndim == 2 else 2].append(parameter)
     return kinds
 
 

@@ -100,7 +100,7 @@ class Run:
         if checkpoint is None:
             raise UserError(f"{self.directory} has no checkpoint yet.", "Train it: pretextlm pretrain … --resume")
         with torch.device("meta"):
-            model = Transformer(self.recipe.model)
+            model = Transformer(self.recipe.model, self.recipe.objective.heads(self.recipe.model))
         model.load_state_dict(checkpoint.model(), assign=True)
         return model.to(device or torch.device("cpu")).eval()
 

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,15 +21,14 @@ from torch import Tensor
 
 from pretextlm.batch import Batch
 from pretextlm.data.loader import Loader
-from pretextlm.data.rows import StreamReader
-from pretextlm.data.store import Split, Store
+from pretextlm.data.mixture import Reader
+from pretextlm.data.store import Store
 from pretextlm.errors import UserError
 from pretextlm.files import write_json
-from pretextlm.model.inputs import prepare
 from pretextlm.model.transformer import Transformer
-from pretextlm.objectives.base import Objective, Variant
+from pretextlm.objectives.base import Objective
 from pretextlm.training import checkpoint as checkpoints
-from pretextlm.training.flops import flops_per_row
+from pretextlm.training.forward import Forward
 from pretextlm.training.metrics import MetricsLog
 from pretextlm.training.optimizers import Optimizer
 from pretextlm.training.recipe import Recipe
@@ -38,7 +36,7 @@ from pretextlm.training.run import Run, locked
 from pretextlm.training.runtime import Runtime, device_name
 from pretextlm.training.schedules import rate
 from pretextlm.training.signals import StopFlag, Stopped
-from pretextlm.training.validation import validation_loss
+from pretextlm.training.validation import validate
 
 MICRO_BATCH_TOKENS_CPU = 8192
 TYPICAL_FLOPS_PER_SECOND = 2e11
@@ -80,17 +78,24 @@ class Position:
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe worked out against its store: shapes, rows per step, micro-batches and cost of a row."""
+    """A recipe worked out against its store.
 
-    variant: Variant
+    Attributes:
+        rows: of a step; micro_rows: of a forward and backward pass, at most.
+        tokens_per_row: text tokens that a row stands for, on average.
+        flops_per_row: cost of a row, on average over the first step.
+        total_rows: of the whole budget; None where only the clock knows.
+    """
+
     rows: int
     micro_rows: int
-    labels_per_row: float
+    tokens_per_row: float
     flops_per_row: float
+    total_rows: float | None
 
     @property
-    def tokens_per_step(self) -> int:
-        return self.rows * (self.variant.raw - self.variant.overlap)
+    def tokens_per_step(self) -> float:
+        return self.rows * self.tokens_per_row
 
     def step_share(self, budget: tuple[str, float]) -> float:
         """Share of the budget that one step takes; a guess where only the clock will tell."""
@@ -109,24 +114,26 @@ class Plan:
 
 def make_plan(recipe: Recipe, store: Store, device: torch.device) -> Plan:
     """Raises UserError when the objective cannot be had with this vocabulary, length or batch."""
-    variants = recipe.objective.variants(store.vocabulary, recipe.data.length)
-    assert len(variants) == 1, "mixtures of variants are read by a mixture"
-    variant = variants[0]
-    stride = variant.raw - variant.overlap
-    config = recipe.training
-    rows = max(1, config.batch_tokens // stride)
+    config, objective = recipe.training, recipe.objective
+    reader = objective.reader(store.train, store.vocabulary, recipe.data.length)
+    per_row = reader.tokens_per_row
+    rows = max(1, int(config.batch_tokens // per_row))
     micro_tokens = config.micro_batch_tokens or (
         MICRO_BATCH_TOKENS_CPU if device.type == "cpu" else config.batch_tokens
     )
-    micro = max(1, min(rows, micro_tokens // stride))
+    micro = max(1, min(rows, int(micro_tokens // per_row)))
     rows = max(1, rows // micro) * micro
-    reader = StreamReader(store.train, recipe.objective.frame(store.vocabulary), variant)
-    with closing(_loader(recipe, store, reader)) as loader:
-        sample = loader.batch(0, micro)
-    labels = sum(recipe.objective.counts(sample).values()) / micro
-    causal = sample.attention == "causal"
-    cost = flops_per_row(recipe.model, variant.length, variant.decoder_length, labels, causal)
-    return Plan(variant, rows, micro, labels, cost)
+    with closing(_loader(recipe, store, reader, None)) as loader:
+        sample = loader.step(0, rows, micro)
+    cost = sum(objective.flops(recipe.model, batch) for batch in sample) / rows
+    kind, size = config.budget
+    per_unit = {"steps": 1 / rows, "tokens": per_row, "flops": cost}.get(kind)
+    if objective.scheduled and per_unit is None:
+        raise UserError(
+            f"The noise of {objective.name!r} changes over training, and a budget in {kind} does not say how far it is.",
+            "Give budget_steps, budget_tokens or budget_flops.",
+        )
+    return Plan(rows, micro, per_row, cost, size / per_unit if per_unit else None)
 
 
 def pretrain(
@@ -176,6 +183,7 @@ class Trainer:
         self.objective: Objective = run.recipe.objective
         self.position = Position()
         self.model = build_model(self.recipe, runtime.device)
+        self.forward = Forward(self.model, self.objective, runtime.device, runtime.dtype)
         self.optimizer = Optimizer(self.model, self.config, runtime.dtype)
         self.log = MetricsLog(run)
         self.compile_seconds = 0.0
@@ -193,12 +201,13 @@ class Trainer:
     def train(self, stop: StopFlag) -> None:
         """Until the budget is used or a signal comes; a checkpoint stands at the end either way."""
         saved_at = time.monotonic()
-        with closing(_loader(self.recipe, self.store, self._reader(self.store.train))) as loader:
+        reader = self.objective.reader(self.store.train, self.store.vocabulary, self.recipe.data.length)
+        with closing(_loader(self.recipe, self.store, reader, self.plan.total_rows)) as loader:
             self._compile(loader)
-            batches = loader.batches(self.position.step * self.plan.rows, self.plan.micro_rows)
+            steps = loader.steps(self.position.step * self.plan.rows, self.plan.rows, self.plan.micro_rows)
             self._validate_when_due()
             while (share := self._share()) < 1.0 and not stop.number:
-                self._step(batches, share)
+                self._step(steps, share)
                 self._validate_when_due()
                 if time.monotonic() - saved_at > self.config.checkpoint_seconds:
                     self.save()
@@ -214,7 +223,7 @@ class Trainer:
             return
         start = time.perf_counter()
         self.model.compile_parts()
-        self.gradients([loader.batch(0, self.plan.micro_rows)])
+        self.gradients(loader.step(0, self.plan.rows, self.plan.micro_rows))
         self.model.zero_grad()
         self.compile_seconds = time.perf_counter() - start
         self.progress.note(f"compiled in {self.compile_seconds:.0f} s")
@@ -227,38 +236,36 @@ class Trainer:
         checkpoints.save(self.run.checkpoints, self.position.step, weights, self.optimizer.state(), state, keep)
 
     def gradients(self, batches: Sequence[Batch]) -> dict[str, float]:
-        """Back-propagate the loss of one global step, cut into these micro-batches; returns the mean of each term.
+        """Back-propagate the loss of one global step, cut into these micro-batches; returns each term's part of it.
 
         The counts of the whole step are known before the first loss, so each part is divided by the same number.
         """
         counts: Counter[str] = Counter()
         for batch in batches:
             counts.update(self.objective.counts(batch))
-        means = dict.fromkeys(counts, 0.0)
+        parts = dict.fromkeys(counts, 0.0)
         for batch in batches:
-            inputs = prepare(batch, self.recipe.model, self.runtime.device, self.runtime.dtype)
-            terms = self.objective.terms(self.model(inputs), batch)
+            terms = self.objective.step(self.forward, batch)
             losses = [term.coefficient * term.total / max(1, counts[name]) for name, term in terms.items()]
             torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
-            for name, term in terms.items():
-                means[name] += float(term.total.detach()) / max(1, counts[name])
-        return means
+            for (name, _), loss in zip(terms.items(), losses, strict=True):
+                parts[name] += float(loss.detach())
+        return parts
 
-    def _step(self, batches: Iterator[Batch], share: float) -> None:
+    def _step(self, steps: Iterator[list[Batch]], share: float) -> None:
         start = time.perf_counter()
-        parts = self.plan.rows // self.plan.micro_rows
-        means = self.gradients(list(islice(batches, parts)))
+        losses = self.gradients(next(steps))
         norm = self._clip()
         multiplier = self._multiplier(share)
         self.optimizer.step(multiplier)
-        at, loss = self.position, sum(means.values())
+        at, loss = self.position, sum(losses.values())
         seconds = time.perf_counter() - start
         at.step += 1
         at.seconds += seconds
         at.flops += self.plan.rows * self.plan.flops_per_row
         values = {
             "step": at.step,
-            "tokens": at.step * self.plan.tokens_per_step,
+            "tokens": self._tokens(),
             "seconds": at.seconds,
             "flops": at.flops,
             "loss": loss,
@@ -293,27 +300,17 @@ class Trainer:
         if due <= self.position.validations or not self.config.validations:
             return
         self.position.validations = due
-        reader = self._reader(self.store.validation)
-        rows = min(self.config.validation_rows, reader.rows_per_pass)
-        loss = validation_loss(
-            self.model,
-            reader,
-            self.objective,
-            self.store.vocabulary,
-            rows=rows,
-            seed=self.recipe.evaluation.seed,
-            device=self.runtime.device,
-            dtype=self.runtime.dtype,
-        )
+        vocabulary = self.store.vocabulary
+        reader = self.objective.reader(self.store.validation, vocabulary, self.recipe.data.length)
+        rows, seed = self.config.validation_rows, self.recipe.evaluation.seed
+        found = validate(self.forward, reader, self.objective, vocabulary, rows=rows, seed=seed)
         at = self.position
-        tokens = at.step * self.plan.tokens_per_step
-        self.log.validation(
-            {"step": at.step, "tokens": tokens, "seconds": at.seconds, "flops": at.flops, "loss": loss.mean}
-        )
-        self.progress.note(f"step {at.step:,}: validation loss {loss.mean:.4f}")
+        where = {"step": at.step, "tokens": self._tokens(), "seconds": at.seconds, "flops": at.flops}
+        self.log.validation({**where, "loss": found.loss, **found.parts})
+        self.progress.note(f"step {at.step:,}: validation {found}")
 
-    def _reader(self, split: Split) -> StreamReader:
-        return StreamReader(split, self.objective.frame(self.store.vocabulary), self.plan.variant)
+    def _tokens(self) -> int:
+        return round(self.position.step * self.plan.tokens_per_step)
 
     def _share(self) -> float:
         return self.plan.share(self.config.budget, self.position)
@@ -323,7 +320,7 @@ class Trainer:
         return {
             "parameters": count_parameters(self.model),
             "steps": at.step,
-            "tokens": at.step * self.plan.tokens_per_step,
+            "tokens": self._tokens(),
             "seconds": at.seconds,
             "compile_seconds": self.compile_seconds,
             "flops": at.flops,
@@ -335,7 +332,7 @@ class Trainer:
 def build_model(recipe: Recipe, device: torch.device) -> Transformer:
     """The trunk with weights drawn from the recipe's seed alone, the same on every device."""
     with torch.device("meta"):
-        model = Transformer(recipe.model)
+        model = Transformer(recipe.model, recipe.objective.heads(recipe.model))
     model.to_empty(device="cpu")
     digest = hashlib.sha256(f"weights {recipe.seed}".encode()).digest()
     model.reset_parameters(torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))
@@ -348,10 +345,15 @@ def count_parameters(model: torch.nn.Module) -> int:
     return sum(t.numel() for t in tensors)
 
 
-def _loader(recipe: Recipe, store: Store, reader: StreamReader) -> Loader:
+def _loader(recipe: Recipe, store: Store, reader: Reader, total_rows: float | None) -> Loader:
     objective, vocabulary = recipe.objective, store.vocabulary
     return Loader(
-        reader, lambda rows, rng: objective.corrupt(rows, vocabulary, rng), recipe.seed, 1, recipe.data.workers
+        reader,
+        lambda rows, rng: objective.corrupt(rows, vocabulary, rng),
+        recipe.seed,
+        workers=recipe.data.workers,
+        copies=objective.copies,
+        total_rows=total_rows if objective.scheduled else None,
     )
 
 

@@ -1,9 +1,11 @@
-"""The loss on held-out text during training: always the same rows under the same masks."""
+"""The loss on held-out text during training: always the same rows under the same noise."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,37 +13,54 @@ from pretextlm.batch import Batch
 from pretextlm.keyed import Keyed
 
 if TYPE_CHECKING:
-    import torch
-
-    from pretextlm.data.rows import StreamReader
+    from pretextlm.data.mixture import Reader
     from pretextlm.data.vocabulary import Vocabulary
-    from pretextlm.model.transformer import Transformer
     from pretextlm.objectives.base import Objective
+    from pretextlm.training.forward import Forward
 
 TOKENS_AT_ONCE = 8192
 
 
-class ValidationLoss(NamedTuple):
-    """Summed loss in nats, number of targets, and what training minimises: the weighted sum of the terms' means.
+@dataclass
+class Sums:
+    """One term over all rows: its summed loss, its targets, how many were got right (None: not judged so)."""
 
-    With one term of coefficient 1, mean is total / targets.
-    """
+    total: float = 0.0
+    count: int = 0
+    coefficient: float = 1.0
+    correct: float | None = None
 
-    total: float
-    targets: int
-    mean: float
+    @property
+    def mean(self) -> float:
+        return self.total / max(self.count, 1)
 
 
-def validation_loss(
-    model: Transformer,
-    reader: StreamReader,
-    objective: Objective,
-    vocabulary: Vocabulary,
-    rows: int,
-    seed: int,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> ValidationLoss:
+@dataclass
+class Validation:
+    """What was found, term by term."""
+
+    terms: dict[str, Sums] = field(default_factory=lambda: defaultdict(Sums))
+
+    @property
+    def loss(self) -> float:
+        """What training minimises: the weighted sum of the terms' means."""
+        return sum(term.coefficient * term.mean for term in self.terms.values())
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Mean loss of each term, where there are several, and accuracy where there is one."""
+        several = {f"{name}_loss": term.mean for name, term in self.terms.items() if len(self.terms) > 1}
+        judged = {f"{n}_accuracy": t.correct / max(t.count, 1) for n, t in self.terms.items() if t.correct is not None}
+        return several | judged
+
+    def __str__(self) -> str:
+        more = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in self.parts.items())
+        return f"loss {self.loss:.4f}" + (f" ({more})" if more else "")
+
+
+def validate(
+    forward: Forward, reader: Reader, objective: Objective, vocabulary: Vocabulary, rows: int, seed: int
+) -> Validation:
     """The objective's loss on the first `rows` rows of a split, or all if there are fewer.
 
     Every draw depends on the seed and the row's number, so a run's losses are comparable from start to end, and the
@@ -49,43 +68,46 @@ def validation_loss(
 
     Args:
         reader: over the validation split.
-        seed: of the masks; the same for all runs that are compared.
+        seed: of the noise; the same for all runs that are compared.
     """
     import torch
 
-    from pretextlm.model.inputs import prepare
-
-    totals: dict[str, float] = {}
-    counts: dict[str, int] = {}
-    coefficients: dict[str, float] = {}
+    model = forward.models["model"]
     training = model.training
     model.eval()
+    found = Validation()
     try:
         with torch.inference_mode():
             for batch in evaluation_batches(reader, objective, vocabulary, rows, seed):
-                outputs = model(prepare(batch, model.config, device, dtype))
-                for name, term in objective.terms(outputs, batch).items():
-                    totals[name] = totals.get(name, 0.0) + float(term.total)
-                    counts[name] = counts.get(name, 0) + term.count
-                    coefficients[name] = term.coefficient
+                for name, term in objective.step(forward, batch).items():
+                    sums = found.terms[name]
+                    sums.total += float(term.total)
+                    sums.count += term.count
+                    sums.coefficient = term.coefficient
+                    if term.correct is not None:
+                        sums.correct = (sums.correct or 0.0) + float(term.correct)
     finally:
         model.train(training)
-    mean = sum(coefficients[name] * totals[name] / max(counts[name], 1) for name in totals)
-    return ValidationLoss(sum(totals.values()), sum(counts.values()), mean)
+    return found
 
 
 def evaluation_batches(
-    reader: StreamReader,
+    reader: Reader,
     objective: Objective,
     vocabulary: Vocabulary,
     rows: int,
     seed: int,
     tokens_at_once: int = TOKENS_AT_ONCE,
 ) -> Iterator[Batch]:
-    """The first `rows` rows of one pass, in order, corrupted under fixed draws; what lies after the end is padding."""
+    """The first `rows` rows of one pass, corrupted under fixed draws; what lies after the end is padding.
+
+    In order, but for rows of different variants, which come together with their like.
+    """
     rows = min(rows, reader.rows_per_pass)
-    step = max(1, tokens_at_once // reader.variant.raw)
+    step = max(1, int(tokens_at_once // reader.tokens_per_row))
     for start in range(0, rows, step):
         numbers = np.arange(start, min(start + step, rows))
-        read = reader.read(numbers, pad=vocabulary.pad)
-        yield objective.corrupt(read, vocabulary, Keyed.of(seed, 0, numbers))
+        epochs = np.zeros_like(numbers)
+        for group in reader.groups(numbers):
+            read = reader.read(numbers[group], epochs[group], seed, pad=vocabulary.pad)
+            yield objective.corrupt(read, vocabulary, Keyed.of(seed, 0, read.example_ids))

@@ -14,6 +14,7 @@ class AFrame:
     begin: int | None = None
     end: int | None = None
     lead: int | None = None
+    sentences: bool = False
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class AVariant:
     length: int = 0
     decoder_length: int = 0
     weight: float = 1.0
+    restart: bool = False
 
 
 def split_of(documents: list[list[int]], word_starts: list[bool] | None = None) -> Split:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -121,34 +123,15 @@ def test_a_causal_row_reads_the_first_token_of_the_next_row():
     assert predicted == stream[1:] + stream[:1]
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.integers(1, 60), st.integers(1, 25), st.integers(0, 2), st.integers(0, 1000))
-def test_every_epoch_is_a_permutation_of_its_rows_and_reads_each_entry_once(size, raw, overlap, seed):
-    variant = AVariant(raw, min(overlap, raw - 1))
-    reader = StreamReader(split_of([list(range(size))]), AFrame(), variant)
-    epochs = 4
-    total = reader.first_row(epochs)
-    numbers, of = reader.shuffled(np.arange(total), seed)
-    for epoch in range(epochs):
-        first, after = reader.first_row(epoch), reader.first_row(epoch + 1)
-        assert sorted(numbers[of == epoch].tolist()) == list(range(first, after))
-        assert np.array_equal(np.flatnonzero(of == epoch), np.arange(first, after))
-    reads = np.zeros(size, int)
-    for number in numbers.tolist():
-        np.add.at(reads, np.arange(number * reader.stride, (number + 1) * reader.stride) % size, 1)
-    assert reads.sum() == total * reader.stride
-    assert reads.min() >= epochs
-    assert reads.max() - reads.min() <= 1
-
-
-def test_the_order_does_not_depend_on_how_the_ordinals_are_batched():
-    reader = StreamReader(split_of([list(range(1000))]), AFrame(), AVariant(16))
-    whole, epochs = reader.shuffled(np.arange(200), seed=7)
-    parts = [reader.shuffled(np.arange(first, first + 8), seed=7) for first in range(0, 200, 8)]
-    assert np.array_equal(whole, np.concatenate([numbers for numbers, _ in parts]))
-    assert np.array_equal(epochs, np.concatenate([of for _, of in parts]))
-    assert not np.array_equal(whole, reader.shuffled(np.arange(200), seed=8)[0])
-    assert not np.array_equal(whole, np.arange(200))
+def test_sentences_begin_where_the_split_says_and_at_no_token_of_the_frame():
+    documents = [list(range(10, 18)), list(range(20, 23)), [], list(range(30, 36))]
+    split = dataclasses.replace(split_of(documents), sentences=np.array([0, 3, 5, 8, 11, 14], np.uint64))
+    for frame in (AFrame(sentences=True), AFrame(BEGIN, END, LEAD, sentences=True), AFrame(end=END, sentences=True)):
+        rows = StreamReader(split, frame, AVariant(7)).read(np.arange(9))
+        firsts = {10, 13, 15, 20, 30, 33}
+        assert (rows.sentence_starts == np.isin(rows.tokens, list(firsts))).all()
+        padded = StreamReader(split, frame, AVariant(7)).read(np.arange(5), PAD)
+        assert (padded.sentence_starts == np.isin(padded.tokens, list(firsts))).all()
 
 
 def test_reading_changes_neither_the_row_numbers_nor_the_split():

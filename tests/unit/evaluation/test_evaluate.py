@@ -9,13 +9,13 @@ import pytest
 import torch
 from small_corpus import random_filler, write_store
 
-from pretextlm.data.rows import StreamReader
 from pretextlm.errors import UserError
 from pretextlm.evaluation.evaluate import evaluate_run
 from pretextlm.training import validation
+from pretextlm.training.forward import Forward
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.trainer import pretrain
-from pretextlm.training.validation import validation_loss
+from pretextlm.training.validation import validate
 
 RULER = {"blank_exact_match", "blank_choice_accuracy", "blank_log_likelihood"}
 OWN = {
@@ -77,23 +77,22 @@ def test_what_is_no_run_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("objective", OWN)
-def test_the_validation_loss_is_the_same_in_batches_of_any_size(store, objective, monkeypatch):
+def test_the_validate_is_the_same_in_batches_of_any_size(store, objective, monkeypatch):
     filler = random_filler(objective, store)
     v = store.vocabulary
-    variant = filler.objective.variants(v, 32)[0]
-    reader = StreamReader(store.validation, filler.objective.frame(v), variant)
+    reader = filler.objective.reader(store.validation, v, 32)
+    forward = Forward(filler.model, filler.objective, torch.device("cpu"), torch.float32)
 
     def measure(rows: int = 20, seed: int = 7):
-        device = torch.device("cpu")
-        return validation_loss(filler.model, reader, filler.objective, v, rows, seed, device, torch.float32)
+        return validate(forward, reader, filler.objective, v, rows, seed).terms["lm"]
 
     filler.model.train()
     whole = measure()
     assert filler.model.training
-    assert whole.mean == pytest.approx(whole.total / whole.targets)
-    assert measure(10**6).targets >= whole.targets
+    assert whole.mean == pytest.approx(whole.total / whole.count)
+    assert measure(10**6).count >= whole.count
     if objective != "causal":
         assert measure(seed=8).total != whole.total
     monkeypatch.setattr(validation.evaluation_batches, "__defaults__", (1,))
-    assert measure().targets == whole.targets
+    assert measure().count == whole.count
     assert measure().total == pytest.approx(whole.total, rel=1e-5)

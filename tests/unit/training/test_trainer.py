@@ -9,7 +9,6 @@ import pytest
 import torch
 from tests.builders import make_store
 
-from pretextlm.data.rows import StreamReader
 from pretextlm.errors import UserError
 from pretextlm.training import trainer as module
 from pretextlm.training.recipe import Recipe
@@ -83,7 +82,7 @@ def test_gradients_do_not_depend_on_how_a_step_is_cut(store, tmp_path, objective
     plan = make_plan(chosen, store, torch.device("cpu"))
     runtime = Runtime.choose(chosen.training, 0.0)
     run = Run(tmp_path, chosen)
-    reader = StreamReader(store.train, chosen.objective.frame(store.vocabulary), plan.variant)
+    reader = chosen.objective.reader(store.train, store.vocabulary, chosen.data.length)
     results = []
     for rows in (1, 2, 4, 8):
         trainer = Trainer(run, store, plan, runtime, Silent())
@@ -91,8 +90,8 @@ def test_gradients_do_not_depend_on_how_a_step_is_cut(store, tmp_path, objective
         with torch.no_grad():
             for parameter in trainer.model.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.05)
-        with module._loader(chosen, store, reader) as loader:
-            batches = [loader.batch(first, rows) for first in range(0, 8, rows)]
+        with module._loader(chosen, store, reader, None) as loader:
+            batches = loader.step(0, 8, rows)
         if objective == "masked":  # unequal counts, one of them none at all
             for batch in batches:
                 batch.labels[batch.example_ids % 3 == 0] = -100

@@ -7,7 +7,11 @@ embedding look-ups not at all (Kaplan et al. 2020, https://arxiv.org/abs/2001.08
 
 from __future__ import annotations
 
+from pretextlm.batch import Batch
 from pretextlm.model.config import ModelConfig
+
+FORWARD_ONLY = 1 / 3
+"""Share of a training pass's operations that its forward half makes."""
 
 
 def block_weights(config: ModelConfig) -> tuple[int, int]:
@@ -17,21 +21,18 @@ def block_weights(config: ModelConfig) -> tuple[int, int]:
     return attention, 2 * config.hidden_size * config.intermediate_size
 
 
-def flops_per_row(config: ModelConfig, length: int, decoder_length: int, labels: float, causal: bool) -> float:
-    """Operations to train on one row.
-
-    Args:
-        length: width of the only, or the encoder's, row; decoder_length: of the decoder's, 0 without one.
-        labels: positions with a loss.
-        causal: visibility of the only row.
-    """
+def training_flops(config: ModelConfig, batch: Batch, labels: int) -> float:
+    """Operations to train a model of this shape on a batch, `labels` positions of which go through the head."""
     attention, feed_forward = block_weights(config)
     width, layers = config.hidden_size, config.num_hidden_layers
-    pairs = length * length * (0.5 if causal else 1.0)
+    rows, length = batch.input_ids.shape
+    pairs = length * length * (0.5 if batch.attention == "causal" else 1.0)
     total = layers * (6.0 * (attention + feed_forward) * length + 12.0 * width * pairs)
-    if decoder_length:
-        pairs = decoder_length * decoder_length * 0.5 + decoder_length * length
-        cross = attention / 2 * (decoder_length + length)
-        own = (attention + feed_forward) * decoder_length
+    if batch.decoder_input_ids is not None and config.architecture == "encoder_decoder":
+        target = batch.decoder_input_ids.shape[1]
+        pairs = target * target * 0.5 + target * length
+        cross = attention / 2 * (target + length)
+        own = (attention + feed_forward) * target
         total += layers * (6.0 * (own + cross) + 12.0 * width * pairs)
-    return total + 6.0 * config.vocab_size * width * labels
+    head = 6.0 * config.vocab_size * width * labels
+    return float(rows * total + head)

@@ -1,0 +1,158 @@
+"""Rows of several shapes from one stream, in exact proportions, with random access and no table.
+
+Variants take turns in blocks of Q rows: a block holds a fixed quota of each variant, spread evenly, and reads a run of
+text of constant length. For example, shares ½, ¼, ¼ of variants R, S, X make blocks of four:
+
+    slot          0  1  2  3
+    variant       R  S  X  R
+    stream        |--R--|-S-|----X----|--R--|  next block …
+
+Row number n is slot n mod Q of block n div Q, so its place in the stream is arithmetic. Training shuffles each slot's
+rows over the epoch by a keyed permutation of its own: any Q consecutive rows have exact proportions, their texts lie
+apart, and an epoch reads every token once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from fractions import Fraction
+from math import lcm
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretextlm.batch import Rows
+from pretextlm.data.rows import StreamReader
+from pretextlm.data.store import Split
+from pretextlm.keyed import mix, permute
+
+if TYPE_CHECKING:
+    from pretextlm.objectives.base import Frame, Variant
+
+I64 = NDArray[np.int64]
+
+LARGEST_BLOCK = 1000
+"""Rows of a block at most; shares that no such block holds exactly are met to one row in a block."""
+
+
+class Reader(Protocol):
+    """Reads a split as an objective's rows.
+
+    Attributes:
+        rows_per_pass: rows that together read everything once (of the first epoch, where epochs differ).
+        tokens_per_row: text tokens that a row stands for, on average.
+    """
+
+    @property
+    def rows_per_pass(self) -> int: ...
+
+    @property
+    def tokens_per_row(self) -> float: ...
+
+    def shuffled(self, ordinals: NDArray[np.integer], seed: int) -> tuple[I64, I64]:
+        """(row numbers, epochs) at places `ordinals` (B,) of training, counted over all epochs."""
+        ...
+
+    def groups(self, numbers: I64) -> list[I64]:
+        """Places in `numbers` (B,) of the rows of each variant that is there: only those are read together."""
+        ...
+
+    def read(self, numbers: I64, epochs: I64, seed: int, pad: int | None = None) -> Rows:
+        """The rows with these numbers, all of one variant.
+
+        Args:
+            numbers, epochs: (B,) as `shuffled` gives them; 0 … rows_per_pass-1 of epoch 0 are one pass in order.
+            seed: for readers that draw what they read.
+            pad: id for what lies after the end of the split, which is then not read again from its start.
+        """
+        ...
+
+
+class Mixture:
+    """Reads the variants of an objective from a split; with one variant, plain rows of the stream.
+
+    Args:
+        split, frame: as for :class:`StreamReader`.
+        variants: their weights are their shares of the rows.
+
+    Raises:
+        UserError: the split holds no entry.
+    """
+
+    def __init__(self, split: Split, frame: Frame, variants: Sequence[Variant]) -> None:
+        self.readers = [StreamReader(split, frame, variant) for variant in variants]
+        self.size = self.readers[0].size
+        self.slots = _interleaved(quotas([v.weight for v in variants]))
+        strides = np.array([reader.stride for reader in self.readers], dtype=np.int64)[self.slots]
+        self._before = np.cumsum(strides) - strides
+        self.block = int(strides.sum())
+        self.restart = any(variant.restart for variant in variants)
+
+    @property
+    def rows_per_pass(self) -> int:
+        blocks = -(-self.size // self.block)
+        last = self.size - (blocks - 1) * self.block
+        return (blocks - 1) * len(self.slots) + int(np.searchsorted(self._before, last))
+
+    @property
+    def tokens_per_row(self) -> float:
+        return self.block / len(self.slots)
+
+    def shuffled(self, ordinals: NDArray[np.integer], seed: int) -> tuple[I64, I64]:
+        blocks, slots = np.divmod(np.asarray(ordinals, dtype=np.int64), len(self.slots))
+        epochs = blocks // self._first_block(1) if self.restart else blocks * self.block // self.size
+        seeds = np.where(slots == 0, seed, (mix(np.uint64(seed) ^ mix(slots.astype(np.uint64))) >> np.uint64(1)))
+        out = np.empty_like(blocks)
+        for epoch in np.unique(epochs).tolist():
+            first, after = self._first_block(epoch), self._first_block(epoch + 1)
+            inside = epochs == epoch
+            out[inside] = first + permute(blocks[inside] - first, after - first, seeds[inside], epoch)
+        if self.restart:
+            out -= epochs * self._first_block(1)
+        return out * len(self.slots) + slots, epochs
+
+    def groups(self, numbers: I64) -> list[I64]:
+        variants = self.slots[numbers % len(self.slots)]
+        places = (np.flatnonzero(variants == index) for index in range(len(self.readers)))
+        return [group for group in places if len(group)]
+
+    def read(self, numbers: I64, epochs: I64, seed: int, pad: int | None = None) -> Rows:
+        numbers = np.asarray(numbers, dtype=np.int64)
+        blocks, slots = np.divmod(numbers, len(self.slots))
+        variant = int(self.slots[slots[0]])
+        assert (self.slots[slots] == variant).all(), "rows of one variant are read together"
+        starts = (blocks * self.block + self._before[slots]) % self.size
+        return dataclasses.replace(self.readers[variant].read_at(starts, numbers, pad), variant=variant)
+
+    def _first_block(self, epoch: int) -> int:
+        """Number of the first block that an epoch owns."""
+        if self.restart:
+            return epoch * -(-self.size // self.block)
+        return -(-epoch * self.size // self.block)
+
+
+def quotas(weights: Sequence[float]) -> list[int]:
+    """Rows of each variant in a block: exact where a block of at most LARGEST_BLOCK rows can be, else to one row.
+
+    Largest remainder; every variant with a weight above 0 has a row.
+    """
+    total = sum(weights)
+    shares = [Fraction(weight / total).limit_denominator(LARGEST_BLOCK) for weight in weights]
+    size = lcm(*(share.denominator for share in shares))
+    if sum(shares) == 1 and size <= LARGEST_BLOCK:
+        return [int(share * size) for share in shares]
+    exact = [weight / total * LARGEST_BLOCK for weight in weights]
+    rows = [max(int(value), 1) if value > 0 else 0 for value in exact]
+    order = sorted(range(len(rows)), key=lambda i: rows[i] - exact[i])
+    for index in order[: max(0, LARGEST_BLOCK - sum(rows))]:
+        rows[index] += 1
+    return rows
+
+
+def _interleaved(rows: Sequence[int]) -> I64:
+    """(Q,) variant of each slot, every variant's slots spread evenly over the block."""
+    variants = np.repeat(np.arange(len(rows)), rows)
+    at = np.concatenate([(np.arange(n) + 0.5) / n for n in rows if n] or [np.zeros(0)])
+    return variants[np.argsort(at, kind="stable")].astype(np.int64)

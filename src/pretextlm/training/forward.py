@@ -1,0 +1,50 @@
+"""The models of a run behind one call: the one that is trained, those trained along with it, and frozen ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from pretextlm.batch import Batch
+from pretextlm.model.inputs import prepare
+from pretextlm.model.transformer import Outputs, Transformer
+
+if TYPE_CHECKING:
+    from pretextlm.objectives.base import Objective
+
+
+class Forward:
+    """`forward(batch)` runs the model, `forward(batch, role)` another that the objective needs.
+
+    A role is the name of a Transformer among the model's heads (trained along with it), or of a run directory that the
+    objective names (frozen, loaded here).
+
+    Args:
+        model: the one that is trained or measured.
+        objective: its `frozen_models` are loaded.
+        dtype: of the activations.
+
+    Raises:
+        UserError: a frozen model's run cannot be opened or has other tokens.
+    """
+
+    def __init__(self, model: Transformer, objective: Objective, device: torch.device, dtype: torch.dtype) -> None:
+        self.device, self.dtype = device, dtype
+        self.models = {"model": model}
+        self.models |= {name: head for name, head in model.heads.items() if isinstance(head, Transformer)}
+        for role, place in objective.frozen_models().items():
+            self.models[role] = load_frozen(Path(place), device)
+
+    def __call__(self, batch: Batch, role: str = "model") -> Outputs:
+        model = self.models[role]
+        outputs: Outputs = model(prepare(batch, model.config, self.device, self.dtype))
+        return outputs
+
+
+def load_frozen(place: Path, device: torch.device) -> Transformer:
+    """The newest model of a run, without gradients. Raises UserError when there is none."""
+    from pretextlm.training.run import Run
+
+    return Run.open(place).load_model(device).requires_grad_(False)
