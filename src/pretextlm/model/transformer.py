@@ -215,7 +215,10 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Embeddings N(0, 0.02²); matrices uniform with variance 1/fan-in; output projections zero; heads by themselves."""
+        """Embeddings N(0, 0.02²); matrices uniform with variance 1/fan-in; output projections zero.
+
+        Every module among the heads has a method of this name for its own.
+        """
         for name, parameter in self.named_parameters():
             if name.startswith("heads."):
                 continue
@@ -227,7 +230,7 @@ class Transformer(nn.Module):
                 bound = (3.0 / parameter.size(1)) ** 0.5
                 parameter.uniform_(-bound, bound, generator=generator)
         for head in self.heads.values():
-            head.reset_parameters(generator)
+            head.reset_parameters(generator)  # type: ignore[operator]
 
     def compile_parts(self) -> None:
         """Compile each block and the loss: small graphs, of which all blocks share one, and no recompilation."""
@@ -246,7 +249,7 @@ class Transformer(nn.Module):
         if inputs.label_index is not None:
             flat_ND = flat_ND.index_select(0, inputs.label_index)
         cap = self.config.logit_softcap
-        return Outputs(hidden, flat_ND, inputs.labels_N, self.head_weight, cap, self.softmax, self.heads)
+        return Outputs(hidden, flat_ND, inputs.labels_N, self.head_weight, cap, self.softmax, dict(self.heads.items()))
 
     def encode(self, inputs: Inputs) -> Tensor:
         """The encoder's output (B, S, D), normalised."""

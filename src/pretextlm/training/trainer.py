@@ -130,7 +130,7 @@ def make_plan(recipe: Recipe, store: Store, device: torch.device) -> Plan:
     per_unit = {"steps": 1 / rows, "tokens": per_row, "flops": cost}.get(kind)
     if objective.scheduled and per_unit is None:
         raise UserError(
-            f"The noise of {objective.name!r} changes over training, and a budget in {kind} does not say how far it is.",
+            f"The noise of {objective.name!r} changes over training; a budget in {kind} does not say how far that is.",
             "Give budget_steps, budget_tokens or budget_flops.",
         )
     return Plan(rows, micro, per_row, cost, size / per_unit if per_unit else None)
