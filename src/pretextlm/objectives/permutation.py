@@ -1,0 +1,156 @@
+"""Predict some tokens one after another in a random order, each from both its sides (Yang et al. 2019).
+
+    tokens    [CLS] 7 8 9 4 5 6                  predicted: 8 and 5, in the order 5, 8
+    input     [CLS] 7 8 9 4 5 6  [MASK] [MASK]   the tokens as they are, then a query for each that is predicted
+    position    0   1 2 3 4 5 6    2      5      a query stands where its token does
+    rank        0   0 2 0 0 1 0    ∞      ∞      place in the order; 0 is what is only read; nobody sees a query
+    reach       0   0 2 0 0 1 0    1      0      everyone sees the ranks up to its reach
+    labels      -   - - - - - -    8      5      - : no loss
+
+The query for 5 sees all but 5 and 8; the query for 8 sees the 5 as well. So what is predicted later is predicted from
+what came before, in every order and from both sides, which neither a masked nor a causal model does.
+
+Paper: XLNet: Generalized Autoregressive Pretraining for Language Understanding,
+https://arxiv.org/abs/1906.08237. Its two streams of attention are a layout here: the tokens are the content stream, the
+queries the query stream, and no layer reads a query but itself. [MASK] is the vector that all queries start from.
+
+Spans of 1 to 5 tokens (of n with chance in proportion to 1/n) stand each in a context of its length over the rate: six
+times its length at the rate of one sixth, as in the paper. Lengths are drawn until they add up to the fixed number of
+targets (the last is cut), the contexts laid around a ring of the row's tokens that starts at a random place, and each
+span put anywhere in its context. So every row has the same number of targets, and every token the same chance. The
+released code makes contexts of seven times the length and tops up with single tokens; there, too, lengths count tokens
+(its loop meant to count words), but spans begin where words do. Left out are the memory of the row before and pairs of
+segments.
+
+Requires [CLS], [SEP], [MASK]. Suits an encoder. Never predicted, and so visible to all: special tokens and the first
+token of each document in the row, so that every query sees something. Masked language modelling needs no queries, but
+hides its targets from each other and shows the model a row full of holes.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pretextlm.batch import IGNORE, Batch, Rows
+from pretextlm.data.vocabulary import Vocabulary
+from pretextlm.errors import UserError
+from pretextlm.keyed import Keyed
+from pretextlm.objectives.base import Architecture, Frame, Objective, Variant
+
+SPANS, START, ORDER = range(3)
+"""Streams of random numbers: how long spans are and where in their contexts, where the ring starts, and the order."""
+
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+
+_HALF = np.uint64(32)
+
+
+class Permutation(Objective):
+    """Permutation language modelling: a row holds tokens and, after them, a query for each that is predicted.
+
+    Args:
+        rate: predicted tokens as a share of the row's tokens.
+        longest_span: tokens that are predicted side by side, at most (but where two spans meet).
+    """
+
+    name: ClassVar[str] = "permutation"
+    title: ClassVar[str] = "Permutation language modelling"
+    paper: ClassVar[str] = "Yang et al. 2019, https://arxiv.org/abs/1906.08237"
+    learns: ClassVar[str] = "to fill gaps one after another in any order, each from all that is known so far."
+    architectures: ClassVar[tuple[Architecture, ...]] = ("encoder",)
+
+    rate: float = Field(default=1 / 6, gt=0, le=0.5, description="share of the tokens that are predicted")
+    longest_span: int = Field(default=5, ge=1, le=100, description="most tokens predicted side by side")
+
+    def frame(self, vocabulary: Vocabulary) -> Frame:
+        """[CLS] before every row and [SEP] after every document."""
+        return Frame(end=vocabulary.sep, lead=vocabulary.cls)
+
+    def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
+        """The most tokens that fit `length` along with their queries: 439 and 73 of 512 at a rate of one sixth.
+
+        Raises UserError if the length is below 3.
+        """
+        if length < 3:
+            raise UserError(
+                f"Rows of {length} tokens have no room for [CLS], a token and its query.",
+                "Give a length of at least 3.",
+            )
+        tokens = length - 1
+        while tokens + int(self._targets(tokens)) > length:
+            tokens -= 1
+        return [Variant("main", raw=tokens - 1, length=tokens + int(self._targets(tokens)))]
+
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+        """(B, W) tokens → (B, W + K) tokens and queries; a row with fewer targets than K ends in padding."""
+        tokens, segments, positions = (rows.matrix(a) for a in (rows.tokens, rows.segment_ids, rows.position_ids))
+        width, queries = rows.width, int(self._targets(rows.width))
+        free = ~vocabulary.is_special.take(tokens) & (positions != 0) & (segments >= 0)
+        counts = np.minimum(self._targets(np.count_nonzero(segments >= 0, axis=1)), np.count_nonzero(free, axis=1))
+        targets = self._choose(free, counts, queries, rng)
+        used = np.arange(queries) < counts[:, None]
+        ranks = rng.order(ORDER, queries, queries, exclude=~used)[used] + 1
+
+        rank = np.zeros((len(rows), width + queries), dtype=np.int32)
+        rank.reshape(-1)[targets + targets // width * queries] = ranks
+        reach = rank.copy()
+        rank[:, width:][used] = queries + 1
+        reach[:, width:][used] = ranks - 1
+
+        def extended(values: I32, fill: int, at_queries: I32 | int) -> I32:
+            out = np.full(rank.shape, fill, dtype=np.int32)
+            out[:, :width] = values
+            out[:, width:][used] = at_queries
+            return out
+
+        labels = np.full(rank.shape, IGNORE, dtype=np.int32)
+        labels[:, width:][used] = rows.tokens[targets]
+        return Batch(
+            input_ids=extended(tokens, vocabulary.pad, vocabulary.mask),
+            labels=labels,
+            segment_ids=extended(segments, -1, rows.segment_ids[targets]),
+            position_ids=extended(positions, 0, rows.position_ids[targets]),
+            attention="ranked",
+            rank=rank,
+            reach=reach,
+            example_ids=rows.example_ids,
+        )
+
+    def _targets(self, tokens: int | I64) -> I64:
+        """How many of so many tokens of a row, [CLS] among them, are predicted: at least one."""
+        return np.maximum(np.rint(self.rate * np.asarray(tokens)), 1).astype(np.int64)
+
+    def _choose(self, free: NDArray[np.bool_], counts: I64, most: int, rng: Keyed) -> I64:
+        """Flat places of the targets in ascending order, counts[b] (at most `most`) among the free tokens of row b."""
+        sizes = np.count_nonzero(free, axis=1)
+        starts, lengths = (values.reshape(-1) for values in self._spans(sizes, counts, most, rng))
+        turn = ((rng.bits(START, 1)[:, 0] >> _HALF) * sizes.astype(np.uint64) >> _HALF).astype(np.int64)
+        nth = np.arange(int(counts.sum())) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+        nth += np.repeat(turn, counts)
+        row_sizes = np.repeat(sizes, counts)
+        nth = np.where(nth >= row_sizes, nth - row_sizes, nth)  # round the ring
+        chosen = np.zeros(free.size, dtype=bool)
+        chosen[np.flatnonzero(free)[nth + np.repeat(np.cumsum(sizes) - sizes, counts)]] = True
+        return np.flatnonzero(chosen)
+
+    def _spans(self, sizes: I64, counts: I64, most: int, rng: Keyed) -> tuple[I64, I64]:
+        """(B, most) starts and lengths of spans that do not overlap; those that are not needed have length 0.
+
+        Args:
+            sizes, counts: (B,) free tokens of each row, and how many of them to cover.
+        """
+        draws = rng.bits(SPANS, most)
+        law = np.cumsum(1 / np.arange(1, self.longest_span + 1))
+        limits = np.floor(law[:-1] / law[-1] * 2.0**32).astype(np.uint64)
+        lengths = np.searchsorted(limits, draws >> _HALF, side="right") + 1
+        ends = np.minimum(np.cumsum(lengths, axis=1), counts[:, None])
+        lengths = np.diff(ends, axis=1, prepend=0)
+        edges = ends * sizes[:, None] // np.maximum(counts, 1)[:, None]  # contexts share the row as spans the targets
+        spare = np.diff(edges, axis=1, prepend=0) - lengths
+        chance = (draws & np.uint64(0xFFFFFFFF)) * (spare + 1).astype(np.uint64) >> _HALF
+        return edges - spare - lengths + chance.astype(np.int64), lengths
