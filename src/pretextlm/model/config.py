@@ -17,6 +17,8 @@ class ModelConfig(Config):
         architecture: "encoder", "decoder" or "encoder_decoder".
         vocab_size: rows of the embedding; a multiple of 64 runs fastest. 0 in a recipe: taken from the store.
         hidden_size: width D of the residual stream.
+        embedding_size: width of the embedding table, projected to D and back before the head; 0: D, no projection
+            (Lan et al. 2020, https://arxiv.org/abs/1909.11942).
         num_hidden_layers: blocks; of each of the two stacks in an encoder-decoder.
         num_attention_heads: H; hidden_size / H is the head's width.
         num_key_value_heads: heads of keys and values (grouped-query attention); 0: as many as queries.
@@ -32,6 +34,7 @@ class ModelConfig(Config):
     architecture: Literal["encoder", "decoder", "encoder_decoder"] = "decoder"
     vocab_size: int = Field(0, ge=0, le=1 << 24)
     hidden_size: int = Field(256, ge=8, le=1 << 16)
+    embedding_size: int = Field(0, ge=0, le=1 << 16)
     num_hidden_layers: int = Field(6, ge=1, le=1024)
     num_attention_heads: int = Field(4, ge=1, le=1024)
     num_key_value_heads: int = Field(0, ge=0, le=1024)
@@ -51,6 +54,8 @@ class ModelConfig(Config):
                 values["num_key_value_heads"] = values.get("num_attention_heads", 4)
             if not values.get("intermediate_size"):
                 values["intermediate_size"] = 4 * values.get("hidden_size", 256)
+            if not values.get("embedding_size"):
+                values["embedding_size"] = values.get("hidden_size", 256)
         return values
 
     @model_validator(mode="after")

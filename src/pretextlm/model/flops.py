@@ -34,5 +34,6 @@ def training_flops(config: ModelConfig, batch: Batch, labels: int) -> float:
         cross = attention / 2 * (target + length)
         own = (attention + feed_forward) * target
         total += layers * (6.0 * (own + cross) + 12.0 * width * pairs)
-    head = 6.0 * config.vocab_size * width * labels
-    return float(rows * total + head)
+    table = config.embedding_size
+    projections = 0 if table == width else 6.0 * width * table * (rows * length + labels)
+    return float(rows * total + projections + 6.0 * config.vocab_size * table * labels)

@@ -1,4 +1,4 @@
-"""Cross-entropy of the head, chunk by chunk, with its gradient worked out on the way.
+"""Losses of the head, chunk by chunk, with their gradients worked out on the way.
 
 The logits of all targets at once are the largest arrays of a step, and they are read and written many times: as scores,
 in fp32, as log-probabilities, as a gradient. The gradient of a chunk is known as soon as its softmax is: p - onehot. So
@@ -19,7 +19,18 @@ from torch.nn import functional
 CHUNK_CPU = 1024
 CHUNK_DEVICE = 8192
 
+
+def chunk_of(hidden_ND: Tensor) -> int:
+    """Targets whose logits are held at once on this device."""
+    return CHUNK_CPU if hidden_ND.device.type == "cpu" else CHUNK_DEVICE
+
+
 Softmax = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def bounded(scores: Tensor, softcap: float) -> Tensor:
+    """Scores bounded to ±softcap by tanh; as they are when it is 0."""
+    return softcap * torch.tanh(scores / softcap) if softcap else scores
 
 
 def softmax_written_out(scores_CV: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +57,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden_ND) if wanted else None
         grad_weight = torch.zeros_like(weight_VD) if wanted else None
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
-        chunk = CHUNK_CPU if hidden_ND.device.type == "cpu" else CHUNK_DEVICE
+        chunk = chunk_of(hidden_ND)
         for start in range(0, hidden_ND.size(0), chunk):
             rows = slice(start, start + chunk)
             labels_C = labels_N[rows]
@@ -88,7 +99,71 @@ def linear_cross_entropy(
     """
     if softcap:
         scores_NV = functional.linear(hidden_ND, weight_VD.to(hidden_ND.dtype)).float()
-        capped_NV = softcap * torch.tanh(scores_NV / softcap)
-        return functional.cross_entropy(capped_NV, labels_N, reduction="sum")
+        return functional.cross_entropy(bounded(scores_NV, softcap), labels_N, reduction="sum")
     total: Tensor = _LinearCrossEntropy.apply(hidden_ND, weight_VD, labels_N, softmax)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _LinearDivergence(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        teacher_NE: Tensor,
+        teacher_VE: Tensor,
+        temperature: float,
+        softcaps: tuple[float, float],
+    ) -> Tensor:
+        weight, teacher = weight_VD.to(hidden_ND.dtype), teacher_VE.to(teacher_NE.dtype)
+        wanted = any(ctx.needs_input_grad)
+        grad_hidden = torch.empty_like(hidden_ND) if wanted else None
+        grad_weight = torch.zeros_like(weight_VD) if wanted else None
+        total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
+        chunk = chunk_of(hidden_ND)
+        for start in range(0, hidden_ND.size(0), chunk):
+            rows = slice(start, start + chunk)
+            scores_CV = bounded((hidden_ND[rows] @ weight.T).float(), softcaps[0])
+            logs_CV = (scores_CV / temperature).log_softmax(dim=1)
+            wanted_CV = (bounded((teacher_NE[rows] @ teacher.T).float(), softcaps[1]) / temperature).log_softmax(dim=1)
+            soft_CV = wanted_CV.exp()
+            total += (soft_CV * (wanted_CV - logs_CV)).sum() * temperature**2
+            if grad_hidden is not None and grad_weight is not None:
+                gradient_CV = (logs_CV.exp_() - soft_CV).mul_(temperature)
+                if softcaps[0]:
+                    gradient_CV *= 1 - (scores_CV / softcaps[0]).square()
+                gradient_CV = gradient_CV.to(hidden_ND.dtype)
+                torch.mm(gradient_CV, weight, out=grad_hidden[rows])
+                grad_weight += gradient_CV.T @ hidden_ND[rows]
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+        (scale,) = grad_outputs
+        grad_hidden, grad_weight = ctx.saved_tensors
+        return grad_hidden * scale.to(grad_hidden.dtype), grad_weight * scale, None, None, None, None
+
+
+def linear_divergence(
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    teacher_NE: Tensor,
+    teacher_VE: Tensor,
+    temperature: float,
+    softcaps: tuple[float, float] = (0.0, 0.0),
+) -> Tensor:
+    """Summed T² · KL(teacher || student) of the two heads' distributions at temperature T, in nats.
+
+    The factor T² keeps the gradient's size when T changes (Hinton et al. 2015, https://arxiv.org/abs/1503.02531). Both
+    sets of logits are made chunk by chunk; only the student gets a gradient.
+
+    Args:
+        hidden_ND, weight_VD: the student's states and head.
+        teacher_NE, teacher_VE: the teacher's.
+        softcaps: bounds of the student's and of the teacher's logits; 0: not bounded.
+    """
+    total: Tensor = _LinearDivergence.apply(  # type: ignore[no-untyped-call]
+        hidden_ND, weight_VD, teacher_NE, teacher_VE, temperature, softcaps
+    )
     return total

@@ -12,7 +12,7 @@ F intermediate_size, H heads, K key-value heads, E width of a head, V vocab_size
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,10 +25,12 @@ from pretextlm.model.attention import Sight, attend
 from pretextlm.model.cache import LayerCache
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.inputs import Inputs
-from pretextlm.model.loss import Softmax, linear_cross_entropy, softmax_eager, softmax_written_out
+from pretextlm.model.loss import Softmax, bounded, linear_cross_entropy, softmax_eager, softmax_written_out
 from pretextlm.model.rotary import Angles, rotate
 
 INITIAL_STD = 0.02
+DELTA = "embed_delta"
+"""Head that a model adds to an embedding table it shares without training it (DeBERTa-v3)."""
 
 
 class Linear(nn.Linear):
@@ -141,27 +143,27 @@ class Outputs:
     Attributes:
         hidden_BTD: last hidden states, normalised (the decoder's, where there is one).
         hidden_ND, labels_N: those of the labelled positions, row by row, and their targets.
-        weight_VD: the head's matrix; softcap: bound of the logits, or 0.
-        softmax: how the loss computes it, compiled or not.
-        heads: the modules that the objective trains along with the trunk.
+        model: whose they are.
     """
 
     hidden_BTD: Tensor
     hidden_ND: Tensor
     labels_N: Tensor
-    weight_VD: Tensor
-    softcap: float
-    softmax: Softmax = softmax_eager
-    heads: Mapping[str, nn.Module] = field(default_factory=dict)
+    model: Transformer
+
+    @property
+    def heads(self) -> Mapping[str, nn.Module]:
+        """The modules that the objective trains along with the trunk."""
+        return dict(self.model.heads.items())
 
     @property
     def logits_NV(self) -> Tensor:
         """Logits of the labelled positions, for those who need more than the loss."""
-        return scores(self.hidden_ND, self.weight_VD, self.softcap)
+        return self.model.logits(self.hidden_ND)
 
     def cross_entropy(self) -> Tensor:
         """Summed over the labelled positions, in nats; the logits are never held all at once."""
-        return linear_cross_entropy(self.hidden_ND, self.weight_VD, self.labels_N, self.softcap, self.softmax)
+        return self._cross_entropy(self.hidden_ND, self.labels_N)
 
     def at(self, places: NDArray[np.integer]) -> Tensor:
         """(M, D) hidden states at flat places of the batch (row · width + column)."""
@@ -177,13 +179,19 @@ class Outputs:
     def cross_entropy_of(self, hidden_MD: Tensor, labels: NDArray[np.integer]) -> Tensor:
         """Summed cross-entropy of the language-model head on given states (M, D) against labels (M,)."""
         labels_M = torch.from_numpy(labels.astype(np.int64)).to(hidden_MD.device, non_blocking=True)
-        return linear_cross_entropy(hidden_MD, self.weight_VD, labels_M, self.softcap, self.softmax)
+        return self._cross_entropy(hidden_MD, labels_M)
+
+    def _cross_entropy(self, hidden_MD: Tensor, labels_M: Tensor) -> Tensor:
+        model = self.model
+        return linear_cross_entropy(
+            model.before_head(hidden_MD), model.head_weight, labels_M, model.config.logit_softcap, model.softmax
+        )
 
 
 def scores(hidden_ND: Tensor, weight_VD: Tensor, softcap: float) -> Tensor:
     """(N, V) logits, bounded to ±softcap when there is one."""
     logits_NV = functional.linear(hidden_ND, weight_VD.to(hidden_ND.dtype))
-    return softcap * torch.tanh(logits_NV / softcap) if softcap else logits_NV
+    return bounded(logits_NV, softcap)
 
 
 class Transformer(nn.Module):
@@ -193,7 +201,8 @@ class Transformer(nn.Module):
 
     Args:
         config: its shape.
-        heads: modules that an objective trains along with it (`Objective.heads`).
+        heads: modules that an objective trains along with it (`Objective.heads`); one with a method `share` is given
+            the embedding table.
     """
 
     def __init__(self, config: ModelConfig, heads: Mapping[str, nn.Module] | None = None) -> None:
@@ -201,12 +210,18 @@ class Transformer(nn.Module):
         assert config.vocab_size > 0, "vocab_size comes from the store"
         self.config = config
         both = config.architecture == "encoder_decoder"
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        table = config.embedding_size
+        self.embed_tokens = nn.Embedding(config.vocab_size, table)
+        self.in_proj = None if table == config.hidden_size else Linear(table, config.hidden_size)
+        self.out_proj = None if table == config.hidden_size else Linear(config.hidden_size, table)
         self.embed_types = nn.Embedding(config.type_vocab_size, config.hidden_size) if config.type_vocab_size else None
         self.encoder = None if config.architecture == "decoder" else self._stack(cross=False)
         self.decoder = None if config.architecture == "encoder" else self._stack(cross=both)
-        self.lm_head = None if config.tie_word_embeddings else Linear(config.hidden_size, config.vocab_size)
+        self.lm_head = None if config.tie_word_embeddings else Linear(table, config.vocab_size)
         self.heads = nn.ModuleDict(dict(heads or {}))
+        for head in self.heads.values():
+            if hasattr(head, "share"):
+                head.share(self.embed_tokens)  # type: ignore[operator]
         self.softmax: Softmax = softmax_eager
         self.reset_parameters()
 
@@ -248,8 +263,7 @@ class Transformer(nn.Module):
         flat_ND = hidden.flatten(0, 1)
         if inputs.label_index is not None:
             flat_ND = flat_ND.index_select(0, inputs.label_index)
-        cap = self.config.logit_softcap
-        return Outputs(hidden, flat_ND, inputs.labels_N, self.head_weight, cap, self.softmax, dict(self.heads.items()))
+        return Outputs(hidden, flat_ND, inputs.labels_N, self)
 
     def encode(self, inputs: Inputs) -> Tensor:
         """The encoder's output (B, S, D), normalised."""
@@ -280,15 +294,23 @@ class Transformer(nn.Module):
     def embed(self, ids_BT: Tensor, dtype: torch.dtype, types_BT: Tensor | None = None) -> Tensor:
         """(B, T, D) what the first block reads; without types, every token is of type 0."""
         x_BTD = self.embed_tokens(ids_BT)
+        if DELTA in self.heads:  # the table is the generator's: read without moving it
+            x_BTD = x_BTD.detach() + self.heads[DELTA](ids_BT)
+        if self.in_proj is not None:
+            x_BTD = self.in_proj(x_BTD)
         if self.embed_types is not None:
             x_BTD = x_BTD + (self.embed_types.weight[0] if types_BT is None else self.embed_types(types_BT))
         return normalise(x_BTD.to(dtype), self.config.norm_eps)
 
     @property
     def head_weight(self) -> Tensor:
-        """(V, D) matrix of the head."""
+        """(V, D) matrix of the head, or as wide as the embedding."""
         return self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """(N, V) scores of the next (or hidden) token."""
-        return scores(hidden_ND, self.head_weight, self.config.logit_softcap)
+        return scores(self.before_head(hidden_ND), self.head_weight, self.config.logit_softcap)
+
+    def before_head(self, hidden_ND: Tensor) -> Tensor:
+        """Hidden states as wide as the head's matrix."""
+        return hidden_ND if self.out_proj is None else self.out_proj(hidden_ND)

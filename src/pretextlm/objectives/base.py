@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import BeforeValidator, PlainSerializer
 
 from pretextlm.batch import IGNORE, Batch, Rows, Term
 from pretextlm.config import Config
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from pretextlm.data.mixture import Reader
     from pretextlm.data.store import Split
     from pretextlm.model.config import ModelConfig
+    from pretextlm.model.transformer import Transformer
 
 Architecture = Literal["encoder", "decoder", "encoder_decoder"]
 
@@ -96,7 +99,14 @@ class Outputs(Protocol):
     """What the model returns, as far as an objective looks at it."""
 
     @property
+    def model(self) -> Transformer: ...
+
+    @property
     def hidden_BTD(self) -> Tensor: ...
+
+    def at(self, places: NDArray[np.integer]) -> Tensor: ...
+
+    def cross_entropy_of(self, hidden_MD: Tensor, labels: NDArray[np.integer]) -> Tensor: ...
 
     @property
     def hidden_ND(self) -> Tensor: ...
@@ -137,6 +147,14 @@ class Objective(Config):
     architectures: ClassVar[tuple[Architecture, ...]]
     fills: ClassVar[str | None] = None
     token_types: ClassVar[int] = 0
+
+    def way_of_filling(self) -> str | None:
+        """How a model trained with these options fills blanks."""
+        return self.fills
+
+    def parts(self) -> int:
+        """Parts of a row that the model tells apart by token types, with these options."""
+        return self.token_types
 
     def suits(self) -> tuple[Architecture, ...]:
         """Architectures that suit it with these options, the default first."""
@@ -185,6 +203,13 @@ class Objective(Config):
         """Run directories of models that take part without being trained, by role."""
         return {}
 
+    def begin(self, models: Mapping[str, Transformer]) -> None:
+        """Set the weights a new run starts from, where they are not those drawn from its seed.
+
+        Args:
+            models: all models by role; the one that is trained is "model".
+        """
+
     def flops(self, config: ModelConfig, batch: Batch) -> float:
         """Floating-point operations to train a model of this shape on the batch."""
         from pretextlm.model.flops import training_flops
@@ -204,3 +229,22 @@ def build(name: str, options: dict[str, Any] | None = None) -> Objective:
     """The objective registered under `name` with `options`. Raises UserError for a wrong name or option."""
     cls: type[Objective] = OBJECTIVES[name]
     return cls.parse(options or {}, where=f"objective {name!r}")
+
+
+def _built(value: Any) -> Any:
+    """An objective from its table in a recipe, or its name alone."""
+    if isinstance(value, str):
+        return build(value)
+    if isinstance(value, Mapping) and "name" in value:
+        return build(value["name"], {k: v for k, v in value.items() if k != "name"})
+    if isinstance(value, Mapping):
+        raise ValueError('an objective inside another needs its name, for example: {name = "masked", rate = 0.15}')
+    return value
+
+
+Inner = Annotated[
+    Objective,
+    BeforeValidator(_built),
+    PlainSerializer(lambda inner: {"name": inner.name, **inner.model_dump(mode="json")}),
+]
+"""An option that is itself an objective, written as a table with its name."""

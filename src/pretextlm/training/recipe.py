@@ -138,8 +138,8 @@ class Recipe(Config):
                 f"The objective {objective.name!r} does not train a model of architecture {model['architecture']!r}.",
                 f"It suits: {', '.join(suits)}.",
             )
-        if objective.token_types:
-            model.setdefault("type_vocab_size", objective.token_types)
+        if objective.parts():
+            model.setdefault("type_vocab_size", objective.parts())
         values["model"] = model
         return cls.parse(values, where)
 

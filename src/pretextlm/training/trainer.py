@@ -22,9 +22,10 @@ from torch import Tensor
 from pretextlm.batch import Batch
 from pretextlm.data.loader import Loader
 from pretextlm.data.mixture import Reader
-from pretextlm.data.store import Store
+from pretextlm.data.store import Store, sha256_of
 from pretextlm.errors import UserError
 from pretextlm.files import write_json
+from pretextlm.model.flops import FORWARD_ONLY
 from pretextlm.model.transformer import Transformer
 from pretextlm.objectives.base import Objective
 from pretextlm.training import checkpoint as checkpoints
@@ -32,7 +33,7 @@ from pretextlm.training.forward import Forward
 from pretextlm.training.metrics import MetricsLog
 from pretextlm.training.optimizers import Optimizer
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run import Run, locked
+from pretextlm.training.run import TOKENIZER, Run, locked
 from pretextlm.training.runtime import Runtime, device_name
 from pretextlm.training.schedules import rate
 from pretextlm.training.signals import StopFlag, Stopped
@@ -126,6 +127,9 @@ def make_plan(recipe: Recipe, store: Store, device: torch.device) -> Plan:
     with closing(_loader(recipe, store, reader, None)) as loader:
         sample = loader.step(0, rows, micro)
     cost = sum(objective.flops(recipe.model, batch) for batch in sample) / rows
+    for place in objective.frozen_models().values():
+        frozen = Run.open(Path(place)).recipe.model
+        cost += FORWARD_ONLY * sum(objective.flops(frozen, batch) for batch in sample) / rows
     kind, size = config.budget
     per_unit = {"steps": 1 / rows, "tokens": per_row, "flops": cost}.get(kind)
     if objective.scheduled and per_unit is None:
@@ -160,6 +164,7 @@ def pretrain(
     progress = progress or Silent()
     store = Store.open(Path(recipe.data.store))
     recipe = recipe.with_vocabulary(store.vocabulary.size)
+    _check_tokenizers(recipe, store)
     kind, budget = recipe.training.budget
     device = Runtime.choose(recipe.training, 0.0).device
     plan = make_plan(recipe, store, device)
@@ -184,6 +189,7 @@ class Trainer:
         self.position = Position()
         self.model = build_model(self.recipe, runtime.device)
         self.forward = Forward(self.model, self.objective, runtime.device, runtime.dtype)
+        self.objective.begin(self.forward.models)
         self.optimizer = Optimizer(self.model, self.config, runtime.dtype)
         self.log = MetricsLog(run)
         self.compile_seconds = 0.0
@@ -355,6 +361,17 @@ def _loader(recipe: Recipe, store: Store, reader: Reader, total_rows: float | No
         copies=objective.copies,
         total_rows=total_rows if objective.scheduled else None,
     )
+
+
+def _check_tokenizers(recipe: Recipe, store: Store) -> None:
+    """Raises UserError when a frozen model has other tokens than the store."""
+    expected = sha256_of(store.path / TOKENIZER)
+    for role, place in recipe.objective.frozen_models().items():
+        if sha256_of(Run.open(Path(place)).directory / TOKENIZER) != expected:
+            raise UserError(
+                f"The {role} {place} was trained with another tokenizer than {store.path} was prepared with.",
+                f"Prepare the text with the {role}'s: pretextlm data prepare … --tokenizer {place}/{TOKENIZER}",
+            )
 
 
 def _open_run(

@@ -1,0 +1,187 @@
+"""Learn from a trained model's soft answers beside the text's own (Sanh et al. 2019).
+
+    input      [CLS] the [MASK] sat [SEP]        the same noise for both
+    label        -    -   cat    -    -          the student's own loss
+    teacher    cat .6  dog .3  man .1 …          softened by a temperature: what it finds likely, not only its best
+    states     student's and teacher's last hidden states are to point the same way
+
+The loss is weight_soft · T² KL(teacher || student) + weight_hard · the objective's own + weight_cosine · (1 - cos). A
+student with fewer layers begins as every other layer of its teacher.
+
+Paper: DistilBERT, a distilled version of BERT, https://arxiv.org/abs/1910.01108; temperature and T²: Hinton et al.
+2015, https://arxiv.org/abs/1503.02531. As in DistilBERT's code the answers are compared at every token that is not
+padding, labelled or not.
+
+Requires a run of the same tokenizer trained under the same kind of objective. Suits whatever the inner objective suits,
+as long as it has one loss at the language-model head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from pretextlm.batch import IGNORE, Batch, Term
+from pretextlm.errors import UserError
+from pretextlm.objectives.base import Architecture, Forward, Inner, Objective
+from pretextlm.objectives.masked import Masked
+from pretextlm.objectives.wrapper import Wrapper
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from pretextlm.model.config import ModelConfig
+    from pretextlm.model.transformer import Transformer
+
+I64 = NDArray[np.int64]
+
+
+class Distillation(Wrapper):
+    """Distillation of a run into a new model, under any objective with a language-model loss.
+
+    Args:
+        teacher: run directory of the trained model.
+        inner: the objective under which both read the text, and that the student also learns by itself.
+        temperature: T, by which both models' logits are divided before they are compared.
+        weight_soft, weight_hard, weight_cosine: of the three losses; 0 leaves one out.
+        positions: compare at "all" tokens that are not padding, or at the "labelled" ones only.
+        start: the student's first weights: "teacher", evenly spaced layers of it and all else, or "random".
+    """
+
+    name: ClassVar[str] = "distillation"
+    title: ClassVar[str] = "Distillation"
+    paper: ClassVar[str] = "Sanh et al. 2019, https://arxiv.org/abs/1910.01108"
+    learns: ClassVar[str] = "to answer as a larger model does, with all that it finds possible."
+    architectures: ClassVar[tuple[Architecture, ...]] = ("encoder", "decoder", "encoder_decoder")
+
+    teacher: str = Field(default="", description="run directory of the trained model")
+    inner: Inner = Field(default=Masked(), description="the objective under which both models read")
+    temperature: float = Field(default=2.0, gt=0, description="by which logits are divided before they are compared")
+    weight_soft: float = Field(default=5.0, ge=0, description="weight of the soft answers")
+    weight_hard: float = Field(default=2.0, ge=0, description="weight of the objective's own loss")
+    weight_cosine: float = Field(default=1.0, ge=0, description="weight of the angle between last hidden states")
+    positions: Literal["all", "labelled"] = Field(default="all", description="tokens at which answers are compared")
+    start: Literal["teacher", "random"] = Field(default="teacher", description="the student's first weights")
+
+    @model_validator(mode="after")
+    def _inner_has_one_pass(self) -> Self:
+        if type(self.inner).step is not Objective.step or self.inner.frozen_models():
+            raise ValueError(f"{self.inner.name!r} takes more than one model and cannot be distilled")
+        if not self.weight_soft + self.weight_hard + self.weight_cosine:
+            raise ValueError("one of weight_soft, weight_hard, weight_cosine must be above 0")
+        return self
+
+    def suits(self) -> tuple[Architecture, ...]:
+        return self.inner.suits()
+
+    def way_of_filling(self) -> str | None:
+        return self.inner.way_of_filling()
+
+    def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
+        return self.inner.heads(config)
+
+    def frozen_models(self) -> dict[str, str]:
+        if not self.teacher:
+            raise UserError("Distillation needs a teacher.", 'Give its run: objective.teacher="runs/teacher"')
+        return {"teacher": self.teacher}
+
+    def begin(self, models: Mapping[str, Transformer]) -> None:
+        """Copy the teacher's embedding, head and evenly spaced layers, where the student is to start from them."""
+        student, teacher = models["model"], models["teacher"]
+        if self.weight_cosine and student.config.hidden_size != teacher.config.hidden_size:
+            raise UserError(
+                f"Student and teacher differ in hidden_size ({student.config.hidden_size}, "
+                f"{teacher.config.hidden_size}), so the angle between their states means nothing.",
+                "Give model.hidden_size as the teacher's, or objective.weight_cosine=0.",
+            )
+        if self.start == "teacher":
+            copy_layers(teacher, student)
+
+    def flops(self, config: ModelConfig, batch: Batch) -> float:
+        from pretextlm.model.flops import training_flops
+
+        return training_flops(config, batch, len(self._places(batch)))
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        compared = len(self._places(batch))
+        counts = {name: count for name, count in self.inner.counts(batch).items() if self.weight_hard}
+        if self.weight_soft:
+            counts["soft"] = compared
+        if self.weight_cosine:
+            counts["cosine"] = compared
+        return counts
+
+    def step(self, forward: Forward, batch: Batch) -> dict[str, Term]:
+        """The student's own terms and those that compare it with the teacher."""
+        import torch
+        from torch.nn import functional
+
+        from pretextlm.model.loss import linear_divergence
+
+        student = forward(batch)
+        with torch.no_grad():
+            teacher = forward(batch, "teacher")
+        places = self._places(batch)
+        own_ND, wanted_NE = student.at(places), teacher.at(places)
+        terms = {}
+        if self.weight_hard:
+            for name, term in self.inner.terms(student, batch).items():
+                terms[name] = Term(term.total, term.count, self.weight_hard * term.coefficient, term.correct)
+        if self.weight_soft:
+            own, wanted = student.model, teacher.model
+            if own.config.vocab_size != wanted.config.vocab_size:
+                raise UserError("Teacher and student differ in vocab_size.", "Give both the same tokenizer.")
+            total = linear_divergence(
+                own.before_head(own_ND),
+                own.head_weight,
+                wanted.before_head(wanted_NE),
+                wanted.head_weight,
+                self.temperature,
+                (own.config.logit_softcap, wanted.config.logit_softcap),
+            )
+            terms["soft"] = Term(total, len(places), self.weight_soft)
+        if self.weight_cosine:
+            alike_N: Tensor = functional.cosine_similarity(own_ND.float(), wanted_NE.float(), dim=1)
+            terms["cosine"] = Term((1 - alike_N).sum(), len(places), self.weight_cosine)
+        return terms
+
+    def _places(self, batch: Batch) -> I64:
+        """Flat places of the row that is predicted where the two models are compared."""
+        decodes = batch.decoder_input_ids is not None
+        if self.positions == "labelled":
+            return np.flatnonzero(batch.targets.reshape(-1) != IGNORE)
+        ids: Any = batch.decoder_input_ids if decodes else batch.input_ids
+        segments = batch.decoder_segment_ids if decodes else batch.segment_ids
+        return np.arange(ids.size) if segments is None else np.flatnonzero(segments.reshape(-1) >= 0)
+
+
+def copy_layers(teacher: Transformer, student: Transformer) -> None:
+    """Give the student the teacher's tables and layers 0, r, 2r, …, for r times as many layers in the teacher.
+
+    Raises UserError when a weight has another shape.
+    """
+    import torch
+
+    weights = teacher.state_dict()
+    with torch.no_grad():
+        for name, parameter in student.named_parameters():
+            source = _layer_of_teacher(name, teacher, student)
+            if source not in weights or weights[source].shape != parameter.shape:
+                raise UserError(
+                    f"The student's {name} cannot be taken from the teacher: it has another shape.",
+                    'Give the model the teacher\'s sizes but for num_hidden_layers, or objective.start="random".',
+                )
+            parameter.copy_(weights[source])
+
+
+def _layer_of_teacher(name: str, teacher: Transformer, student: Transformer) -> str:
+    stack, _, rest = name.partition(".")
+    if stack not in ("encoder", "decoder"):
+        return name
+    number, _, rest = rest.partition(".")
+    layer = int(number) * teacher.config.num_hidden_layers // student.config.num_hidden_layers
+    return f"{stack}.{layer}.{rest}"

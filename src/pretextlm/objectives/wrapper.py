@@ -1,0 +1,49 @@
+"""An objective around another: it reads and corrupts as the inner one does, and makes another loss of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from pretextlm.batch import Batch, Rows
+from pretextlm.data.vocabulary import Vocabulary
+from pretextlm.keyed import Keyed
+from pretextlm.objectives.base import Frame, Inner, Objective, Variant
+
+if TYPE_CHECKING:
+    from pretextlm.data.mixture import Reader
+    from pretextlm.data.store import Split
+
+
+class Wrapper(Objective):
+    """Base of objectives that have an inner one. See :class:`Objective` for what each method means.
+
+    Args:
+        inner: the objective that is wrapped.
+    """
+
+    inner: Inner = Field(description="the objective that is wrapped")
+
+    def parts(self) -> int:
+        return self.inner.parts()
+
+    @property
+    def copies(self) -> int:
+        return self.inner.copies
+
+    @property
+    def scheduled(self) -> bool:
+        return self.inner.scheduled
+
+    def frame(self, vocabulary: Vocabulary) -> Frame:
+        return self.inner.frame(vocabulary)
+
+    def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
+        return self.inner.variants(vocabulary, length)
+
+    def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> Reader:
+        return self.inner.reader(split, vocabulary, length)
+
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+        return self.inner.corrupt(rows, vocabulary, rng)
