@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -58,8 +58,12 @@ def _explain(error: ValidationError, cls: type[BaseModel], where: str) -> UserEr
 
 def _fields_at(cls: type[BaseModel], path: Iterable[str]) -> list[str]:
     for part in path:
+        if part.isdigit():  # a place in an array of tables, whose fields are known already
+            continue
         field = cls.model_fields.get(part)
         inner = field.annotation if field else None
+        if get_origin(inner) is tuple:
+            inner = get_args(inner)[0]
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             return []
         cls = inner

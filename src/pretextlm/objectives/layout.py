@@ -9,15 +9,22 @@ Source and target are (B, S) and (B, T) matrices without padding; an end token i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pretextlm.batch import IGNORE, Batch
+from pretextlm.batch import IGNORE, Batch, Rows
 from pretextlm.data.vocabulary import Vocabulary
+from pretextlm.keyed import Keyed
 
 I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+
+
+def write(source: I32, target: I32, vocabulary: Vocabulary, example_ids: I64, joint: bool) -> Batch:
+    """Both in one decoder row if `joint`, else in a row each."""
+    return (prefix if joint else encoder_decoder)(source, target, vocabulary, example_ids)
 
 
 def encoder_decoder(source: I32, target: I32, vocabulary: Vocabulary, example_ids: NDArray[np.int64]) -> Batch:
@@ -46,6 +53,25 @@ def prefix(source: I32, target: I32, vocabulary: Vocabulary, example_ids: NDArra
     )
 
 
+def each_length(rows: Rows, vocabulary: Vocabulary, rng: Keyed, lay_out: Callable[[I32, I64, Keyed], Batch]) -> Batch:
+    """The batch of rows some of which end in padding: each is laid out as the shorter text it is.
+
+    Args:
+        lay_out: (tokens (B, L), example ids, their generator) → batch, for rows of one length, 1 or more.
+    """
+    tokens = rows.matrix(rows.tokens)
+    whole = lay_out(tokens, rows.example_ids, rng)
+    if rows.segment_ids.min(initial=0) >= 0:
+        return whole
+    lengths = np.count_nonzero(rows.matrix(rows.segment_ids) >= 0, axis=1)
+    parts = []
+    for length in np.unique(lengths[lengths < rows.width]):
+        short = np.flatnonzero(lengths == length)
+        part = lay_out(tokens[short, : max(length, 1)], rows.example_ids[short], Keyed(rng.keys[short]))
+        parts.append((short, part if length else part.map(lambda array: array[:, :0] if array.ndim > 1 else array)))
+    return with_short_rows(whole, parts, vocabulary)
+
+
 def with_short_rows(whole: Batch, parts: Iterable[tuple[NDArray[np.int64], Batch]], vocabulary: Vocabulary) -> Batch:
     """A batch some of whose rows are shorter than the rest, as at the end of an evaluation.
 
@@ -56,6 +82,7 @@ def with_short_rows(whole: Batch, parts: Iterable[tuple[NDArray[np.int64], Batch
     """
     fills = {"input_ids": vocabulary.pad, "decoder_input_ids": vocabulary.pad, "prefix": 0}
     fills |= {"labels": IGNORE, "decoder_labels": IGNORE, "segment_ids": -1, "decoder_segment_ids": -1}
+    fills |= {"position_ids": 0, "decoder_position_ids": 0}
     whole = _with_segments(whole)
     arrays = {name: getattr(whole, name).copy() for name in fills if getattr(whole, name) is not None}
     for rows, narrow in parts:
@@ -68,6 +95,10 @@ def with_short_rows(whole: Batch, parts: Iterable[tuple[NDArray[np.int64], Batch
 
 
 def _with_segments(batch: Batch) -> Batch:
-    """The batch with its one segment per row written out."""
-    decoder = None if batch.decoder_input_ids is None else np.zeros_like(batch.decoder_input_ids)
-    return dataclasses.replace(batch, segment_ids=np.zeros_like(batch.input_ids), decoder_segment_ids=decoder)
+    """The batch with the segments written out where a row is one."""
+    segments, decoder = batch.segment_ids, batch.decoder_segment_ids
+    if segments is None:
+        segments = np.zeros_like(batch.input_ids)
+    if decoder is None and batch.decoder_input_ids is not None:
+        decoder = np.zeros_like(batch.decoder_input_ids)
+    return dataclasses.replace(batch, segment_ids=segments, decoder_segment_ids=decoder)

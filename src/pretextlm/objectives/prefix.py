@@ -1,0 +1,123 @@
+"""Read the beginning of a text in both directions and write the rest (Liu et al. 2018, Raffel et al. 2020).
+
+    tokens    <s> 7 8 9 4 5 </s>                      the first four are shown
+    input     <s> 7 8 9 4 5
+    labels     -  - - 4 5 </s>                        - : no loss
+    prefix     4  4 4 4 4 4                           <s> 7 8 9 see each other; 4 and 5 see what stands before them
+
+The position that reads the last token shown predicts the first that is not, and sees all that is shown. Packed
+documents are kept apart and cut each by itself.
+
+With layout="encoder_decoder" the encoder reads what is shown and the decoder writes the rest; how that is done without
+padding, objectives/halves.py shows.
+
+Paper: Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer,
+https://arxiv.org/abs/1910.10683 (section 3.2); before it Generating Wikipedia by Summarizing Long Sequences,
+https://arxiv.org/abs/1801.10198. Where a text is cut is the rule of T5's released code.
+
+Requires <s> and </s> for a decoder; </s> and the pad id that starts a decoder for an encoder-decoder, which reads
+running text without a token between documents, as span corruption does: a </s> in the midst of what is to be written
+would say that it ends there. Suits a decoder or an encoder-decoder. It is causal language modelling that gives up the
+loss of what is shown for a sight of it in both directions; UL2 mixes it with span corruption.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from pretextlm.batch import IGNORE, Batch, Rows
+from pretextlm.data.vocabulary import Vocabulary
+from pretextlm.errors import UserError
+from pretextlm.keyed import Keyed
+from pretextlm.objectives import layout
+from pretextlm.objectives.base import Architecture, Frame, Objective, Variant
+from pretextlm.objectives.halves import CUT, I32, I64, Halves, prefix_range
+from pretextlm.objectives.spans import between
+
+
+class Prefix(Objective):
+    """Prefix language modelling: the loss falls on what follows a random place of each text.
+
+    Args:
+        rate: share of a text that is to be written, on average. Of n tokens, any number from 1 to n - 1 is shown at a
+            rate of one half, and from (1 - 2 · rate) · (n - 1) at a lower one, each equally likely.
+        layout: "prefix" for one decoder row, or "encoder_decoder".
+    """
+
+    name: ClassVar[str] = "prefix"
+    title: ClassVar[str] = "Prefix language modelling"
+    paper: ClassVar[str] = "Raffel et al. 2020, https://arxiv.org/abs/1910.10683"
+    learns: ClassVar[str] = "to go on from a text that it may first read as a whole."
+    architectures: ClassVar[tuple[Architecture, ...]] = ("decoder", "encoder_decoder")
+    fills: ClassVar[str | None] = "causal"
+
+    rate: float = Field(default=0.5, gt=0, le=0.5, description="share of a text that is to be written, on average")
+    layout: Literal["prefix", "encoder_decoder"] = Field(
+        default="prefix", description="what is shown and the rest in one decoder row, or in two"
+    )
+
+    def suits(self) -> tuple[Architecture, ...]:
+        """The architecture that the layout is made for."""
+        return ("decoder",) if self.layout == "prefix" else ("encoder_decoder",)
+
+    def way_of_filling(self) -> str | None:
+        """From left to right, in one row; a decoder with a row of its own does not see the text before a blank."""
+        return self.fills if self.layout == "prefix" else None
+
+    def frame(self, vocabulary: Vocabulary) -> Frame:
+        """<s> before and </s> after every document of a decoder row; nothing in running text."""
+        return Frame(begin=vocabulary.bos, end=vocabulary.eos) if self.layout == "prefix" else Frame()
+
+    def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
+        """Decoder rows of length + 1, of which the next reads the last again; or two halves that fill the encoder.
+
+        Raises UserError for a length in which nothing can be cut in two.
+        """
+        if self.layout == "prefix":
+            if length < 1:
+                raise UserError(f"Prefix rows of {length} tokens hold nothing.", "Give a length of at least 1.")
+            return [Variant("main", raw=length + 1, length=length, overlap=1)]
+        self._halves.check(length, False, vocabulary)
+        raw = self._halves.raw_length(length)
+        width, target = self._halves.widths(raw)
+        return [Variant("main", raw=raw, length=width, decoder_length=target)]
+
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+        """(B, T + 1) tokens → decoder rows (B, T); or (B, L) tokens → encoder and decoder rows."""
+        if self.layout == "prefix":
+            return self._packed(rows, rng)
+
+        def lay_out(tokens: I32, example_ids: I64, rng: Keyed) -> Batch:
+            return self._halves.pair_rows(tokens, example_ids, vocabulary, rng)
+
+        return layout.each_length(rows, vocabulary, rng, lay_out)
+
+    @property
+    def _halves(self) -> Halves:
+        return Halves(self.rate)
+
+    def _packed(self, rows: Rows, rng: Keyed) -> Batch:
+        """Each document of a row is cut by itself: the draw belongs to its number in the row."""
+        tokens, segments = rows.matrix(rows.tokens), rows.matrix(rows.segment_ids)
+        positions = rows.matrix(rows.position_ids)
+        starts = np.flatnonzero(rows.position_ids == 0)  # of each padding token too: one that is shown, with no target
+        lengths = np.diff(starts, append=len(rows.tokens))
+        low, high = prefix_range(lengths, self.rate)
+        draws = rng.bits(CUT, int(rows.segment_ids.max(initial=0)) + 1)
+        cut = between(draws[starts // rows.width, rows.segment_ids[starts]], low, high)
+        prefix = rows.matrix(np.repeat(cut.astype(np.int32), lengths))[:, :-1].copy()
+        here, following = positions[:, :-1], positions[:, 1:]
+        labels = tokens[:, 1:].copy()
+        np.copyto(labels, IGNORE, where=(following < prefix) | (following == 0))
+        return Batch(
+            input_ids=tokens[:, :-1].copy(),
+            labels=labels,
+            segment_ids=segments[:, :-1].copy(),
+            position_ids=here.copy(),
+            prefix=prefix,
+            attention="prefix",
+            example_ids=rows.example_ids,
+        )
