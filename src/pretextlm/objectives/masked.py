@@ -3,16 +3,22 @@
     tokens    [CLS] 7 8 9 4 5 6 [SEP]        selected: 8 and 5
     input     [CLS] 7 [MASK] 9 4 [MASK] 6 [SEP]
     labels      -   - 8      - - 5      -   -     - : no loss
+    predict="next":
+    labels      -   8 -      - 5 -      -   -     the place before a hidden token predicts it
 
 Of the selected tokens 80 % become [MASK], 10 % a random ordinary token, and 10 % stay, so that the model must keep
 an opinion on every token it sees.
 
 Paper: BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding,
 https://arxiv.org/abs/1810.04805. Masks that differ in every epoch: RoBERTa, https://arxiv.org/abs/1907.11692. Rates
-above 15 %: https://arxiv.org/abs/2202.08005.
+above 15 %: https://arxiv.org/abs/2202.08005. n-grams: ALBERT, https://arxiv.org/abs/1909.11942. Spans: SpanBERT,
+https://arxiv.org/abs/1907.10529. Masked next-token prediction, and a rate that falls over training: GPT-BERT,
+https://arxiv.org/abs/2410.24159.
 
-Requires [CLS], [SEP], [MASK]; the word unit also needs to know where words begin. Suits an encoder. Span corruption
-is its sequence-to-sequence relative; BERT joins it with next-sentence prediction.
+Requires [CLS], [SEP], [MASK]; units above the token also need to know where words begin. Suits an encoder; with
+predict="next" also a decoder, whose places learn to predict what follows them. Span corruption is its
+sequence-to-sequence relative; BERT joins it with next-sentence prediction, SpanBERT with a prediction from a span's
+two neighbours, StructBERT with the order of words, and GPT-BERT with causal language modelling.
 """
 
 from __future__ import annotations
@@ -27,13 +33,16 @@ from pretextlm.batch import IGNORE, Batch, Rows
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.keyed import Keyed
+from pretextlm.objectives import selection
 from pretextlm.objectives.base import Architecture, Frame, Objective, Variant
-from pretextlm.objectives.words import Words, expand, greedy
+from pretextlm.objectives.selection import REPLACE, Selection
+from pretextlm.objectives.words import Words, expand
 
-COUNT, ORDER, REPLACE = range(3)
-"""Streams of random numbers: how many, which, and what stands there instead."""
+LONGEST = {"ngram": 3, "span": 10}
+"""Words of the longest n-gram (ALBERT's) and span (SpanBERT's) where none is given."""
 
-I64 = NDArray[np.int64]
+SPAN_STOP = 0.2
+"""Probability that a span ends after each of its words, before the longest is reached (SpanBERT's)."""
 
 
 class Masked(Objective):
@@ -41,35 +50,80 @@ class Masked(Objective):
 
     Args:
         rate: share of the ordinary tokens that are selected.
+        final_rate: share at the end of training, which `rate` approaches in a straight line.
         count: "exact" selects k = ⌊rate · n + U[0, 1)⌋ of a row's n ordinary tokens, at least one: the mean rate is
             exact (where rate · n ≥ 1) and rows differ by at most one. "bernoulli" selects each by itself.
-        unit: "token", or "word" for whole words. With exact counts, words are taken in random order, and one that
-            would go over the count is passed over (BERT's rule). Only where no word of the row fits, the first in
-            random order is taken all the same.
-        mask_share, random_share: of the selected tokens, how many become [MASK] or a random ordinary token, decided
-            for each token; the rest stay.
+        unit: "token"; "word" for whole words; "ngram" for 1 to 3 words in a row, n with probability ∝ 1/n; "span" for
+            1 to 10 words, on average 3.8. With exact counts, words are taken in random order, and one that would go
+            over the count is passed over (BERT's rule); n-grams are shortened until they fit. Only where no
+            word of the row fits, the first in random order is taken all the same. The last span is cut where the count
+            is reached, so that it is met to the token (SpanBERT's).
+        longest_span: words of the longest n-gram or span.
+        replace: whether each token of a word or span is replaced by itself, or all of them alike.
+        predict: "here", at the hidden token's own place, or "next", at the place before it. A token that opens its
+            segment has none before it and is then not selected, nor is the rest of its word with units above the token.
+        static_masks: 0 draws a row's masks anew in every epoch; k gives it k different ones, which take turns.
+        mask_share, random_share: of the selected tokens, how many become [MASK] or a random ordinary token; the rest
+            stay.
 
     Raises:
-        UserError: a rate outside (0, 1], a negative share, shares above 1 together (through `parse`).
+        UserError: a rate outside (0, 1], a negative share, shares above 1 together, a longest span for a unit that has
+            none, n-grams or spans without an exact count (through `parse`).
     """
 
     name: ClassVar[str] = "masked"
     title: ClassVar[str] = "Masked language modelling"
     paper: ClassVar[str] = "Devlin et al. 2019, https://arxiv.org/abs/1810.04805"
     learns: ClassVar[str] = "to fill a gap from both its sides: what a word means where it stands."
-    architectures: ClassVar[tuple[Architecture, ...]] = ("encoder",)
+    architectures: ClassVar[tuple[Architecture, ...]] = ("encoder", "decoder")
+    fills: ClassVar[str | None] = "masked"
 
     rate: float = Field(default=0.15, gt=0, le=1, description="share of the tokens that are selected")
+    final_rate: float | None = Field(default=None, gt=0, le=1, description="share at the end of training, if another")
     count: Literal["exact", "bernoulli"] = Field(default="exact", description="the same number in every row, or not")
-    unit: Literal["token", "word"] = Field(default="token", description="select tokens or whole words")
+    unit: Literal["token", "word", "ngram", "span"] = Field(
+        default="token", description="select tokens, whole words, a few words in a row, or longer spans"
+    )
+    longest_span: int | None = Field(
+        default=None, ge=1, le=100, description="words of the longest n-gram (else 3) or span (else 10)"
+    )
+    replace: Literal["token", "unit"] = Field(
+        default="token", description="replace each token by itself, or a word or span alike"
+    )
+    predict: Literal["here", "next"] = Field(
+        default="here", description="predict a hidden token at its place, or at the one before"
+    )
+    static_masks: int = Field(default=0, ge=0, description="masks of a row that take turns; 0: new ones in every epoch")
     mask_share: float = Field(default=0.8, ge=0, le=1, description="of the selected, share that becomes [MASK]")
     random_share: float = Field(default=0.1, ge=0, le=1, description="of the selected, share that becomes random")
 
     @model_validator(mode="after")
-    def _shares_fit(self) -> Self:
+    def _fits_together(self) -> Self:
         if self.mask_share + self.random_share > 1 + 1e-9:
             raise ValueError(f"mask_share {self.mask_share} and random_share {self.random_share} exceed 1 together")
+        if self.longest_span is not None and self.unit not in LONGEST:
+            raise ValueError(f'longest_span is of unit = "ngram" or "span", not "{self.unit}"')
+        if self.count == "bernoulli" and self.unit in LONGEST:
+            raise ValueError(f'unit "{self.unit}" is selected by count = "exact" alone')
         return self
+
+    def suits(self) -> tuple[Architecture, ...]:
+        """An encoder; a decoder too where a place predicts the next token."""
+        return self.architectures if self.predict == "next" else ("encoder",)
+
+    def way_of_filling(self) -> str | None:
+        """By [MASK]s, which predict themselves; there is no way yet to ask the places before them."""
+        return "masked" if self.predict == "here" else None
+
+    @property
+    def copies(self) -> int:
+        """After how many epochs the masks come again."""
+        return self.static_masks
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether the rate changes over training."""
+        return self.final_rate is not None
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
         """[CLS] before every row and [SEP] after every document."""
@@ -84,80 +138,82 @@ class Masked(Objective):
             raise UserError(
                 f"Masked rows of {length} tokens have no room beside [CLS].", "Give a length of at least 2."
             )
+        self.check(vocabulary)
+        return [Variant("main", raw=length - 1, length=length, restart=self.static_masks > 0)]
+
+    def check(self, vocabulary: Vocabulary) -> None:
+        """Raises UserError if there is no token to replace others by."""
         if self.random_share and not len(vocabulary.ordinary):
             raise UserError("The vocabulary has no ordinary token to replace others by.", "Set random_share=0.")
-        return [Variant("main", raw=length - 1, length=length)]
 
     def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
-        """(B, T) tokens → inputs with masks, labels at the selected tokens; documents do not see each other."""
-        special = vocabulary.is_special.take(rows.matrix(rows.tokens))
-        if self.unit == "token":
-            selected, counts = self._select_tokens(special, rng)
-        else:
-            selected, counts = self._select_words(Words.of(rows, special), special, rng)
-        originals = rows.tokens.take(selected)
+        """(B, T) tokens → inputs with masks, labels at the selected tokens; documents do not see each other.
+
+        What a reader of sentence pairs says of its rows goes on into the batch.
+        """
+        chosen = self.select(rows, vocabulary.is_special.take(rows.matrix(rows.tokens)), rng)
+        originals = rows.tokens.take(chosen.places)
         input_ids, labels = rows.tokens.copy(), np.full(len(rows.tokens), IGNORE, dtype=np.int32)
-        input_ids[selected] = self._replacements(originals, counts, vocabulary, rng)
-        labels[selected] = originals
+        input_ids[chosen.places] = self._replacements(originals, chosen, vocabulary, rng)
+        labels[chosen.places if self.predict == "here" else chosen.places - 1] = originals
+        types = rows.token_type_ids
         return Batch(
             input_ids=rows.matrix(input_ids),
             labels=rows.matrix(labels),
             segment_ids=rows.matrix(rows.segment_ids),
             position_ids=rows.matrix(rows.position_ids),
             attention="bidirectional",
+            token_type_ids=None if types is None else rows.matrix(types),
+            row_labels=rows.row_labels,
             example_ids=rows.example_ids,
         )
 
-    def _budget(self, special: NDArray[np.bool_], rng: Keyed) -> I64:
-        """(B,) how many tokens to select in each row: probabilistic rounding makes the mean rate exact."""
-        ordinary = special.shape[1] - np.count_nonzero(special, axis=1)
-        wanted = np.floor(self.rate * ordinary + rng.uniform(COUNT, 1)[:, 0]).astype(np.int64)
-        budget: I64 = np.minimum(np.maximum(wanted, 1), ordinary)
-        return budget
-
-    def _select_tokens(self, special: NDArray[np.bool_], rng: Keyed) -> tuple[I64, I64]:
-        """Flat places of the selected tokens, row by row, and how many each row has (B,)."""
-        width = special.shape[1]
+    def select(self, rows: Rows, special: NDArray[np.bool_], rng: Keyed) -> Selection:
+        """Which tokens of (B, T) rows are hidden; none that `special` (B, T) marks."""
+        barred = special if self.predict == "here" else self._barred(rows, special)
+        rates = self._rates(rows)
         if self.count == "bernoulli":
-            chosen = self._toss(rng, width) & ~special
-            return np.flatnonzero(chosen), np.count_nonzero(chosen, axis=1)
-        counts = self._budget(special, rng)
-        columns = rng.order(ORDER, width, int(counts.max(initial=0)), exclude=special)
-        columns += (np.arange(len(special)) * width)[:, None]
-        return np.compress(_first(counts).reshape(-1), columns), counts
+            if self.unit == "token":
+                return selection.toss_tokens(barred, rates, rng)
+            return selection.toss_words(Words.of(rows, barred), rates, rng)
+        wanted = selection.budget(barred, rates, rng)
+        if self.unit == "token":
+            return selection.select_tokens(barred, wanted, rng)
+        words = Words.of(rows, barred)
+        if self.unit == "word":
+            return selection.select_words(words, wanted, rng)
+        longest = self.longest_span or LONGEST[self.unit]
+        if self.unit == "ngram":
+            return selection.select_ngrams(rows, words, wanted, longest, rng)
+        return selection.select_spans(rows, words, barred, wanted, longest, SPAN_STOP, rng)
 
-    def _select_words(self, words: Words, special: NDArray[np.bool_], rng: Keyed) -> tuple[I64, I64]:
-        """The same, by whole words."""
-        rows, width = special.shape
-        if self.count == "bernoulli":
-            chosen = np.flatnonzero(self._toss(rng, width) & words.begins)
-            return expand(chosen, words.lengths.take(chosen), rows, width)
-        most = int(np.count_nonzero(words.begins, axis=1).max(initial=0))
-        order = rng.order(ORDER, width, most, exclude=~words.begins)
-        order += (np.arange(rows) * width)[:, None]
-        lengths = words.lengths.take(order)
-        taken = greedy(lengths, self._budget(special, rng)).reshape(-1)
-        return expand(np.compress(taken, order), np.compress(taken, lengths), rows, width)
+    def _barred(self, rows: Rows, special: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Special tokens, and those that open a segment; with units above the token, the words that do."""
+        opening = rows.matrix(rows.position_ids) == 0
+        barred: NDArray[np.bool_] = special | opening
+        if self.unit != "token":
+            words = Words.of(rows, special)
+            first = np.flatnonzero(words.begins & opening)
+            barred.reshape(-1)[expand(first, words.lengths.take(first), len(rows), rows.width)[0]] = True
+        return barred
 
-    def _toss(self, rng: Keyed, width: int) -> NDArray[np.bool_]:
-        """(B, width) a coin for each position that shows True with probability `rate`."""
-        return (rng.bits(ORDER, width) >> np.uint64(11)) < np.uint64(round(self.rate * 2**53))
+    def _rates(self, rows: Rows) -> float | NDArray[np.float64]:
+        """The rate of all rows, or of each (B,) where it changes over training."""
+        if self.final_rate is None or rows.progress is None:
+            return self.rate if self.final_rate is None else self.final_rate
+        rates: NDArray[np.float64] = self.rate + (self.final_rate - self.rate) * rows.progress
+        return rates
 
     def _replacements(
-        self, originals: NDArray[np.int32], counts: I64, vocabulary: Vocabulary, rng: Keyed
+        self, originals: NDArray[np.int32], chosen: Selection, vocabulary: Vocabulary, rng: Keyed
     ) -> NDArray[np.int32]:
-        """What stands in the input at the selected places: one 64-bit draw for each, its halves used apart."""
-        draws = np.compress(_first(counts).reshape(-1), rng.bits(REPLACE, int(counts.max(initial=0))))
+        """What stands in the input at the selected places: one 64-bit draw for each, its halves used apart.
+
+        Tokens replaced alike go by the first half of their first one's draw.
+        """
+        draws = rng.bits(REPLACE, int(chosen.counts.max(initial=0)))
+        draws = np.compress(selection.first_columns(chosen.counts).reshape(-1), draws)
         chance = draws >> np.uint64(32)
-        masked = chance < np.uint64(round(self.mask_share * 2**32))
-        replaced = chance < np.uint64(round(min(self.mask_share + self.random_share, 1) * 2**32))
-        values = np.where(masked, np.int32(vocabulary.mask), originals)
-        random = np.flatnonzero(replaced & ~masked)
-        choice = (draws[random] & np.uint64(0xFFFFFFFF)) * np.uint64(len(vocabulary.ordinary)) >> np.uint64(32)
-        values[random] = vocabulary.ordinary.take(choice.astype(np.int64))
-        return values
-
-
-def _first(counts: I64) -> NDArray[np.bool_]:
-    """(B, max) True in the first counts[b] columns of row b."""
-    return np.arange(int(counts.max(initial=0))) < counts[:, None]
+        if self.replace == "unit" and chosen.units is not None:
+            chance = np.repeat(chance[np.cumsum(chosen.units) - chosen.units], chosen.units)
+        return selection.replacements(originals, draws, self.mask_share, self.random_share, vocabulary, chance)
