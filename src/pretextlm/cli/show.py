@@ -18,8 +18,10 @@ NO_LOSS = "·"
 
 
 def show(
-    objective: Annotated[str | None, typer.Argument(help="causal, masked, span_corruption; --list shows all.")] = None,
-    text: Annotated[str | None, typer.Argument(help="A sentence or two; each line is a document of its own.")] = None,
+    objective: Annotated[str | None, typer.Argument(help="causal, masked, denoisers, …; --list shows all.")] = None,
+    text: Annotated[
+        str | None, typer.Argument(help='A sentence or two; each line is a document, " => " stands between a pair.')
+    ] = None,
     options: Annotated[list[str] | None, typer.Argument(help="Options of the objective: rate=0.3 unit=word")] = None,
     store: Annotated[Path | None, typer.Option(help="Prepared data whose tokenizer to use.")] = None,
     seed: Annotated[int, typer.Option(help="Another seed hides other tokens.")] = 0,
@@ -73,10 +75,12 @@ def _print_shown(console: Console, shown: Shown) -> None:
     from rich.text import Text
 
     objective = shown.objective
-    options = " ".join(f"{key}={_toml(value)}" for key, value in objective.model_dump().items())
+    options = " ".join(f"{key}={_toml(getattr(objective, key))}" for key in type(objective).model_fields)
     console.print(Text.assemble((objective.title, "bold"), "  ", (options, "green")))
     console.print(Text(objective.paper, style="dim"), soft_wrap=True)
     console.print(Text(f"The model learns {objective.learns}"))
+    if shown.variant:
+        console.print(Text(f"Variant: {shown.variant} (another --seed shows another)."))
     console.print(Text(f"Tokenizer: {shown.tokenizer}.", style="dim"))
     for lines in _blocks(shown):
         console.print()
@@ -85,19 +89,38 @@ def _print_shown(console: Console, shown: Shown) -> None:
     loss = shown.loss
     console.print()
     console.print(f"Loss at {loss['targets']} of {loss['positions']} positions ({loss['share'] * 100:.0f} %).")
+    if shown.row_label is not None:
+        console.print(f"Label of the whole row: {shown.row_label}.")
     _print_matrices(console, shown)
 
 
 def _toml(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """An option's value as it is written; of an inner objective, its name and the options that are not the usual."""
+    from pretextlm.objectives.base import Objective
+
+    if isinstance(value, Objective):
+        usual = type(value)()
+        changed = {k: getattr(value, k) for k in type(value).model_fields if getattr(value, k) != getattr(usual, k)}
+        return "".join([value.name, *(f",{key}={_toml(v)}" for key, v in changed.items())])
+    if isinstance(value, dict):
+        return str(value["name"]) if "name" in value else str(value)
+    return str(value).lower() if isinstance(value, bool) else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _blocks(shown: Shown) -> list[dict[str, list[str]]]:
     """Groups of lines that stand under each other, token by token."""
     tokens: dict[str, list[str]] = {"tokens": shown.tokens}
     rows = {"input": _texts(shown, "input_ids")}
-    if shown.batch.labels is not None:
+    batch = shown.batch
+    if batch.token_type_ids is not None:
+        rows["part"] = [str(part) for part in batch.token_type_ids[0].tolist()]
+    if batch.rank is not None:  # who is seen by whom: a rank by every reach that is not below it
+        rows["rank"] = [str(rank) if rank < len(shown.tokens) else "-" for rank in batch.rank[0].tolist()]
+        rows["reach"] = [str(reach) for reach in batch.reach[0].tolist()]
+    if batch.labels is not None:
         rows["target"] = _texts(shown, "labels")
+    if batch.shuffled_labels is not None:
+        rows["order"] = _texts(shown, "shuffled_labels")
     blocks = [tokens | rows] if len(rows["input"]) == len(shown.tokens) else [tokens, rows]
     if shown.batch.decoder_input_ids is not None:
         blocks.append(
@@ -138,7 +161,7 @@ def _interlinear(lines: dict[str, list[str]], width: int) -> list[Text]:
 def _style(lines: dict[str, list[str]], label: str, column: int) -> str:
     """Targets stand out, so do the input's changes."""
     text = lines[label][column]
-    if label == "target":
+    if label in ("target", "order"):
         return "not dim" if text == NO_LOSS else "not dim bold green"
     changed = label == "input" and lines.get("tokens", lines[label])[column] != text
     return "not dim bold yellow" if changed or text.startswith("<extra_id_") else "not dim"

@@ -156,6 +156,20 @@ class Objective(Config):
         """Parts of a row that the model tells apart by token types, with these options."""
         return self.token_types
 
+    @property
+    def reads_stream(self) -> bool:
+        """Whether any run of text is a row; else `reader` alone knows what a row is."""
+        return type(self).reader is Objective.reader
+
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether documents are to be of two parts, a source and a target."""
+        return False
+
+    def variant_names(self) -> list[str]:
+        """Names of the variants, which do not depend on vocabulary and length."""
+        return ["main"]
+
     def suits(self) -> tuple[Architecture, ...]:
         """Architectures that suit it with these options, the default first."""
         return self.architectures
@@ -219,6 +233,11 @@ class Objective(Config):
     def step(self, forward: Forward, batch: Batch) -> dict[str, Term]:
         """The terms of one micro-batch. Overridden where more than one pass is needed."""
         return self.terms(forward(batch), batch)
+
+    def carries_loss(self, batch: Batch) -> NDArray[np.bool_]:
+        """Which positions of the row that is predicted have a loss at their token, of the batch's width."""
+        found: NDArray[np.bool_] = batch.targets != IGNORE
+        return found if batch.shuffled_labels is None else found | (batch.shuffled_labels != IGNORE)
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Summed losses: here the cross-entropy of the labelled positions, in nats."""

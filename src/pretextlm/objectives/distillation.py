@@ -106,6 +106,11 @@ class Distillation(Wrapper):
 
         return training_flops(config, batch, len(self._places(batch)))
 
+    def carries_loss(self, batch: Batch) -> NDArray[np.bool_]:
+        found = np.zeros(batch.targets.size, dtype=bool)
+        found[self._places(batch)] = True
+        return found.reshape(batch.targets.shape)
+
     def counts(self, batch: Batch) -> dict[str, int]:
         compared = len(self._places(batch))
         counts = {name: count for name, count in self.inner.counts(batch).items() if self.weight_hard}

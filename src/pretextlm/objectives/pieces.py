@@ -10,6 +10,9 @@ import re
 from dataclasses import dataclass
 from itertools import chain
 
+import numpy as np
+
+from pretextlm.data.sentences import sentence_starts
 from pretextlm.data.vocabulary import DEFAULT_SENTINELS, FURTHER, NAMED, Vocabulary, sentinel
 
 _WORDS = re.compile(r"\w+|[^\w\s]")
@@ -26,12 +29,14 @@ class Pieces:
         tokens: token of each id.
         documents: ids of each document's pieces.
         word_starts: for each, whether a word begins there.
+        sentences: places of each document's pieces where sentences begin, ascending, the first among them.
         vocabulary: the special tokens, a hundred sentinels, and the pieces of these documents.
     """
 
     tokens: list[str]
     documents: list[list[int]]
     word_starts: list[list[bool]]
+    sentences: list[list[int]]
     vocabulary: Vocabulary
 
     @classmethod
@@ -46,8 +51,18 @@ class Pieces:
             tokens=tokens,
             documents=[[ids[piece] for word in words for piece in word] for words in cut],
             word_starts=[[i == 0 for word in words for i in range(len(word))] for words in cut],
+            sentences=[_sentences(document, words) for document, words in zip(documents, cut, strict=True)],
             vocabulary=Vocabulary.resolve({token: ids[token] for token in tokens[:special]}, len(tokens)),
         )
+
+
+def _sentences(document: str, words: list[list[str]]) -> list[int]:
+    """Places of the pieces with which sentences begin."""
+    begins = [match.start() for match in _WORDS.finditer(document)]
+    first_pieces = np.cumsum([0, *map(len, words)])[:-1]
+    numbers = np.searchsorted(begins, sentence_starts(document))
+    found: list[int] = np.unique(first_pieces[numbers[numbers < len(begins)]]).tolist()
+    return found or [0] * bool(words)
 
 
 def _pieces(word: str) -> list[str]:

@@ -23,6 +23,7 @@ import dataclasses
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from pretextlm.batch import IGNORE, Batch, Rows, Term
@@ -108,6 +109,9 @@ class ReplacedToken(Wrapper):
         """Hidden tokens, and all that are not padding."""
         return {"lm": int(np.count_nonzero(batch.labels != IGNORE)), "replaced": int(_real(batch).sum())}
 
+    def carries_loss(self, batch: Batch) -> NDArray[np.bool_]:
+        return _real(batch)
+
     def step(self, forward: Forward, batch: Batch) -> dict[str, Term]:
         """The generator restores and proposes; the model judges the text with its proposals."""
         import torch
@@ -142,9 +146,9 @@ def propose(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
     return ids, ids != originals
 
 
-def _real(batch: Batch) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def _real(batch: Batch) -> NDArray[np.bool_]:
     """(B, T) what is not padding."""
     if batch.segment_ids is None:
         return np.ones(batch.input_ids.shape, dtype=bool)
-    real: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = batch.segment_ids >= 0
+    real: NDArray[np.bool_] = batch.segment_ids >= 0
     return real

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.batch import IGNORE, Batch, Rows
+from pretextlm.data.rows import StreamReader
+from pretextlm.data.store import Split
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.keyed import Keyed
-from pretextlm.objectives.base import OBJECTIVES, Frame, Objective, build
+from pretextlm.objectives.base import OBJECTIVES, Objective, Variant, build
 from pretextlm.objectives.pieces import Pieces
 from pretextlm.visibility import visible
 
@@ -21,6 +27,12 @@ MAX_POSITIONS = 64
 """Tokens that a picture of 80 columns holds."""
 
 MAX_CHARACTERS = 10_000
+
+TOKENS = ("input_ids", "labels", "shuffled_labels", "decoder_input_ids", "decoder_labels")
+"""Arrays of a batch that hold token ids."""
+
+PARTS = r"\t| => "
+"""What stands between the parts of a pair in a text to be shown."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,7 @@ class Shown:
     Attributes:
         objective: the configured objective.
         tokenizer: where the tokens come from, in words.
+        variant: name of the row's variant, "" where the objective has one.
         tokens: (T,) text of each token of the row that was read, specials of the frame included.
         batch: the batch of one row.
         names: text of a token id.
@@ -38,6 +51,7 @@ class Shown:
 
     objective: Objective
     tokenizer: str
+    variant: str
     tokens: list[str]
     batch: Batch
     names: dict[int, str]
@@ -50,19 +64,28 @@ class Shown:
 
     @property
     def loss(self) -> dict[str, Any]:
-        """Positions of the row that is predicted, those with a loss, and their share."""
-        positions, targets = self.batch.targets.size, self.objective.counts(self.batch)["lm"]
-        return {"positions": positions, "targets": targets, "share": targets / positions}
+        """Positions of the row that is predicted, those with a loss, their share, and the targets of each term."""
+        positions = int(self.batch.targets.size)
+        targets = int(np.count_nonzero(self.objective.carries_loss(self.batch)))
+        counts = self.objective.counts(self.batch)
+        return {"positions": positions, "targets": targets, "share": targets / positions, "terms": counts}
+
+    @property
+    def row_label(self) -> int | None:
+        """Label of the row as a whole."""
+        labels = self.batch.row_labels
+        return None if labels is None or labels[0] == IGNORE else int(labels[0])
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values."""
-        fields = ("input_ids", "labels", "segment_ids", "position_ids", "prefix", "decoder_input_ids", "decoder_labels")
-        arrays = {f: getattr(self.batch, f)[0].tolist() for f in fields if getattr(self.batch, f) is not None}
-        texts = {f: self.row(f) for f in ("input_ids", "labels", "decoder_input_ids", "decoder_labels") if f in arrays}
+        names = (f.name for f in dataclasses.fields(self.batch) if f.name not in ("attention", "draws", "example_ids"))
+        arrays = {n: getattr(self.batch, n)[0].tolist() for n in names if getattr(self.batch, n) is not None}
+        texts = {name: self.row(name) for name in TOKENS if name in arrays}
         return {
             **describe(type(self.objective)),
             "options": self.objective.model_dump(mode="json"),
             "tokenizer": self.tokenizer,
+            "variant": self.variant,
             "tokens": self.tokens,
             "texts": texts,
             "arrays": arrays,
@@ -72,15 +95,26 @@ class Shown:
         }
 
 
+@dataclass(frozen=True)
+class _Text:
+    """A text as a split of a store, with the names of its tokens."""
+
+    split: Split
+    vocabulary: Vocabulary
+    names: dict[int, str]
+    source: str
+
+
 def show(name: str, options: dict[str, Any], text: str, store: Path | None = None, seed: int = 0) -> Shown:
-    """Apply an objective to a text, one document a line.
+    """Apply an objective to a text, one document a line; the parts of a pair stand apart by a tab or " => ".
 
     Args:
         store: whose tokenizer to use; without one, the text is cut by a small tokenizer made for it.
-        seed: of what the objective draws.
+        seed: of what the objective draws. An objective of several variants shows them in turn.
 
     Raises:
-        UserError: a wrong name or option, a text that is empty or too long to be drawn, a store that cannot be opened.
+        UserError: a wrong name or option, a text that is empty, too long to be drawn or no pair where one is needed, a
+            store that cannot be opened.
     """
     objective = build(name, options)
     documents = [line.strip() for line in text.splitlines() if line.strip()]
@@ -88,27 +122,20 @@ def show(name: str, options: dict[str, Any], text: str, store: Path | None = Non
         raise UserError("There is no text to show.", f'Give one, for example: pretextlm show {name} "A sentence."')
     if len(text) > MAX_CHARACTERS:
         raise UserError(f"The text has {len(text):,} characters: too many to draw.", "Give a sentence or two.")
-    if store is None:
-        pieces = Pieces.of(documents)
-        ids, starts, vocabulary = pieces.documents, pieces.word_starts, pieces.vocabulary
-        names = dict(enumerate(pieces.tokens))
-        source = "made from this text alone: words, long ones cut into pieces (give --store for a real one)"
-    else:
-        ids, starts, vocabulary, names = _by_store(documents, store)
-        source = f"of the store {store}"
-    rows = _one_row(ids, starts, objective.frame(vocabulary))
-    longest = MAX_POSITIONS - 2
-    if not longest >= rows.width > 1:
-        raise UserError(
-            f"The text is a row of {rows.width} tokens; between 2 and {longest} can be drawn.",
-            "Give a sentence or two.",
-        )
-    batch = objective.corrupt(rows, vocabulary, Keyed.of(seed, 0, rows.example_ids))
-    return Shown(objective, source, [names[t] for t in rows.tokens.tolist()], batch, names, visibility_of(batch))
+    parts = [re.split(PARTS, document, maxsplit=1) for document in documents]
+    cut = _by_pieces if store is None else partial(_by_store, path=store)
+    shown = cut(parts if objective.reads_pairs else [[document] for document in documents])
+    rows, variant = _row(objective, shown, seed)
+    batch = objective.corrupt(rows, shown.vocabulary, Keyed.of(seed, 0, rows.example_ids))
+    batch = without_padding(batch)
+    real = rows.segment_ids >= 0
+    tokens = [shown.names[t] for t in rows.tokens[real].tolist()]
+    return Shown(objective, shown.source, variant, tokens, batch, shown.names, visibility_of(batch))
 
 
 def describe(cls: type[Objective]) -> dict[str, Any]:
     """What an objective is, as plain values; options with their defaults."""
+    defaults = cls.parse({}).model_dump(mode="json")
     return {
         "objective": cls.name,
         "title": cls.title,
@@ -116,7 +143,7 @@ def describe(cls: type[Objective]) -> dict[str, Any]:
         "paper": cls.paper,
         "architectures": list(cls.architectures),
         "options": {
-            key: {"default": field.default, "description": field.description} for key, field in cls.model_fields.items()
+            key: {"default": defaults[key], "description": field.description} for key, field in cls.model_fields.items()
         },
     }
 
@@ -129,7 +156,8 @@ def describe_all() -> list[dict[str, Any]]:
 def visibility_of(batch: Batch) -> dict[str, NDArray[np.bool_]]:
     """Who may attend to whom in the batch's first row, by the one rule."""
     segments, positions = _laid_out(batch.input_ids, batch.segment_ids, batch.position_ids)
-    sights = {"input": visible(segments, segments, positions, positions, batch.prefix, batch.attention)[0]}
+    own = visible(segments, segments, positions, positions, batch.prefix, batch.attention, batch.rank, batch.reach)
+    sights = {"input": own[0]}
     if batch.decoder_input_ids is not None:
         own, places = _laid_out(batch.decoder_input_ids, batch.decoder_segment_ids, batch.decoder_position_ids)
         sights["decoder"] = visible(own, own, places, places, None, "causal")[0]
@@ -143,40 +171,104 @@ def _laid_out(ids: Any, segments: Any, positions: Any) -> tuple[Any, Any]:
     return np.zeros_like(ids) if segments is None else segments, places if positions is None else positions
 
 
-def _one_row(documents: list[list[int]], starts: list[list[bool]], frame: Frame) -> Rows:
-    """All documents in one row with the frame around them, as the stream reader would read them."""
-    tokens: list[int] = []
-    words: list[bool] = []
-    lengths: list[int] = []
-    for number, (ids, begins) in enumerate(zip(documents, starts, strict=True)):
-        before = [t for t in (frame.lead if number == 0 else None, frame.begin) if t is not None]
-        after = [t for t in (frame.end,) if t is not None]
-        tokens += [*before, *ids, *after]
-        words += [True] * len(before) + begins + [True] * len(after)
-        lengths.append(len(before) + len(ids) + len(after))
-    return Rows(
-        tokens=np.array(tokens, np.int32),
-        offsets=np.array([0, len(tokens)]),
-        segment_ids=np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
-        position_ids=np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
-        word_starts=np.array(words, bool),
-        example_ids=np.zeros(1, np.int64),
+def without_padding(batch: Batch) -> Batch:
+    """The batch of one row without the padding at the ends of its rows."""
+    arrays = {}
+    for prefix, segments in (("", batch.segment_ids), ("decoder_", batch.decoder_segment_ids)):
+        if segments is None:
+            continue
+        width = int(np.flatnonzero(segments[0] >= 0).max(initial=-1)) + 1
+        for field in dataclasses.fields(batch):
+            array = getattr(batch, field.name)
+            own = field.name.startswith("decoder_") == bool(prefix) and field.name not in ("attention", "example_ids")
+            if own and array is not None and array.ndim == 2:
+                arrays[field.name] = array[:, :width]
+    return dataclasses.replace(batch, **arrays)
+
+
+def _row(objective: Objective, text: _Text, seed: int) -> tuple[Rows, str]:
+    """The whole text in one row as the objective reads it, and the name of the row's variant."""
+    frame = objective.frame(text.vocabulary)
+    stream = StreamReader(text.split, frame, Variant("", raw=1, length=1))
+    longest = MAX_POSITIONS - 2
+    if not longest >= stream.size + (frame.lead is not None) > 1:
+        raise UserError(
+            f"The text is a row of {stream.size + (frame.lead is not None)} tokens; "
+            f"between 2 and {longest} can be drawn.",
+            "Give a sentence or two.",
+        )
+    if not objective.reads_stream:
+        reader = objective.reader(text.split, text.vocabulary, MAX_POSITIONS)
+        first = np.zeros(1, np.int64)
+        return reader.read(first, first, seed, pad=text.vocabulary.pad), ""
+    rows = StreamReader(text.split, frame, Variant("", raw=stream.size, length=0)).read(np.zeros(1, np.int64))
+    names = objective.variant_names()
+    number = seed % len(names)
+    return dataclasses.replace(rows, variant=number), names[number] if len(names) > 1 else ""
+
+
+def _split(ids: list[list[int]], starts: list[list[int]], sentences: list[list[int]], parts: int) -> Split:
+    """Documents held in memory; `sentences` counts from each document's start."""
+    lengths = np.array([len(document) for document in ids])
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    begins = [offset + place for offset, places in zip(offsets.tolist(), sentences, strict=False) for place in places]
+    return Split(
+        tokens=np.array([token for document in ids for token in document], np.int32),
+        documents=offsets.astype(np.uint64),
+        document_bytes=lengths.astype(np.uint32),
+        document_sources=np.zeros(len(ids), np.uint32),
+        sentences=np.array(begins, np.uint64),
+        word_bits=np.packbits(np.array([flag for document in starts for flag in document], bool), bitorder="little"),
+        parts=(parts,),
     )
 
 
-def _by_store(documents: list[str], path: Path) -> tuple[list[list[int]], list[list[bool]], Vocabulary, dict[int, str]]:
-    """Token ids and word starts of each document, the vocabulary, and the readable form of every token."""
+def _joined(parts: list[list[str]], pieces: Sequence[Sequence[int]]) -> list[list[int]]:
+    """One list for each document from those of its parts, which follow each other in `pieces`."""
+    each = iter(pieces)
+    return [[token for _ in document for token in next(each)] for document in parts]
+
+
+def _by_pieces(parts: list[list[str]]) -> _Text:
+    """Cut by a tokenizer made for this text."""
+    pieces = Pieces.of([part for document in parts for part in document])
+    ids, starts = _joined(parts, pieces.documents), _joined(parts, pieces.word_starts)
+    sentences = _sentences_of(parts, pieces.documents, pieces.sentences)
+    split = _split(ids, starts, sentences, max(map(len, parts)))
+    note = "made from this text alone: words, long ones cut into pieces (give --store for a real one)"
+    return _Text(split, pieces.vocabulary, dict(enumerate(pieces.tokens)), note)
+
+
+def _sentences_of(parts: list[list[str]], pieces: list[list[int]], sentences: list[list[int]]) -> list[list[int]]:
+    """Sentences of each document; of a pair, where its two parts begin."""
+    found, at = [], 0
+    for document in parts:
+        if len(document) == 1:
+            found.append(sentences[at])
+        else:
+            found.append([0, len(pieces[at])])
+        at += len(document)
+    return found
+
+
+def _by_store(parts: list[list[str]], path: Path) -> _Text:
+    """Cut by the tokenizer of a store."""
     from pretextlm.data.encode import TextEncoder
     from pretextlm.data.store import Store
 
     store = Store.open(path)
-    chunk = TextEncoder(store.tokenizer).encode(documents)
-    cuts = np.cumsum(chunk.lengths)[:-1]
-    ids = [part.tolist() for part in np.split(chunk.tokens, cuts)]
-    starts = [part.tolist() for part in np.split(chunk.word_starts, cuts)]
+    chunk = TextEncoder(store.tokenizer).encode([part for document in parts for part in document])
+    ends = np.cumsum(chunk.lengths)
+    pieces = [part.tolist() for part in np.split(chunk.tokens, ends[:-1])]
+    starts = [part.tolist() for part in np.split(chunk.word_starts, ends[:-1])]
+    begins = np.split(chunk.sentences, np.searchsorted(chunk.sentences, ends[:-1]))
+    firsts = ends - chunk.lengths
+    sentences = [(part - first).tolist() for part, first in zip(begins, firsts, strict=True)]
+    begins_of = _sentences_of(parts, pieces, sentences)
+    split = _split(_joined(parts, pieces), _joined(parts, starts), begins_of, max(map(len, parts)))
     vocabulary = store.vocabulary
     texts = store.tokenizer.decode_batch([[i] for i in range(vocabulary.size)], skip_special_tokens=False)
-    return ids, starts, vocabulary, {i: _readable(text) for i, text in enumerate(texts)}
+    return _Text(split, vocabulary, {i: _readable(text) for i, text in enumerate(texts)}, f"of the store {store.path}")
 
 
 def _readable(text: str) -> str:

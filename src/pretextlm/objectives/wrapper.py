@@ -25,6 +25,17 @@ class Wrapper(Objective):
 
     inner: Inner = Field(description="the objective that is wrapped")
 
+    @property
+    def reads_stream(self) -> bool:
+        return self.inner.reads_stream
+
+    @property
+    def reads_pairs(self) -> bool:
+        return self.inner.reads_pairs
+
+    def variant_names(self) -> list[str]:
+        return self.inner.variant_names()
+
     def parts(self) -> int:
         return self.inner.parts()
 
