@@ -1,0 +1,48 @@
+"""Tell whether two passages that follow each other stand in their order (Lan et al. 2020): ALBERT.
+
+    text      … [7 8 9] [4 5] …
+
+    row       [CLS] 7 8 9 [SEP] 4 5 [SEP]        label 0: in order
+    row       [CLS] 4 5 [SEP] 7 8 9 [SEP]        label 1: swapped
+    types       0   …
+
+Both passages are runs of whole sentences of one document, next to each other, and one in two pairs is swapped. All
+text is read once in an epoch, but for what truncation takes (see next_sentence) and documents of one sentence, which
+make no pair. The released code takes a passage of another document where a document leaves one sentence for a row, and
+calls that swapped; here such a sentence is read along with the row before it.
+
+Paper: ALBERT: A Lite BERT for Self-supervised Learning of Language Representations, https://arxiv.org/abs/1909.11942.
+
+Requires [CLS], [SEP], what the inner objective requires, and a document of two sentences. Suits an encoder.
+Next-sentence prediction asks an easier question, which the topic alone often answers; with three classes it asks both.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pretextlm.data.pair_index import Kind
+from pretextlm.objectives.sentence_pairs import SentencePairs
+
+KINDS = (Kind("next", 1 / 2, 0), Kind("previous", 1 / 2, 1))
+
+
+class SentenceOrder(SentencePairs):
+    """Sentence-order prediction.
+
+    Args:
+        inner, short, reverse_labels: see SentencePairs.
+
+    Raises:
+        UserError: options that the inner objective refuses (through `parse`).
+    """
+
+    name: ClassVar[str] = "sentence_order"
+    title: ClassVar[str] = "Sentence-order prediction"
+    paper: ClassVar[str] = "Lan et al. 2020, https://arxiv.org/abs/1909.11942"
+    learns: ClassVar[str] = "to tell which of two neighbouring passages comes first, and to fill gaps in both."
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """In order or swapped."""
+        return KINDS

@@ -1,0 +1,179 @@
+"""What objectives on pairs of sentences share: the reader, the head, and the objective they are joined with.
+
+A pair objective labels a row as a whole; the tokens of the same row are another objective's affair, whose terms are
+added to it: BERT joins next-sentence prediction with masked language modelling.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+
+from pretextlm.batch import IGNORE, Batch, Rows, Term
+from pretextlm.data.pair_index import Kind
+from pretextlm.data.pairs import LEAST_LENGTH, SPECIALS, PairReader
+from pretextlm.data.vocabulary import Vocabulary
+from pretextlm.errors import UserError
+from pretextlm.keyed import Keyed
+from pretextlm.objectives.base import Architecture, Frame, Objective, Outputs, Variant, build
+from pretextlm.objectives.masked import Masked
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pretextlm.data.store import Split
+    from pretextlm.model.config import ModelConfig
+
+INSIDE = ("masked", "word_structure", "span_boundary")
+"""Objectives that change an encoder's row in place, and so can share it."""
+
+
+def _built(value: Any) -> Any:
+    """A name, a table with a name ("masked" without one), or "off" → the objective."""
+    if isinstance(value, str) and value != "off":
+        return build(value)
+    if isinstance(value, Mapping):
+        return build(value.get("name", "masked"), {k: v for k, v in value.items() if k != "name"})
+    return value
+
+
+def _named(value: Any) -> Any:
+    return value if isinstance(value, str) else {"name": value.name, **value.model_dump(mode="json")}
+
+
+InnerOrOff = Annotated[Objective | Literal["off"], BeforeValidator(_built), PlainSerializer(_named)]
+
+
+class SentencePairs(Objective):
+    """Base of the objectives on pairs. A subclass says in `kinds` how B may relate to A.
+
+    Args:
+        inner: the objective on the same rows' tokens: a name, or a table of its options with its name ("masked" if
+            there is none); "off" for the label of the pair alone.
+        short: share of the documents that are cut into rows of random size, so that the model sees shorter rows too. A
+            document is cut one way throughout, as in BERT, and makes the more rows the shorter they are.
+        reverse_labels: of two kinds, the first has label 1 and the second 0, for checkpoints whose head says so.
+    """
+
+    architectures: ClassVar[tuple[Architecture, ...]] = ("encoder",)
+    fills: ClassVar[str | None] = "masked"
+    token_types: ClassVar[int] = 2
+
+    inner: InnerOrOff = Field(default=Masked(), description="the objective on the same rows' tokens")
+    short: float = Field(default=0.1, ge=0, le=1, description="share of the documents cut into rows of random size")
+    reverse_labels: bool = Field(default=False, description="the text as it stood has label 1, not 0 (two labels only)")
+
+    @model_validator(mode="after")
+    def _inner_stays_in_place(self) -> Self:
+        if self._tokens and self._tokens.name not in INSIDE:
+            raise ValueError(f"pairs cannot be joined with {self._tokens.name!r}; they can with: {', '.join(INSIDE)}")
+        if getattr(self._tokens, "predict", "here") != "here":
+            raise ValueError('no label may fall on [CLS] or [SEP]: give inner.predict="here"')
+        return self
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """How B relates to A, how often, and the label of each."""
+        raise NotImplementedError
+
+    @property
+    def _tokens(self) -> Objective | None:
+        return None if isinstance(self.inner, str) else self.inner
+
+    def way_of_filling(self) -> str | None:
+        """As the inner objective's."""
+        return self._tokens.way_of_filling() if self._tokens else None
+
+    @property
+    def copies(self) -> int:
+        """As the inner objective's; the pairs come again with the masks."""
+        return self._tokens.copies if self._tokens else 0
+
+    @property
+    def scheduled(self) -> bool:
+        """As the inner objective's."""
+        return self._tokens.scheduled if self._tokens else False
+
+    def frame(self, vocabulary: Vocabulary) -> Frame:
+        """As far as a pair is a stream: [CLS] before the row, [SEP] after each part."""
+        return Frame(end=vocabulary.sep, lead=vocabulary.cls)
+
+    def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
+        """Rows of `length`, three of it special.
+
+        Raises UserError if the length leaves no token for each part, or the inner objective cannot be had.
+        """
+        if length < LEAST_LENGTH:
+            raise UserError(
+                f"Rows of {length} tokens have no room for two parts beside [CLS] and two [SEP].",
+                f"Give a length of at least {LEAST_LENGTH}.",
+            )
+        if self._tokens:
+            self._tokens.variants(vocabulary, length)
+        return [Variant("main", raw=length - SPECIALS, length=length)]
+
+    def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> PairReader:
+        """Reads pairs. Raises UserError if there are none to be made of the split."""
+        self.variants(vocabulary, length)
+        return PairReader(split, vocabulary, length, self.kinds, self.short, self.copies)
+
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+        """(B, T) pairs → the inner objective's batch with token types and the rows' labels.
+
+        Rows that carry no label (text shown without a reader) have none.
+        """
+        if self._tokens:
+            batch = self._tokens.corrupt(rows, vocabulary, rng)
+        else:
+            batch = _untouched(rows)
+        labels = np.full(len(rows), IGNORE, np.int32) if rows.row_labels is None else rows.row_labels.copy()
+        if self.reverse_labels:
+            labels[labels != IGNORE] ^= 1
+        types = None if rows.token_type_ids is None else rows.matrix(rows.token_type_ids)
+        return dataclasses.replace(batch, token_type_ids=types, row_labels=labels)
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """The inner objective's targets, and the rows with a label."""
+        tokens = self._tokens.counts(batch) if self._tokens else {}
+        return {**tokens, "pair": int(np.count_nonzero(batch.row_labels != IGNORE))}
+
+    def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
+        """The inner objective's heads and one for the pair."""
+        from pretextlm.model.heads import PairHead
+
+        tokens = self._tokens.heads(config) if self._tokens else {}
+        return {**tokens, "pair": PairHead(config, len(self.kinds))}
+
+    def flops(self, config: ModelConfig, batch: Batch) -> float:
+        """The inner objective's, and the head on one position a row."""
+        tokens = self._tokens.flops(config, batch) if self._tokens else super().flops(config, batch)
+        return tokens + 6.0 * config.hidden_size * (config.hidden_size + len(self.kinds)) * len(batch.row_labels)
+
+    def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
+        """The inner objective's terms, and the cross-entropy of the pairs' labels."""
+        import torch
+        from torch.nn import functional
+
+        tokens = self._tokens.terms(outputs, batch) if self._tokens else {}
+        logits_BC = outputs.heads["pair"](outputs.hidden_BTD[:, 0])
+        labels = np.asarray(batch.row_labels, dtype=np.int64)
+        labels_B = torch.from_numpy(labels).to(logits_BC.device, non_blocking=True)
+        total = functional.cross_entropy(logits_BC.float(), labels_B, ignore_index=IGNORE, reduction="sum")
+        correct = (logits_BC.argmax(dim=1) == labels_B).sum()
+        return {**tokens, "pair": Term(total, int(np.count_nonzero(labels != IGNORE)), correct=correct)}
+
+
+def _untouched(rows: Rows) -> Batch:
+    """The rows as they are: the label of the pair is the only target."""
+    return Batch(
+        input_ids=rows.matrix(rows.tokens).copy(),
+        labels=np.full((len(rows), rows.width), IGNORE, dtype=np.int32),
+        segment_ids=rows.matrix(rows.segment_ids),
+        position_ids=rows.matrix(rows.position_ids),
+        attention="bidirectional",
+        example_ids=rows.example_ids,
+    )
