@@ -1,0 +1,137 @@
+"""Hide spans, and predict each of their tokens a second time from the span's two neighbours alone (Joshi et al. 2020).
+
+    tokens    [CLS] a b c d e f [SEP]        span: c d
+    input     [CLS] a b [M] [M] e f [SEP]
+    labels      -   - -  c   d  - -   -      as masked language modelling
+    left        -   - -  2   2  - -   -      column of b
+    right       -   - -  5   5  - -   -      column of e
+    c again     from the states of b and e and "first of its span"; d from theirs and "second of its span"
+
+So the words beside a span learn to say what it holds: the states at its ends stand for the whole.
+
+Paper: SpanBERT: Improving Pre-training by Representing and Predicting Spans, https://arxiv.org/abs/1907.10529. As in
+its released code, spans that touch are one span, the state before and after it is that of a visible ordinary token (so
+a span at the beginning or end of a document, or of the row, has no such targets), and a span's first 20 tokens have
+them. All of a span is replaced alike. The two losses are means over their own targets, and their sum is trained.
+
+Requires what masked language modelling requires, and where words begin. Suits an encoder. It is masked language
+modelling with unit="span" and a second loss.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pretextlm.batch import IGNORE, Batch, Rows, Term
+from pretextlm.data.vocabulary import Vocabulary
+from pretextlm.keyed import Keyed
+from pretextlm.objectives.base import Architecture, Outputs
+from pretextlm.objectives.masked import Masked
+from pretextlm.objectives.selection import run_lengths
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pretextlm.model.config import ModelConfig
+
+LONGEST_TARGET = 20
+"""Tokens of a span that are predicted from its neighbours: as many places as the head knows."""
+
+POSITION_SIZE = 200
+"""Width of the embedding of a token's place in its span."""
+
+
+class SpanBoundary(Masked):
+    """Span masking with the span-boundary objective. The further options are those of masked language modelling.
+
+    Args:
+        unit: of what is hidden; neighbouring words and n-grams form one span too.
+        replace: "unit" replaces all of a span alike.
+        weight: of the loss from the neighbours; the masked loss has weight 1.
+    """
+
+    name: ClassVar[str] = "span_boundary"
+    title: ClassVar[str] = "Span-boundary objective"
+    paper: ClassVar[str] = "Joshi et al. 2020, https://arxiv.org/abs/1907.10529"
+    learns: ClassVar[str] = "to fill spans from both sides, and to know from a span's two neighbours what it holds."
+    architectures: ClassVar[tuple[Architecture, ...]] = ("encoder",)
+
+    unit: Literal["word", "ngram", "span"] = Field(
+        default="span", description="hide longer spans, whole words or a few words in a row"
+    )
+    replace: Literal["token", "unit"] = Field(
+        default="unit", description="replace all of a span alike, or each token by itself"
+    )
+    predict: Literal["here"] = Field(default="here", description="hidden tokens are predicted where they stand")
+    weight: float = Field(default=1.0, gt=0, description="weight of the loss from a span's neighbours")
+
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+        """Masked rows, with the columns of its span's neighbours for every hidden token that has them."""
+        batch = super().corrupt(rows, vocabulary, rng)
+        special = vocabulary.is_special.take(rows.tokens)
+        left, right = boundaries(np.flatnonzero(batch.labels != IGNORE), special, rows)
+        return dataclasses.replace(batch, left=rows.matrix(left), right=rows.matrix(right))
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Hidden tokens, and those that are predicted from the neighbours too."""
+        return {**super().counts(batch), "span_boundary": int(np.count_nonzero(batch.left != IGNORE))}
+
+    def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
+        """What turns two neighbours and a place into a state that the language-model head reads."""
+        from pretextlm.model.heads import SpanBoundaryHead
+
+        return {"span_boundary": SpanBoundaryHead(config, LONGEST_TARGET, POSITION_SIZE)}
+
+    def flops(self, config: ModelConfig, batch: Batch) -> float:
+        """The masked model's, and the head's with its targets."""
+        from pretextlm.model.flops import training_flops
+
+        counts = self.counts(batch)
+        width = config.hidden_size
+        head = 6.0 * counts["span_boundary"] * (3 * width + POSITION_SIZE) * width
+        return head + training_flops(config, batch, sum(counts.values()))
+
+    def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
+        """Cross-entropy of the hidden tokens from their own states, and from those beside their span."""
+        left, width = batch.left.reshape(-1), batch.left.shape[1]
+        places = np.flatnonzero(left != IGNORE)
+        row = places // width * width
+        before, after = row + left[places], row + batch.right.reshape(-1)[places]
+        nth = places - before - 1
+        states = outputs.heads["span_boundary"](outputs.at(before), outputs.at(after), nth)
+        total = outputs.cross_entropy_of(states, batch.labels.reshape(-1)[places])
+        return {**super().terms(outputs, batch), "span_boundary": Term(total, len(places), self.weight)}
+
+
+def boundaries(
+    hidden: NDArray[np.int64], special: NDArray[np.bool_], rows: Rows
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """(N,) columns of the visible tokens before and after each hidden token's span; IGNORE where there are none.
+
+    Args:
+        hidden: ascending flat places of the hidden tokens; neighbours of one document are one span.
+        special: (N,) tokens that are no neighbours: a span beside one has none.
+    """
+    width = rows.width
+    left = np.full(len(special), IGNORE, dtype=np.int32)
+    right = left.copy()
+    lengths = run_lengths(hidden, rows)
+    last = hidden[np.cumsum(lengths) - 1]
+    first = last - lengths + 1
+    before, after = first - 1, last + 1
+    inside = np.flatnonzero((first % width > 0) & (after % width > 0))
+    before, after = before[inside], after[inside]
+    document = rows.segment_ids.take(first[inside])
+    beside = ~special[before] & ~special[after]
+    beside &= (rows.segment_ids[before] == document) & (rows.segment_ids[after] == document)
+    kept = inside[beside]
+    count = np.minimum(lengths[kept], LONGEST_TARGET)
+    places = np.repeat(first[kept] - np.cumsum(count) + count, count) + np.arange(int(count.sum()))
+    left[places] = np.repeat(before[beside] % width, count)
+    right[places] = np.repeat(after[beside] % width, count)
+    return left, right

@@ -1,0 +1,173 @@
+"""Hide some tokens and shuffle some others: restore both (Wang et al. 2019).
+
+    tokens            [CLS] a b c d e f [SEP]      hidden: b; shuffled: d e f
+    input             [CLS] a [M] c f d e [SEP]
+    labels              -   - b - - - -   -
+    shuffled labels     -   - - - d e f   -
+
+Word order carries meaning that a gap between visible words asks little about: here the model must also see that an
+order is wrong, and say what stood where.
+
+Paper: StructBERT: Incorporating Language Structures into Pre-training for Deep Language Understanding,
+https://arxiv.org/abs/1908.04577. Its pre-training code is not released, and "5 % of the trigrams" can be read in two
+ways; here trigrams are counted without overlap, so that 5 % of the visible tokens stand in a shuffled one. Each is put
+into one of its six orders, all equally likely: one in six comes out as it was, and is predicted too. The two losses
+are means over their own targets and weigh the same.
+
+Requires what the inner objective requires. Suits an encoder. The inner objective hides tokens in place (masked,
+bimodal_code); StructBERT adds the order of sentences, for which this is the objective to join.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from pretextlm.batch import IGNORE, Batch, Rows, Term
+from pretextlm.data.vocabulary import Vocabulary
+from pretextlm.errors import UserError
+from pretextlm.keyed import Keyed
+from pretextlm.objectives.base import Architecture, Frame, Inner, Objective, Outputs, Variant
+from pretextlm.objectives.masked import Masked
+from pretextlm.objectives.selection import Lots
+
+if TYPE_CHECKING:
+    from pretextlm.data.mixture import Reader
+    from pretextlm.data.store import Split
+    from pretextlm.model.config import ModelConfig
+
+HIDE, COUNT, PLACES = range(3)
+"""Streams of random numbers: the inner objective's, how many trigrams, and which in what order."""
+
+SIZE = 3
+"""Tokens that are shuffled together (K in the paper)."""
+
+ORDERS = np.array([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]])
+
+INSIDE = ("masked", "bimodal_code")
+
+I64 = NDArray[np.int64]
+
+
+class WordStructure(Objective):
+    """The word structural objective over an objective that hides tokens in place.
+
+    Args:
+        inner: which tokens are hidden, and how.
+        share: of the trigrams of visible ordinary tokens, counted without overlap, how many are shuffled: of a row
+            with n such tokens, ⌊share · n / 3 + U[0, 1)⌋. None holds a hidden or special token or crosses a document's
+            end. Where hidden tokens leave no room for so many, as many as there is room for.
+        weight: of the loss of the shuffled tokens; the inner objective's has weight 1.
+    """
+
+    name: ClassVar[str] = "word_structure"
+    title: ClassVar[str] = "Word structural objective"
+    paper: ClassVar[str] = "Wang et al. 2019, https://arxiv.org/abs/1908.04577"
+    learns: ClassVar[str] = "to fill gaps, and to put words that have been shuffled back into order."
+    architectures: ClassVar[tuple[Architecture, ...]] = ("encoder",)
+    fills: ClassVar[str | None] = "masked"
+
+    inner: Inner = Field(default=Masked(), description="the objective that hides tokens")
+    share: float = Field(default=0.05, gt=0, le=1, description="share of the visible trigrams that is shuffled")
+    weight: float = Field(default=1.0, gt=0, description="weight of the loss of the shuffled tokens")
+
+    @model_validator(mode="after")
+    def _inner_hides_in_place(self) -> Self:
+        if self.inner.name not in INSIDE:
+            raise ValueError(f"tokens cannot be hidden by {self.inner.name!r}; they can by: {', '.join(INSIDE)}")
+        if getattr(self.inner, "predict", "here") != "here":
+            raise ValueError('shuffled tokens are predicted where they stand: give inner.predict="here"')
+        return self
+
+    def parts(self) -> int:
+        """As the inner objective's."""
+        return self.inner.parts()
+
+    @property
+    def copies(self) -> int:
+        """As the inner objective's; trigrams come again with the masks."""
+        return self.inner.copies
+
+    @property
+    def scheduled(self) -> bool:
+        """As the inner objective's."""
+        return self.inner.scheduled
+
+    def frame(self, vocabulary: Vocabulary) -> Frame:
+        """As the inner objective's."""
+        return self.inner.frame(vocabulary)
+
+    def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
+        """As the inner objective's. Raises UserError if the length leaves no trigram beside [CLS]."""
+        if length <= SIZE:
+            raise UserError(f"Rows of {length} tokens have no room for a trigram.", f"Give at least {SIZE + 1}.")
+        return self.inner.variants(vocabulary, length)
+
+    def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> Reader:
+        """As the inner objective's."""
+        self.variants(vocabulary, length)
+        return self.inner.reader(split, vocabulary, length)
+
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+        """The inner objective's batch, with some visible trigrams shuffled and labelled in `shuffled_labels`."""
+        batch = self.inner.corrupt(rows, vocabulary, rng.fork(HIDE))
+        visible = (batch.labels == IGNORE) & ~vocabulary.is_special.take(rows.matrix(rows.tokens))
+        wanted = np.floor(self.share * np.count_nonzero(visible, axis=1) / SIZE + rng.uniform(COUNT, 1)[:, 0]).astype(
+            np.int64
+        )
+        starts, orders = self._trigrams(rows, visible, wanted, rng.fork(PLACES))
+        places = starts[:, None] + np.arange(SIZE)
+        labels = np.full(len(rows.tokens), IGNORE, dtype=np.int32)
+        labels[places] = rows.tokens[places]
+        input_ids = batch.input_ids.flatten()
+        input_ids[places] = rows.tokens[starts[:, None] + ORDERS[orders]]
+        return dataclasses.replace(batch, input_ids=rows.matrix(input_ids), shuffled_labels=rows.matrix(labels))
+
+    def _trigrams(self, rows: Rows, visible: NDArray[np.bool_], wanted: I64, rng: Keyed) -> tuple[I64, I64]:
+        """Flat places where `wanted` (B,) trigrams of each row begin, and in which order each is put.
+
+        Drawn in turns from all visible trigrams; one that overlaps an earlier one is passed over.
+        """
+        free = visible.copy()
+        free[:, :-1] &= visible[:, 1:] & (rows.matrix(rows.position_ids)[:, 1:] > 0)
+        begins = free.copy()
+        begins[:, :-1] &= free[:, 1:]
+        begins[:, -2:] = False
+        candidates = np.flatnonzero(begins)
+        per_row = np.count_nonzero(begins, axis=1)
+        base = np.cumsum(per_row) - per_row
+        taken = np.zeros(begins.size, dtype=bool)
+        starts, orders = [candidates[:0]], [candidates[:0]]
+        left = wanted.copy()
+        lots = Lots(rng, per_row)
+        active = np.flatnonzero((left > 0) & (per_row > 0))
+        while len(active):
+            number, chance = lots.draw(active)
+            places = candidates[base[active] + number][:, None] + np.arange(SIZE)
+            fits = np.flatnonzero(~taken.take(places).any(axis=1))
+            taken[places[fits]] = True
+            left[active[fits]] -= 1
+            starts.append(places[fits, 0])
+            orders.append((chance[fits] * np.uint64(len(ORDERS)) >> np.uint64(32)).astype(np.int64))
+            active = active[(left[active] > 0) & (lots.turn < per_row[active])]
+        return np.concatenate(starts), np.concatenate(orders)
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Hidden tokens and shuffled ones."""
+        return {**self.inner.counts(batch), "order": int(np.count_nonzero(batch.shuffled_labels != IGNORE))}
+
+    def flops(self, config: ModelConfig, batch: Batch) -> float:
+        """One pass, with the head at hidden and at shuffled tokens."""
+        from pretextlm.model.flops import training_flops
+
+        return training_flops(config, batch, sum(self.counts(batch).values()))
+
+    def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
+        """Cross-entropy of the hidden and of the shuffled tokens."""
+        order = outputs.cross_entropy_at(batch.shuffled_labels)
+        count = int(np.count_nonzero(batch.shuffled_labels != IGNORE))
+        return {**self.inner.terms(outputs, batch), "order": Term(order, count, self.weight)}
