@@ -193,7 +193,8 @@ def test_the_source_is_in_input_and_target_together_and_nothing_else_is(case):
             total += len(source)
             if not case.open_answers:  # random replacements come from anywhere
                 assert found <= source
-    assert lost <= (0.2 * total if case.name == "fill_in_middle" else 0)
+    look_ahead = 48 if case.name == "mixed_visibility" else 0  # of masked rows: the next row reads it again
+    assert lost <= (0.2 * total if case.name == "fill_in_middle" else look_ahead)
 
 
 @every_case
