@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 def prepare(
     sources: Annotated[
         list[str],
-        typer.Argument(help="Files (.txt .jsonl .parquet, also .gz .zst), directories, package:NAME, hf:NAME."),
+        typer.Argument(
+            help="Files (.txt .jsonl .csv .tsv .parquet, also .gz .zst), directories, package:NAME, hf:NAME. "
+            "Fields of one source: 'FILE?field=NAME'. Pairs: 'FILE?source=NAME&target=NAME', then '&prefix=TEXT' "
+            "before each source and '&labels=A,B' for targets 0 and 1."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Directory of the store to make.")],
     tokenizer: Annotated[
@@ -23,7 +27,7 @@ def prepare(
     ] = "bpe",
     vocab_size: Annotated[int, typer.Option(help="Number of ids in all, special tokens included.")] = 8192,
     validation: Annotated[float, typer.Option(help="Share of the documents for validation.")] = 0.02,
-    field: Annotated[str, typer.Option(help="Field of JSON lines, Parquet and hub rows that holds the text.")] = "text",
+    field: Annotated[str, typer.Option(help="Field of records that holds the text.")] = "text",
     text_mode: Annotated[
         Literal["file", "paragraphs", "lines"], typer.Option(help="What one document of a text file is.")
     ] = "file",
@@ -146,9 +150,10 @@ def _print_summary(store: Store) -> None:
         ratio = counts["text_bytes"] / max(1, counts["tokens"])
         table.add_row(name, *(f"{n:,}" for n in shown), f"{counts['text_bytes'] / 1e6:,.1f}", f"{ratio:.2f}")
     console.print(table)
-    table = Table("source", "licence", "documents", "bytes", "empty", "skipped")
+    keys = ("documents", "parts", "bytes", "empty", "skipped")
+    table = Table("source", "licence", *keys)
     for row in store.manifest["sources"]:
-        counts = [f"{row[key]:,}" for key in ("documents", "bytes", "empty", "skipped")]
+        counts = [f"{row[key]:,}" for key in keys]
         table.add_row(row["name"], row["licence"] or "not known", *counts)
     console.print(table)
 
@@ -176,14 +181,22 @@ def _print_lengths(split: Split) -> None:
 
 
 def _samples(store: Store, count: int, tokens: int = 64) -> list[dict[str, Any]]:
-    """The beginnings of `count` documents, spread over the training split."""
+    """The beginnings of `count` documents, spread over the training split; an arrow between the texts of a pair."""
+    import numpy as np
+
     split = store.train
     places = sorted({split.num_documents * place // max(1, count) for place in range(count)})
     shown = []
     for place in places:
         ids = split.document(place)[:tokens].tolist()
-        source = store.manifest["sources"][int(split.document_sources[place])]["name"]
-        shown.append({"document": place, "source": source, "tokens": ids, "text": store.tokenizer.decode(ids)})
+        source = store.manifest["sources"][int(split.document_sources[place])]
+        texts = [ids]
+        if source["parts"] == 2:
+            begin, starts = int(split.documents[place]), split.sentences.view(np.int64)
+            inside = slice(*np.searchsorted(starts, [begin + 1, begin + len(ids)]))
+            texts = [part.tolist() for part in np.split(ids, starts[inside] - begin)]
+        text = " → ".join(store.tokenizer.decode(part) for part in texts)
+        shown.append({"document": place, "source": source["name"], "tokens": ids, "text": text})
     return shown
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pretextlm.data.readers import Document, parts_of
 from pretextlm.data.sentences import sentence_starts
 from pretextlm.data.tokenizer import CONTINUES, vocabulary_of
 from pretextlm.data.words import code_points, first_visible, word_numbers
@@ -44,16 +46,24 @@ class TextEncoder:
         self.vocab_size = len(self._is_special)
         self._byte_lengths = _byte_lengths(tokenizer)
 
-    def encode(self, texts: Sequence[str], sources: Sequence[int] | None = None) -> Chunk:
-        """Encode whole documents.
+    def encode(self, documents: Sequence[Document], sources: Sequence[int] | None = None) -> Chunk:
+        """Encode whole documents. A pair's texts are encoded apart; its sentences are its two parts, where it has both.
 
         Args:
-            texts: (D,) the documents; an empty one has no token.
+            documents: (D,) texts or pairs of texts; an empty one has no token.
             sources: (D,) row of the table of sources of each; 0 if not given.
 
         Raises:
             UserError: the tokenizer produced a special token from text.
         """
+        parts = [parts_of(document) for document in documents]
+        chunk = self._encode_texts(list(chain.from_iterable(parts)))
+        if len(chunk.lengths) > len(documents):
+            chunk = _join(chunk, np.array([len(part) for part in parts], np.int64))
+        rows = np.array(sources if sources is not None else [0] * len(documents), np.uint32)
+        return replace(chunk, document_sources=rows)
+
+    def _encode_texts(self, texts: list[str]) -> Chunk:
         pieces = [_pieces(text) for text in texts]
         flat = list(chain.from_iterable(pieces))
         encodings = self._encode(flat)
@@ -84,7 +94,7 @@ class TextEncoder:
             word_starts=word_starts,
             lengths=np.diff(document_tokens),
             document_bytes=np.array([len(text.encode()) for text in texts], np.uint32),
-            document_sources=np.array(sources if sources is not None else [0] * len(texts), np.uint32),
+            document_sources=np.zeros(len(texts), np.uint32),
             sentences=np.unique(np.concatenate([nonempty, sentence_tokens[sentence_tokens < len(tokens)]])),
         )
 
@@ -96,6 +106,20 @@ class TextEncoder:
             if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
                 raise
             raise UserError(f"The tokenizer fails on this text: {error}.", "Use another tokenizer.") from None
+
+
+def _join(chunk: Chunk, parts: I64) -> Chunk:
+    """Texts → documents of parts[d] texts each, 1 or 2; of a pair's sentences only the first of each text stay."""
+    first = _offsets(parts)[:-1]
+    starts = _offsets(chunk.lengths)
+    text = np.searchsorted(starts, chunk.sentences, side="right") - 1
+    keep = (np.repeat(parts, parts) == 1)[text] | (starts[text] == chunk.sentences)
+    return replace(
+        chunk,
+        lengths=np.add.reduceat(chunk.lengths, first),
+        document_bytes=np.add.reduceat(chunk.document_bytes, first),
+        sentences=chunk.sentences[keep],
+    )
 
 
 def _offsets(lengths: Sequence[int] | I64) -> I64:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from pydantic import Field
+
 from pretextlm.config import Config
 from pretextlm.errors import UserError
 
@@ -44,7 +46,7 @@ class SplitCounts(Config):
 class SourceRecord(Config):
     """One file, package or data set the text came from; `sha256` is of the texts read from it, in order.
 
-    `empty` documents and `skipped` (bad) ones are not among the `documents`.
+    `empty` documents and `skipped` (bad) ones are not among the `documents`. Documents of two `parts` are pairs.
     """
 
     name: str
@@ -54,6 +56,7 @@ class SourceRecord(Config):
     documents: int
     empty: int = 0
     skipped: int = 0
+    parts: int = Field(1, ge=1, le=2)
 
 
 class TokenizerRecord(Config):

@@ -84,7 +84,7 @@ class Mixture:
     def __init__(self, split: Split, frame: Frame, variants: Sequence[Variant]) -> None:
         self.readers = [StreamReader(split, frame, variant) for variant in variants]
         self.size = self.readers[0].size
-        self.slots = _interleaved(quotas([v.weight for v in variants]))
+        self.slots = interleaved(quotas([v.weight for v in variants]))
         strides = np.array([reader.stride for reader in self.readers], dtype=np.int64)[self.slots]
         self._before = np.cumsum(strides) - strides
         self.block = int(strides.sum())
@@ -151,7 +151,7 @@ def quotas(weights: Sequence[float]) -> list[int]:
     return rows
 
 
-def _interleaved(rows: Sequence[int]) -> I64:
+def interleaved(rows: Sequence[int]) -> I64:
     """(Q,) variant of each slot, every variant's slots spread evenly over the block."""
     variants = np.repeat(np.arange(len(rows)), rows)
     at = np.concatenate([(np.arange(n) + 0.5) / n for n in rows if n] or [np.zeros(0)])

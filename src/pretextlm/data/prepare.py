@@ -24,7 +24,7 @@ import pretextlm
 from pretextlm.config import Config
 from pretextlm.data.encode import TextEncoder
 from pretextlm.data.manifest import SourceRecord
-from pretextlm.data.readers import Reader, ReadOptions, TextMode
+from pretextlm.data.readers import Document, ReadOptions, TextMode, parts_of
 from pretextlm.data.sampling import Sample
 from pretextlm.data.shards import Shard, load_keys, load_shard, save_shard
 from pretextlm.data.sources import Source, find_source, stamp
@@ -50,7 +50,7 @@ class PrepareConfig(Config):
         sentinels: number of <extra_id_N>.
         sample_mb: megabytes of text, spread over the corpus, that the tokenizer is trained on.
         validation: share of the documents for validation, at least one.
-        field, text_mode, on_error, split_long: see readers.ReadOptions.
+        field, text_mode, on_error, split_long: see readers.ReadOptions; a source may name its own fields.
         max_document_mb: a longer line or row is a bad document.
         licence: of the sources, where their metadata does not say.
         workers: threads that encode.
@@ -91,7 +91,7 @@ def prepare(sources: Sequence[str], out: Path, config: PrepareConfig, progress: 
     """Make a store from sources.
 
     Args:
-        sources: files, directories, package:NAME, hf:NAME.
+        sources: files, directories, package:NAME, hf:NAME; see sources.py for fields and pairs.
         out: the store's directory; OUT.partial beside it is the working directory.
         config: the options.
         progress: told how far it is, about once a shard.
@@ -188,9 +188,10 @@ class _Preparation:
         sample = Sample(self.config.sample_mb * 1_000_000)
         reported = 0
         for source in self.sources:
-            for document in source.documents(Reader(self.config.read_options())):
-                if document.strip():
-                    sample.add(document)
+            for document in source.documents(source.reader(self.config.read_options())):
+                for text in parts_of(document):
+                    if text.strip():
+                        sample.add(text)
                 if sample.seen - reported >= SHARD_BYTES:
                     reported = sample.seen
                     self.progress("reading", reported, None)
@@ -222,13 +223,14 @@ class _Preparation:
 
     def _shards(self, ledger: list[_Ledger]) -> Iterator[Shard]:
         shard = Shard()
-        for row, entry in enumerate(ledger):
+        # Pairs come last: the plain documents of a split are then its first, and can be read by themselves.
+        for row, entry in sorted(enumerate(ledger), key=lambda place: place[1].source.parts):
             for document in entry.documents(self.config.read_options()):
                 shard.add(document, row)
                 if shard.bytes >= SHARD_BYTES:
                     yield shard
                     shard = Shard()
-        if shard.texts:
+        if shard.documents:
             yield shard
 
     def _assemble(
@@ -255,15 +257,16 @@ class _Ledger:
         self.bytes = self.count = self.empty = self.skipped = 0
         self._hash = hashlib.sha256()
 
-    def documents(self, options: ReadOptions) -> Iterator[str]:
-        reader = Reader(options)
+    def documents(self, options: ReadOptions) -> Iterator[Document]:
+        reader = self.source.reader(options)
         for document in self.source.documents(reader):
-            if not document.strip():
+            texts = parts_of(document)
+            if not any(text.strip() for text in texts):
                 self.empty += 1
                 continue
-            data = document.encode()
-            self._hash.update(len(data).to_bytes(8, "little") + data)
-            self.bytes += len(data)
+            for data in (text.encode() for text in texts):
+                self._hash.update(len(data).to_bytes(8, "little") + data)
+                self.bytes += len(data)
             self.count += 1
             yield document
         self.skipped = reader.skipped
@@ -277,6 +280,7 @@ class _Ledger:
             documents=self.count,
             empty=self.empty,
             skipped=self.skipped,
+            parts=self.source.parts,
         )
 
 

@@ -1,9 +1,13 @@
-"""Documents out of files: text, JSON lines and Parquet, each fault named with its file and line."""
+"""Documents out of files: text, JSON lines, CSV, TSV and Parquet, each fault named with its file and line.
+
+A document is a text, or a pair of texts where two fields are named: the source and the target of a task.
+"""
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -12,6 +16,13 @@ from pretextlm.data.streams import COMPRESSIONS, DamagedError, lines, open_bytes
 from pretextlm.errors import UserError, did_you_mean, missing_extra
 
 TextMode = Literal["file", "paragraphs", "lines"]
+Document = str | tuple[str, str]
+"""A text, or a source and a target."""
+
+
+def parts_of(document: Document) -> tuple[str, ...]:
+    """The texts of a document, one or two."""
+    return (document,) if isinstance(document, str) else document
 
 
 @dataclass(frozen=True)
@@ -19,11 +30,15 @@ class ReadOptions:
     """How sources are read.
 
     Attributes:
-        field: of a JSON line, Parquet or hub row, the one that holds the text.
+        field: of a JSON line or of a row of a table or the hub, the one that holds the text.
         text_mode: what one document of a text file is: the file, each run of lines between blank ones, or each line.
         on_error: stop at a bad document, or leave it out and count it.
         max_document_bytes: a line (a JSON line, a row) above it is a bad document.
         split_long: longer documents are cut, at paragraphs, into pieces of a quarter of these characters; 0 never.
+            Pairs are never cut.
+        target: a second field; each record is then a pair whose source is `field`.
+        prefix: put before the source of every pair, to name the task.
+        labels: where the target is a number 0, 1, …, the words that stand for it.
     """
 
     field: str = "text"
@@ -31,6 +46,14 @@ class ReadOptions:
     on_error: Literal["error", "skip"] = "error"
     max_document_bytes: int = 64 << 20
     split_long: int = 1 << 18
+    target: str | None = None
+    prefix: str = ""
+    labels: tuple[str, ...] = ()
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the one or two fields that are read."""
+        return (self.field,) if self.target is None else (self.field, self.target)
 
 
 @dataclass
@@ -40,11 +63,11 @@ class Reader:
     options: ReadOptions
     skipped: int = field(default=0)
 
-    def read(self, path: Path) -> Iterator[str]:
+    def read(self, path: Path) -> Iterator[Document]:
         """Documents of one file, format by its name. Raises UserError for a bad document, unless they are skipped."""
         yield from self.guard(FORMATS[format_of(path)](self, path))
 
-    def guard(self, documents: Iterator[str]) -> Iterator[str]:
+    def guard(self, documents: Iterator[Document]) -> Iterator[Document]:
         """Pass documents on; a source that fails midway is a bad document too, and ends there."""
         try:
             for document in documents:
@@ -54,9 +77,9 @@ class Reader:
                 raise
             self.skipped += 1
 
-    def _pieces(self, document: str) -> Iterator[str]:
+    def _pieces(self, document: Document) -> Iterator[Document]:
         longest = self.options.split_long
-        if not longest or len(document) <= longest:
+        if not isinstance(document, str) or not longest or len(document) <= longest:
             yield document
         else:
             yield from cut(document, longest // 4)
@@ -67,11 +90,54 @@ class Reader:
             raise UserError(message, f"{hint} Or leave such documents out: --on-error skip.")
         self.skipped += 1
 
-    def text_of(self, value: Any, where: str) -> str | None:
-        """The value of a field as a document, None where it is bad."""
+    def document_of(self, record: Mapping[str, Any], where: str) -> Document | None:
+        """The named fields of a record as a document, None where one is bad.
+
+        A pair of which one text is blank is bad; where both are, it is an empty document.
+        """
+        for name in self.options.fields:
+            if name not in record:
+                self.bad(f"{where}: no field {name!r}.", f"{self.how} {did_you_mean(name, map(str, record))}")
+                return None
+        source = self.text_of(record[self.options.field], where, self.options.field)
+        if self.options.target is None or source is None:
+            return source
+        value = record[self.options.target]
+        if self.options.labels:
+            target = self._label(value, where)
+        else:
+            target = self.text_of(value, where, self.options.target)
+        if target is None:
+            return None
+        blank = [name for name, text in zip(self.options.fields, (source, target), strict=True) if not text.strip()]
+        if len(blank) == 2:
+            return "", ""
+        if blank:
+            self.bad(f"{where}: the field {blank[0]!r} is empty.", "A pair needs both texts: clean the source.")
+            return None
+        return self.options.prefix + source, target
+
+    @property
+    def how(self) -> str:
+        """What to do about a field that is not there."""
+        return "Give --field." if self.options.target is None else "Name the fields: ?source=FIELD&target=FIELD."
+
+    def _label(self, value: Any, where: str) -> str | None:
+        """The word for a number; None, already counted, where there is none."""
+        labels = self.options.labels
+        number = int(value) if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()) else -1
+        if 0 <= number < len(labels):
+            return labels[number]
+        known = f"0 … {len(labels) - 1}, for {', '.join(labels)}"
+        self.bad(f"{where}: the field {self.options.target!r} is {value!r}, no label.", f"Labels are {known}.")
+        return None
+
+    def text_of(self, value: Any, where: str, name: str) -> str | None:
+        """The value of the field `name` as a text, None where it is bad."""
         if not isinstance(value, str):
             kind = "null" if value is None else type(value).__name__
-            self.bad(f"{where}: the field {self.options.field!r} is {kind}, not text.", "Give another --field.")
+            hint = "Give another --field." if self.options.target is None else "Give another field, or labels=A,B,…."
+            self.bad(f"{where}: the field {name!r} is {kind}, not text.", hint)
         elif "\0" in value:
             self.bad(f"{where}: the text holds a NUL character.", "Clean the source.")
         elif not _encodes(value):
@@ -183,8 +249,7 @@ def _single_lines(reader: Reader, lines: Iterator[str | None]) -> Iterator[str]:
             yield line.rstrip("\n")
 
 
-def _read_json_lines(reader: Reader, path: Path) -> Iterator[str]:
-    name = reader.options.field
+def _read_json_lines(reader: Reader, path: Path) -> Iterator[Document]:
     with open_bytes(path) as stream:
         for where, line in reader.decoded_lines(path, stream):
             if line is None or not line.strip():
@@ -196,10 +261,8 @@ def _read_json_lines(reader: Reader, path: Path) -> Iterator[str]:
                 continue
             if not isinstance(values, dict):
                 reader.bad(f"{where}: {type(values).__name__}, not an object.", "Write one JSON object a line.")
-            elif name not in values:
-                reader.bad(f"{where}: no field {name!r}.", f"Give --field. {did_you_mean(name, map(str, values))}")
-            elif (text := reader.text_of(values[name], where)) is not None:
-                yield text
+            elif (document := reader.document_of(values, where)) is not None:
+                yield document
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -209,38 +272,85 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _read_parquet(reader: Reader, path: Path) -> Iterator[str]:
+def _read_table(reader: Reader, path: Path) -> Iterator[Document]:
+    """CSV with a header (RFC 4180), or TSV, whose quotation marks are text like any other."""
+    csv.field_size_limit(max(csv.field_size_limit(), reader.options.max_document_bytes))
+    places: list[str] = []  # of the lines of the row being read
+
+    def numbered(stream: BinaryIO) -> Iterator[str]:
+        for where, line in reader.decoded_lines(path, stream):
+            if line is not None:
+                places.append(where)
+                yield line
+
+    with open_bytes(path) as stream:
+        if format_of(path) == ".tsv":
+            rows = csv.reader(numbered(stream), delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
+        else:
+            rows = csv.reader(numbered(stream), strict=True)
+        header: list[str] | None = None
+        while True:
+            places.clear()
+            try:
+                row = next(rows)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                reader.bad(f"{places[0] if places else path}: {error}.", "Write it as CSV, texts in double quotes.")
+                continue
+            if not row:
+                continue
+            if header is None:
+                header = row
+                _check_columns(reader, path, header)
+            elif len(row) != len(header):
+                what = f"{places[0]}: {len(row)} fields, the header has {len(header)}."
+                reader.bad(what, "Quote fields that hold separators.")
+            elif (document := reader.document_of(dict(zip(header, row, strict=True)), places[0])) is not None:
+                yield document
+
+
+def _check_columns(reader: Reader, path: Path, header: Sequence[str]) -> None:
+    """Raises UserError unless each named field is one column of a table."""
+    for name in reader.options.fields:
+        if name not in header:
+            raise UserError(f"{path} has no column {name!r}.", f"{reader.how} {did_you_mean(name, header)}")
+        if header.count(name) > 1:
+            raise UserError(f"{path} has {header.count(name)} columns {name!r}.", "Give each column its own name.")
+
+
+def _read_parquet(reader: Reader, path: Path) -> Iterator[Document]:
     try:
         import pyarrow as arrow
         import pyarrow.parquet as parquet
     except ImportError:
         raise missing_extra("pyarrow", "data", "Reading .parquet files") from None
-    name, row = reader.options.field, 0
+    names, row = list(reader.options.fields), 0
     try:
         with parquet.ParquetFile(path) as file:
-            if name not in file.schema_arrow.names:
-                hint = did_you_mean(name, file.schema_arrow.names)
-                raise UserError(f"{path} has no column {name!r}.", f"Give --field. {hint}")
-            for batch in file.iter_batches(batch_size=256, columns=[name]):
-                for value in batch.column(0).to_pylist():
+            _check_columns(reader, path, file.schema_arrow.names)
+            for batch in file.iter_batches(batch_size=256, columns=names):
+                for values in batch.to_pylist():
                     row += 1
-                    if (text := reader.text_of(value, f"{path}, row {row}")) is not None:
-                        yield text
+                    if (document := reader.document_of(values, f"{path}, row {row}")) is not None:
+                        yield document
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         what = f"{path}, after row {row}: damaged or not Parquet: {reason}."
         raise DamagedError(what, "Fetch the file again.") from None
 
 
-FORMATS: dict[str, Callable[[Reader, Path], Iterator[str]]] = {
+FORMATS: dict[str, Callable[[Reader, Path], Iterator[Document]]] = {
     ".txt": _read_text,
     ".jsonl": _read_json_lines,
+    ".csv": _read_table,
+    ".tsv": _read_table,
     ".parquet": _read_parquet,
 }
 
 
 def format_of(path: Path, also: tuple[str, ...] = (".md", ".rst", ".py")) -> str:
-    """ ".txt", ".jsonl" or ".parquet" by the file's name; `also` are further endings of text. Raises UserError."""
+    """A key of FORMATS by the file's name; `also` are further endings of text. Raises UserError."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes.pop()
@@ -250,6 +360,6 @@ def format_of(path: Path, also: tuple[str, ...] = (".md", ".rst", ".py")) -> str
     if last not in FORMATS or (last == ".parquet" and path.suffix.lower() != ".parquet"):
         raise UserError(
             f"{path}: pretextlm does not read this kind of file.",
-            "It reads .txt, .jsonl (both also .gz, .zst) and .parquet, and directories of them.",
+            "It reads .txt, .jsonl, .csv, .tsv (also .gz, .zst) and .parquet, and directories of them.",
         )
     return last

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.data.encode import TextEncoder
+from pretextlm.data.readers import Document, parts_of
 from pretextlm.data.sampling import content_key
 from pretextlm.data.writer import Chunk
 from pretextlm.files import replace_file
@@ -21,14 +22,14 @@ from pretextlm.files import replace_file
 class Shard:
     """Documents that are encoded together."""
 
-    texts: list[str] = field(default_factory=list)
+    documents: list[Document] = field(default_factory=list)
     sources: list[int] = field(default_factory=list)
     bytes: int = 0
 
-    def add(self, text: str, source: int) -> None:
-        self.texts.append(text)
+    def add(self, document: Document, source: int) -> None:
+        self.documents.append(document)
         self.sources.append(source)
-        self.bytes += len(text.encode())
+        self.bytes += sum(len(text.encode()) for text in parts_of(document))
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,11 @@ class EncodedShard:
 
 def save_shard(path: Path, shard: Shard, encoder: TextEncoder) -> int:
     """Encode a shard into `path`, unless the same texts are there already. Returns the bytes of text in it."""
-    keys = np.array([content_key(text) for text in shard.texts], np.uint64)
+    keys = np.array([content_key("\0".join(parts_of(document))) for document in shard.documents], np.uint64)
     digest = np.frombuffer(hashlib.sha256(keys.tobytes() + bytes(str(shard.sources), "ascii")).digest(), np.uint8)
     if path.is_file() and np.array_equal(_digest(path), digest):
         return shard.bytes
-    chunk = encoder.encode(shard.texts, shard.sources)
+    chunk = encoder.encode(shard.documents, shard.sources)
     buffer = io.BytesIO()
     np.savez(buffer, digest=digest, keys=keys, **{f.name: getattr(chunk, f.name) for f in fields(chunk)})
     replace_file(path, buffer.getbuffer())

@@ -1,4 +1,11 @@
-"""What `data prepare` takes: a file, a directory, `package:NAME` or `hf:NAME`, each a stream of documents."""
+"""What `data prepare` takes: a file, a directory, `package:NAME` or `hf:NAME`, each a stream of documents.
+
+A source may say of itself which fields of its records are read, after a question mark:
+
+    articles.jsonl?field=body                                           one text a record
+    wmt.tsv?source=en&target=de&prefix=translate English to German:     a pair, after the name of its task
+    sst2.jsonl?source=sentence&target=label&labels=negative,positive    words for the numbers 0 and 1
+"""
 
 from __future__ import annotations
 
@@ -6,16 +13,20 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pretextlm.data.readers import Reader, format_of
+from pretextlm.data.readers import Document, Reader, ReadOptions, format_of
 from pretextlm.data.streams import DamagedError
-from pretextlm.errors import UserError, missing_extra
+from pretextlm.errors import UserError, did_you_mean, missing_extra
 
 PACKAGE_TEXT = (".txt", ".md", ".rst")
+RECORDS = (".jsonl", ".csv", ".tsv", ".parquet")
+OPTIONS = ("field", "source", "target", "prefix", "labels")
+"""What a source may say of itself."""
 
 
 @dataclass(frozen=True)
@@ -27,31 +38,76 @@ class Source:
         licence: what its metadata declares, None where it declares nothing.
         stamp: changes when a file of it changes.
         documents: (reader) → its documents in a fixed order; may be called again for another pass.
+        options: how it is to be read where it says so itself: values of ReadOptions.
     """
 
     name: str
     licence: str | None
     stamp: str
-    documents: Callable[[Reader], Iterator[str]]
+    documents: Callable[[Reader], Iterator[Document]]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> int:
+        """Texts of each of its documents: 2 for pairs."""
+        return 2 if "target" in self.options else 1
+
+    def reader(self, options: ReadOptions) -> Reader:
+        """A reader with these options, but for what the source says of itself."""
+        return Reader(replace(options, **self.options))
 
 
 def find_source(spec: str) -> Source:
     """What a source on the command line means. Raises UserError when there is nothing to read there."""
+    place, options = _options(spec)
+    return replace(_find(place, named=bool(options)), name=spec, options=options)
+
+
+def _find(spec: str, named: bool) -> Source:
+    """The place alone; `named`: fields are read, which texts do not have."""
     if spec.startswith("package:"):
+        if named:
+            raise UserError(f"{spec} holds text files, which have no fields.", "Leave out what follows the name.")
         return _package(spec.removeprefix("package:"))
     if spec.startswith("hf:"):
         return _hub(spec.removeprefix("hf:"))
     path = Path(spec)
     if path.is_dir():
-        return _files(spec, None, _walk(path))
+        return _files(spec, None, _walk(path, RECORDS if named else (".txt", ".jsonl", ".parquet")))
     if not path.exists():
         raise UserError(f"{spec} does not exist.", "Give a file, a directory, package:NAME or hf:NAME.")
-    format_of(path)
+    if format_of(path) == ".txt" and named:
+        raise UserError(f"{spec} is a text file, which has no fields.", f"Fields are read from {', '.join(RECORDS)}.")
     return _files(spec, None, [path])
 
 
+def _options(spec: str) -> tuple[str, dict[str, Any]]:
+    """PLACE?key=value&key=value → the place, and the values of ReadOptions. A file of that very name comes first."""
+    mark = re.search(r"\?(?=\w+=)", spec)
+    if mark is None or os.path.exists(spec):
+        return spec, {}
+    values: dict[str, str] = {}
+    for part in re.split(r"&(?=\w+=)", spec[mark.end() :]):
+        key, _, value = part.partition("=")
+        if key not in OPTIONS:
+            raise UserError(f"{spec} has the unknown option {key!r}.", did_you_mean(key, OPTIONS))
+        if key in values or not value:
+            raise UserError(f"{spec} gives {key!r} {'twice' if key in values else 'no value'}.", f"Write {key}=VALUE.")
+        values[key] = value
+    if ("source" in values) != ("target" in values):
+        raise UserError(f"{spec} names one field of a pair.", "Name both: ?source=FIELD&target=FIELD.")
+    if ("field" in values) == ("source" in values):
+        raise UserError(f"{spec} does not say what to read.", "Write ?field=FIELD, or ?source=FIELD&target=FIELD.")
+    if "field" in values and len(values) > 1:
+        raise UserError(f"{spec} gives a single text a prefix or labels.", "They belong to a pair: source and target.")
+    options: dict[str, Any] = {"field": values.pop("field", None) or values.pop("source")}
+    if "labels" in values:
+        options["labels"] = tuple(values.pop("labels").split(","))
+    return spec[: mark.start()], options | values
+
+
 def _files(name: str, licence: str | None, paths: list[Path]) -> Source:
-    def documents(reader: Reader) -> Iterator[str]:
+    def documents(reader: Reader) -> Iterator[Document]:
         for path in paths:
             yield from reader.read(path)
 
@@ -64,23 +120,22 @@ def stamp(paths: list[Path]) -> str:
     return hashlib.sha256(repr(state).encode()).hexdigest()
 
 
-def _walk(directory: Path) -> list[Path]:
+def _walk(directory: Path, kinds: tuple[str, ...]) -> list[Path]:
     """Every readable file below, sorted; links to directories are not followed, so none can loop."""
     found = []
     for folder, _, names in os.walk(directory):
         paths = (Path(folder, name) for name in names if not name.startswith("."))
-        found += [path for path in paths if path.is_file() and _is_readable(path)]
+        found += [path for path in paths if path.is_file() and _is_of(path, kinds)]
     if not found:
-        raise UserError(f"{directory} holds no .txt, .jsonl or .parquet file.", "Give a directory of text.")
+        raise UserError(f"{directory} holds no file of {', '.join(kinds)}.", "Give a directory of such files.")
     return sorted(found)
 
 
-def _is_readable(path: Path) -> bool:
+def _is_of(path: Path, kinds: tuple[str, ...]) -> bool:
     try:
-        format_of(path, also=())
+        return format_of(path, also=()) in kinds
     except UserError:
         return False
-    return True
 
 
 def _package(name: str) -> Source:
@@ -122,7 +177,7 @@ def _hub(spec: str) -> Source:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"Cannot open hf:{spec}: {reason}.", "Check the name, the split and the network.") from None
 
-    def documents(reader: Reader) -> Iterator[str]:
+    def documents(reader: Reader) -> Iterator[Document]:
         yield from reader.guard(_hub_documents(reader, rows, spec))
 
     return Source(f"hf:{spec}", getattr(rows.info, "license", None) or None, "", documents)
@@ -137,15 +192,16 @@ def _hub_parts(spec: str) -> tuple[str, str | None, str]:
     return name, None, split or "train"
 
 
-def _hub_documents(reader: Reader, rows: Any, spec: str) -> Iterator[str]:
-    field, number = reader.options.field, 0
+def _hub_documents(reader: Reader, rows: Any, spec: str) -> Iterator[Document]:
+    number = 0
     try:
         for number, row in enumerate(rows, 1):
             where = f"hf:{spec}, row {number}"
-            if field not in row:
-                raise UserError(f"{where}: no field {field!r}.", f"Give --field. Known: {', '.join(row)}.")
-            if (text := reader.text_of(row[field], where)) is not None:
-                yield text
+            for name in reader.options.fields:
+                if name not in row:
+                    raise UserError(f"{where}: no field {name!r}.", f"{reader.how} Known: {', '.join(row)}.")
+            if (document := reader.document_of(row, where)) is not None:
+                yield document
     except UserError:
         raise
     except Exception as error:

@@ -30,6 +30,8 @@ class Split:
         document_sources: (D,) uint32 row of the manifest's `sources`.
         sentences: (S,) uint64 token offset where each sentence begins.
         word_bits: (⌈N/8⌉,) uint8, one bit a token, lowest bit first: a word begins here.
+        parts: (sources,) 2 for the sources whose documents are pairs, the two sentences of each its two texts, and
+            1 for the others; empty where all are plain.
     """
 
     tokens: NDArray[Any]
@@ -38,6 +40,7 @@ class Split:
     document_sources: NDArray[np.uint32]
     sentences: NDArray[np.uint64]
     word_bits: NDArray[np.uint8]
+    parts: tuple[int, ...] = ()
 
     @property
     def num_tokens(self) -> int:
@@ -77,6 +80,34 @@ class Split:
             document_sources=self.document_sources[:count],
             sentences=self.sentences[: int(np.searchsorted(self.sentences, tokens))],
             word_bits=self.word_bits[: (tokens + 7) // 8],
+            parts=self.parts,
+        )
+
+    @cached_property
+    def pairs(self) -> NDArray[np.bool_]:
+        """(D,) which documents are pairs."""
+        table = np.array(self.parts, np.uint8) == 2
+        return table[self.document_sources] if table.any() else np.zeros(self.num_documents, bool)
+
+    def plain(self) -> Split:
+        """Only the documents that are no pairs: a view where they come first, as `data prepare` writes them."""
+        pairs = self.pairs
+        first = int(np.argmax(pairs)) if pairs.any() else len(pairs)
+        if pairs[first:].all():
+            return self.first_documents(first)
+        documents = self.documents.view(np.int64)
+        lengths = documents[1:] - documents[:-1]
+        keep = np.repeat(~pairs, lengths)
+        place: NDArray[np.int64] = np.cumsum(keep) - keep
+        begins = self.sentences.view(np.int64)
+        return Split(
+            tokens=self.tokens[keep],
+            documents=np.concatenate([[0], np.cumsum(lengths[~pairs])]).astype(np.uint64),
+            document_bytes=self.document_bytes[~pairs],
+            document_sources=self.document_sources[~pairs],
+            sentences=place[begins[keep[begins]]].astype(np.uint64),
+            word_bits=np.packbits(self.word_starts(np.flatnonzero(keep)), bitorder="little"),
+            parts=self.parts,
         )
 
 
@@ -105,7 +136,10 @@ class Store:
         manifest = read_manifest(path)
         for name in SPLITS:
             _check_counts(path / name, manifest.splits[name], manifest)
-        train, validation = (_map_split(path / name, manifest.splits[name], manifest.token_dtype) for name in SPLITS)
+        parts = tuple(source.parts for source in manifest.sources)
+        train, validation = (
+            _map_split(path / name, manifest.splits[name], manifest.token_dtype, parts) for name in SPLITS
+        )
         return cls(path, manifest.model_dump(mode="json"), train, validation)
 
     @cached_property
@@ -167,7 +201,7 @@ def _check_counts(path: Path, counts: SplitCounts, manifest: Manifest) -> None:
         )
 
 
-def _map_split(path: Path, counts: SplitCounts, token_dtype: str) -> Split:
+def _map_split(path: Path, counts: SplitCounts, token_dtype: str, parts: tuple[int, ...]) -> Split:
     n, d, s = counts.tokens, counts.documents, counts.sentences
     shapes = dict(
         zip(
@@ -176,7 +210,11 @@ def _map_split(path: Path, counts: SplitCounts, token_dtype: str) -> Split:
             strict=True,
         )
     )
-    split = Split(*(_map(path / name, np.dtype(dtype), length) for name, (dtype, length) in shapes.items()))
+    arrays = {
+        name.removesuffix(".bin").replace("word_starts", "word_bits"): _map(path / name, np.dtype(dtype), length)
+        for name, (dtype, length) in shapes.items()
+    }
+    split = Split(**arrays, parts=parts)
     if split.documents[0] != 0 or split.documents[-1] != n:
         raise UserError(f"{path / 'documents.bin'} does not fit tokens.bin.", "Prepare the data again.")
     return split
