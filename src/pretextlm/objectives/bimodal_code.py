@@ -1,0 +1,108 @@
+"""Hide tokens of code and of what is said about it, and predict them from both (Feng et al. 2020).
+
+    pair           [Return the larger . | def f(a,b): return max(a,b)]
+    input          [CLS] Return the [MASK] . [SEP] def f(a,b): return [MASK] (a,b) [SEP]   [CLS] …
+    labels           -     -     -  larger -   -    -    -       -     max     -     -      -       - : no loss
+    token types      0     0     0    0    0   0    1    1       1      1      1     1      0
+    segments         0     0     0    0    0   0    0    0       0      0      0     0      1
+
+What hides a name in the code is often said in the words, and the other way round: so the model learns which words go
+with which code. Pairs are packed, several to a row, and do not see each other.
+
+Paper: CodeBERT: A Pre-Trained Model for Programming and Natural Languages, https://arxiv.org/abs/2002.08155. It feeds
+[CLS] words [SEP] code [EOS], hides 15 % of the tokens of both, and tells the two apart by their order alone; here they
+also have token types. Its other half, replaced token detection with n-gram models as generators, is ELECTRA's: join
+this objective with `replaced_token`, whose generator is a small Transformer.
+
+Requires a store with pairs whose source is the text and whose target is the code
+(`data prepare 'FILE?source=docstring&target=code'`), [CLS], [SEP] and [MASK]. Suits an encoder. It is masked language
+modelling in all but what a row holds: any pairs will do, such as a sentence and its translation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from pretextlm.batch import Batch, Rows
+from pretextlm.data.vocabulary import Vocabulary
+from pretextlm.errors import UserError
+from pretextlm.keyed import Keyed
+from pretextlm.objectives.base import Architecture, Frame, Objective, Variant
+from pretextlm.objectives.masked import Masked
+
+if TYPE_CHECKING:
+    from pretextlm.data.mixture import Reader
+    from pretextlm.data.store import Split
+
+LEAST_LENGTH = 5
+"""[CLS], two [SEP], and a token of each text."""
+
+
+class BimodalCode(Objective):
+    """Masked language modelling over pairs of a text and a piece of code.
+
+    A pair that is longer than a row loses tokens at the end of its longer part, until it fits.
+
+    Args:
+        masked: how tokens are selected and replaced, over both parts alike.
+    """
+
+    name: ClassVar[str] = "bimodal_code"
+    title: ClassVar[str] = "Masked text and code"
+    paper: ClassVar[str] = "Feng et al. 2020, https://arxiv.org/abs/2002.08155"
+    learns: ClassVar[str] = "which words go with which code: a gap in one is filled from the other."
+    architectures: ClassVar[tuple[Architecture, ...]] = ("encoder",)
+    fills: ClassVar[str | None] = "masked"
+    token_types: ClassVar[int] = 2
+
+    masked: Masked = Field(default_factory=Masked, description="how tokens are selected and replaced")
+
+    @property
+    def reads_pairs(self) -> bool:
+        return True
+
+    @property
+    def predict(self) -> str:
+        """Where a hidden token is predicted, as the masked objective has it."""
+        return self.masked.predict
+
+    @property
+    def copies(self) -> int:
+        """As the masked objective's; the rows come again with the masks."""
+        return self.masked.copies
+
+    @property
+    def scheduled(self) -> bool:
+        """As the masked objective's."""
+        return self.masked.scheduled
+
+    def frame(self, vocabulary: Vocabulary) -> Frame:
+        """Of plain text, as in masked language modelling; of pairs, [CLS] before each and [SEP] after each text."""
+        return self.masked.frame(vocabulary)
+
+    def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
+        """Rows of `length`, special tokens and padding among them. Raises UserError if it has no room for a pair."""
+        if length < LEAST_LENGTH:
+            raise UserError(
+                f"Rows of {length} tokens have no room for a pair beside [CLS] and two [SEP].",
+                f"Give a length of at least {LEAST_LENGTH}.",
+            )
+        return self.masked.variants(vocabulary, length)
+
+    def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> Reader:
+        """The split's pairs, packed. Raises UserError where it has none."""
+        from pretextlm.data.part_pairs import PackedPairs, PartFrame, Room
+
+        self.variants(vocabulary, length)
+        frame = PartFrame(lead=vocabulary.cls, middle=vocabulary.sep, end=vocabulary.sep)
+        return PackedPairs(split, frame, Room(total=length), vocabulary.pad, copies=self.copies)
+
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+        """(B, T) pairs → inputs with masks, labels at the selected tokens, and which part each token belongs to."""
+        batch = self.masked.corrupt(rows, vocabulary, rng)
+        if rows.token_type_ids is None or batch.token_type_ids is not None:
+            return batch
+        return dataclasses.replace(batch, token_type_ids=rows.matrix(rows.token_type_ids).copy())
