@@ -63,9 +63,8 @@ class Denoiser(Config):
         mode: special token that stands before the source.
         kind: "span" hides spans under sentinels, "prefix" the end of the text.
         rate: share of the tokens that are hidden; of a prefix, on average and at most one half.
-        mean_span_length: hidden tokens per span. A number is the mean, and every way to cut the spans is equally
-            likely. With [low, high] all lengths lie in the range, each as likely as the next as far as their sum
-            allows (see `spans._lengths_in_range`). 0 for a prefix, which has no spans.
+        mean_span_length: hidden tokens per span: their mean, or [low, high], the shortest and the longest. Every way to
+            cut the hidden tokens into such spans is equally likely. 0 for a prefix, which has no spans.
         weight: share of the rows, against the weights of the others.
     """
 

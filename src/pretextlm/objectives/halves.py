@@ -27,7 +27,7 @@ from pretextlm.errors import UserError
 from pretextlm.keyed import Keyed
 from pretextlm.objectives.spans import between
 
-CUT = 3
+CUT = 2
 """Stream of random numbers: where a text is cut."""
 
 I32 = NDArray[np.int32]
@@ -51,7 +51,7 @@ class Halves:
     def widths(self, length: int) -> tuple[int, int]:
         """(encoder, decoder) tokens that a text of `length` tokens becomes in two rows."""
         sizes, low, high = self._cuts(length)
-        shown = int(low[0] + high[-1])
+        shown = int(low[0] + high[-1]) if len(sizes) == 2 else int(low[0])
         return shown + len(sizes) * (1 + self.lead), length - shown + len(sizes)
 
     def occupied(self, length: int, joint: bool) -> int:

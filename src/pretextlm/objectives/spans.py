@@ -7,6 +7,7 @@ and nothing is padded; what is drawn is where the cuts are.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
 from typing import Literal
 
@@ -22,8 +23,8 @@ I64 = NDArray[np.int64]
 
 Edges = Literal["t5", "free"]
 
-TEXT, HIDDEN, ORDER = range(3)
-"""Streams of random numbers: how the text is cut, how the hidden part is, and the order of spans drawn in pairs."""
+TEXT, HIDDEN = range(2)
+"""Streams of random numbers: how the text is cut, and how the hidden part is."""
 
 MAX_RATE = 0.9
 """Above it, a row would have to read more than ten times the text that fits into its input."""
@@ -221,20 +222,57 @@ def _composition(rng: Keyed, stream: int, total: int, parts: int) -> I64:
 
 
 def _lengths_in_range(rng: Keyed, total: int, parts: int, shortest: int, longest: int) -> I64:
-    """(B, parts) lengths within the range that sum to `total`, in random order.
+    """(B, parts) lengths within the range that sum to `total`, uniform over all such sequences.
 
-    Two by two they share an equal part of the total, in every way equally likely, and an odd one out has the mean: so
-    each is uniform over the range if the total is `parts` times the range's middle, and nearly so otherwise.
+    A sum is shared out between the two halves of its parts, as often in each way as there are ways to go on, and so
+    down to single parts: so many draws at a time that a text of hundreds of spans takes but eight turns.
     """
-    pairs, odd = divmod(parts, 2)
-    if not pairs:
+    if parts < 2:
         return np.full((len(rng.keys), parts), total, dtype=np.int64)
-    single = round(total / parts) if odd else 0
-    share, more = divmod(total - single, pairs)
-    sums = share + (np.arange(pairs) < more)
-    first = between(rng.bits(HIDDEN, pairs), np.maximum(shortest, sums - longest), np.minimum(longest, sums - shortest))
-    lengths = np.concatenate([first, sums - first, np.full((len(first), odd), single)], axis=1)
-    return np.take_along_axis(lengths, rng.order(ORDER, parts, parts), axis=1)
+    most = longest - shortest
+    draws = rng.bits(HIDDEN, parts - 1)
+    groups = {parts: np.full((len(draws), 1), total - parts * shortest)}  # (B, C) sums of so many parts each
+    done = 0
+    while max(groups) > 1:
+        halves: dict[int, list[I64]] = {}
+        for size, sums in groups.items():
+            if size == 1:
+                halves.setdefault(1, []).append(sums)
+                continue
+            words = draws[:, done : done + sums.shape[1]]
+            done += sums.shape[1]
+            first = _first_half(words, sums, size, most)
+            halves.setdefault(size // 2, []).append(first)
+            halves.setdefault(size - size // 2, []).append(sums - first)
+        groups = {size: np.concatenate(found, axis=1) for size, found in halves.items()}
+    return groups[1] + shortest
+
+
+def _first_half(words: NDArray[np.uint64], sums: I64, size: int, most: int) -> I64:
+    """Of `size` numbers in 0 … most with a known sum, the sum of the first half; arrays are (B, C)."""
+    if size == 2:
+        return between(words, np.maximum(sums - most, 0), np.minimum(sums, most))
+    half = size // 2
+    weights = _ways(half, most) * _windows(size - half, most, half * most + 1)[sums]
+    np.cumsum(weights, axis=2, out=weights)
+    chance = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53 * weights[:, :, -1]
+    first: I64 = np.count_nonzero(weights <= chance[:, :, None], axis=2)
+    return first
+
+
+@lru_cache(maxsize=256)
+def _ways(parts: int, most: int) -> NDArray[np.float64]:
+    """Share of the sequences of `parts` numbers in 0 … most that have each sum."""
+    if parts == 1:
+        return np.full(most + 1, 1 / (most + 1))
+    return np.convolve(_ways(parts // 2, most), _ways(parts - parts // 2, most))
+
+
+@lru_cache(maxsize=256)
+def _windows(parts: int, most: int, count: int) -> NDArray[np.float64]:
+    """A view whose row s is the ways of `parts` numbers to reach s, s - 1, … s - count + 1."""
+    ways = np.pad(_ways(parts, most), count - 1)
+    return np.lib.stride_tricks.sliding_window_view(ways, count)[:, ::-1]
 
 
 def between(words: NDArray[np.uint64], low: int | NDArray[np.integer], high: int | NDArray[np.integer]) -> I64:

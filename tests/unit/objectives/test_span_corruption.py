@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -15,9 +15,10 @@ from scipy.special import gammaln
 from tests.unit.objectives.hand_rows import keyed, rows_of, text, vocabulary
 
 from pretextlm.batch import IGNORE
+from pretextlm.errors import UserError
 from pretextlm.keyed import Keyed
 from pretextlm.objectives.base import build
-from pretextlm.objectives.spans import hidden_lengths, span_counts
+from pretextlm.objectives.spans import Spans, between, counts_in_range, hidden_lengths, span_counts
 
 V = vocabulary(size=1000, sentinels=12)
 MANY = tuple(range(900, 1000))
@@ -28,12 +29,14 @@ def corrupt(rows, vocab=V, **options):
     return build("span_corruption", options).corrupt(rows, vocab, keyed(rows))
 
 
-def merge(source, target, vocab):
+def merge(source, target, vocab, final_sentinel=False):
     """The text that a source and a target came from; asserts their form on the way."""
     order = {s: i for i, s in enumerate(vocab.sentinels)}
     source, target = source.tolist(), target.tolist()
     assert source.count(vocab.eos) == target.count(vocab.eos) == 1
     assert source.pop() == target.pop() == vocab.eos
+    if final_sentinel and target:
+        assert order[target.pop()] == sum(t in order for t in source)
     spans: list[list[int]] = []
     for token in target:
         if token in order:
@@ -93,16 +96,24 @@ def test_source_and_target_are_as_the_docstring_shows():
         assert batch.decoder_input_ids[row].tolist() == [V.pad, s0, 108, 105, s1, 106]
 
 
-@given(st.integers(2, 90), st.floats(0.01, 0.9), st.floats(1, 10), st.integers(0, 99))
-def test_source_and_target_together_are_the_text(length, rate, mean, seed):
+@given(
+    st.integers(1, 90),
+    st.floats(0.01, 0.9),
+    st.floats(1, 10),
+    st.integers(0, 99),
+    st.sampled_from(["t5", "free"]),
+    st.booleans(),
+)
+def test_source_and_target_together_are_the_text(length, rate, mean, seed, edges, final):
     vocab = replace(V, sentinels=MANY, special=V.special | set(MANY))
     rows = rows_of(text(5, length, vocab, seed))
-    batch = corrupt(rows, vocab, rate=rate, mean_span_length=mean)
+    batch = corrupt(rows, vocab, rate=rate, mean_span_length=mean, edges=edges, final_sentinel=final)
     for row in range(5):
-        assert merge(batch.input_ids[row], batch.decoder_labels[row], vocab) == rows.matrix(rows.tokens)[row].tolist()
+        merged = merge(batch.input_ids[row], batch.decoder_labels[row], vocab, final)
+        assert merged == rows.matrix(rows.tokens)[row].tolist()
     noise, spans = span_counts(length, rate, mean)
     assert batch.input_ids.shape[1] == length - noise + spans + 1
-    assert batch.decoder_labels.shape[1] == noise + spans + 1
+    assert batch.decoder_labels.shape[1] == noise + spans + 1 + (final and spans > 0)
 
 
 @given(st.integers(3, 700), st.floats(0.01, 0.9), st.floats(1, 70), st.sampled_from(["encoder_decoder", "prefix"]))
@@ -115,7 +126,7 @@ def test_the_row_is_the_longest_that_fits(length, rate, mean, layout):
     assert objective._occupied(raw) <= length < objective._occupied(raw + (2 if rate == 0.5 else 1))
     noise, spans = span_counts(raw, rate, mean)
     if layout == "encoder_decoder" and spans < raw - noise:  # spans with text to spare between them
-        assert objective._occupied(raw) == length
+        assert objective._occupied(raw) in ([length - 1, length] if rate == 0.5 else [length])
 
 
 def test_hidden_spans_are_uniform_over_every_way_to_place_them():
@@ -143,6 +154,166 @@ def test_masks_of_three_spans_are_uniform_over_all_masks_that_begin_with_text_an
     assert set(seen) == every
     assert len(every) == 100
     assert stats.chisquare(list(seen.values())).pvalue > POSSIBLE
+
+
+def masks(length, noise, spans):
+    """Every mask with so many hidden tokens in so many runs."""
+    for hidden in combinations(range(length), noise):
+        mask = np.isin(np.arange(length), hidden)
+        if np.count_nonzero(mask[1:] & ~mask[:-1]) + mask[0] == spans:
+            yield tuple(mask.tolist())
+
+
+@pytest.mark.parametrize(
+    ("length", "rate", "mean", "count"), [(8, 0.4, 1.5, 30), (10, 0.5, 2.0, 60), (8, 0.5, 4.0, 5), (6, 0.5, 1.0, 4)]
+)
+def test_with_free_edges_masks_are_uniform_over_all_masks_with_so_many_spans(length, rate, mean, count):
+    noise, spans = span_counts(length, rate, mean)
+    tokens = np.arange(100, 100 + length)
+    batch = corrupt(rows_of(np.tile(tokens, (30_000, 1))), rate=rate, mean_span_length=mean, edges="free")
+    present = (batch.input_ids[:, :, None] == tokens).any(axis=1)
+    seen = Counter(map(tuple, (~present).tolist()))
+    every = set(masks(length, noise, spans))
+    assert set(seen) == every
+    assert len(every) == count
+    assert stats.chisquare(list(seen.values())).pvalue > POSSIBLE
+
+
+def test_free_edges_hide_the_first_and_the_last_token_as_often_as_any_other_nearly():
+    tokens = np.arange(200, 768)
+    vocab = replace(vocabulary(size=1000), sentinels=MANY)
+    for edges, first, last in (("t5", 0.0, 1.0), ("free", 0.058, 0.058)):
+        batch = corrupt(rows_of(np.tile(tokens, (4_000, 1))), vocab, edges=edges)
+        assert abs(np.mean(~(batch.input_ids == 200).any(axis=1)) - first) < 0.02  # five deviations are 0.018
+        assert abs(np.mean(~(batch.input_ids == 767).any(axis=1)) - last) < 0.02
+
+
+def test_cutting_equals_the_slow_loop():
+    """The same lengths, cut token by token."""
+    for edges in ("t5", "free"):
+        rng = Keyed.of(3, 0, np.arange(40))
+        tokens = text(40, 30, V)
+        lengths = hidden_lengths(rng, (0, 1), 30, 9, 4, edges)
+        source, target = Spans(0.3, 2.25, edges, final_sentinel=True, lead=True).split(tokens, V, rng, lead=77)
+        for row in range(40):
+            expected, spans, place = [77], [], 0
+            for number, (visible, hidden) in enumerate(lengths[row].tolist()):
+                expected += [*tokens[row, place : place + visible].tolist(), V.sentinels[number]]
+                spans += [V.sentinels[number], *tokens[row, place + visible : place + visible + hidden].tolist()]
+                place += visible + hidden
+            assert source[row].tolist() == [*expected, *tokens[row, place:].tolist(), V.eos]
+            assert target[row].tolist() == [*spans, V.sentinels[4], V.eos]
+
+
+def test_with_a_final_sentinel_every_target_ends_with_the_next_one():
+    for edges in ("t5", "free"):
+        batch = corrupt(rows_of(text(50, 30, V)), edges=edges, final_sentinel=True, rate=0.3)
+        assert (batch.decoder_labels[:, -2] == V.sentinels[3]).all()
+        assert (batch.input_ids != V.sentinels[3]).all()
+        ends_with_text = ~np.isin(batch.input_ids[:, -2], V.sentinels)
+        assert ends_with_text.any() == (edges == "free")
+        assert not ends_with_text.all()
+
+
+def test_a_final_sentinel_takes_a_place_of_the_target_and_one_more_sentinel():
+    vocab = replace(V, sentinels=MANY[:29])
+    for layout in ("encoder_decoder", "prefix"):
+        plain, closed = (
+            build("span_corruption", {"layout": layout, "final_sentinel": final}).variants(vocab, 512)[0]
+            for final in (False, True)
+        )
+        assert closed.length <= 512
+        if layout == "encoder_decoder":
+            assert (closed.raw, closed.length, closed.decoder_length) == (plain.raw, 512, plain.decoder_length + 1)
+        else:
+            assert closed.raw in (plain.raw, plain.raw - 1)
+    with pytest.raises(UserError, match="needs 29 sentinels"):
+        build("span_corruption", {"final_sentinel": True}).variants(replace(V, sentinels=MANY[:28]), 512)
+
+
+def test_too_few_sentinels_are_told_with_the_rows_that_would_do():
+    hundred = replace(V, sentinels=MANY)
+    with pytest.raises(UserError) as fault:
+        build("span_corruption", {"rate": 0.5}).variants(hundred, 512)
+    assert "--sentinels 128" in fault.value.hint
+    longest = int(fault.value.hint.split("at most ")[1].split()[0])
+    build("span_corruption", {"rate": 0.5}).variants(hundred, longest)
+    with pytest.raises(UserError):
+        build("span_corruption", {"rate": 0.5}).variants(hundred, longest + 1)
+
+
+@given(st.integers(2, 300), st.floats(0.01, 0.9), st.integers(1, 30), st.integers(0, 40), st.integers(0, 99))
+def test_spans_of_a_range_keep_to_it_and_to_one_width(length, rate, shortest, more, seed):
+    longest = shortest + more
+    noise, spans = counts_in_range(length, rate, shortest, longest)
+    assert 1 <= noise < length
+    assert spans <= length - noise
+    vocab = replace(V, sentinels=tuple(range(500, 700)), special=V.special | set(range(500, 700)))
+    tokens = text(20, length, vocab, seed)
+    kind = Spans(rate, (shortest, longest))
+    source, target = kind.split(tokens, vocab, Keyed.of(seed, 0, np.arange(20)))
+    assert (source.shape[1], target.shape[1]) == kind.widths(length) == (length - noise + spans + 1, noise + spans + 1)
+    for row in range(20):
+        assert merge(source[row], target[row], vocab) == tokens[row].tolist()
+        places = np.flatnonzero(np.isin(target[row], vocab.sentinels))
+        lengths = np.diff(places, append=target.shape[1] - 1) - 1
+        assert lengths.max() <= longest
+        assert lengths.min() >= min(shortest, noise)
+    wanted = span_counts(length, rate, 1.0)[0]
+    if wanted >= shortest and spans * shortest <= wanted <= min(spans * longest, length - spans):
+        assert noise == wanted
+
+
+@pytest.mark.parametrize(
+    ("length", "rate", "low", "high", "shape", "ways"),
+    [
+        (20, 0.5, 2, 3, (10, 4), 6),
+        (30, 0.4, 1, 4, (12, 5), 155),
+        (29, 0.5, 2, 6, (14, 4), 68),
+        (24, 0.5, 3, 9, (12, 2), 7),
+    ],
+)
+def test_spans_of_a_range_are_uniform_over_every_way_to_cut_them(length, rate, low, high, shape, ways):
+    assert counts_in_range(length, rate, low, high) == shape
+    noise, spans = shape
+    every = {cut for cut in product(range(low, high + 1), repeat=spans) if sum(cut) == noise}
+    assert len(every) == ways
+    _, target = Spans(rate, (low, high)).split(text(40_000, length, V), V, Keyed.of(5, 0, np.arange(40_000)))
+    places = np.nonzero(np.isin(target, V.sentinels))[1].reshape(-1, spans)
+    seen = Counter(map(tuple, (np.diff(places, axis=1, append=target.shape[1] - 1) - 1).tolist()))
+    assert set(seen) == every
+    assert stats.chisquare(list(seen.values())).pvalue > POSSIBLE
+
+
+def test_many_spans_of_a_range_follow_the_exact_law():
+    """The share of a length among all spans is that of the ways to cut the rest, counted without rounding."""
+    length, rate, low, high = 995, 0.5, 12, 64
+    noise, spans = counts_in_range(length, rate, low, high)
+    assert (noise, spans) == (498, 13)
+
+    def ways(parts):
+        counts = [1]
+        for _ in range(parts):
+            counts = [sum(counts[max(0, s - high + low) : s + 1]) for s in range(len(counts) + high - low)]
+        return counts
+
+    excess = noise - spans * low
+    rest = ways(spans - 1)
+    law = np.array([rest[excess - more] / ways(spans)[excess] for more in range(high - low + 1)])
+    vocab = replace(V, sentinels=MANY, special=V.special | set(MANY))
+    _, target = Spans(rate, (low, high)).split(text(6_000, length, vocab), vocab, Keyed.of(6, 0, np.arange(6_000)))
+    places = np.nonzero(np.isin(target, MANY))[1].reshape(-1, spans)
+    lengths = np.diff(places, axis=1, append=target.shape[1] - 1) - 1
+    for place in (0, 6, 12):
+        counts = np.bincount(lengths[:, place] - low, minlength=len(law))
+        assert stats.chisquare(counts, law * 6_000).pvalue > POSSIBLE
+
+
+def test_between_is_uniform_and_reaches_both_ends():
+    words = Keyed.of(1, 0, np.arange(70_000)).bits(0, 1)
+    drawn = between(words, 3, 9)[:, 0]
+    assert stats.chisquare(np.bincount(drawn - 3, minlength=7)).pvalue > POSSIBLE
+    assert (between(words[:2], np.array([4, 7]), np.array([4, 7])) == [4, 7]).all()
 
 
 def test_span_lengths_at_full_size_follow_the_exact_law():
@@ -186,6 +357,19 @@ def test_sentinels_come_from_the_list_whatever_their_ids():
     batch = corrupt(rows_of(text(4, 30, vocabulary(size=400))), odd, rate=0.3, mean_span_length=3.0)
     for row in batch.input_ids:
         assert [t for t in row.tolist() if t in (500, 7, 900)] == [500, 7, 900]
+
+
+def test_a_row_of_padding_alone_stays_padding():
+    tokens = text(3, 20, V)
+    tokens[1] = V.pad
+    segments = np.zeros((3, 20), int)
+    segments[1] = -1
+    for layout in ("encoder_decoder", "prefix"):
+        batch = corrupt(rows_of(tokens, segments=segments), layout=layout)
+        assert (batch.input_ids[1] == V.pad).all()
+        assert (batch.segment_ids[1] == -1).all()
+        assert (batch.targets[1] == IGNORE).all()
+        assert (batch.targets[[0, 2]] != IGNORE).any(axis=1).all()
 
 
 @pytest.mark.parametrize("layout", ["encoder_decoder", "prefix"])
