@@ -82,6 +82,7 @@ CASES = [
     Case("denoisers", {"table": TABLE}, draws=0.4),
     Case("masked_sequence", open_answers=True),
     Case("mixed_visibility", {"predict": "next", "masked": 1, "causal": 1}, draws=0.3, open_answers=True),
+    Case("mixed_visibility", {"predict": "next", "prefix": 8.0, "right_to_left": 8.0}, draws=0.3, open_answers=True),
     Case("mixed_visibility", {"predict": "here"}, open_answers=True),
     Case("span_boundary", open_answers=True),
     Case("word_structure", open_answers=True),

@@ -1,0 +1,181 @@
+"""Sixty steps on real text: every objective, on every architecture it suits, learns more than word frequencies."""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import json
+import math
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binomtest
+from tests.builders import SHARED
+
+from pretextlm.batch import IGNORE
+from pretextlm.data.prepare import PrepareConfig, prepare
+from pretextlm.data.store import Store
+from pretextlm.objectives.base import OBJECTIVES, build
+from pretextlm.objectives.replaced_token import propose
+from pretextlm.training.forward import Forward
+from pretextlm.training.recipe import Recipe
+from pretextlm.training.trainer import pretrain
+from pretextlm.training.validation import evaluation_batches
+
+BOOLQ = SHARED / "tasks" / "boolq" / "train.jsonl.gz"
+TRANSLATIONS = SHARED / "tasks" / "multi30k" / "train.jsonl.gz"
+STEPS, LENGTH, ROWS = 60, 96, 600
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not BOOLQ.exists() or not TRANSLATIONS.exists(), reason="the shared data sets are not here"),
+]
+
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("causal", {}),
+    ("masked", {}),
+    ("masked", {"unit": "word", "rate": 0.3, "final_rate": 0.15}),
+    ("masked", {"predict": "next"}),
+    ("prefix", {}),
+    ("prefix", {"layout": "encoder_decoder"}),
+    ("span_corruption", {}),
+    ("span_corruption", {"layout": "prefix"}),
+    ("denoisers", {"table": "ul2"}),
+    ("denoisers", {"table": "teaching", "layout": "prefix"}),
+    ("next_sentence", {}),
+    ("sentence_order", {}),
+    ("word_structure", {}),
+    ("span_boundary", {}),
+    ("replaced_token", {}),
+    ("replaced_token", {"sharing": "gradient_disentangled"}),
+    ("denoising", {}),
+    ("masked_sequence", {}),
+    ("mixed_visibility", {}),
+    ("permutation", {}),
+    ("fill_in_middle", {}),
+    ("bimodal_code", {}),
+    ("text_to_text", {"unsupervised": 0.5}),
+    ("distillation", {"inner": {"name": "masked"}}),
+]
+
+
+def runs() -> Iterator[Any]:
+    for name, options in CASES:
+        for architecture in build(name, options).suits():
+            yield pytest.param(
+                name, options, architecture, id="-".join([name, *map(str, options.values()), architecture])
+            )
+
+
+def test_every_registered_objective_is_trained():
+    assert {name for name, _ in CASES} == set(OBJECTIVES)
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory) -> dict[str, Path]:
+    """Questions with their passages; the same beside translations; functions with their docstrings."""
+    directory = tmp_path_factory.mktemp("data")
+    write(directory / "passages.jsonl", passages())
+    write(directory / "functions.jsonl", functions())
+    sources = {
+        "text": [str(directory / "passages.jsonl")],
+        "tasks": [
+            str(directory / "passages.jsonl"),
+            f"{TRANSLATIONS}?source=en&target=de&prefix=translate English to German: ",
+        ],
+        "code": [f"{directory / 'functions.jsonl'}?source=docstring&target=code"],
+    }
+    config = PrepareConfig(vocab_size=512, validation=0.2)
+    return {name: prepare(source, directory / name, config) for name, source in sources.items()}
+
+
+def write(path: Path, records: Iterator[dict[str, str]]) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def passages(count: int = 2000) -> Iterator[dict[str, str]]:
+    """A question and the passage that answers it: text whose order can be told."""
+    with gzip.open(BOOLQ, "rt", encoding="utf-8") as file:
+        for _, line in zip(range(count), file, strict=False):
+            record = json.loads(line)
+            yield {"text": f"{record['question'].capitalize()}? {record['passage']}"}
+
+
+def functions(count: int = 2000) -> Iterator[dict[str, str]]:
+    """Functions of Python's own library that have a docstring."""
+    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8", errors="replace"))):
+            if isinstance(node, ast.FunctionDef) and (text := ast.get_docstring(node)) and len(node.body) > 1 and count:
+                count -= 1
+                node.body = node.body[1:]
+                yield {"docstring": text[:200], "code": ast.unparse(node)[:300]}
+
+
+def recipe(store: Path, name: str, options: dict[str, Any], architecture: str) -> Recipe:
+    model = {"architecture": architecture, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    training = {"budget_steps": STEPS, "batch_tokens": 6144, "learning_rate": 0.01, "dtype": "fp32", "validations": 1}
+    training |= {"validation_rows": ROWS, "compile": "off", "checkpoint_seconds": 1e6}
+    return Recipe.load(
+        {
+            "data": {"store": str(store), "length": LENGTH},
+            "objective": {"name": name, **options},
+            "model": model,
+            "training": training,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def teacher(stores, tmp_path_factory) -> str:
+    place = tmp_path_factory.mktemp("teacher") / "run"
+    chosen = recipe(stores["text"], "masked", {}, "encoder")
+    wide = chosen.model_copy(update={"model": chosen.model.model_copy(update={"num_hidden_layers": 4})})
+    pretrain(wide, place)
+    return str(place)
+
+
+def unigram_loss(chosen: Recipe, store: Store) -> float:
+    """Nats per label of a model that knows how frequent each label is in training, and nothing else."""
+    objective, vocabulary = chosen.objective, store.vocabulary
+
+    def labels(split):
+        reader = objective.reader(split, vocabulary, LENGTH)
+        found = [b.targets for b in evaluation_batches(reader, objective, vocabulary, ROWS, seed=3)]
+        return np.concatenate([t[t != IGNORE] for t in found])
+
+    counts = np.bincount(labels(store.train), minlength=vocabulary.size) + 1.0
+    return float(-np.log(counts / counts.sum())[labels(store.validation)].mean())
+
+
+def judge_entropy(run, store: Store) -> float:
+    """Nats per token of a judge that knows only how often its generator replaces one."""
+    objective, vocabulary = run.recipe.objective, store.vocabulary
+    forward = Forward(run.load_model(), objective, torch.device("cpu"), torch.float32)
+    reader = objective.reader(store.validation, vocabulary, LENGTH)
+    with torch.inference_mode():
+        batches = evaluation_batches(reader, objective, vocabulary, ROWS, seed=run.recipe.evaluation.seed)
+        shares = [propose(forward(batch, "generator"), batch)[1].float().mean().item() for batch in batches]
+    share = float(np.mean(shares))
+    return -share * math.log(share) - (1 - share) * math.log(1 - share)
+
+
+@pytest.mark.parametrize(("name", "options", "architecture"), list(runs()))
+def test_sixty_steps_beat_word_frequencies(request, stores, tmp_path, name, options, architecture):
+    if name == "distillation":
+        options = {**options, "teacher": request.getfixturevalue("teacher")}
+    store = stores[{"bimodal_code": "code", "text_to_text": "tasks"}.get(name, "text")]
+    chosen = recipe(store, name, options, architecture)
+    run = pretrain(chosen, tmp_path / "run")
+    last = [line for line in run.metrics() if line["kind"] == "validation"][-1]
+    opened = Store.open(store)
+    assert last.get("lm_loss", last["loss"]) < unigram_loss(chosen, opened) - 0.05
+    if "pair_accuracy" in last:
+        right = round(last["pair_accuracy"] * ROWS)
+        assert binomtest(right, ROWS, 0.5, alternative="greater").pvalue < 1e-3
+    if "replaced_loss" in last:
+        assert last["replaced_loss"] < judge_entropy(run, opened)
