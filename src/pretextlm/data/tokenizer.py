@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pretextlm.data.spelling import spelling_of
 from pretextlm.data.vocabulary import DEFAULT_SENTINELS, FURTHER, NAMED, UNK, Vocabulary, sentinel
 from pretextlm.errors import UserError
 
@@ -147,8 +150,9 @@ def adopt_tokenizer(place: Path, sentinels: int = DEFAULT_SENTINELS) -> Tokenize
 
 
 def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
-    """Size and special ids. Raises UserError when a special token is missing."""
+    """Size, special ids and spelling. Raises UserError when a special token is missing."""
     added = tokenizer.get_added_tokens_decoder()
     special = frozenset(index for index, token in added.items() if token.special)
     ids = tokenizer.get_vocab(with_added_tokens=True)
-    return Vocabulary.resolve(ids, max(ids.values()) + 1, special)
+    vocabulary = Vocabulary.resolve(ids, max(ids.values()) + 1, special)
+    return replace(vocabulary, speller=partial(spelling_of, tokenizer))

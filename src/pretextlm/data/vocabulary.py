@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.errors import UserError
+
+if TYPE_CHECKING:
+    from pretextlm.data.spelling import Spelling
 
 PAD, UNK, CLS, SEP, MASK, BOS, EOS = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<s>", "</s>"
 NAMED = (PAD, UNK, CLS, SEP, MASK, BOS, EOS)
@@ -36,6 +40,7 @@ class Vocabulary:
         sentinels: ids of <extra_id_0>, <extra_id_1>, … in order of use.
         special: every special id, the above and any the tokenizer adds of its own.
         further: ids of the tokens of FURTHER that the tokenizer has, by name.
+        speller: makes `spelling` when it is first asked for, which few objectives do; None where no text is known.
     """
 
     size: int
@@ -49,6 +54,7 @@ class Vocabulary:
     sentinels: tuple[int, ...]
     special: frozenset[int]
     further: Mapping[str, int] = field(default_factory=dict, hash=False)
+    speller: Callable[[], Spelling] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def resolve(cls, ids: Mapping[str, int], size: int, special: frozenset[int] = frozenset()) -> Vocabulary:
@@ -75,6 +81,15 @@ class Vocabulary:
                 "Prepare the data again with `pretextlm data prepare`, which adds it.",
             )
         return self.further[token]
+
+    @cached_property
+    def spelling(self) -> Spelling:
+        """Characters of every token, and its halves where a text is cut inside it."""
+        if self.speller is None:
+            raise UserError(
+                "The vocabulary does not say how its tokens are spelled.", "Take it from a tokenizer: vocabulary_of."
+            )
+        return self.speller()
 
     @cached_property
     def is_special(self) -> NDArray[np.bool_]:

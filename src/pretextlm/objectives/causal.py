@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
 from pydantic import Field
 
-from pretextlm.batch import IGNORE, Batch, Rows
+from pretextlm.batch import Batch, Rows
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.keyed import Keyed
+from pretextlm.objectives import layout
 from pretextlm.objectives.base import Architecture, Frame, Objective, Variant
 
 
@@ -58,14 +58,5 @@ class Causal(Objective):
 
     def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
         """(B, T + 1) tokens → inputs and labels (B, T). Nothing is drawn."""
-        tokens, segments = rows.matrix(rows.tokens), rows.matrix(rows.segment_ids)
-        here, following = segments[:, :-1], segments[:, 1:]
-        padding = following < 0
-        labels = tokens[:, 1:].copy()
-        np.copyto(labels, IGNORE, where=padding | (following != here) if self.isolate else padding)
-        batch = {"input_ids": tokens[:, :-1].copy(), "labels": labels, "example_ids": rows.example_ids}
-        if self.isolate:
-            positions = rows.matrix(rows.position_ids)[:, :-1].copy()
-            return Batch(**batch, segment_ids=here.copy(), position_ids=positions, attention="causal")
-        one = np.where(here < 0, np.int32(-1), np.int32(0)) if padding.any() else None
-        return Batch(**batch, segment_ids=one, attention="causal")
+        tokens, segments, positions = (rows.matrix(a) for a in (rows.tokens, rows.segment_ids, rows.position_ids))
+        return layout.next_tokens(tokens, segments, positions, rows.example_ids, self.isolate)

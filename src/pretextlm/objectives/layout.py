@@ -53,6 +53,23 @@ def prefix(source: I32, target: I32, vocabulary: Vocabulary, example_ids: NDArra
     )
 
 
+def next_tokens(tokens: I32, segments: I32, positions: I32, example_ids: I64, isolate: bool) -> Batch:
+    """Rows (B, T + 1) as the inputs and labels (B, T) of a causal model: the label of a position is the token after it.
+
+    Args:
+        isolate: documents neither see nor predict each other; without it a row is one run of text.
+    """
+    here, following = segments[:, :-1], segments[:, 1:]
+    padding = following < 0
+    labels = tokens[:, 1:].copy()
+    np.copyto(labels, IGNORE, where=padding | (following != here) if isolate else padding)
+    batch = Batch(tokens[:, :-1].copy(), labels, attention="causal", example_ids=example_ids)
+    if isolate:
+        return dataclasses.replace(batch, segment_ids=here.copy(), position_ids=positions[:, :-1].copy())
+    one = np.where(here < 0, np.int32(-1), np.int32(0)) if padding.any() else None
+    return dataclasses.replace(batch, segment_ids=one)
+
+
 def each_length(rows: Rows, vocabulary: Vocabulary, rng: Keyed, lay_out: Callable[[I32, I64, Keyed], Batch]) -> Batch:
     """The batch of rows some of which end in padding: each is laid out as the shorter text it is.
 

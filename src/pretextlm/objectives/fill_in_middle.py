@@ -1,0 +1,205 @@
+"""Move the middle of a text to its end, so that a causal model learns to fill it in (Bavarian et al. 2022).
+
+    tokens    <s> a ⎵ship ⎵sail ed </s>           cuts after "a sh" and after "a ship sai"
+    input     <s> <fim_prefix> a ⎵sh <fim_suffix> l ed <fim_middle> ip ⎵sai </s>
+    or        <s> <fim_prefix> <fim_suffix> l ed <fim_middle> a ⎵sh ip ⎵sai </s>
+    labels    at each token the next, as in causal language modelling
+
+At the end, </s> says that the middle has met the suffix. The second order puts the suffix first; the prefix then runs
+on into the middle without a mark between them.
+
+Paper: Efficient Training of Language Models to Fill in the Middle, https://arxiv.org/abs/2207.14255. Its choices: both
+cuts are at characters, uniform from the start of the text to its end; a document is what the row holds of it (its
+"context-level" form), so that no part is lost to another row; half of the documents are rearranged (it found that nine
+in ten do no harm), half of these with the suffix first; the loss is on everything. There, the three parts are encoded
+anew; here, only the tokens that are cut.
+
+The marks, and tokens cut in two, make a row longer, and it is cut back to its length, as in the paper. So rows have one
+width and no padding, but an epoch does not read the ends of its rows: of English Wikipedia in rows of 512, some two
+documents a row, 1.2 % of the tokens.
+
+Requires <s>, </s>, <fim_prefix>, <fim_suffix>, <fim_middle> and a vocabulary that knows how its tokens are spelled.
+Suits a decoder. Unchanged documents are those of causal language modelling, and the model does what a causal one does.
+Span corruption fills in, too, but several pieces at once, and sees what is around them in both directions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pretextlm.batch import Batch, Rows
+from pretextlm.data.spelling import Spelling
+from pretextlm.data.vocabulary import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, Vocabulary
+from pretextlm.keyed import Keyed
+from pretextlm.objectives import layout
+from pretextlm.objectives.base import Architecture, Variant
+from pretextlm.objectives.causal import Causal
+
+CHOICE, CUTS = range(2)
+"""Streams of random numbers, one draw for each document of a row: whether and in which order it is rearranged, and
+where it is cut."""
+
+MARKS = (FIM_PREFIX, FIM_SUFFIX, FIM_MIDDLE)
+
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+
+_HALF, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
+
+
+class FillInMiddle(Causal):
+    """Fill in the middle: causal language modelling of documents whose middle stands last.
+
+    Args:
+        isolate: packed documents neither see nor predict each other, and positions restart in each; without it a
+            row is one run of text.
+        rate: share of the documents that are rearranged; one without a character never is.
+        suffix_first: share of these in the order suffix, prefix, middle; the others are prefix, suffix, middle.
+    """
+
+    name: ClassVar[str] = "fill_in_middle"
+    title: ClassVar[str] = "Fill in the middle"
+    paper: ClassVar[str] = "Bavarian et al. 2022, https://arxiv.org/abs/2207.14255"
+    learns: ClassVar[str] = "to continue a text, and to write what is missing between its beginning and its end."
+    architectures: ClassVar[tuple[Architecture, ...]] = ("decoder",)
+    fills: ClassVar[str | None] = "causal"
+
+    rate: float = Field(default=0.5, ge=0, le=1, description="share of the documents that are rearranged")
+    suffix_first: float = Field(default=0.5, ge=0, le=1, description="share of these that begin with the suffix")
+
+    def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
+        """Rows as of a causal model.
+
+        Raises UserError for a length below 1, and if the vocabulary lacks the three marks or its tokens' spelling.
+        """
+        for mark in MARKS:
+            vocabulary.id_of(mark)
+        _ = vocabulary.spelling
+        return super().variants(vocabulary, length)
+
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+        """(B, T + 1) tokens → inputs and labels (B, T) of the rearranged documents."""
+        spelling, documents = vocabulary.spelling, _Documents.of(rows, vocabulary)
+        characters = documents.characters(rows.tokens, spelling)
+        chosen, suffix_first, low, high = self._draw(rows, documents, characters, rng)
+
+        tokens, documents, (after,) = documents.cut(rows.tokens, chosen, high, spelling, [])
+        tokens, documents, (before, after) = documents.cut(tokens, chosen, low, spelling, [after])
+        before = np.minimum(before, after)  # it may exceed it where a token can be spelled for the earlier cut alone
+        order, sizes = documents.order(chosen, suffix_first, before, after)
+        marks = [vocabulary.id_of(mark) for mark in MARKS]
+        tokens = np.concatenate([tokens, np.array(marks, dtype=np.int32)]).take(order)
+
+        begin = np.cumsum(sizes) - sizes
+        positions = np.arange(len(order), dtype=np.int32) - np.repeat(begin.astype(np.int32), sizes)
+        segments = np.repeat(documents.segment, sizes)
+        positions[segments < 0] = 0
+        kept = begin[np.searchsorted(documents.row, np.arange(len(rows)))][:, None] + np.arange(rows.width)
+        return layout.next_tokens(
+            tokens.take(kept), segments.take(kept), positions.take(kept), rows.example_ids, self.isolate
+        )
+
+    def _draw(
+        self, rows: Rows, documents: _Documents, characters: I64, rng: Keyed
+    ) -> tuple[I64, NDArray[np.bool_], I64, I64]:
+        """Which documents to rearrange, which of them suffix first, and the characters before each of the two cuts."""
+        most = int(documents.segment.max(initial=0)) + 1
+        choice = rng.bits(CHOICE, most)[documents.row, documents.segment]
+        wanted = (choice >> _HALF) < np.uint64(round(self.rate * 2**32))
+        chosen = np.flatnonzero(wanted & (characters > 0) & (documents.segment >= 0))
+        suffix_first = (choice[chosen] & _LOW) < np.uint64(round(self.suffix_first * 2**32))
+        places = rng.bits(CUTS, most)[documents.row[chosen], documents.segment[chosen]]
+        room = (characters[chosen] + 1).astype(np.uint64)
+        one, other = (places >> _HALF) * room >> _HALF, (places & _LOW) * room >> _HALF
+        return chosen, suffix_first, np.minimum(one, other).astype(np.int64), np.maximum(one, other).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class _Documents:
+    """What the rows hold of each document, in order; a row's padding counts as one. All arrays are (P,).
+
+    Attributes:
+        row, segment: where it belongs.
+        start, stop: its place in the flat tokens.
+        text, end: the same without the tokens that frame it.
+    """
+
+    row: I64
+    segment: NDArray[np.int32]
+    start: I64
+    text: I64
+    end: I64
+    stop: I64
+
+    @classmethod
+    def of(cls, rows: Rows, vocabulary: Vocabulary) -> _Documents:
+        opens = np.diff(rows.segment_ids, prepend=-2) != 0
+        opens[:: rows.width] = True
+        start = np.flatnonzero(opens)
+        stop = np.append(start[1:], len(rows.tokens))
+        text = start + vocabulary.is_special.take(rows.tokens[start])
+        end = np.maximum(stop - vocabulary.is_special.take(rows.tokens[stop - 1]), text)
+        return cls(start // rows.width, rows.segment_ids[start], start, text, end, stop)
+
+    def characters(self, tokens: I32, spelling: Spelling) -> I64:
+        """(P,) characters of each text."""
+        counted = _counted(tokens, spelling)
+        sizes: I64 = counted[self.end] - counted[self.text]
+        return sizes
+
+    def cut(
+        self, tokens: I32, chosen: I64, characters: I64, spelling: Spelling, marked: list[I64]
+    ) -> tuple[I32, _Documents, list[I64]]:
+        """The tokens and documents after cutting each chosen document's text after so many characters.
+
+        Args:
+            chosen, characters: (D,).
+            marked: places that move along.
+
+        Returns:
+            The last item holds (D,) the place after the cut, and `marked`.
+        """
+        counted = _counted(tokens, spelling)
+        end = self.end[chosen]
+        wanted = counted[self.text[chosen]] + characters
+        inside = np.flatnonzero(wanted < counted[end])  # a cut after the last character cuts no token
+        token = np.searchsorted(counted, wanted[inside], side="right") - 1
+        cut = spelling.cut(tokens, token, wanted[inside] - counted[token])
+        between = cut.moved(end)
+        between[inside] = cut.between
+        start, text, end, stop = (cut.moved(places) for places in (self.start, self.text, self.end, self.stop))
+        documents = replace(self, start=start, text=text, end=end, stop=stop)
+        return cut.tokens, documents, [between, *map(cut.moved, marked)]
+
+    def order(self, chosen: I64, suffix_first: NDArray[np.bool_], before: I64, after: I64) -> tuple[I64, I64]:
+        """Places of the tokens in their new order, the three marks at those after the last; and documents' sizes (P,).
+
+        Args:
+            chosen: (D,) documents to rearrange; `suffix_first` says in which way.
+            before, after: (D,) where the middle begins, and the suffix.
+        """
+        start, text, end, stop = (places[chosen] for places in (self.start, self.text, self.end, self.stop))
+        tokens = np.full_like(chosen, self.stop[-1])
+        prefix_mark, suffix_mark, middle_mark = ((tokens + nth, tokens + nth + 1) for nth in range(3))
+        head, tail = (start, text), (end, stop)
+        prefix, middle, suffix = (text, before), (before, after), (after, end)
+        one = np.array([head, prefix_mark, prefix, suffix_mark, suffix, middle_mark, middle, tail])
+        other = np.array([head, prefix_mark, suffix_mark, suffix, middle_mark, prefix, middle, tail])
+        runs = np.zeros((2, len(self.start), len(one)), dtype=np.int64)
+        runs[:, :, 0] = self.start, self.stop
+        runs[:, chosen] = np.where(suffix_first, other, one).transpose(1, 2, 0)
+        first, lengths = runs[0].reshape(-1), (runs[1] - runs[0]).reshape(-1)
+        places = np.arange(int(lengths.sum())) + np.repeat(first - (np.cumsum(lengths) - lengths), lengths)
+        return places, (runs[1] - runs[0]).sum(axis=1)
+
+
+def _counted(tokens: I32, spelling: Spelling) -> I64:
+    """(N + 1,) characters that begin before each place."""
+    counted = np.zeros(len(tokens) + 1, dtype=np.int64)
+    np.cumsum(spelling.characters.take(tokens), out=counted[1:])
+    return counted
