@@ -130,8 +130,9 @@ class Spans:
                 f"{self.name}: rows of {room} tokens are too short to hide a span of {shortest}.",
                 f"Give rows of at least {enough} tokens, or a shorter span.",
             )
-        longest = self._longest(room, joint, len(vocabulary.sentinels))
-        self._check_sentinels(length, vocabulary, f"give rows of at most {longest} tokens" if longest else "")
+        if self.sentinels(length) > len(vocabulary.sentinels):
+            longest = self._longest(room, joint, len(vocabulary.sentinels))
+            self._check_sentinels(length, vocabulary, f"give rows of at most {longest} tokens" if longest else "")
 
     def _check_sentinels(self, length: int, vocabulary: Vocabulary, way_out: str = "shorten the rows") -> None:
         needed, there = self.sentinels(length), len(vocabulary.sentinels)
