@@ -96,12 +96,17 @@ def _print_shown(console: Console, shown: Shown) -> None:
 
 def _toml(value: Any) -> str:
     """An option's value as it is written; of an inner objective, its name and the options that are not the usual."""
+    from pretextlm.config import Config
     from pretextlm.objectives.base import Objective
 
     if isinstance(value, Objective):
         usual = type(value)()
         changed = {k: getattr(value, k) for k in type(value).model_fields if getattr(value, k) != getattr(usual, k)}
         return "".join([value.name, *(f",{key}={_toml(v)}" for key, v in changed.items())])
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, Config):
+        return str(getattr(value, "title", value))
     if isinstance(value, dict):
         return str(value["name"]) if "name" in value else str(value)
     return str(value).lower() if isinstance(value, bool) else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -136,8 +136,9 @@ class Objective(Config):
 
     Class attributes: `name` as registered, `title` for people, `paper`, what a model `learns` from it in one line,
     `architectures` that suit it, the default first, `fills`: the way of filling blanks (a name of
-    evaluation.cloze.FILLERS) that a model so trained knows, None if it knows none, and `token_types`: how many parts
-    of a row the model tells apart (0: none).
+    evaluation.cloze.FILLERS) that a model so trained knows, None if it knows none, `token_types`: how many parts
+    of a row the model tells apart (0: none), and `grows`: tokens that a document may gain, so that a row made to be
+    looked at leaves room for them.
     """
 
     name: ClassVar[str]
@@ -147,6 +148,7 @@ class Objective(Config):
     architectures: ClassVar[tuple[Architecture, ...]]
     fills: ClassVar[str | None] = None
     token_types: ClassVar[int] = 0
+    grows: ClassVar[int] = 0
 
     def way_of_filling(self) -> str | None:
         """How a model trained with these options fills blanks."""

@@ -178,6 +178,10 @@ class Denoisers(Objective):
         """The architecture that the layout is made for."""
         return ("encoder_decoder",) if self.layout == "encoder_decoder" else ("decoder",)
 
+    def variant_names(self) -> list[str]:
+        """The denoisers, by their titles."""
+        return [row.title for row in self.table]
+
     def frame(self, vocabulary: Vocabulary) -> Frame:
         """Nothing stands between documents."""
         return Frame()

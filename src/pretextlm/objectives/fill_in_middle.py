@@ -68,6 +68,7 @@ class FillInMiddle(Causal):
     learns: ClassVar[str] = "to continue a text, and to write what is missing between its beginning and its end."
     architectures: ClassVar[tuple[Architecture, ...]] = ("decoder",)
     fills: ClassVar[str | None] = "causal"
+    grows: ClassVar[int] = 3 + 2 * 8  # three marks, and two tokens cut into pieces
 
     rate: float = Field(default=0.5, ge=0, le=1, description="share of the documents that are rearranged")
     suffix_first: float = Field(default=0.5, ge=0, le=1, description="share of these that begin with the suffix")

@@ -135,7 +135,9 @@ def show(name: str, options: dict[str, Any], text: str, store: Path | None = Non
 
 def describe(cls: type[Objective]) -> dict[str, Any]:
     """What an objective is, as plain values; options with their defaults."""
+    plain = str | int | float | bool | None
     defaults = cls.parse({}).model_dump(mode="json")
+    defaults |= {key: f.default for key, f in cls.model_fields.items() if isinstance(f.default, plain)}
     return {
         "objective": cls.name,
         "title": cls.title,
@@ -201,7 +203,9 @@ def _row(objective: Objective, text: _Text, seed: int) -> tuple[Rows, str]:
         reader = objective.reader(text.split, text.vocabulary, MAX_POSITIONS)
         first = np.zeros(1, np.int64)
         return reader.read(first, first, seed, pad=text.vocabulary.pad), ""
-    rows = StreamReader(text.split, frame, Variant("", raw=stream.size, length=0)).read(np.zeros(1, np.int64))
+    room = objective.grows * text.split.num_documents
+    whole = StreamReader(text.split, frame, Variant("", raw=stream.size + room, length=0))
+    rows = whole.read(np.zeros(1, np.int64), pad=text.vocabulary.pad if room else None)
     names = objective.variant_names()
     number = seed % len(names)
     return dataclasses.replace(rows, variant=number), names[number] if len(names) > 1 else ""

@@ -21,6 +21,16 @@ from pretextlm.objectives.show import show
 
 SENTENCE = "나는 오늘 라면을 먹었다. 그리고 language models are wonderful."
 
+PAIR = "A small ship sails home. => Ein kleines Schiff fährt heim."
+TEXTS = {
+    "next_sentence": "The ship sails. It is old.\nNobody knew the law. It was long.",
+    "sentence_order": "The ship sails home. It is old. Nobody knew it.",
+    "bimodal_code": "Add two numbers. => return first + second",
+    "text_to_text": PAIR,
+}
+OPTIONS = {"text_to_text": ["unsupervised=0.0"]}
+"""Where one sentence, or the usual options, are not enough."""
+
 
 def run(*arguments: str) -> str:
     app = typer.Typer()
@@ -45,7 +55,7 @@ def test_a_special_token_written_in_the_text_is_text():
 
 @pytest.mark.parametrize("name", list(OBJECTIVES))
 def test_every_objective_can_be_shown_and_fits_eighty_columns(name):
-    printed = run(name, SENTENCE)
+    printed = run(name, TEXTS.get(name, SENTENCE), *OPTIONS.get(name, []))
     assert max(cell_len(line.rstrip()) for line in printed.splitlines() if "https://" not in line) <= 80
     assert OBJECTIVES[name].title in printed
     assert "made from this text alone" in printed
@@ -107,6 +117,41 @@ def test_the_same_seed_shows_the_same_and_another_shows_another():
     assert len({run("masked", SENTENCE, "--json", "--seed", str(s)) for s in range(5)}) == 5
 
 
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+def test_every_objective_says_which_share_of_positions_carries_a_loss(name):
+    shown = json.loads(run(name, TEXTS.get(name, SENTENCE), *OPTIONS.get(name, []), "--json"))
+    loss, arrays = shown["loss"], shown["arrays"]
+    assert loss["share"] == loss["targets"] / loss["positions"] > 0
+    assert loss["positions"] == len(arrays.get("decoder_input_ids", arrays["input_ids"]))
+    if name not in ("replaced_token", "distillation", "word_structure"):  # whose losses need no label of their own
+        labels = arrays.get("decoder_labels", arrays.get("labels"))
+        assert loss["targets"] == sum(label != -100 for label in labels) == loss["terms"]["lm"]
+
+
+def test_an_objective_of_several_variants_shows_them_in_turn():
+    shown = [json.loads(run("denoisers", SENTENCE, "--json", "--seed", str(seed))) for seed in range(7)]
+    assert len({one["variant"] for one in shown}) == 7
+    assert [one["tokens"] for one in shown] == [shown[0]["tokens"]] * 7
+    modes = [one["texts"]["input_ids"][0] for one in shown]
+    assert modes == ["[NLU]"] * 2 + ["[NLG]"] * 4 + ["[S2S]"]
+
+
+def test_a_pair_is_shown_as_source_and_target_and_its_label_as_a_row():
+    shown = json.loads(run("text_to_text", PAIR, "unsupervised=0.0", "--json"))
+    assert shown["texts"]["input_ids"] == ["A", "small", "ship", "sails", "home", ".", "</s>"]
+    assert shown["texts"]["decoder_labels"][-3:] == ["heim", ".", "</s>"]
+    assert "Label of the whole row: 0." in run("sentence_order", TEXTS["sentence_order"], "--seed", "3") or (
+        "Label of the whole row: 1." in run("sentence_order", TEXTS["sentence_order"], "--seed", "3")
+    )
+
+
+def test_a_text_gains_its_marks_without_losing_its_end():
+    for seed in range(20):
+        shown = json.loads(run("fill_in_middle", SENTENCE, "rate=1.0", "--json", "--seed", str(seed)))
+        assert {"<fim_prefix>", "<fim_suffix>", "<fim_middle>"} <= set(shown["texts"]["input_ids"])
+        assert shown["texts"]["input_ids"][-1] == "</s>"
+
+
 def test_the_list_names_every_objective_with_its_options():
     listed = json.loads(run("--list", "--json"))["objectives"]
     assert [entry["objective"] for entry in listed] == list(OBJECTIVES)
@@ -127,6 +172,8 @@ def test_the_list_names_every_objective_with_its_options():
         (("masked", {}, "a" * 20_000), "20,000 characters"),
         (("span_corruption", {}, "a"), "between 2"),
         (("masked", {"rate": 3.0}, "a b"), "rate"),
+        (("next_sentence", {}, "One. Two."), "two documents"),
+        (("text_to_text", {}, "One. Two."), "pair"),
     ],
 )
 def test_what_cannot_be_shown_is_said(arguments, part):
