@@ -247,11 +247,15 @@ class Transformer(nn.Module):
         for head in self.heads.values():
             head.reset_parameters(generator)  # type: ignore[operator]
 
-    def compile_parts(self) -> None:
-        """Compile each block and the loss: small graphs, of which all blocks share one, and no recompilation."""
+    def compile_parts(self, shapes: int = 1) -> None:
+        """Compile each block and the loss: small graphs, of which all blocks share one.
+
+        Args:
+            shapes: how many shapes of batches there are; with several, a graph serves all of them.
+        """
         for module in self.modules():
             if isinstance(module, Block):
-                module.compile()
+                module.compile(dynamic=True if shapes > 1 else None)
             elif isinstance(module, Transformer):
                 module.softmax = torch.compile(softmax_written_out, dynamic=True)
 

@@ -85,6 +85,7 @@ class Plan:
         rows: of a step; micro_rows: of a forward and backward pass, at most.
         tokens_per_row: text tokens that a row stands for, on average.
         flops_per_row: cost of a row, on average over the first step.
+        shapes: of the first step's batches.
         total_rows: of the whole budget; None where only the clock knows.
     """
 
@@ -92,6 +93,7 @@ class Plan:
     micro_rows: int
     tokens_per_row: float
     flops_per_row: float
+    shapes: int
     total_rows: float | None
 
     @property
@@ -137,7 +139,8 @@ def make_plan(recipe: Recipe, store: Store, device: torch.device) -> Plan:
             f"The noise of {objective.name!r} changes over training; a budget in {kind} does not say how far that is.",
             "Give budget_steps, budget_tokens or budget_flops.",
         )
-    return Plan(rows, micro, per_row, cost, size / per_unit if per_unit else None)
+    shapes = {(batch.input_ids.shape[1], batch.targets.shape[1], batch.segment_ids is None) for batch in sample}
+    return Plan(rows, micro, per_row, cost, len(shapes), size / per_unit if per_unit else None)
 
 
 def pretrain(
@@ -211,13 +214,14 @@ class Trainer:
         with closing(_loader(self.recipe, self.store, reader, self.plan.total_rows)) as loader:
             self._compile(loader)
             steps = loader.steps(self.position.step * self.plan.rows, self.plan.rows, self.plan.micro_rows)
-            self._validate_when_due()
-            while (share := self._share()) < 1.0 and not stop.number:
-                self._step(steps, share)
+            with torch.compiler.set_stance("eager_on_recompile"):  # a shape not seen by now is too rare to pay
                 self._validate_when_due()
-                if time.monotonic() - saved_at > self.config.checkpoint_seconds:
-                    self.save()
-                    saved_at = time.monotonic()
+                while (share := self._share()) < 1.0 and not stop.number:
+                    self._step(steps, share)
+                    self._validate_when_due()
+                    if time.monotonic() - saved_at > self.config.checkpoint_seconds:
+                        self.save()
+                        saved_at = time.monotonic()
         self.save()
         if stop.number:
             raise Stopped(stop.number)
@@ -228,7 +232,7 @@ class Trainer:
         if not self.runtime.compile:
             return
         start = time.perf_counter()
-        self.model.compile_parts()
+        self.model.compile_parts(self.plan.shapes)
         self.gradients(loader.step(0, self.plan.rows, self.plan.micro_rows))
         self.model.zero_grad()
         self.compile_seconds = time.perf_counter() - start
