@@ -25,7 +25,8 @@ def evaluate(
 
     Every model fills the same blanks, in the way it was trained for: it writes the missing words itself, and weighs the
     right ones against nine others (a blind choice is right one time in ten). On top come the objective's own measures,
-    such as bits per byte, pseudo-perplexity or spans written back exactly. The result goes into the run directory.
+    such as bits per byte, pseudo-perplexity or spans written back exactly. A model that was not trained to fill blanks
+    has its own measures only. The result goes into the run directory.
     """
     from pretextlm.cli.console import print_json, stderr
 
@@ -59,6 +60,7 @@ def _show(run: Path, result: dict[str, Any]) -> None:
         table.add_row(f"{name} {arrow}", f"{metric['value']:.4f}", error, metric["unit"], f"{metric['n']:,}")
     console = Console()
     console.print(table)
-    console.print(
-        "↓ lower is better, ↑ higher is better. A blind blank_choice is right 0.1 of the time.", highlight=False
-    )
+    chance = " A blind blank_choice is right 0.1 of the time." if result["settings"]["blanks"] else ""
+    console.print(f"↓ lower is better, ↑ higher is better.{chance}", highlight=False)
+    for note in result.get("notes", []):
+        console.print(note, highlight=False, markup=False)

@@ -20,12 +20,14 @@ def fill(
 ) -> None:
     """Fill in blanks, for example: pretextlm fill runs/masked "The ____ of the United [MASK]."
 
-    Any model can, each in its own way. A masked model puts [MASK] there; k adjacent [MASK] are exactly k tokens, and
-    for ____ it tries every number. A model of span corruption puts a sentinel there and writes what it hides. A causal
-    model continues the text before the blank and keeps what best leads to the text after it.
+    Each model does it in the way it was trained for. A masked model puts [MASK] there; k adjacent [MASK] are exactly k
+    tokens, and for ____ it tries every number. A model of span corruption puts a sentinel there and writes what it
+    hides. A causal model continues the text before the blank and keeps what best leads to the text after it. A
+    denoising model writes the whole text anew; one of replaced-token detection judges what its generator proposes.
+    Models that were trained to do none of this are refused.
 
-    Blanks are filled from left to right. Scores are log-likelihoods in nats; those of different kinds of model are not
-    comparable.
+    Blanks are filled from left to right. Scores are log-likelihoods in nats (of replaced-token detection: that the
+    answer is genuine); those of different kinds of model are not comparable.
     """
     from pretextlm.cli.console import print_json, stderr
 

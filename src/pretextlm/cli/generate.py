@@ -29,9 +29,11 @@ def generate(
 ) -> None:
     """Continue a text.
 
-    A causal model reads <s> and the prompt, and writes until </s> or the limit. A model of span corruption reads the
-    prompt with <extra_id_0> after it, in T5's way, and writes what stands there: a few words, as it was trained to. A
-    masked model cannot write from left to right; see `pretextlm fill`.
+    A causal model reads <s> and the prompt, and writes until </s> or the limit; one of prefix language modelling reads
+    the prompt as a whole first. A model of span corruption reads the prompt with <extra_id_0> after it, in T5's way,
+    and writes what stands there: a few words, as it was trained to; a denoising model does so with [MASK]. A mixture of
+    denoisers is told by [S2S] to go on. A model of text to text takes the prompt for a source and writes its target.
+    Models that only fill in gaps where they are do not write on; see `pretextlm fill`.
     """
     from pretextlm.cli.console import print_json, stderr
 
@@ -39,27 +41,32 @@ def generate(
         from pretextlm.training.runtime import tune_process
 
         tune_process()
-        from pretextlm.evaluation.evaluate import open_filler
+        from pretextlm.evaluation.evaluate import open_trained
         from pretextlm.evaluation.prompts import continue_texts
         from pretextlm.model.generation import GenerationSettings
+        from pretextlm.objectives.text_to_text import TextToText
         from pretextlm.training.run import Run
 
         options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
         settings = GenerationSettings.parse({"max_new_tokens": max_new_tokens, **options}, "the options")
-        filler = open_filler(Run.open(run))
-    ids = filler.texts.encode(prompt)
+        model, objective, texts = open_trained(Run.open(run))
+    ids = texts.encode(prompt)
+    apart = isinstance(objective, TextToText)  # a target is no continuation of its source
     live = sys.stdout.isatty() and samples == 1 and not as_json
-    stream = Stream(filler.texts, ids) if live else None
-    answers = continue_texts(filler, [ids] * samples, settings, stream.token if stream else None)
+    if live and apart:
+        sys.stdout.write(prompt + "\n")
+    stream = Stream(texts, [] if apart else ids) if live else None
+    answers = continue_texts(model, objective, texts, [ids] * samples, settings, stream.token if stream else None)
     if stream:
         stream.end()
         return
-    before = filler.texts.decode(ids)
-    texts = [filler.texts.decode([*ids, *answer])[len(before) :] for answer in answers]
+    context = [] if apart else ids
+    before = texts.decode(context)
+    found = [texts.decode([*context, *answer])[len(before) :] for answer in answers]
     if as_json:
-        print_json({"run": str(run), "prompt": prompt, "texts": texts, "settings": settings.model_dump(mode="json")})
+        print_json({"run": str(run), "prompt": prompt, "texts": found, "settings": settings.model_dump(mode="json")})
         return
-    sys.stdout.write("\n---\n".join(prompt + text for text in texts) + "\n")
+    sys.stdout.write("\n---\n".join(prompt + ("\n" if apart else "") + text for text in found) + "\n")
 
 
 class Stream:

@@ -9,13 +9,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.data.vocabulary import Vocabulary
+from pretextlm.errors import UserError
 from pretextlm.objectives.base import Objective
+from pretextlm.objectives.text_to_text import TextToText
 from pretextlm.registry import Registry
 
 if TYPE_CHECKING:
@@ -27,10 +29,17 @@ FILLERS = Registry(
     "way of filling blanks",
     {
         "causal": "pretextlm.evaluation.causal_filler:CausalFiller",
+        "prefix": "pretextlm.evaluation.prefix_filler:PrefixFiller",
+        "fill_in_middle": "pretextlm.evaluation.middle_filler:MiddleFiller",
         "masked": "pretextlm.evaluation.masked_filler:MaskedFiller",
+        "replaced_token": "pretextlm.evaluation.replaced_filler:ReplacedTokenFiller",
+        "permutation": "pretextlm.evaluation.permutation_filler:PermutationFiller",
         "span_corruption": "pretextlm.evaluation.span_filler:SpanFiller",
+        "denoising": "pretextlm.evaluation.denoising_filler:DenoisingFiller",
+        "masked_sequence": "pretextlm.evaluation.sequence_filler:MaskedSequenceFiller",
     },
 )
+"""What `Objective.way_of_filling` names."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,23 @@ class Answer:
 
     tokens: tuple[int, ...]
     score: float
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Where a decoder stands when it is to go on from a text.
+
+    Attributes:
+        context: ids it has read from left to right, at least one.
+        source: what is seen in both directions before it: by the encoder, or by the decoder itself; None for nothing.
+        reread: the context begins with the source's last token.
+        stop: ids that end what it writes; None for </s>.
+    """
+
+    context: list[int]
+    source: list[int] | None = None
+    reread: bool = False
+    stop: tuple[int, ...] | None = None
 
 
 class TokenTexts:
@@ -117,7 +143,11 @@ class Filler(ABC):
         model: in eval mode.
         objective: what it was trained with, which says how a text stands in its rows.
         texts: the tokenizer's tokens.
+
+    Class attribute `writes`: it needs a decoder, which reads from left to right.
     """
+
+    writes: ClassVar[bool] = False
 
     def __init__(self, model: Transformer, objective: Objective, texts: TokenTexts) -> None:
         self.model, self.objective, self.texts = model, objective, texts
@@ -130,6 +160,10 @@ class Filler(ABC):
     @abstractmethod
     def scores(self, clozes: Sequence[Cloze], choices: Sequence[Sequence[Sequence[int]]]) -> list[NDArray[np.float64]]:
         """For each blank the log-likelihood of each of its choices (token ids), in nats."""
+
+    def opening(self, prompt: Sequence[int]) -> Opening | None:
+        """Where the model stands when it is to go on from a text; None if it was not trained to go on from one."""
+        return None
 
     @cached_property
     def banned(self) -> NDArray[np.bool_]:
@@ -150,7 +184,19 @@ class Filler(ABC):
         return banned
 
 
+def can_fill(model: Transformer, objective: Objective) -> bool:
+    """Whether a model trained so fills blanks at all."""
+    way = objective.way_of_filling()
+    return way is not None and (model.decoder is not None or not FILLERS[way].writes)
+
+
 def filler(model: Transformer, objective: Objective, texts: TokenTexts) -> Filler:
     """The way that suits what the model was trained for. Raises UserError when there is none."""
-    cls: type[Filler] = FILLERS[objective.name]
-    return cls(model, objective, texts)
+    way = objective.way_of_filling()
+    if way is None or not can_fill(model, objective):
+        raise UserError(
+            f"A model trained by {objective.name} with these options does not fill blanks.",
+            "Its own measures say what it does: pretextlm evaluate RUN",
+        )
+    cls: type[Filler] = FILLERS[way]
+    return cls(model, objective.denoiser if isinstance(objective, TextToText) else objective, texts)

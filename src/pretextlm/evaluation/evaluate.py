@@ -11,15 +11,19 @@ import numpy as np
 
 from pretextlm.data.store import Split, Store, sha256_of
 from pretextlm.errors import UserError
-from pretextlm.evaluation.blanks import answer_blanks, blank_metrics, blank_samples, make_blanks
-from pretextlm.evaluation.cloze import Filler, TokenTexts, filler
+from pretextlm.evaluation.blanks import Blank, answer_blanks, blank_metrics, blank_samples, make_blanks
+from pretextlm.evaluation.cloze import Filler, TokenTexts, can_fill, filler
 from pretextlm.evaluation.intrinsic import HeldOut, intrinsic_metrics
+from pretextlm.evaluation.metrics import Metric
 from pretextlm.evaluation.prompts import prompt_samples
 from pretextlm.files import write_json, write_whole
 from pretextlm.training.run import Run
 
 if TYPE_CHECKING:
     import torch
+
+    from pretextlm.model.transformer import Transformer
+    from pretextlm.objectives.base import Objective
 
 MAX_TOKENS = 32_768
 """Tokens of held-out documents that the objective's own measures are taken on, at most; one document at least."""
@@ -36,6 +40,9 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Measure the newest checkpoint of a run; writes and returns evaluation.json, and writes samples.jsonl.
 
+    What a model cannot do is left out, and named under "notes". A distilled model is measured by the objective its
+    teacher shares; the teacher is not needed.
+
     Args:
         directory: the run.
         store: prepared with the same tokenizer; by default the one the run was trained on.
@@ -51,16 +58,29 @@ def evaluate_run(
     settings = run.recipe.evaluation
     opened = _open_store(run, store)
     split = held_out_documents(opened.validation, max_documents or settings.documents, max_tokens)
-    way = open_filler(run, device)
+    model, objective, texts = open_trained(run, device)
+    way = filler(model, objective, texts) if can_fill(model, objective) else None
+    notes: list[str] = []
+    metrics: dict[str, Metric] = {}
     say("loss and the objective's own measures")
-    metrics = intrinsic_metrics(HeldOut(way, split, run.recipe.data.length, settings.seed))
-    say("blanks")
+    held_out = HeldOut(
+        model, objective, texts.vocabulary, split, run.recipe.data.length, settings.seed, way, opened.validation
+    )
+    try:
+        metrics |= intrinsic_metrics(held_out)
+    except UserError as error:
+        notes.append(f"no measures of its own: {error.message}")
     samples: list[dict[str, Any]] = []
-    blanks = make_blanks(opened, way.texts, settings.blanks, settings.seed)
-    if blanks:
+    blanks: list[Blank] = []
+    if way is None:
+        notes.append(f"no blanks: {objective.name} with these options does not fill any")
+    else:
+        say("blanks")
+        blanks = make_blanks(opened, texts, settings.blanks, settings.seed)
+    if way is not None and blanks:
         results = answer_blanks(way, blanks)
-        metrics |= blank_metrics(results, way.texts)
-        samples += blank_samples(results, way.texts)
+        metrics |= blank_metrics(results, texts)
+        samples += blank_samples(results, texts)
     say("prompts")
     samples += prompt_samples(way, opened.validation, settings.prompts, settings.seed)
     evaluation = {
@@ -73,15 +93,29 @@ def evaluate_run(
             "seed": settings.seed,
         },
     }
+    if notes:
+        evaluation["notes"] = notes
     lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
     write_whole(directory / "samples.jsonl", "".join(lines))
     write_json(directory / "evaluation.json", evaluation)
     return evaluation
 
 
+def open_trained(run: Run, device: torch.device | None = None) -> tuple[Transformer, Objective, TokenTexts]:
+    """The run's newest model, the objective it is measured by, and its tokens.
+
+    Raises UserError when there is no checkpoint.
+    """
+    objective = run.recipe.objective.at_evaluation()
+    return run.load_model(device), objective, TokenTexts(run.tokenizer, run.vocabulary)
+
+
 def open_filler(run: Run, device: torch.device | None = None) -> Filler:
-    """The run's newest model as one that fills blanks. Raises UserError when there is no checkpoint."""
-    return filler(run.load_model(device), run.recipe.objective, TokenTexts(run.tokenizer, run.vocabulary))
+    """The run's newest model as one that fills blanks.
+
+    Raises UserError when there is no checkpoint, or the model does not fill blanks.
+    """
+    return filler(*open_trained(run, device))
 
 
 def held_out_documents(split: Split, documents: int, tokens: int) -> Split:

@@ -6,22 +6,35 @@ Numbers of different objectives are not comparable with one another; evaluation/
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from pretextlm.batch import IGNORE, Batch
+from pretextlm.batch import IGNORE, Batch, Term
+from pretextlm.data.mixture import Reader
 from pretextlm.data.store import Split
+from pretextlm.data.vocabulary import Vocabulary
+from pretextlm.errors import UserError
 from pretextlm.evaluation.cloze import Cloze, Filler
-from pretextlm.evaluation.metrics import Better, Metric, exponential, ratio
-from pretextlm.evaluation.scoring import TOKENS_AT_ONCE, score_batch
+from pretextlm.evaluation.metrics import Metric, area_under_curve, exponential, ratio, weighted_ratios
+from pretextlm.evaluation.scoring import score_labels
 from pretextlm.evaluation.span_filler import SpanFiller
 from pretextlm.keyed import permute
 from pretextlm.model.generation import GenerationSettings, generate
+from pretextlm.model.transformer import Outputs, Transformer
+from pretextlm.objectives.base import Objective
+from pretextlm.training.forward import Forward
 from pretextlm.training.validation import evaluation_batches
+
+UNIT_TOKENS = 256
+"""Rows are measured in groups of so many tokens (one row at least), which are the units of standard errors."""
+
+MOST_TOKENS = 32_768
+"""Tokens read at most where the first held-out documents have no row for the objective, and all are looked at."""
 
 PSEUDO_TOKENS = 1024
 """Tokens that are hidden one by one for the pseudo-perplexity."""
@@ -31,107 +44,223 @@ SPAN_ROWS = 32
 
 LONGEST_SENTENCE = 64
 
+Measure = Callable[["HeldOut"], dict[str, Metric]]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What was found on one group of rows.
+
+    Attributes:
+        terms: the objective's terms.
+        right, labels: how many labels of the language-model head were its likeliest token, of how many.
+        hidden_right, hidden: the same of those labels alone whose token's place holds [MASK].
+    """
+
+    terms: dict[str, Term]
+    right: int
+    labels: int
+    hidden_right: int
+    hidden: int
+
 
 @dataclass(frozen=True)
 class HeldOut:
     """What the measures are taken on.
 
     Attributes:
-        filler: the model, its objective and its tokens.
+        model: in eval mode.
+        objective: by which it is measured; no other model but those among its heads takes part.
+        vocabulary: of its tokens.
         split: whole documents of the validation split.
         length: tokens of an input row, as in training.
         seed: of the masks; the same for all models compared.
-        tokens_at_once: size of a batch; it changes nothing but rounding.
+        way: the model as one that fills blanks; None where it does not.
+        whole: the validation split, for objectives that find no row in `split`; None if `split` is all there is.
+        unit_tokens: see UNIT_TOKENS; it changes nothing but rounding and standard errors.
     """
 
-    filler: Filler
+    model: Transformer
+    objective: Objective
+    vocabulary: Vocabulary
     split: Split
     length: int
     seed: int
-    tokens_at_once: int = TOKENS_AT_ONCE
+    way: Filler | None = None
+    whole: Split | None = None
+    unit_tokens: int = UNIT_TOKENS
 
-    def batches(self, rows: int | None = None) -> list[Batch]:
-        """The split under the objective, once through: what lies after the last document is padding."""
-        objective, vocabulary = self.filler.objective, self.filler.vocabulary
-        reader = objective.reader(self.split, vocabulary, self.length)
-        count = reader.rows_per_pass if rows is None else rows
-        return list(evaluation_batches(reader, objective, vocabulary, count, self.seed, self.tokens_at_once))
+    def batches(self, rows: int | None = None) -> Iterator[Batch]:
+        """The held-out rows under the objective, once through: what lies after the last document is padding."""
+        reader, count = self._reader
+        count = count if rows is None else min(rows, count)
+        return evaluation_batches(reader, self.objective, self.vocabulary, count, self.seed, self.unit_tokens)
+
+    @cached_property
+    def forward(self) -> Forward:
+        """Runs the model, and those among its heads."""
+        return Forward(self.model, self.objective, self.model.embed_tokens.weight.device, torch.float32)
+
+    @cached_property
+    def units(self) -> list[Unit]:
+        """The whole of the held-out rows, measured once."""
+        return list(_units(self))
+
+    @cached_property
+    def loss(self) -> Metric | None:
+        """What training minimises: the terms' means by their weights. None without any target."""
+        names = list(dict.fromkeys(name for unit in self.units for name in unit.terms))
+        parts = []
+        for name in names:
+            terms = [unit.terms[name] for unit in self.units if name in unit.terms]
+            totals, counts = self._sums(name)
+            if counts.sum():
+                parts.append((totals, counts, terms[0].coefficient))
+        return weighted_ratios(parts, "nats", "lower") if parts else None
+
+    def term_metrics(self) -> dict[str, Metric]:
+        """Mean loss of each term where there are several, and how often it was right where it is judged so."""
+        names = list(dict.fromkeys(name for unit in self.units for name in unit.terms))
+        found = {}
+        for name in names:
+            totals, counts = self._sums(name)
+            if not counts.sum():
+                continue
+            if len(names) > 1:
+                found[f"{name}_loss"] = ratio(totals, counts, "nats", "lower")
+            correct = [u.terms[name].correct for u in self.units if name in u.terms]
+            if all(value is not None for value in correct):
+                rights = np.array([float(value) for value in correct if value is not None])
+                counts = np.array([u.terms[name].count for u in self.units if name in u.terms])
+                found[f"{name}_accuracy"] = ratio(rights, counts, "share", "higher")
+        return found
+
+    def _sums(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """(G,) summed losses and targets of a term in each unit."""
+        terms = [unit.terms.get(name) for unit in self.units]
+        totals = np.array([0.0 if term is None else float(term.total) for term in terms])
+        return totals, np.array([0 if term is None else term.count for term in terms])
+
+    @cached_property
+    def _reader(self) -> tuple[Reader, int]:
+        """The reader, and how many of its rows are measured. Raises UserError where no text gives a row."""
+        try:
+            reader = self.objective.reader(self.split, self.vocabulary, self.length)
+        except UserError:
+            if self.whole is None:
+                raise
+            reader = self.objective.reader(self.whole, self.vocabulary, self.length)
+            return reader, min(reader.rows_per_pass, max(1, int(MOST_TOKENS // reader.tokens_per_row)))
+        return reader, reader.rows_per_pass
 
 
-@dataclass(frozen=True)
-class _Labels:
-    """All labels of the held-out rows, in order: (N,) each.
+class _Watched:
+    """A forward that remembers what each model put out last."""
 
-    Attributes:
-        row: the row it stands in.
-        cost: -log p in nats.
-        right: it was the likeliest token.
-        hidden: its input was [MASK].
-    """
+    def __init__(self, forward: Forward) -> None:
+        self.forward, self.last = forward, dict[str, Outputs]()
 
-    row: NDArray[np.int64]
-    cost: NDArray[np.float64]
-    right: NDArray[np.bool_]
-    hidden: NDArray[np.bool_]
+    def __call__(self, batch: Batch, role: str = "model") -> Outputs:
+        self.last[role] = self.forward(batch, role)
+        return self.last[role]
 
 
 def intrinsic_metrics(held_out: HeldOut) -> dict[str, Metric]:
-    """The loss on the held-out documents, and the objective's own measures."""
-    labels = _score(held_out)
-    loss = _per_row(labels.row, labels.cost, "nats", "lower")
-    own = MEASURES.get(held_out.filler.objective.name)
-    return {"loss": loss, **(own(held_out, labels, loss) if own else {})}
+    """The loss on the held-out documents and its parts, and the objective's own measures; nothing that is not there.
+
+    Raises UserError where the held-out text gives no row for the objective.
+    """
+    loss = held_out.loss
+    metrics = {} if loss is None else {"loss": loss}
+    metrics |= held_out.term_metrics()
+    for own in MEASURES.get(held_out.objective.name, ()):
+        metrics |= own(held_out)
+    return metrics
 
 
-def _score(held_out: HeldOut) -> _Labels:
-    rows, costs, rights, hidden, done = [], [], [], [], 0
+@torch.inference_mode()
+def _units(held_out: HeldOut) -> Iterator[Unit]:
     for batch in held_out.batches():
-        labelled = batch.targets != IGNORE
-        scored = score_batch(held_out.filler.model, batch)
-        rows.append(np.nonzero(labelled)[0] + done)
-        costs.append(-scored.log_probabilities)
-        rights.append(scored.right)
-        masks = batch.input_ids == held_out.filler.vocabulary.mask
-        hidden.append(masks[labelled] if batch.decoder_labels is None else np.zeros(len(scored.right), bool))
-        done += len(labelled)
-    return _Labels(*(np.concatenate(parts) for parts in (rows, costs, rights, hidden)))
+        watched = _Watched(held_out.forward)
+        terms = held_out.objective.step(watched, batch)
+        outputs = watched.last.get("generator", watched.last["model"])
+        right = score_labels(outputs.model, outputs.hidden_ND, outputs.labels_N).right
+        hidden = _at_masks(batch, held_out.objective, held_out.vocabulary)
+        yield Unit(terms, int(right.sum()), len(right), int(right[hidden].sum()), int(hidden.sum()))
 
 
-def _per_row(row: NDArray[np.int64], values: NDArray[Any], unit: str, better: Better) -> Metric:
-    return ratio(np.bincount(row, weights=values), np.bincount(row), unit, better)
+def _at_masks(batch: Batch, objective: Objective, vocabulary: Vocabulary) -> NDArray[np.bool_]:
+    """(N,) of the labels in row order, whether the place of the labelled token holds [MASK] in the input."""
+    labelled: NDArray[np.bool_] = batch.targets != IGNORE
+    masks = np.zeros(labelled.shape, bool)
+    if batch.decoder_labels is None:
+        masks = batch.input_ids == vocabulary.mask
+        if getattr(objective, "predict", "here") == "next":
+            masks = np.concatenate([masks[:, 1:], np.zeros_like(masks[:, :1])], axis=1)
+    return masks[labelled]
 
 
-def _causal(held_out: HeldOut, labels: _Labels, loss: Metric) -> dict[str, Metric]:
-    """Perplexity, and bits per byte: all the bits it takes to write the documents and their ends, by their bytes."""
+def _perplexity(held_out: HeldOut) -> dict[str, Metric]:
+    """exp of the loss per predicted token."""
+    return {} if held_out.loss is None else {"perplexity": exponential(held_out.loss)}
+
+
+def _bits_per_byte(held_out: HeldOut) -> dict[str, Metric]:
+    """All the bits it takes to write the documents and their ends, by their bytes."""
+    loss = held_out.loss
+    if loss is None or not held_out.split.text_bytes:
+        return {}
     bits_per_nat_per_byte = loss.n / math.log(2) / held_out.split.text_bytes
     stderr = None if loss.stderr is None else loss.stderr * bits_per_nat_per_byte
-    bits = Metric(loss.value * bits_per_nat_per_byte, held_out.split.text_bytes, stderr, "bits", "lower")
-    return {"perplexity": exponential(loss), "bits_per_byte": bits}
+    return {
+        "bits_per_byte": Metric(loss.value * bits_per_nat_per_byte, held_out.split.text_bytes, stderr, "bits", "lower")
+    }
 
 
-def _masked(held_out: HeldOut, labels: _Labels, loss: Metric) -> dict[str, Metric]:
-    """Share of [MASK] tokens restored, and pseudo-perplexity."""
-    metrics = {}
-    if labels.hidden.any():
-        row, right = labels.row[labels.hidden], labels.right[labels.hidden]
-        metrics["fill_accuracy"] = _per_row(row, right, "share", "higher")
-    pseudo = pseudo_loss(held_out)
-    return metrics if pseudo is None else {**metrics, "pseudo_perplexity": exponential(pseudo)}
+def _token_accuracy(held_out: HeldOut) -> dict[str, Metric]:
+    """Share of target tokens that were the likeliest, the right ones before them given."""
+    counts = [unit.labels for unit in held_out.units]
+    rights = [unit.right for unit in held_out.units]
+    return {"token_accuracy": ratio(rights, counts, "share", "higher")} if sum(counts) else {}
+
+
+def _fill_accuracy(held_out: HeldOut) -> dict[str, Metric]:
+    """Share of [MASK] tokens restored."""
+    return _restored(held_out, "fill_accuracy")
+
+
+def _generator_accuracy(held_out: HeldOut) -> dict[str, Metric]:
+    """Share of [MASK] tokens that the generator restores."""
+    return _restored(held_out, "generator_accuracy")
+
+
+def _restored(held_out: HeldOut, name: str) -> dict[str, Metric]:
+    counts = [unit.hidden for unit in held_out.units]
+    rights = [unit.hidden_right for unit in held_out.units]
+    return {name: ratio(rights, counts, "share", "higher")} if sum(counts) else {}
+
+
+def _pseudo_perplexity(held_out: HeldOut) -> dict[str, Metric]:
+    loss = pseudo_loss(held_out)
+    return {} if loss is None else {"pseudo_perplexity": exponential(loss)}
 
 
 def pseudo_loss(held_out: HeldOut, tokens: int = PSEUDO_TOKENS) -> Metric | None:
-    """Mean of -log p(token | all others of its sentence), each token masked alone.
+    """Mean of -log p(token | all others of its sentence), each token hidden alone.
 
     Salazar et al. 2020, https://arxiv.org/abs/1910.14659. Sentences are drawn by the seed until `tokens` are reached;
-    None where the split has none of 2 … LONGEST_SENTENCE tokens.
+    None where the split has none of 2 … LONGEST_SENTENCE tokens, or the model reads from one side only.
     """
+    from pretextlm.evaluation.in_place import InPlaceFiller
+
     sentences = _sentences(held_out.split, held_out.seed, tokens)
-    if not sentences:
+    if not sentences or not isinstance(held_out.way, InPlaceFiller):
         return None
     clozes = [Cloze(s[:place], s[place + 1 :]) for s in sentences for place in range(len(s))]
-    scores = held_out.filler.scores(clozes, [[(token,)] for s in sentences for token in s])
+    scores = held_out.way.scores(clozes, [[(token,)] for s in sentences for token in s])
     owners = np.repeat(np.arange(len(sentences)), [len(s) for s in sentences])
-    return _per_row(owners, -np.concatenate(scores), "nats", "lower")
+    costs = np.bincount(owners, weights=-np.concatenate(scores))
+    return ratio(costs, np.bincount(owners), "nats", "lower")
 
 
 def _sentences(split: Split, seed: int, tokens: int) -> list[tuple[int, ...]]:
@@ -144,36 +273,58 @@ def _sentences(split: Split, seed: int, tokens: int) -> list[tuple[int, ...]]:
     return [tuple(split.tokens[begins[i] : ends[i]].astype(int).tolist()) for i in order[:enough].tolist()]
 
 
-def _spans(held_out: HeldOut, labels: _Labels, loss: Metric) -> dict[str, Metric]:
-    """Share of target tokens predicted right after the right ones, and of whole spans written back without help."""
-    metrics = {"token_accuracy": _per_row(labels.row, labels.right, "share", "higher")}
-    rights, spans = _written_spans(held_out)
-    metrics["span_exact_match"] = ratio(rights, spans, "share", "higher")
-    return metrics
+@torch.inference_mode()
+def _replaced_auc(held_out: HeldOut) -> dict[str, Metric]:
+    """How often a replaced token seems more so than an original one: what accuracy hides, since few are replaced."""
+    from pretextlm.objectives.replaced_token import propose
+
+    logits, labels, units = [], [], []
+    for unit, batch in enumerate(held_out.batches()):
+        ids, replaced = propose(held_out.forward(batch, "generator"), batch)
+        judged = held_out.forward(replace(batch, input_ids=ids, labels=None, draws=None))
+        real = np.ones(batch.input_ids.size, bool) if batch.segment_ids is None else batch.segment_ids.reshape(-1) >= 0
+        places = np.flatnonzero(real)
+        logits.append(judged.heads["replaced"](judged.at(places)).double().cpu().numpy())
+        labels.append(replaced.cpu().numpy().reshape(-1)[places])
+        units.append(np.full(len(places), unit))
+    metric = area_under_curve(np.concatenate(logits), np.concatenate(labels), np.concatenate(units))
+    return {} if metric is None else {"replaced_auc": metric}
 
 
-def _written_spans(held_out: HeldOut) -> tuple[list[int], list[int]]:
+def _span_exact_match(held_out: HeldOut) -> dict[str, Metric]:
+    """Share of whole spans written back without help."""
+    if not isinstance(held_out.way, SpanFiller):
+        return {}
+    rights, spans = _written_spans(held_out, held_out.way)
+    return {"span_exact_match": ratio(rights, spans, "share", "higher")} if sum(spans) else {}
+
+
+def _written_spans(held_out: HeldOut, way: SpanFiller) -> tuple[list[int], list[int]]:
     """For each of some rows, how many of its spans the model writes back word for word, and how many it has."""
-    filler = held_out.filler
-    assert isinstance(filler, SpanFiller), "spans are written by the span filler"
+    vocabulary = held_out.vocabulary
+    first, sentinels = vocabulary.sentinels[0], set(vocabulary.sentinels)
     sources, targets = [], []
     for batch in held_out.batches(SPAN_ROWS):
-        sources += [_source(batch, row) for row in range(len(batch.input_ids))]
-        targets += [labels[labels != IGNORE].tolist() for labels in batch.targets]
-    vocabulary = filler.vocabulary
+        for row, labels in enumerate(batch.targets):
+            target = labels[labels != IGNORE].tolist()
+            if target[:1] == [first]:  # rows of other kinds may stand between those with spans
+                sources.append(_source(batch, row))
+                targets.append(target)
+    if not targets:
+        return [], []
     settings = GenerationSettings(
         max_new_tokens=max(map(len, targets)) + 1,
         temperature=0,
         suppress=tuple(vocabulary.special - {vocabulary.eos, *vocabulary.sentinels}),
     )
-    written = generate(filler.model, vocabulary, sources, settings, [filler.target_start] * len(sources))
-    first, sentinels = vocabulary.sentinels[0], set(vocabulary.sentinels)
+    written = generate(held_out.model, vocabulary, sources, settings, [way.target_start] * len(sources))
     rights, counts = [], []
     for target, answer in zip(targets, written, strict=True):
         expected = split_spans([t for t in target if t != vocabulary.eos], sentinels)
         found = split_spans([first, *answer], sentinels)
-        rights.append(sum(found.get(sentinel) == span for sentinel, span in expected.items()))
-        counts.append(len(expected))
+        spans = {sentinel: span for sentinel, span in expected.items() if span}  # a closing sentinel hides nothing
+        rights.append(sum(found.get(sentinel) == span for sentinel, span in spans.items()))
+        counts.append(len(spans))
     return rights, counts
 
 
@@ -201,7 +352,26 @@ def split_spans(tokens: Sequence[int], sentinels: set[int]) -> dict[int, list[in
     return spans
 
 
-Measures = Callable[[HeldOut, _Labels, Metric], dict[str, Metric]]
+_HIDDEN: tuple[Measure, ...] = (_fill_accuracy, _pseudo_perplexity)
+_WRITTEN: tuple[Measure, ...] = (_token_accuracy, _span_exact_match)
 
-MEASURES: dict[str, Measures] = {"causal": _causal, "masked": _masked, "span_corruption": _spans}
-"""Objective → its measures beside the loss."""
+MEASURES: dict[str, tuple[Measure, ...]] = {
+    "causal": (_perplexity, _bits_per_byte),
+    "prefix": (_perplexity,),
+    "fill_in_middle": (_perplexity,),
+    "masked": _HIDDEN,
+    "span_boundary": _HIDDEN,
+    "word_structure": _HIDDEN,
+    "next_sentence": _HIDDEN,
+    "sentence_order": _HIDDEN,
+    "bimodal_code": _HIDDEN,
+    "mixed_visibility": _HIDDEN,
+    "permutation": (_token_accuracy, _pseudo_perplexity),
+    "replaced_token": (_replaced_auc, _generator_accuracy),
+    "span_corruption": _WRITTEN,
+    "denoisers": _WRITTEN,
+    "text_to_text": _WRITTEN,
+    "denoising": (_token_accuracy,),
+    "masked_sequence": (_perplexity, _token_accuracy),
+}
+"""Objective → its measures beside the loss and its parts."""

@@ -3,62 +3,91 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pretextlm.data.store import Split
-from pretextlm.evaluation.cloze import Filler
-from pretextlm.evaluation.span_filler import SpanFiller
+from pretextlm.errors import UserError
+from pretextlm.evaluation.cloze import Filler, Opening, TokenTexts, can_fill, filler
 from pretextlm.keyed import permute
 from pretextlm.model.generation import GenerationSettings, generate
+from pretextlm.objectives.base import Objective
+from pretextlm.objectives.text_to_text import TextToText
+
+if TYPE_CHECKING:
+    from pretextlm.data.vocabulary import Vocabulary
+    from pretextlm.model.transformer import Transformer
 
 PROMPT_TOKENS = 12
 NEW_TOKENS = 40
 
 
-def can_continue(filler: Filler) -> bool:
-    """Whether the model writes from left to right at all."""
-    return filler.model.decoder is not None
-
-
 def continue_texts(
-    filler: Filler,
+    model: Transformer,
+    objective: Objective,
+    texts: TokenTexts,
     prompts: Sequence[Sequence[int]],
     settings: GenerationSettings,
     on_token: Callable[[int, int], None] | None = None,
 ) -> list[list[int]]:
-    """New tokens after each text, in the way of the objective.
-
-    A causal model goes on after <s> and the text. A model of span corruption reads the text with <extra_id_0> at its
-    end, as T5 does, and writes what stands there, until the next sentinel or </s>.
+    """New tokens after each text, in the way of the objective; a model of text to text writes the target of each.
 
     Args:
         prompts: ids of the texts, without any special token.
         settings: `stop` is set here where the objective has its own.
 
     Raises:
-        UserError: the model is an encoder.
+        UserError: the model was not trained to go on from a text.
     """
-    if isinstance(filler, SpanFiller):
-        sources = [filler.source([prompt, []]) for prompt in prompts]
-        settings = settings.model_copy(update={"stop": tuple(filler.closers)})
-        starts = [filler.target_start] * len(prompts)
-        return generate(filler.model, filler.vocabulary, sources, settings, starts, on_token)
-    begin = filler.objective.frame(filler.vocabulary).begin
-    lead = [filler.vocabulary.bos if begin is None else begin]
-    framed = [[*lead, *prompt] for prompt in prompts]
-    return generate(filler.model, filler.vocabulary, framed, settings, on_token=on_token)
+    if isinstance(objective, TextToText):
+        openings: list[Opening] | None = [target_of(model, texts.vocabulary, prompt) for prompt in prompts]
+    else:
+        way = filler(model, objective, texts) if can_fill(model, objective) else None
+        openings = _openings(way, prompts)
+    if openings is None:
+        raise UserError(
+            f"A model trained by {objective.name} with these options does not go on from a text.",
+            "Let it fill in blanks instead: pretextlm fill RUN 'The ____ of the people.'",
+        )
+    return write(model, texts.vocabulary, openings, settings, on_token)
 
 
-def prompt_samples(filler: Filler, split: Split, count: int, seed: int) -> list[dict[str, Any]]:
-    """Lines of samples.jsonl: beginnings of `count` held-out sentences, continued at temperature 0.8 and top-p 0.95."""
-    if not can_continue(filler) or not len(split.sentences):
-        return []
+def target_of(model: Transformer, vocabulary: Vocabulary, source: Sequence[int]) -> Opening:
+    """Where a model of text to text stands when it is to write the target of a source."""
+    joint = model.encoder is None
+    return Opening([vocabulary.eos if joint else vocabulary.pad], [*source, vocabulary.eos], reread=joint)
+
+
+def write(
+    model: Transformer,
+    vocabulary: Vocabulary,
+    openings: Sequence[Opening],
+    settings: GenerationSettings,
+    on_token: Callable[[int, int], None] | None = None,
+) -> list[list[int]]:
+    """New tokens from each opening, all of one kind."""
+    first, contexts = openings[0], [opening.context for opening in openings]
+    if first.stop is not None:
+        settings = settings.model_copy(update={"stop": first.stop})
+    if first.source is None:
+        return generate(model, vocabulary, contexts, settings, on_token=on_token)
+    sources = [opening.source or [] for opening in openings]
+    return generate(model, vocabulary, sources, settings, contexts, on_token, first.reread)
+
+
+def prompt_samples(way: Filler | None, split: Split, count: int, seed: int) -> list[dict[str, Any]]:
+    """Lines of samples.jsonl: beginnings of `count` held-out sentences, continued at temperature 0.8 and top-p 0.95.
+
+    None for a model that does not go on from a text.
+    """
     prompts = [_beginning(split, sentence) for sentence in _drawn(split, count, seed)]
+    openings = _openings(way, prompts)
+    if way is None or not openings:
+        return []
     settings = GenerationSettings(max_new_tokens=NEW_TOKENS, temperature=0.8, top_p=0.95, seed=seed)
-    answers = continue_texts(filler, prompts, settings)
-    decode = filler.texts.decode
+    answers = write(way.model, way.vocabulary, openings, settings)
+    decode = way.texts.decode
     samples = []
     for prompt, answer in zip(prompts, answers, strict=True):
         before = decode(prompt)
@@ -66,6 +95,13 @@ def prompt_samples(filler: Filler, split: Split, count: int, seed: int) -> list[
             {"kind": "prompt", "text": before.strip(), "answer": decode([*prompt, *answer])[len(before) :].rstrip()}
         )
     return samples
+
+
+def _openings(way: Filler | None, prompts: Sequence[Sequence[int]]) -> list[Opening] | None:
+    """One for each prompt; None where the model does not go on from a text."""
+    found = [] if way is None else [way.opening(prompt) for prompt in prompts]
+    openings = [opening for opening in found if opening is not None]
+    return openings if way is not None and len(openings) == len(found) else None
 
 
 def _drawn(split: Split, count: int, seed: int) -> list[int]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pretextlm.batch import Batch
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.model.incremental import Incremental, encode, pad_left
+from pretextlm.model.incremental import Incremental, pad_left
 from pretextlm.model.inputs import prepare
 from pretextlm.model.transformer import Transformer
 
@@ -66,14 +66,14 @@ def score_batch(model: Transformer, batch: Batch) -> Scored:
 def hidden_at(
     model: Transformer, vocabulary: Vocabulary, rows: Sequence[Sequence[int]], row_of: I64, place_of: I64
 ) -> Tensor:
-    """(N, D) the encoder's hidden states at place `place_of[n]` of row `row_of[n]`; each row is a whole segment."""
+    """(N, D) hidden states at place `place_of[n]` of row `row_of[n]`, each row seen in both directions by itself."""
     device = model.embed_tokens.weight.device
     out = torch.empty(len(row_of), model.config.hidden_size, device=device)
     slot = np.empty(len(rows), np.int64)
     for part in by_length([len(row) for row in rows]):
         ids, segments, positions = pad_left([rows[row] for row in part], vocabulary.pad)
-        tensors = [torch.from_numpy(array).to(device) for array in (ids, segments, positions)]
-        hidden = encode(model, tensors[0], tensors[1], tensors[2], torch.float32)
+        batch = Batch(input_ids=ids, segment_ids=segments, position_ids=positions)
+        hidden = model(prepare(batch, model.config, device, torch.float32)).hidden_BTD
         slot[:] = -1
         slot[part] = np.arange(len(part))
         wanted = np.flatnonzero(slot[row_of] >= 0)
@@ -104,6 +104,7 @@ def score_continuations(
     continuations: Sequence[Sequence[Sequence[int]]],
     sources: Sequence[Sequence[int]] | None = None,
     closers: Sequence[int] = (),
+    reread: bool = False,
 ) -> list[list[F64]]:
     """Log-probability of every token of every continuation of each context, by a decoder that reads a context once.
 
@@ -114,12 +115,14 @@ def score_continuations(
         continuations: for each context, the ids of each continuation, none empty.
         sources: for each context, what is seen in both directions before it; None for nothing.
         closers: ids that would end a continuation.
+        reread: each context begins with the last token of its source.
     """
     closing = list(closers[:1])
     found: list[list[F64]] = [[] for _ in contexts]
     loads = [max(len(c), sum(map(len, many))) for c, many in zip(contexts, continuations, strict=True)]
     for part in by_length(loads):
-        reader = Incremental(model, None if sources is None else [sources[i] for i in part], vocabulary.pad)
+        seen = None if sources is None else [sources[i] for i in part]
+        reader = Incremental(model, seen, vocabulary.pad, reread=reread)
         if any(len(contexts[i]) > 1 for i in part):
             reader.extend([contexts[i][:-1] for i in part])
         counts = torch.tensor([len(continuations[i]) for i in part])

@@ -38,6 +38,10 @@ class LayerCache:
         if self._keys is not None and self._values is not None:
             self._keys, self._values = self._keys[rows], self._values[rows]
 
+    def drop_last(self) -> None:
+        """Forget the last position of every row."""
+        self.length -= 1
+
     def _grown(self, buffer: Tensor | None, like_BTKE: Tensor, end: int) -> Tensor:
         if buffer is not None and buffer.size(1) >= end:
             return buffer

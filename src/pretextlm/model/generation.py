@@ -47,6 +47,7 @@ def generate(
     settings: GenerationSettings | None = None,
     decoder_prompts: Sequence[Sequence[int]] | None = None,
     on_token: Callable[[int, int], None] | None = None,
+    reread: bool = False,
 ) -> list[list[int]]:
     """New tokens of each prompt, without the token that ended it.
 
@@ -57,6 +58,7 @@ def generate(
         decoder_prompts: what an encoder-decoder's decoder has before it, starting with its start token. Given to a
             decoder alone, they follow the prompts, which are then seen in both directions (a prefix LM).
         on_token: called with (row, id) for each new token as it comes, to show a text while it is written.
+        reread: the decoder prompts begin with the last token of their prompts (see :class:`Incremental`).
 
     Raises:
         UserError: the model is an encoder, which cannot write from left to right.
@@ -78,7 +80,7 @@ def generate(
     for start in range(0, len(order), ROWS_AT_ONCE):
         rows = order[start : start + ROWS_AT_ONCE]
         sources = None if decoder_prompts is None else [prompts[row] for row in rows]
-        reader = Incremental(model, sources, vocabulary.pad)
+        reader = Incremental(model, sources, vocabulary.pad, reread=reread)
         logits_BV = model.logits(reader.extend([texts[row] for row in rows])[:, -1])
         for row, token in _write(reader, logits_BV, np.array(rows), vocabulary, settings):
             answers[row].append(token)

@@ -33,6 +33,8 @@ class Incremental:
             decoder alone; None for a text that is read from left to right only.
         pad: id that fills rows up; never seen by another token.
         dtype: type of the activations.
+        reread: the last token of each source comes again as the first of what is read next, as a decoder needs it
+            that goes on from a source by that token's hidden state; no source is then empty.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Incremental:
         sources: Sequence[Sequence[int]] | None = None,
         pad: int = 0,
         dtype: torch.dtype = torch.float32,
+        reread: bool = False,
     ) -> None:
         assert sources is not None or model.encoder is None, "an encoder-decoder has sources"
         self.model, self.pad, self.dtype = model, pad, dtype
@@ -54,6 +57,8 @@ class Incremental:
             ids, segments, positions = self._on_device(*pad_left(sources, pad))
             if model.encoder is None:
                 self._read(ids, segments, "bidirectional")
+                if reread:
+                    self._drop_last()
             else:
                 self._memory_BMD = encode(model, ids, segments, positions, dtype)
                 self._memory_segments_BM = segments
@@ -77,6 +82,14 @@ class Incremental:
         if self._memory_BMD is not None and self._memory_segments_BM is not None:
             self._memory_BMD = self._memory_BMD[rows]
             self._memory_segments_BM = self._memory_segments_BM[rows]
+
+    def _drop_last(self) -> None:
+        """Forget the last token of each row, but not what the others saw of it."""
+        assert self._segments_BS is not None, "something has been read"
+        assert self._positions_BS is not None, "something has been read"
+        self._segments_BS, self._positions_BS = self._segments_BS[:, :-1], self._positions_BS[:, :-1]
+        for own, _ in self._cache:
+            own.drop_last()
 
     def _read(self, ids_BT: Tensor, segments_BT: Tensor, attention: Attention) -> Tensor:
         positions_BT = self._next_positions(segments_BT)

@@ -219,6 +219,10 @@ class Objective(Config):
         """Run directories of models that take part without being trained, by role."""
         return {}
 
+    def at_evaluation(self) -> Objective:
+        """The objective that a trained model is measured by, for which nothing but the model is needed."""
+        return self
+
     def begin(self, models: Mapping[str, Transformer]) -> None:
         """Set the weights a new run starts from, where they are not those drawn from its seed.
 

@@ -40,6 +40,7 @@ class Causal(Objective):
     paper: ClassVar[str] = "Radford et al. 2018, https://openai.com/index/language-unsupervised"
     learns: ClassVar[str] = "to continue a text: each token from those before it."
     architectures: ClassVar[tuple[Architecture, ...]] = ("decoder",)
+    fills: ClassVar[str | None] = "causal"
 
     isolate: bool = Field(default=True, description="documents packed in a row do not see each other")
 

@@ -182,6 +182,10 @@ class Denoisers(Objective):
         """The denoisers, by their titles."""
         return [row.title for row in self.table]
 
+    def way_of_filling(self) -> str | None:
+        """By sentinels, where one of them hides spans."""
+        return self.fills if any(row.kind == "span" for row in self.table) else None
+
     def frame(self, vocabulary: Vocabulary) -> Frame:
         """Nothing stands between documents."""
         return Frame()

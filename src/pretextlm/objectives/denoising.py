@@ -73,6 +73,7 @@ class Denoising(Objective):
     paper: ClassVar[str] = "Lewis et al. 2020, https://arxiv.org/abs/1910.13461"
     learns: ClassVar[str] = "to write a whole text from one with holes, whose sentences stand in the wrong order."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder_decoder",)
+    fills: ClassVar[str | None] = "denoising"
 
     noise: Literal["infilling", "masking", "deletion"] = Field(
         default="infilling", description="a mask for a hidden span, for a hidden token, or nothing"

@@ -89,6 +89,10 @@ class Distillation(Wrapper):
             raise UserError("Distillation needs a teacher.", 'Give its run: objective.teacher="runs/teacher"')
         return {"teacher": self.teacher}
 
+    def at_evaluation(self) -> Objective:
+        """The inner objective: the teacher may be gone."""
+        return self.inner
+
     def begin(self, models: Mapping[str, Transformer]) -> None:
         """Copy the teacher's embedding, head and evenly spaced layers, where the student is to start from them."""
         student, teacher = models["model"], models["teacher"]

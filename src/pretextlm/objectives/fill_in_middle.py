@@ -67,11 +67,15 @@ class FillInMiddle(Causal):
     paper: ClassVar[str] = "Bavarian et al. 2022, https://arxiv.org/abs/2207.14255"
     learns: ClassVar[str] = "to continue a text, and to write what is missing between its beginning and its end."
     architectures: ClassVar[tuple[Architecture, ...]] = ("decoder",)
-    fills: ClassVar[str | None] = "causal"
+    fills: ClassVar[str | None] = "fill_in_middle"
     grows: ClassVar[int] = 3 + 2 * 8  # three marks, and two tokens cut into pieces
 
     rate: float = Field(default=0.5, ge=0, le=1, description="share of the documents that are rearranged")
     suffix_first: float = Field(default=0.5, ge=0, le=1, description="share of these that begin with the suffix")
+
+    def way_of_filling(self) -> str | None:
+        """By the three marks, or as a causal model where no document is rearranged."""
+        return self.fills if self.rate else "causal"
 
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
         """Rows as of a causal model.

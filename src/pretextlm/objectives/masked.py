@@ -111,10 +111,6 @@ class Masked(Objective):
         """An encoder; a decoder too where a place predicts the next token."""
         return self.architectures if self.predict == "next" else ("encoder",)
 
-    def way_of_filling(self) -> str | None:
-        """By [MASK]s, which predict themselves; there is no way yet to ask the places before them."""
-        return "masked" if self.predict == "here" else None
-
     @property
     def copies(self) -> int:
         """After how many epochs the masks come again."""

@@ -60,6 +60,7 @@ class MaskedSequence(Objective):
     paper: ClassVar[str] = "Song et al. 2019, https://arxiv.org/abs/1905.02450"
     learns: ClassVar[str] = "to write a long missing stretch of a text from what stands around it."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder_decoder",)
+    fills: ClassVar[str | None] = "masked_sequence"
 
     rate: float = Field(default=0.5, gt=0, le=1, description="share of the tokens that are hidden")
     start: Literal["uniform", "ends"] = Field(

@@ -75,7 +75,7 @@ class MixedVisibility(Masked):
     paper: ClassVar[str] = "Charpentier & Samuel 2024, https://arxiv.org/abs/2410.24159"
     learns: ClassVar[str] = "to fill gaps from both sides and to continue a text, with the same weights."
     architectures: ClassVar[tuple[Architecture, ...]] = ("decoder", "encoder")
-    fills: ClassVar[str | None] = "causal"
+    fills: ClassVar[str | None] = "masked"
 
     predict: Literal["here", "next"] = Field(
         default="next", description="predict every next token (GPT-BERT), or hidden tokens in place (UniLM)"
@@ -100,10 +100,16 @@ class MixedVisibility(Masked):
         return self.architectures
 
     def way_of_filling(self) -> str | None:
-        """By continuing the text if it was taught to, else by [MASK]s."""
-        if self.predict == "here":
-            return "masked" if self.masked else None
-        return "causal" if self.causal or self.prefix else None
+        """By [MASK]s, seen from both sides, if as many rows were seen so as rows that go on; else by going on."""
+        forwards = self.causal + self.prefix if self.predict == "next" else 0.0
+        if self.masked and self.masked >= forwards:
+            return "masked"
+        return "causal" if forwards else None
+
+    @property
+    def continues(self) -> bool:
+        """Whether some rows teach to go on from a text."""
+        return self.predict == "next" and self.causal + self.prefix > 0
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
         """As causal language modelling where next tokens are predicted, else as masked language modelling."""

@@ -63,6 +63,7 @@ class Permutation(Objective):
     paper: ClassVar[str] = "Yang et al. 2019, https://arxiv.org/abs/1906.08237"
     learns: ClassVar[str] = "to fill gaps one after another in any order, each from all that is known so far."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder",)
+    fills: ClassVar[str | None] = "permutation"
 
     rate: float = Field(default=1 / 6, gt=0, le=0.5, description="share of the tokens that are predicted")
     longest_span: int = Field(default=5, ge=1, le=100, description="most tokens predicted side by side")

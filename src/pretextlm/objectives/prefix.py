@@ -52,7 +52,7 @@ class Prefix(Objective):
     paper: ClassVar[str] = "Raffel et al. 2020, https://arxiv.org/abs/1910.10683"
     learns: ClassVar[str] = "to go on from a text that it may first read as a whole."
     architectures: ClassVar[tuple[Architecture, ...]] = ("decoder", "encoder_decoder")
-    fills: ClassVar[str | None] = "causal"
+    fills: ClassVar[str | None] = "prefix"
 
     rate: float = Field(default=0.5, gt=0, le=0.5, description="share of a text that is to be written, on average")
     layout: Literal["prefix", "encoder_decoder"] = Field(
@@ -62,10 +62,6 @@ class Prefix(Objective):
     def suits(self) -> tuple[Architecture, ...]:
         """The architecture that the layout is made for."""
         return ("decoder",) if self.layout == "prefix" else ("encoder_decoder",)
-
-    def way_of_filling(self) -> str | None:
-        """From left to right, in one row; a decoder with a row of its own does not see the text before a blank."""
-        return self.fills if self.layout == "prefix" else None
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
         """<s> before and </s> after every document of a decoder row; nothing in running text."""

@@ -15,3 +15,9 @@ from small_corpus import write_store
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return write_store(tmp_path_factory.mktemp("evaluation") / "store")
+
+
+@pytest.fixture(scope="session")
+def pair_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The same text with pairs behind it."""
+    return write_store(tmp_path_factory.mktemp("evaluation") / "pairs", with_pairs=True)

@@ -16,7 +16,7 @@ from pretextlm.data.writer import StoreWriter
 from pretextlm.evaluation.cloze import Filler, TokenTexts, filler
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.transformer import Transformer
-from pretextlm.objectives.base import build
+from pretextlm.objectives.base import Objective, build
 
 WORDS = ["".join(p) + "n" for p in itertools.product("bdfgkl", "aeiou", "mrst", "o")][::2]
 VOCAB_SIZE = 640
@@ -34,31 +34,53 @@ def _sentence(rng: np.random.Generator) -> str:
     return " ".join([words[0].capitalize(), *words[1:]]) + "."
 
 
-def write_store(place: Path) -> Store:
-    """120 documents for training, 30 held out."""
+def pairs(count: int, seed: int) -> list[tuple[str, str]]:
+    """A sentence, and the one that goes on from it."""
+    rng = np.random.default_rng(seed)
+    return [(_sentence(rng), _sentence(rng)) for _ in range(count)]
+
+
+def write_store(place: Path, with_pairs: bool = False) -> Store:
+    """200 documents for training and 40 held out, and half as many pairs behind them where asked for."""
     texts = {"train": documents(200, 1), "validation": documents(40, 2)}
+    further = {"train": pairs(100, 3), "validation": pairs(20, 4)} if with_pairs else {}
     tokenizer = train_tokenizer("bpe", texts["train"], VOCAB_SIZE, sentinels=20)
     encoder = TextEncoder(tokenizer)
     writer = StoreWriter(place.with_suffix(".work"), tokenizer.get_vocab_size(), tokenizer.to_str())
     for name, split in texts.items():
-        writer.splits[name].append(encoder.encode(split))
-    size = sum(len(text.encode()) for split in texts.values() for text in split)
-    source = SourceRecord(name="made up", licence="CC0", sha256="0" * 64, bytes=size, documents=240)
-    writer.commit(place, [source], {}, "bpe", True)
+        both = [*split, *further.get(name, [])]
+        writer.splits[name].append(encoder.encode(both, [int(isinstance(one, tuple)) for one in both]))
+    sources = [
+        SourceRecord(name="made up", licence="CC0", sha256="0" * 64, bytes=1, documents=240),
+        SourceRecord(name="pairs", licence="CC0", sha256="1" * 64, bytes=1, documents=120, parts=2),
+    ]
+    writer.commit(place, sources[: 1 + with_pairs], {}, "bpe", True)
     return Store.open(place)
 
 
 def random_filler(objective: str, store: Store, seed: int = 0, **options: object) -> Filler:
     """A small model of the objective's kind with random weights everywhere."""
-    torch.manual_seed(seed)
     built = build(objective, options)
-    architecture = "decoder" if options.get("layout") == "prefix" else built.architectures[0]
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    model = Transformer(ModelConfig(architecture=architecture, vocab_size=store.vocabulary.size, **shape)).eval()
+    return filler(random_model(built, store, seed), built, TokenTexts(store.tokenizer, store.vocabulary))
+
+
+def random_model(objective: Objective, store: Store, seed: int = 0, architecture: str = "") -> Transformer:
+    """The model alone."""
+    torch.manual_seed(seed)
+    config = ModelConfig(
+        architecture=architecture or objective.suits()[0],
+        vocab_size=store.vocabulary.size,
+        type_vocab_size=objective.parts(),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    model = Transformer(config, objective.heads(config)).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.normal_(0.0, 1.0 if "embed" in name else 0.3)
-    return filler(model, built, TokenTexts(store.tokenizer, store.vocabulary))
+    return model
 
 
 def bigram_filler(store: Store, uniform: bool = False) -> Filler:

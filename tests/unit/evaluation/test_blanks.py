@@ -114,7 +114,20 @@ def test_a_blind_model_gets_chance(store, texts):
     assert 0 <= accuracy.value <= 0.3
 
 
-@pytest.mark.parametrize("objective", ["causal", "masked", "span_corruption"])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        "causal",
+        "prefix",
+        "fill_in_middle",
+        "masked",
+        "replaced_token",
+        "permutation",
+        "span_corruption",
+        "denoising",
+        "masked_sequence",
+    ],
+)
 def test_results_do_not_depend_on_the_size_of_a_batch(store, blanks, objective, monkeypatch):
     filler = random_filler(objective, store)
     whole = answer_blanks(filler, blanks[:12])

@@ -93,6 +93,22 @@ def test_a_prefix_is_seen_in_both_directions():
     assert answers != generate(model, VOCABULARY, [[*text, 7] for text in texts], FREE)
 
 
+def test_a_decoder_goes_on_from_the_last_token_of_a_source():
+    model = random_model()
+    texts = prompts(6)
+    answers = generate(model, VOCABULARY, texts, FREE, [text[-1:] for text in texts], reread=True)
+    for text, answer in zip(texts, answers, strict=True):
+        written = list(text)
+        with torch.inference_mode():
+            for token in answer:
+                row = np.array([written], np.int32)
+                prefix = np.full_like(row, len(text))
+                assert token == int(
+                    last_logits(model, Batch(input_ids=row, prefix=prefix, attention="prefix")).argmax()
+                )
+                written.append(token)
+
+
 def test_a_row_is_written_the_same_alone_and_among_others():
     model = random_model()
     texts = prompts(5)

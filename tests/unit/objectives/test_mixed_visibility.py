@@ -221,8 +221,10 @@ def test_frames_are_those_of_the_two_styles():
 
 
 def test_how_blanks_are_filled_depends_on_what_the_rows_taught():
-    assert build("mixed_visibility").way_of_filling() == "causal"
-    assert only("masked").way_of_filling() is None
+    assert build("mixed_visibility").way_of_filling() == "masked"
+    assert only("masked").way_of_filling() == "masked"
+    assert build("mixed_visibility", {"masked": 1, "causal": 2}).way_of_filling() == "causal"
+    assert only("prefix").way_of_filling() == "causal"
     assert only("right_to_left").way_of_filling() is None
     assert build("mixed_visibility", {"predict": "here"}).way_of_filling() == "masked"
 

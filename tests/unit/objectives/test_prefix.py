@@ -295,5 +295,4 @@ def test_frames_and_ways_of_filling_follow_the_layout():
     assert (joint.frame(V).begin, joint.frame(V).end) == (V.bos, V.eos)
     assert (pair.frame(V).begin, pair.frame(V).end) == (None, None)
     assert joint.suits() == ("decoder",)
-    assert joint.way_of_filling() == "causal"
-    assert pair.way_of_filling() is None
+    assert joint.way_of_filling() == pair.way_of_filling() == "prefix"
