@@ -29,6 +29,7 @@ def continuations(
     width: int,
     max_tokens: int,
     reread: bool = False,
+    starts: Sequence[int] | None = None,
 ) -> list[list[Hypothesis]]:
     """For each blank the `width` likeliest answers of each length, as the decoder writes them; best first."""
     found: list[list[Hypothesis]] = [[] for _ in clozes]
@@ -37,8 +38,9 @@ def continuations(
     lengths = [len(context) + (0 if sources is None else len(sources[i])) for i, context in enumerate(contexts)]
     for part in by_length([width * length for length in lengths]):
         seen = None if sources is None else [sources[i] for i in part]
+        begin = None if starts is None else [starts[i] for i in part]
         results = beam(
-            Incremental(filler.model, seen, filler.vocabulary.pad, reread=reread),
+            Incremental(filler.model, seen, filler.vocabulary.pad, reread=reread, starts=begin),
             [contexts[i] for i in part],
             [closers[i] for i in part],
             banned,
@@ -76,6 +78,10 @@ class ContinuationFiller(Filler):
         """What is seen in both directions besides, for an answer of `length` tokens (0: of any); None for nothing."""
         return None
 
+    def start(self, cloze: Cloze) -> int:
+        """Position of the first token that the decoder reads."""
+        return 0
+
     def closers(self, cloze: Cloze) -> list[int]:
         """Ids of which one is to follow the answer; any, where nothing is known of it."""
         return self.after(cloze)[:1] or np.flatnonzero(~self.banned).tolist()
@@ -98,7 +104,10 @@ class ContinuationFiller(Filler):
         texts = [[[*choices[b][nth], *self.after(clozes[b])] for nth in some] for (b, _), some in asked.items()]
         contexts = [self.before(clozes[blank]) for blank, _ in asked]
         sources = self._sources([(clozes[blank], length) for blank, length in asked])
-        logs = score_continuations(self.model, self.vocabulary, contexts, texts, sources, reread=self.reread)
+        starts = [self.start(clozes[blank]) for blank, _ in asked]
+        logs = score_continuations(
+            self.model, self.vocabulary, contexts, texts, sources, reread=self.reread, starts=starts
+        )
         found = [np.zeros(len(many)) for many in choices]
         for ((blank, _), some), values in zip(asked.items(), logs, strict=True):
             found[blank][some] = [float(value.sum()) for value in values]
@@ -120,7 +129,8 @@ class ContinuationFiller(Filler):
         contexts = [self.before(cloze) for cloze in clozes]
         sources = self._sources([(cloze, length) for cloze in clozes])
         closers = [self.closers(cloze) for cloze in clozes]
-        return continuations(self, clozes, contexts, sources, closers, width, max_tokens, self.reread)
+        starts = [self.start(cloze) for cloze in clozes]
+        return continuations(self, clozes, contexts, sources, closers, width, max_tokens, self.reread, starts)
 
     def _sources(self, asked: Sequence[tuple[Cloze, int]]) -> list[list[int]] | None:
         found = [self.source(cloze, length) for cloze, length in asked]

@@ -1,9 +1,10 @@
-"""How a model of filling in the middle fills a blank: it reads both sides, each after its mark, and writes what is
-between them.
+"""How a model of filling in the middle fills a blank: it reads the text after it, then that before it, and goes on.
+
+    <s> <fim_prefix> <fim_suffix> sat on the mat. <fim_middle> The cat </s>
+
+</s> says that the middle has met the suffix. A model that has not met this order reads both sides in their own:
 
     <s> <fim_prefix> The <fim_suffix> sat on the mat. <fim_middle> cat </s>
-
-</s> says that the middle has met the suffix.
 """
 
 from __future__ import annotations
@@ -29,5 +30,5 @@ class MiddleFiller(CausalFiller):
 
     @property
     def _suffix_first(self) -> bool:
-        """The order that more of the rearranged documents had."""
-        return isinstance(self.objective, FillInMiddle) and self.objective.suffix_first > 0.5
+        """The order in which the answer follows the text before it without a mark, where the model has met it."""
+        return isinstance(self.objective, FillInMiddle) and self.objective.suffix_first > 0

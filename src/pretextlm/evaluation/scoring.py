@@ -105,6 +105,7 @@ def score_continuations(
     sources: Sequence[Sequence[int]] | None = None,
     closers: Sequence[int] = (),
     reread: bool = False,
+    starts: Sequence[int] | None = None,
 ) -> list[list[F64]]:
     """Log-probability of every token of every continuation of each context, by a decoder that reads a context once.
 
@@ -116,13 +117,15 @@ def score_continuations(
         sources: for each context, what is seen in both directions before it; None for nothing.
         closers: ids that would end a continuation.
         reread: each context begins with the last token of its source.
+        starts: position of the first token of each context; 0 if not given.
     """
     closing = list(closers[:1])
     found: list[list[F64]] = [[] for _ in contexts]
     loads = [max(len(c), sum(map(len, many))) for c, many in zip(contexts, continuations, strict=True)]
     for part in by_length(loads):
         seen = None if sources is None else [sources[i] for i in part]
-        reader = Incremental(model, seen, vocabulary.pad, reread=reread)
+        begin = None if starts is None else [starts[i] for i in part]
+        reader = Incremental(model, seen, vocabulary.pad, reread=reread, starts=begin)
         if any(len(contexts[i]) > 1 for i in part):
             reader.extend([contexts[i][:-1] for i in part])
         counts = torch.tensor([len(continuations[i]) for i in part])

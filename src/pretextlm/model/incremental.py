@@ -35,6 +35,7 @@ class Incremental:
         dtype: type of the activations.
         reread: the last token of each source comes again as the first of what is read next, as a decoder needs it
             that goes on from a source by that token's hidden state; no source is then empty.
+        starts: position of the first token that is read of each row, where it is not 0 (of an encoder-decoder).
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class Incremental:
         pad: int = 0,
         dtype: torch.dtype = torch.float32,
         reread: bool = False,
+        starts: Sequence[int] | None = None,
     ) -> None:
         assert sources is not None or model.encoder is None, "an encoder-decoder has sources"
         self.model, self.pad, self.dtype = model, pad, dtype
         self.device = model.embed_tokens.weight.device
         self._cache = new_cache(model.config.num_hidden_layers)
+        self._starts_B1 = None if starts is None else torch.tensor(starts, device=self.device)[:, None]
         self._segments_BS: Tensor | None = None
         self._positions_BS: Tensor | None = None
         self._memory_BMD: Tensor | None = None
@@ -79,6 +82,8 @@ class Incremental:
             cross.keep(rows)
         if self._segments_BS is not None and self._positions_BS is not None:
             self._segments_BS, self._positions_BS = self._segments_BS[rows], self._positions_BS[rows]
+        if self._starts_B1 is not None:
+            self._starts_B1 = self._starts_B1[rows]
         if self._memory_BMD is not None and self._memory_segments_BM is not None:
             self._memory_BMD = self._memory_BMD[rows]
             self._memory_segments_BM = self._memory_segments_BM[rows]
@@ -100,10 +105,11 @@ class Incremental:
         return self.model.decode(inputs, self._memory_BMD, self._cache)
 
     def _next_positions(self, segments_BT: Tensor) -> Tensor:
-        """Positions of new tokens: the number of real tokens before each; 0 for padding at a row's beginning."""
+        """Positions of new tokens: the number of real tokens before each, counted from where the row starts."""
         real = segments_BT >= 0
         before = 0 if self._segments_BS is None else (self._segments_BS >= 0).sum(dim=1, keepdim=True)
-        return (before + real.cumsum(dim=1) - 1).clamp(min=0)
+        positions_BT = (before + real.cumsum(dim=1) - 1).clamp(min=0)  # padding at a row's beginning has none
+        return positions_BT if self._starts_B1 is None else positions_BT + self._starts_B1
 
     def _inputs(self, ids_BT: Tensor, segments_BT: Tensor, positions_BT: Tensor, sight: Sight) -> Inputs:
         at = angles(positions_BT, self.model.config.head_dim, self.model.config.rope_theta, self.dtype)

@@ -24,7 +24,7 @@ KINDS = [
     ("prefix", {}),
     ("prefix", {"layout": "encoder_decoder"}),
     ("fill_in_middle", {}),
-    ("fill_in_middle", {"suffix_first": 1.0}),
+    ("fill_in_middle", {"suffix_first": 0.0}),
     ("denoisers", {}),
     ("denoisers", {"table": "teaching", "layout": "prefix"}),
     ("denoisers", {"modes": False}),
@@ -42,13 +42,14 @@ KINDS = [
     ("replaced_token", {"sharing": "gradient_disentangled"}),
     ("permutation", {}),
     ("masked_sequence", {}),
+    ("masked_sequence", {"rate": 0.9}),
     ("denoising", {}),
     ("denoising", {"noise": "masking"}),
     ("denoising", {"noise": "deletion"}),
 ]
 ids = lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else value  # noqa: E731
 each_kind = pytest.mark.parametrize(("objective", "options"), KINDS, ids=ids)
-LOCAL = [kind for kind in KINDS if build(*kind).way_of_filling() in ("masked", "permutation", "masked_sequence")]
+LOCAL = [kind for kind in KINDS if build(*kind).way_of_filling() in ("masked", "permutation")]
 """Kinds whose answers are scored by the chain rule, place by place."""
 
 
@@ -99,7 +100,7 @@ def as_middle(filler, cloze: Cloze, choice: tuple[int, ...]) -> float:
     prefix, suffix, middle = (v.id_of(f"<fim_{part}>") for part in ("prefix", "suffix", "middle"))
     head = [v.bos] if cloze.begins else []
     row = [*head, prefix, *cloze.left, suffix, *cloze.right, middle]
-    if filler.objective.suffix_first == 1:
+    if filler.objective.suffix_first:
         row = [*head, prefix, suffix, *cloze.right, middle, *cloze.left]
     return alone(filler, None, row, [*choice, v.eos])
 
@@ -180,12 +181,20 @@ def as_permuted(filler, cloze: Cloze, choice: tuple[int, ...]) -> float:
 
 
 def as_sequence(filler, cloze: Cloze, choice: tuple[int, ...]) -> float:
-    v, n = filler.vocabulary, len(choice)
-    source = [*cloze.left, *[v.mask] * n, *behind(filler, cloze, v.mask)]
-    places = list(range(len(cloze.left), len(cloze.left) + n))
-    shifted = [v.pad, *choice[:-1]]
+    v, left = filler.vocabulary, list(cloze.left)
+    beside = max(1, round(filler.objective.rate * (len(left) + len(cloze.right))))
+    after = cloze.right[:beside]
+    before = left[max(0, len(left) + len(after) - beside) :]
+    stretch = [*before, *choice, *after]
+    source = [*left, *choice, *behind(filler, cloze, v.mask)]
+    first = len(left) - len(before)
+    source[first : first + len(stretch)] = [v.mask] * len(stretch)
     return total(
-        filler, input_ids=source, decoder_input_ids=shifted, decoder_labels=choice, decoder_position_ids=places
+        filler,
+        input_ids=source,
+        decoder_input_ids=[v.pad, *stretch[:-1]],
+        decoder_labels=[IGNORE] * len(before) + [*choice, *after],
+        decoder_position_ids=list(range(first, first + len(stretch))),
     )
 
 
@@ -279,9 +288,11 @@ def test_a_generator_proposes_and_the_model_judges(store):
     assert [a.tokens for a in found] != [a.tokens for a in filler.generator.answers([cloze], 8, 2)[0]]
 
 
-@pytest.mark.parametrize("options", [{"noise": "masking"}, {}], ids=ids)
-def test_a_denoiser_that_counts_masks_takes_as_many_tokens_as_there_are(store, options):
-    filler = random_filler("denoising", store, **options)
+@pytest.mark.parametrize(
+    ("objective", "options"), [("denoising", {"noise": "masking"}), ("denoising", {}), ("masked_sequence", {})]
+)
+def test_a_decoder_that_is_told_how_many_tokens_are_hidden_writes_as_many(store, objective, options):
+    filler = random_filler(objective, store, **options)
     cloze = Cloze((120, 121), (122,), length=3)
     assert ({len(a.tokens) for a in filler.answers([cloze], 4, 2)[0]} == {3}) == filler.counted
 
