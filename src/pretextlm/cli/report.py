@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def report(
@@ -28,29 +31,53 @@ def report(
 def print_summary(summary: Mapping[str, Any], page: Path) -> None:
     """The finding, the table of all measures and the page's path, on stdout."""
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    from pretextlm.report.glossary import measure
-
     console = Console()
-    conditions = summary["conditions"]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    for label in conditions:
-        table.add_column(Text(label), justify="right", no_wrap=True)
-    for name in dict.fromkeys(name for measures in conditions.values() for name in measures):
-        cells = [_cell(measures.get(name)) for measures in conditions.values()]
-        table.add_row(Text(measure(name).title), *cells)
     console.print(Text(summary["finding"], style="bold"))
     console.print(Text(summary["qualification"]))
-    if table.row_count:
+    for table in _tables(summary["conditions"]):
         console.print()
         console.print(table)
     for run, problem in summary["unfinished"].items():
         console.print(Text(f"{run} {problem}", style="yellow"))
     console.print()
     console.print(Text(f"report: {page}"), soft_wrap=True)
+
+
+def _tables(conditions: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """A column for each condition; of many, a line each on the common ruler, and their own measures below."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from pretextlm.report.glossary import HEADLINES, measure
+    from pretextlm.report.measures import MANY
+
+    names = dict.fromkeys(name for measures in conditions.values() for name in measures)
+
+    def table(*columns: str) -> Table:
+        made = Table(box=None, pad_edge=False, header_style="bold")
+        made.add_column("")
+        for column in columns:
+            made.add_column(Text(column), justify="right", no_wrap=True)
+        return made
+
+    if len(conditions) <= MANY:
+        whole = table(*conditions)
+        for name in names:
+            cells = [_cell(measures.get(name)) for measures in conditions.values()]
+            whole.add_row(Text(measure(name).title), *cells)
+        return [whole] if names else []
+    shared = [name for name in HEADLINES if name in names]
+    common, own = table(*(measure(name).title for name in shared)), table("")
+    own.show_header = False
+    for label, measures in conditions.items():
+        if shared and any(name in measures for name in shared):
+            common.add_row(Text(label), *(_cell(measures.get(name)) for name in shared))
+        for name in measures:
+            if name not in shared:
+                own.add_row(Text(f"{label}: {measure(name).title.lower()}"), _cell(measures[name]))
+    return [made for made in (common, own) if made.row_count]
 
 
 def _cell(measured: Mapping[str, Any] | None) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pretextlm.report import format as form
-from pretextlm.report.measures import Measure, Measured
-from pretextlm.report.read import Condition, Run, Study, number
+from pretextlm.report.measures import MANY, Measure, Measured
+from pretextlm.report.read import Condition, Run, Study, number, table
 
 WIDTH, HEIGHT = 340.0, 214.0
 LEFT, RIGHT, TOP, BOTTOM = 40.0, 16.0, 14.0, 36.0
@@ -105,11 +105,15 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 def learning_curves(study: Study) -> list[list[Panel]]:
     """Per condition a panel against seconds and one against tokens; conditions without a curve are left out.
 
-    All panels of one kind share the horizontal axis: budgets can be compared, losses cannot.
+    Of many conditions, only against what the budget limits. All panels of one kind share the horizontal axis: budgets
+    can be compared, losses cannot.
     """
-    reach = {effort: _reach(study, effort) for effort in ("seconds", "tokens")}
+    efforts = ["seconds", "tokens"]
+    if len(study.conditions) > MANY:
+        efforts = ["seconds" if table(study.plan, "budget").get("seconds") else "tokens"]
+    reach = {effort: _reach(study, effort) for effort in efforts}
     columns = [
-        [_panel(i, condition, effort, reach[effort]) for effort in ("seconds", "tokens")]
+        [_panel(i, condition, effort, reach[effort]) for effort in efforts]
         for i, condition in enumerate(study.conditions)
     ]
     return [[panel for panel in column if panel is not None] for column in columns if any(column)]
@@ -142,7 +146,7 @@ def _panel(index: int, condition: Condition, effort: str, reach: float) -> Panel
         title=condition.label,
         x_label=label,
         x_ticks=[Tick(x(v), form.tick(v)) for v in ticks(0.0, reach, 6)],
-        y_ticks=[Tick(y(v), form.tick(v)) for v in ticks(low - margin, high + margin, 4)],
+        y_ticks=[Tick(y(v), form.tick(v)) for v in ticks(low - margin, high + margin, 5)],
         curves=[_curve(run, points, x, y) for run, points in lines],
         final=f"{final:.2f}",
     )
@@ -154,8 +158,15 @@ def _curve(run: Run, points: Sequence[Point], x: Scale, y: Scale) -> Curve:
     return Curve(path, placed[-1], f"seed {run.seed}: {points[-1][1]:.3f} nats per target at the end")
 
 
-def dot_chart(measure: Measure, chance: float | None = None) -> DotChart:
-    """One of the common measures; an accuracy begins at zero, anything else at its own least value."""
+def dot_chart(measure: Measure, chance: float | None = None, order: Sequence[int] | None = None) -> DotChart:
+    """One of the common measures; an accuracy begins at zero, anything else at its own least value.
+
+    Args:
+        chance: what a blind choice would reach.
+        order: places of the conditions in the study, in the order of the rows; by default the study's.
+    """
+    shown_order = list(order or [])
+    rows = sorted(measure.measured, key=lambda m: shown_order.index(m.index) if m.index in shown_order else m.index)
     fraction = measure.unit in form.FRACTIONS
     low, high = _domain(measure.measured, fraction, chance)
     x = Scale(low, high, PAD, WIDTH - PAD)
@@ -168,7 +179,7 @@ def dot_chart(measure: Measure, chance: float | None = None) -> DotChart:
         better=measure.better,
         height=HEAD + ROW * len(measure.measured) + FOOT,
         ticks=[Tick(x(v), text) for v, text in zip(steps, shown, strict=True)],
-        rows=[_row(k, measured, measure.unit, x) for k, measured in enumerate(measure.measured)],
+        rows=[_row(k, measured, measure.unit, x) for k, measured in enumerate(rows)],
         reference=None if chance is None else Tick(x(chance), "chance"),
     )
 

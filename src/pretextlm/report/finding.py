@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pretextlm.report import format as form
-from pretextlm.report.measures import Measure, Measured, blind, choices, paired, same_blanks, told_apart
+from pretextlm.report.measures import MANY, Measure, Measured, blind, choices, paired, same_blanks, told_apart
 from pretextlm.report.read import Run, Study, number, table
 
 _VERBS = {
@@ -45,6 +45,11 @@ def _level_with_the_first(ranked: list[Measured]) -> list[Measured]:
 
 
 def _lead(ranked: list[Measured], measure: Measure) -> str:
+    if len(ranked) > MANY:
+        second, last = ranked[1], ranked[-1]
+        behind = f"{_value(second, measure)} for {name(second)}, the next of {len(ranked) - 1} others"
+        end = f"{_value(last, measure)} for {name(last)}, the last"
+        return f"{_scored(ranked[0], measure)}, against {behind}, and {end}"
     behind = form.listing([f"{_value(other, measure)} for {name(other)}" for other in ranked[1:]])
     return f"{_scored(ranked[0], measure)}, against {behind}"
 
@@ -55,6 +60,8 @@ def _tie(ranked: list[Measured], tied: list[Measured], measure: Measure) -> str:
 
     rest = [other for other in ranked[1:] if other not in tied]
     ahead = f", ahead of {named(rest)}" if rest else ""
+    if len(ranked) > MANY and len(rest) > 1:
+        ahead = f", ahead of {len(rest)} others, from {named(rest[:1])} to {named(rest[-1:])}"
     return f"{named([ranked[0], *tied])} are too close to call on {_what(measure)}{ahead}"
 
 

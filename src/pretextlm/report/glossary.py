@@ -31,6 +31,42 @@ _SENTENCES = {
     "span_corruption": (
         "Whole spans are cut out and replaced by a marker each, and a decoder writes the missing spans."
     ),
+    "prefix": "The beginning of a text is read as a whole, in both directions, and the rest is written after it.",
+    "denoisers": (
+        "Texts are damaged in several ways (few short spans missing, many or long ones, or the end), and a token says "
+        "in which; the decoder writes what is missing."
+    ),
+    "next_sentence": (
+        "Tells whether one passage goes on where another ends, and restores tokens that are hidden in both."
+    ),
+    "sentence_order": (
+        "Tells which of two neighbouring passages comes first, and restores tokens that are hidden in both."
+    ),
+    "word_structure": "Some tokens are hidden and some runs of three are shuffled; the model restores both.",
+    "span_boundary": (
+        "Whole spans are hidden, and each of their tokens is restored twice: from its place, and from the two words "
+        "beside the span alone."
+    ),
+    "replaced_token": (
+        "A small generator fills in hidden tokens, and the model tells of every token whether it is the original."
+    ),
+    "denoising": "A text with holes, its sentences in the wrong order, is written anew as it was, from start to end.",
+    "masked_sequence": "One long stretch of a text is hidden from the encoder, and the decoder writes it.",
+    "mixed_visibility": (
+        "Some rows are read from both sides, with gaps to fill, and others from left to right, by the same weights."
+    ),
+    "permutation": (
+        "Some tokens are predicted one after another in a random order, each from both sides and from those that came "
+        "before it in that order."
+    ),
+    "fill_in_middle": (
+        "The middle of a text is moved to its end, so that a model that reads from left to right learns to fill it in."
+    ),
+    "bimodal_code": "Tokens are hidden in a text and in the code that belongs to it, and restored from both.",
+    "text_to_text": (
+        "Writes the target that belongs to a source, whatever the task, and the missing spans of plain text."
+    ),
+    "distillation": "Learns what a trained model finds likely at every token, beside the text itself.",
 }
 
 MEASURES = {
@@ -45,7 +81,22 @@ MEASURES = {
         "Mean log-probability of the right word among those offered, in nats per blank.",
         headline=True,
     ),
-    "loss": Measure("Loss", "Mean cross-entropy per target; targets differ between objectives."),
+    "loss": Measure("Loss", "What training minimises, on held-out text; targets differ between objectives."),
+    "lm_loss": Measure("Loss of the tokens", "The part of the loss that falls on predicted tokens, per token."),
+    "pair_loss": Measure("Loss of the pairs", "The part of the loss that falls on how two passages relate, per pair."),
+    "pair_accuracy": Measure("Pairs told right", "Share of pairs of passages whose relation is told right."),
+    "order_loss": Measure("Loss of the order", "The part of the loss that falls on shuffled tokens, per token."),
+    "span_boundary_loss": Measure(
+        "Loss from the boundaries", "The part of the loss from the words beside a span, per token of it."
+    ),
+    "replaced_loss": Measure("Loss of the judge", "The part of the loss from telling replaced tokens, per token."),
+    "replaced_accuracy": Measure(
+        "Tokens judged right", "Share of all tokens rightly told as original or replaced; most are original."
+    ),
+    "replaced_auc": Measure(
+        "Replaced told from original", "How often a replaced token seems more so than an original one; blind: half."
+    ),
+    "generator_accuracy": Measure("Generator's fill accuracy", "Share of hidden tokens that the generator restores."),
     "token_accuracy": Measure("Token accuracy", "Share of target tokens that were the likeliest."),
     "perplexity": Measure("Perplexity", "The exponential of the loss per token."),
     "bits_per_byte": Measure("Bits per byte", "Loss per byte of text; comparable across tokenizers."),
@@ -67,7 +118,7 @@ def objective(name: str) -> Objective:
         cls = OBJECTIVES[name]
     except (UserError, ImportError):
         return Objective(name or "unknown objective")
-    sentence = _SENTENCES.get(name) or " ".join((cls.__doc__ or "").partition("\n\n")[0].split())
+    sentence = _SENTENCES.get(name) or f"Learns {cls.learns}"
     return Objective(cls.title, sentence, cls.paper.replace("https://", ""))
 
 

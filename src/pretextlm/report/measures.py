@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from pretextlm.report import glossary
 from pretextlm.report.read import Condition, Metric, Run, Study
 
 MIN_PAIRED_BLANKS = 30
+
+MANY = 4
+"""With more conditions than this, the page shows less of each, in an order that is easier to survey."""
 
 
 @dataclass(frozen=True)
@@ -148,9 +152,14 @@ def same_blanks(study: Study) -> bool:
     asked = {
         tuple(str(run.settings.get(key)) for key in ("store", "blanks", "seed"))
         for run in study.runs
-        if run.state == "finished"
+        if run.state == "finished" and any(name in run.metrics for name in glossary.HEADLINES)
     }
     return len(asked) < 2
+
+
+def blankless(study: Study) -> list[Condition]:
+    """Finished conditions that were asked no blanks: their kind fills none."""
+    return [c for c in study.conditions if c.finished and not any(h in c.example.metrics for h in glossary.HEADLINES)]
 
 
 def blind(name: str, choices: int | None) -> float | None:
@@ -163,17 +172,26 @@ def blind(name: str, choices: int | None) -> float | None:
 def paired(study: Study) -> list[Paired]:
     """Every two conditions on their common blanks, each blank's score averaged over the seeds.
 
-    Empty unless they share enough blanks to say anything.
+    Of many, each with the next one behind it. Empty unless they share enough blanks to say anything.
     """
-    scores = [(condition, _right_by_blank(condition.finished)) for condition in study.conditions if condition.finished]
+    conditions = [condition for condition in study.conditions if condition.finished]
+    chosen = list(itertools.combinations(conditions, 2))
+    if len(conditions) > MANY:
+        chosen = list(itertools.pairwise(m.condition for m in _ranked(study)))
+    scores = {condition.label: _right_by_blank(condition.finished) for condition in conditions}
     pairs = []
-    for i, (first, a) in enumerate(scores):
-        for second, b in scores[i + 1 :]:
-            common = [key for key in a if key in b]
-            if len(common) >= MIN_PAIRED_BLANKS:
-                difference = paired_bootstrap([a[k] for k in common], [b[k] for k in common], resamples=2000)
-                pairs.append(Paired(first, second, len(common), difference))
+    for first, second in chosen:
+        a, b = scores[first.label], scores[second.label]
+        common = [key for key in a if key in b]
+        if len(common) >= MIN_PAIRED_BLANKS:
+            difference = paired_bootstrap([a[k] for k in common], [b[k] for k in common], resamples=2000)
+            pairs.append(Paired(first, second, len(common), difference))
     return pairs
+
+
+def _ranked(study: Study) -> list[Measured]:
+    """Conditions by the first measure of the ruler, best first."""
+    return next((measure.ranked() for measure in ruler(measures(study))), [])
 
 
 def _right_by_blank(runs: Sequence[Run]) -> dict[tuple[str, str], float]:

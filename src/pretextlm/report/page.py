@@ -10,7 +10,18 @@ from pretextlm.files import write_whole
 from pretextlm.report import facts, figures, glossary, samples
 from pretextlm.report import format as form
 from pretextlm.report.finding import finding, spoken, titled
-from pretextlm.report.measures import Measure, blind, choices, measures, paired, ruler, same_blanks
+from pretextlm.report.measures import (
+    MANY,
+    Measure,
+    Measured,
+    blankless,
+    blind,
+    choices,
+    measures,
+    paired,
+    ruler,
+    same_blanks,
+)
 from pretextlm.report.read import Study, read
 
 _HERE = Path(__file__).parent
@@ -49,6 +60,7 @@ def render(study: Study) -> str:
         "spread": form.spread,
         "spoken": spoken,
         "titled": titled,
+        "listing": form.listing,
     }
     css = Markup((_HERE / "page.css").read_text(encoding="utf-8"))  # noqa: S704 - our own file
     return environment.get_template("page.html").render(css=css, **_content(study))
@@ -83,21 +95,40 @@ def _measured(every: list[Measure], label: str) -> dict[str, Any]:
     }
 
 
+def _own(every: list[Measure], label: str) -> list[tuple[Measure, Measured]]:
+    """A condition's own measures, those of the common ruler left out."""
+    return [
+        (measure, one)
+        for measure in every
+        if not measure.entry.headline
+        for one in measure.measured
+        if one.condition.label == label
+    ]
+
+
 def _content(study: Study) -> dict[str, Any]:
     every = measures(study)
     common = ruler(every)
     offered = choices(study)
     headline, qualification = finding(study, common)
+    contenders = facts.contenders(study)
+    many = len(study.conditions) > MANY
+    order = [one.index for one in common[0].ranked()] if many and common else None
     return {
         "study": study,
         "headline": headline,
         "qualification": qualification,
         "problems": [(run.path.name, run.problem) for run in study.runs if run.problem],
-        "contenders": facts.contenders(study),
+        "contenders": contenders,
         "setting": facts.setting(study),
         "sources": facts.sources(study),
         "curves": figures.learning_curves(study),
-        "charts": [figures.dot_chart(m, blind(m.name, offered)) for m in common],
+        "charts": [figures.dot_chart(m, blind(m.name, offered), order) for m in common],
+        "many": many,
+        "ranked": [contenders[i] for i in order or []],
+        "own": [(c, _own(every, c.label)) for c in contenders] if many else [],
+        "common": common,
+        "blankless": [condition.label for condition in blankless(study)],
         "offered": offered,
         "same_blanks": same_blanks(study),
         "size": figures,
@@ -109,6 +140,7 @@ def _content(study: Study) -> dict[str, Any]:
         "measures": every,
         "blanks": samples.blanks(study),
         "prompts": samples.prompts(study),
+        "silent": samples.silent(study),
         "sample_seeds": samples.seeds(study),
         "cost_columns": facts.COST_COLUMNS,
         "costs": facts.costs(study),

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pretextlm.report.measures import chose_right
+from pretextlm.report.measures import MANY, chose_right
 from pretextlm.report.read import Condition, Study
 
 BLANKS, AGREED, PROMPTS = 12, 4, 6
+FEWER_BLANKS, FEWER_AGREED, FEWER_PROMPTS = 6, 2, 3
+"""The same where many models answer each."""
 BEFORE, AFTER, MAX_TEXT = 180, 110, 600
 """Characters shown: before a blank, after it, of anything else."""
 
@@ -19,14 +21,14 @@ class Answer:
     """What one model said.
 
     Attributes:
-        text: what it wrote; None where its kind cannot (an encoder continues no text).
+        text: what it wrote.
         correct: whether that is the expected word.
         chosen, chose_right: what it picked of the words offered; None where none were.
     """
 
     index: int
     label: str
-    text: str | None
+    text: str
     correct: bool = False
     chosen: str | None = None
     chose_right: bool = False
@@ -47,17 +49,30 @@ class Sample:
 
 
 def blanks(study: Study) -> list[Sample]:
-    """Blanks that all finished conditions answered: some on which they differ, then some on which they do not."""
-    samples = [sample for sample in _asked(study, "blank", _blank) if all(a.text is not None for a in sample.answers)]
+    """Blanks that all who fill any answered: some on which they differ, then some on which they do not."""
+    samples = _asked(study, "blank", _blank)
+    most, agreed = (FEWER_BLANKS, FEWER_AGREED) if _many(samples) else (BLANKS, AGREED)
+    samples = [sample for sample in samples if len(sample.answers) == max(len(s.answers) for s in samples)]
     differ = [sample for sample in samples if len({answer.chose_right for answer in sample.answers}) > 1]
     agree = [sample for sample in samples if sample not in differ]
-    shown = max(BLANKS - len(agree), BLANKS - AGREED)
-    return [*differ[:shown], *agree[: BLANKS - min(shown, len(differ))]]
+    shown = max(most - len(agree), most - agreed)
+    return [*differ[:shown], *agree[: most - min(shown, len(differ))]]
 
 
 def prompts(study: Study) -> list[Sample]:
     """Prompts with what each finished condition that can goes on to say."""
-    return _asked(study, "prompt", _prompt)[:PROMPTS]
+    samples = _asked(study, "prompt", _prompt)
+    return samples[: FEWER_PROMPTS if _many(samples) else PROMPTS]
+
+
+def _many(samples: list[Sample]) -> bool:
+    return max((len(sample.answers) for sample in samples), default=0) > MANY
+
+
+def silent(study: Study) -> list[str]:
+    """Labels of finished conditions that go on from no text, where others do."""
+    speaking = {c.label for _, c in _answering(study) if any(s.get("kind") == "prompt" for s in c.example.samples)}
+    return [c.label for _, c in _answering(study) if c.label not in speaking] if speaking else []
 
 
 def seeds(study: Study) -> list[int]:
@@ -71,7 +86,7 @@ def _answering(study: Study) -> list[tuple[int, Condition]]:
 
 
 def _asked(study: Study, kind: str, answer: Callable[[int, str, Mapping[str, Any]], Answer]) -> list[Sample]:
-    """Every question of a kind, in order of appearance, with one answer per finished condition."""
+    """Every question of a kind, in order of appearance, with an answer of each finished condition that was asked it."""
     answering = _answering(study)
     tables = [{_key(s): s for s in c.example.samples if s.get("kind") == kind} for _, c in answering]
     return [
@@ -79,8 +94,9 @@ def _asked(study: Study, kind: str, answer: Callable[[int, str, Mapping[str, Any
             _parts(text),
             expected,
             [
-                answer(i, c.label, table[text, expected]) if (text, expected) in table else Answer(i, c.label, None)
+                answer(i, c.label, table[text, expected])
                 for (i, c), table in zip(answering, tables, strict=True)
+                if (text, expected) in table
             ],
         )
         for text, expected in dict.fromkeys(key for table in tables for key in table)

@@ -20,6 +20,7 @@ from pretextlm.evaluation.prompts import continue_texts
 from pretextlm.model.generation import GenerationSettings
 from pretextlm.model.inputs import prepare
 from pretextlm.objectives.base import OBJECTIVES, build
+from pretextlm.report import glossary
 from pretextlm.training import validation
 from pretextlm.training.forward import Forward
 from pretextlm.training.recipe import Recipe
@@ -99,6 +100,7 @@ def test_an_evaluated_run_holds_metrics_with_n_and_samples(store, pair_store, ob
     assert written == returned
     assert "notes" not in written
     assert set(written["metrics"]) == OWN[objective] | RULER
+    assert set(written["metrics"]) <= set(glossary.MEASURES)
     for metric in written["metrics"].values():
         assert set(metric) == {"value", "n", "stderr", "unit", "better"}
         assert metric["n"] > 0

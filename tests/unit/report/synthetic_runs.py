@@ -12,13 +12,53 @@ from typing import Any
 from pretextlm.config import write_toml
 
 PARAMETERS = {"causal": 4_982_016, "masked": 4_982_016, "span_corruption": 5_049_600}
-ARCHITECTURES = {"causal": "decoder", "masked": "encoder", "span_corruption": "encoder_decoder"}
-SKILL = {"causal": 0.52, "masked": 0.66, "span_corruption": 0.44}
+ARCHITECTURES = {
+    "causal": "decoder",
+    "masked": "encoder",
+    "span_corruption": "encoder_decoder",
+    "prefix": "decoder",
+    "fill_in_middle": "decoder",
+    "replaced_token": "encoder",
+    "permutation": "encoder",
+    "denoising": "encoder_decoder",
+    "sentence_order": "encoder",
+}
+EIGHT = (
+    "causal",
+    "masked",
+    "span_corruption",
+    "prefix",
+    "replaced_token",
+    "denoising",
+    "permutation",
+    "fill_in_middle",
+)
+NO_BLANKS = "sentence_order"
+"""An objective whose runs here fill no blanks, as one that reads nothing but the order of sentences."""
+SKILL = {
+    "causal": 0.52,
+    "masked": 0.66,
+    "span_corruption": 0.44,
+    "prefix": 0.53,
+    "replaced_token": 0.61,
+    "denoising": 0.4,
+    "permutation": 0.63,
+    "fill_in_middle": 0.55,
+}
 OWN = {
     "causal": {"loss": ("nats", 3.61), "perplexity": ("", 36.9), "bits_per_byte": ("bits", 1.46)},
     "masked": {"loss": ("nats", 3.12), "pseudo_perplexity": ("", 22.6), "fill_accuracy": ("share", 0.412)},
     "span_corruption": {"loss": ("nats", 3.35), "span_exact_match": ("share", 0.083)},
-}
+    "prefix": {"loss": ("nats", 3.58), "perplexity": ("", 35.9)},
+    "fill_in_middle": {"loss": ("nats", 3.81), "perplexity": ("", 45.1)},
+    "replaced_token": {
+        "loss": ("nats", 13.1), "lm_loss": ("nats", 3.6), "replaced_loss": ("nats", 0.19),
+        "replaced_accuracy": ("share", 0.931), "replaced_auc": ("share", 0.874), "generator_accuracy": ("share", 0.36),
+    },
+    "permutation": {"loss": ("nats", 3.2), "token_accuracy": ("share", 0.39), "pseudo_perplexity": ("", 24.2)},
+    "denoising": {"loss": ("nats", 1.21), "token_accuracy": ("share", 0.74)},
+    "sentence_order": {"loss": ("nats", 0.62), "pair_accuracy": ("share", 0.66)},
+}  # fmt: skip
 SENTENCES = (
     ("My fellow Americans, the ____ of our Union is strong because our people are strong.", "state"),
     ("We must give every ____ the chance to learn, whatever the place they were born.", "child"),
@@ -72,7 +112,7 @@ def _write_metrics(path: Path, objective: str, rng: random.Random, points: int) 
     lines = []
     for k in range(points):
         seconds = 120.0 * k / 23
-        loss = floor + (9.01 - floor) * math.exp(-3.8 * (seconds / 120) ** 0.55) + rng.gauss(0, 0.015) * (k > 0)
+        loss = floor + max(9.01 - floor, 3.0) * math.exp(-3.8 * (seconds / 120) ** 0.55) + rng.gauss(0, 0.015) * (k > 0)
         shared = {"step": 40 * k, "tokens": int(seconds * 32_500), "seconds": seconds, "flops": seconds * 9.7e11}
         lines.append({"kind": "train", **shared, "loss": loss + 0.05, "learning_rate": 4e-3, "gradient_norm": 0.6})
         lines.append({"kind": "validation", **shared, "loss": loss})
@@ -88,14 +128,18 @@ def _write_evaluation(path: Path, objective: str, level: float, rng: random.Rand
         for name, (unit, value) in OWN.get(objective, {}).items()
     }
     exact = level * 0.3
-    metrics = own | {
+    blanks = 0 if objective == NO_BLANKS else 200
+    ruler = {
         "blank_choice_accuracy": entry(level, 200, "share", "higher", math.sqrt(level * (1 - level) / 200)),
         "blank_exact_match": entry(exact, 200, "share", "higher", math.sqrt(exact * (1 - exact) / 200)),
         "blank_log_likelihood": entry(-6.4 + 3 * level, 200, "nats", "higher", 0.15),
     }
-    evaluation = {"metrics": metrics, "settings": {"blanks": 200, "seed": 1234}}
+    evaluation = {
+        "metrics": own | ruler if blanks else own, "settings": {"blanks": blanks, "seed": 1234},
+        "notes": [] if blanks else [f"no blanks: {objective} with these options does not fill any"],
+    }  # fmt: skip
     (path / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
-    samples = [_blank(k, level, rng, answer) for k in range(40)]
+    samples = [_blank(k, level, rng, answer) for k in range(40)] if blanks else []
     prompts = [
         {
             "kind": "prompt",
@@ -108,7 +152,7 @@ def _write_evaluation(path: Path, objective: str, level: float, rng: random.Rand
             "answer": " been asked to give\nthe same to every State of the Union.",
         },
     ]
-    samples += prompts if objective != "masked" else []
+    samples += prompts if ARCHITECTURES.get(objective) != "encoder" else []
     lines = "".join(json.dumps(s, ensure_ascii=False) + "\n" for s in samples)
     (path / "samples.jsonl").write_text(lines, encoding="utf-8")
 

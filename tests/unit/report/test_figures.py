@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.unit.report.synthetic_runs import write_study
+from tests.unit.report.synthetic_runs import EIGHT, write_study
 
 from pretextlm.report import figures
 from pretextlm.report.measures import measures
@@ -35,6 +35,11 @@ def test_every_condition_has_two_panels_with_a_curve_per_seed(tmp_path: Path) ->
         [(label, "seconds of training", 2), (label, "tokens read", 2)]
         for label in ("causal", "masked", "span_corruption")
     ]
+
+
+def test_of_many_conditions_only_what_the_budget_limits_is_shown(tmp_path: Path) -> None:
+    columns = figures.learning_curves(read([write_study(tmp_path / "s", EIGHT, seeds=(1,))]))
+    assert [[panel.x_label for panel in column] for column in columns] == [["seconds of training"]] * 8
 
 
 def test_a_curve_stays_in_its_panel_and_ends_at_the_budget(tmp_path: Path) -> None:

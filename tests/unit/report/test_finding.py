@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
-from tests.unit.report.synthetic_runs import write_run, write_study
+from tests.unit.report.synthetic_runs import EIGHT, write_run, write_study
 
 from pretextlm.report.finding import finding
 from pretextlm.report.measures import measures, paired, ruler
@@ -62,6 +64,26 @@ def test_one_that_is_no_better_than_chance_is_said_to_be(tmp_path: Path) -> None
     skills = {"causal": 0.6, "masked": 0.5, "span_corruption": 0.25}
     _, qualification = found(read([write_study(tmp_path / "s", skills=skills)]))
     assert "span corruption cannot be told from that" in qualification
+
+
+def test_of_many_the_first_the_next_and_the_last_are_named(tmp_path: Path) -> None:
+    skills = {name: 0.9 - 0.1 * place for place, name in enumerate(EIGHT)}
+    study = read([write_study(tmp_path / "s", EIGHT, skills=skills)])
+    headline, qualification = found(study)
+    assert re.search(
+        r"causal chooses the right word for [\d.]+% of the held-out blanks, against [\d.]+% for masked, the next of 7 "
+        r"others, and [\d.]+% for fill in middle, the last\.$",
+        headline,
+    )
+    assert "masked" in qualification
+    pairs = [(p.first.label, p.second.label) for p in paired(study)]
+    assert pairs == list(itertools.pairwise(EIGHT))
+
+
+def test_of_many_those_behind_a_tie_are_counted(tmp_path: Path) -> None:
+    skills = dict.fromkeys(EIGHT, 0.3) | {"causal": 0.8, "prefix": 0.8}
+    headline, _ = found(read([write_study(tmp_path / "s", EIGHT, skills=skills)]))
+    assert re.search(r"are too close to call on the held-out blanks, ahead of 6 others, from \w", headline)
 
 
 def test_one_run_is_compared_with_nothing(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from tests.unit.report.synthetic_runs import write_run, write_study
+from tests.unit.report.synthetic_runs import EIGHT, NO_BLANKS, write_run, write_study
 
 from pretextlm.errors import UserError
+from pretextlm.report.measures import measures
 from pretextlm.report.page import render, summary, write_report
 from pretextlm.report.read import read
 
@@ -190,6 +191,43 @@ def test_a_report_is_written_without_torch(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_model_that_continues_no_text_says_so_beside_those_that_do(page: str) -> None:
-    assert page.count("an encoder: it fills blanks but continues no text") == 2
+def test_models_that_continue_no_text_are_named_once(page: str) -> None:
+    assert page.count("Masked continues no text.") == 1
     assert page.count("not be afraid of the work") == 2
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine conditions, one of which fills no blanks."""
+    return write_study(tmp_path_factory.mktemp("many") / "s", (*EIGHT, NO_BLANKS))
+
+
+def test_many_conditions_are_surveyed_in_their_rank(many: Path) -> None:
+    text = render(read([many]))
+    Tags(text)
+    assert len(text.encode()) < 250_000
+    scores = [100 * m.summary.mean for m in measures(read([many]))[0].ranked()]
+    charted = [float(value) for value in re.findall(r'class="value"[^>]*>(\d+\.\d)%', text)[:8]]
+    assert charted == pytest.approx(scores, abs=0.06)
+    assert len(re.findall(r"validation loss against", text)) == len(EIGHT) + 1
+    assert len(re.findall(r"<th scope=\"row\">\w[^<]* less ", text)) == len(EIGHT) - 1
+    assert text.count('<th scope="rowgroup"') == len(EIGHT) + 1
+
+
+def test_a_condition_that_fills_no_blanks_has_its_own_measures_only(many: Path) -> None:
+    text = render(read([many]))
+    assert "Sentence order fills no blanks" in text
+    assert "not all asked the same blanks" not in text
+    assert "Pairs told right" in text
+    assert text.count('<span class="verb">chooses</span>') == 8 * 6
+    values = summary(read([many]))["conditions"]["sentence_order"]
+    assert set(values) == {"loss", "pair_accuracy"}
+
+
+def test_no_two_of_many_conditions_look_alike(tmp_path: Path) -> None:
+    labels = [f"condition{n}" for n in range(20)]
+    text = render(read([write_study(tmp_path / "s", tuple(labels), (1,))]))
+    cards = re.findall(r'<article class="card (c\d)">\s*<div>\s*<h3>(<svg.*?</svg>)', text, re.DOTALL)
+    shapes = [(colour, re.sub(r'class="key c\d"', "", shape)) for colour, shape in cards]
+    assert len(shapes) == len(set(shapes)) == 20
+    assert len({shape for _, shape in shapes[:7]}) == 7

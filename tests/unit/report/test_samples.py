@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.unit.report.synthetic_runs import write_study
+from tests.unit.report.synthetic_runs import EIGHT, NO_BLANKS, write_study
 
 from pretextlm.report import samples
 from pretextlm.report.read import read
@@ -20,6 +20,16 @@ def test_every_model_answers_every_blank_in_the_order_of_the_study(tmp_path: Pat
     for sample in samples.blanks(read([write_study(tmp_path / "s", ("masked", "causal"))])):
         assert [answer.label for answer in sample.answers] == ["masked", "causal"]
         assert all(answer.correct == (answer.text == sample.expected) for answer in sample.answers)
+
+
+def test_of_many_models_fewer_samples_are_shown_and_none_is_missing(tmp_path: Path) -> None:
+    study = read([write_study(tmp_path / "s", (*EIGHT, NO_BLANKS), (1,))])
+    shown = samples.blanks(study)
+    assert len(shown) == samples.FEWER_BLANKS
+    assert all([answer.label for answer in sample.answers] == list(EIGHT) for sample in shown)
+    assert samples.silent(study) == ["masked", "replaced_token", "permutation", NO_BLANKS]
+    speaking = ["causal", "span_corruption", "prefix", "denoising", "fill_in_middle"]
+    assert all([answer.label for answer in sample.answers] == speaking for sample in samples.prompts(study))
 
 
 def test_long_contexts_are_cut_at_words_and_say_so() -> None:
