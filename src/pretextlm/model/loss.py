@@ -49,6 +49,12 @@ def softmax_eager(scores_CV: Tensor) -> tuple[Tensor, Tensor]:
     return logs_CV.exp_().to(scores_CV.dtype), normaliser_C
 
 
+def _scaled(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients worked out on the way, of hidden states and matrix, times that of the sum."""
+    grad_hidden, grad_weight = ctx.saved_tensors
+    return grad_hidden * scale.to(grad_hidden.dtype), grad_weight * scale
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor, softmax: Softmax) -> Tensor:
@@ -76,9 +82,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        (scale,) = grad_outputs
-        grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * scale.to(grad_hidden.dtype), grad_weight * scale, None, None
+        return *_scaled(ctx, *grad_outputs), None, None
 
 
 def linear_cross_entropy(
@@ -140,9 +144,7 @@ class _LinearDivergence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
-        (scale,) = grad_outputs
-        grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * scale.to(grad_hidden.dtype), grad_weight * scale, None, None, None, None
+        return *_scaled(ctx, *grad_outputs), None, None, None, None
 
 
 def linear_divergence(

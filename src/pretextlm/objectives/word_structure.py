@@ -31,9 +31,10 @@ from pretextlm.batch import IGNORE, Batch, Rows, Term
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.keyed import Keyed
-from pretextlm.objectives.base import Architecture, Frame, Inner, Objective, Outputs, Variant
+from pretextlm.objectives.base import Architecture, Inner, Outputs, Variant
 from pretextlm.objectives.masked import Masked
 from pretextlm.objectives.selection import Lots
+from pretextlm.objectives.wrapper import Wrapper
 
 if TYPE_CHECKING:
     from pretextlm.data.mixture import Reader
@@ -53,7 +54,7 @@ INSIDE = ("masked", "bimodal_code")
 I64 = NDArray[np.int64]
 
 
-class WordStructure(Objective):
+class WordStructure(Wrapper):
     """The word structural objective over an objective that hides tokens in place.
 
     Args:
@@ -83,34 +84,16 @@ class WordStructure(Objective):
             raise ValueError('shuffled tokens are predicted where they stand: give inner.predict="here"')
         return self
 
-    def parts(self) -> int:
-        """As the inner objective's."""
-        return self.inner.parts()
-
-    @property
-    def copies(self) -> int:
-        """As the inner objective's; trigrams come again with the masks."""
-        return self.inner.copies
-
-    @property
-    def scheduled(self) -> bool:
-        """As the inner objective's."""
-        return self.inner.scheduled
-
-    def frame(self, vocabulary: Vocabulary) -> Frame:
-        """As the inner objective's."""
-        return self.inner.frame(vocabulary)
-
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
         """As the inner objective's. Raises UserError if the length leaves no trigram beside [CLS]."""
         if length <= SIZE:
             raise UserError(f"Rows of {length} tokens have no room for a trigram.", f"Give at least {SIZE + 1}.")
-        return self.inner.variants(vocabulary, length)
+        return super().variants(vocabulary, length)
 
     def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> Reader:
         """As the inner objective's."""
         self.variants(vocabulary, length)
-        return self.inner.reader(split, vocabulary, length)
+        return super().reader(split, vocabulary, length)
 
     def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
         """The inner objective's batch, with some visible trigrams shuffled and labelled in `shuffled_labels`."""
