@@ -55,7 +55,7 @@ def _details(condition: Condition) -> list[tuple[str, str]]:
         ("Architecture", str(model.get("architecture", "")).replace("_", "-")),
         ("Shape", _shape(model)),
         ("Parameters", "" if parameters is None else f"{parameters:,.0f}"),
-        ("Options", ", ".join(f"{k} = {_value(v)}" for k, v in options.items() if k != "name")),
+        ("Options", _options(options)),
     ]
     return [(name, text) for name, text in rows if text]
 
@@ -68,7 +68,24 @@ def _shape(model: Mapping[str, Any]) -> str:
     return f"{each}{layers:.0f} layers, width {width:.0f}, {heads:.0f} heads"
 
 
-def _value(value: Any) -> str:
+def _options(options: Mapping[str, Any]) -> str:
+    """Those that are not as the objective has them by default; the recipe below has them all."""
+    others = _unusual(options, glossary.defaults(str(options.get("name", ""))))
+    return ", ".join(f"{key} = {text}" for key, text in others) or ("as by default" if options else "")
+
+
+def _unusual(options: Mapping[str, Any], usual: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(k, _value(v, usual.get(k))) for k, v in options.items() if k != "name" and usual.get(k) != v]
+
+
+def _value(value: Any, usual: Any = None) -> str:
+    if isinstance(value, Mapping):  # an objective inside another
+        name = str(value.get("name", ""))
+        same = isinstance(usual, Mapping) and usual.get("name", "") == name
+        inner = ", ".join(f"{k} = {v}" for k, v in _unusual(value, usual if same else glossary.defaults(name)))
+        return f"{name} ({inner})" if name and inner else name or f"({inner})"
+    if isinstance(value, list):
+        return f"a table of {form.count(len(value), 'row')}"
     return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
+from typing import Any
 
+from pretextlm.config import write_toml
 from pretextlm.errors import UserError
 
 
@@ -120,6 +123,16 @@ def objective(name: str) -> Objective:
         return Objective(name or "unknown objective")
     sentence = _SENTENCES.get(name) or f"Learns {cls.learns}"
     return Objective(cls.title, sentence, cls.paper.replace("https://", ""))
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """The options of an objective where none is given, as a run writes them; {} for one that is not known here."""
+    from pretextlm.objectives.base import build
+
+    try:
+        return tomllib.loads(write_toml(build(name).model_dump(mode="json", exclude_none=True)))
+    except (UserError, ImportError):
+        return {}
 
 
 def measure(name: str) -> Measure:
