@@ -11,26 +11,23 @@ count from 0 in every epoch.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.batch import IGNORE, Rows
+from pretextlm.data.epochs import Epochs
 from pretextlm.data.pair_index import Kind, PairIndex, Pairs
 from pretextlm.data.store import Split
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.keyed import permute
 
 I64 = NDArray[np.int64]
 
 SPECIALS = 3
 """[CLS] and two [SEP]."""
 LEAST_LENGTH = SPECIALS + 2
-KEPT_EPOCHS = 2
-"""Indexes held at a time: a step may lie in two epochs."""
 
 _CLS, _A, _SEP_A, _B, _SEP_B, _PAD = range(6)
 
@@ -62,12 +59,9 @@ class PairReader:
         copies: int = 0,
     ) -> None:
         assert length >= LEAST_LENGTH, "a row of two parts has at least 5 tokens"
-        self.split, self.vocabulary, self.length, self.copies = split, vocabulary, length, copies
+        self.split, self.vocabulary, self.length = split, vocabulary, length
         self.index = PairIndex(split, length - SPECIALS, kinds, short)
-        self._lock = threading.RLock()  # what one thread works out, others wait for
-        self._pairs = lru_cache(KEPT_EPOCHS)(self.index.pairs)
-        self._order = lru_cache(KEPT_EPOCHS)(_order)
-        self._first: dict[int, list[int]] = {}
+        self._epochs = Epochs(self.index.pairs, copies)
 
     @cached_property
     def _typical(self) -> Pairs:
@@ -87,21 +81,11 @@ class PairReader:
 
     def pairs(self, seed: int, epoch: int) -> Pairs:
         """The pairs of an epoch, by row number."""
-        with self._lock:
-            return self._pairs(seed, epoch % self.copies if self.copies else epoch)
+        return self._epochs.get(seed, epoch)
 
     def shuffled(self, ordinals: NDArray[np.integer], seed: int) -> tuple[I64, I64]:
         """Row numbers and epochs at places `ordinals` (B,) of training: a keyed permutation inside each epoch."""
-        ordinals = np.asarray(ordinals, dtype=np.int64)
-        with self._lock:
-            first = self._first_ordinals(seed, int(ordinals.max(initial=0)))
-            epochs = np.searchsorted(first, ordinals, side="right") - 1
-            numbers = np.empty_like(ordinals)
-            for epoch in np.unique(epochs).tolist():
-                inside = epochs == epoch
-                size = int(first[epoch + 1] - first[epoch])
-                numbers[inside] = self._order(size, seed, epoch)[ordinals[inside] - first[epoch]]
-        return numbers, epochs
+        return self._epochs.shuffled(ordinals, seed)
 
     def groups(self, numbers: I64) -> list[I64]:
         """All rows have one shape."""
@@ -171,18 +155,6 @@ class PairReader:
             for name, array in vars(pairs).items():
                 getattr(some, name)[inside] = array[numbers[inside]]
         return some
-
-    def _first_ordinals(self, seed: int, ordinal: int) -> I64:
-        """Place in training of the first row of each epoch, up to the first that begins after `ordinal`."""
-        first = self._first.setdefault(seed, [0])
-        while first[-1] <= ordinal:
-            first.append(first[-1] + len(self.pairs(seed, len(first) - 1)))
-        return np.array(first)
-
-
-def _order(size: int, seed: int, epoch: int) -> I64:
-    """The rows of an epoch in the order of training: all at once is far cheaper than a few at a time."""
-    return permute(np.arange(size), size, seed, epoch)
 
 
 _TYPES = np.array([0, 0, 0, 1, 1, 0], dtype=np.int32)

@@ -17,8 +17,6 @@ order is the same for everyone.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.batch import Rows
+from pretextlm.data.epochs import Epochs
 from pretextlm.data.pair_index import reachable, truncated
 from pretextlm.data.store import Split
 from pretextlm.errors import UserError
@@ -35,8 +34,6 @@ I64 = NDArray[np.int64]
 
 SHUFFLE, PASS = 0x7061636B, 0x70617373
 """Seeds of the order of an epoch's pairs, and of the order in which a source's pairs come up."""
-KEPT_EPOCHS = 2
-"""Packings held at a time: a step may lie in two epochs."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +142,7 @@ class PackedPairs:
     def __init__(
         self, split: Split, frame: PartFrame, room: Room, pad: int, mixing: Mixing | None = None, copies: int = 0
     ) -> None:
-        self.split, self.frame, self.room, self.pad, self.copies = split, frame, room, pad, copies
+        self.split, self.frame, self.room, self.pad = split, frame, room, pad
         self._begin, self._middle, end, sources, self.unusable = _pairs(split)
         self.num_pairs = len(self._begin)
         source, target = self._middle - self._begin, end - self._middle
@@ -156,9 +153,7 @@ class PackedPairs:
         counts = np.bincount(sources)
         self._by_source = np.split(order.astype(np.int32 if len(order) < 2**31 else np.int64), np.cumsum(counts)[:-1])
         self._quotas = (mixing or Mixing()).quotas(counts.astype(np.int64))
-        self._lock = threading.RLock()
-        self._kept_packings: OrderedDict[int, Packing] = OrderedDict()
-        self._first = [0]
+        self._epochs = Epochs(self._pack, copies, seeded=False)
 
     @cached_property
     def rows_per_pass(self) -> int:
@@ -186,27 +181,11 @@ class PackedPairs:
 
     def packing(self, epoch: int) -> Packing:
         """The rows of an epoch; worked out when first asked for."""
-        epoch = epoch % self.copies if self.copies else epoch
-        with self._lock:
-            if epoch not in self._kept_packings:
-                self._kept_packings[epoch] = self._pack(self._picked(epoch), epoch)
-            self._kept_packings.move_to_end(epoch)
-            while len(self._kept_packings) > KEPT_EPOCHS:
-                self._kept_packings.popitem(last=False)
-            return self._kept_packings[epoch]
+        return self._epochs.get(0, epoch)
 
     def shuffled(self, ordinals: NDArray[np.integer], seed: int) -> tuple[I64, I64]:
-        """Row numbers and epochs at places `ordinals` (B,) of training: a keyed permutation inside each epoch.
-
-        How many rows the epochs before have must be known, so a resumed training packs those again, once.
-        """
-        numbers = np.array(ordinals, dtype=np.int64)
-        first = self._first_ordinals(int(numbers.max(initial=0)))
-        epochs = np.searchsorted(first, numbers, side="right") - 1
-        for epoch in np.unique(epochs).tolist():
-            inside, size = epochs == epoch, int(first[epoch + 1] - first[epoch])
-            numbers[inside] = permute(numbers[inside] - first[epoch], size, seed, epoch)
-        return numbers, epochs
+        """Row numbers and epochs at places `ordinals` (B,) of training: a keyed permutation inside each epoch."""
+        return self._epochs.shuffled(ordinals, seed)
 
     def groups(self, numbers: I64) -> list[I64]:
         """All rows have one shape."""
@@ -309,7 +288,8 @@ class PackedPairs:
             picked.append(pairs[permute(places, len(pairs), seeds.astype(np.int64), source)])
         return np.concatenate(picked)
 
-    def _pack(self, picked: NDArray[np.integer], epoch: int) -> Packing:
+    def _pack(self, seed: int, epoch: int) -> Packing:
+        picked = self._picked(epoch)
         order = picked[permute(np.arange(len(picked)), len(picked), SHUFFLE, epoch)]
         source = _sums(self._source[order] + self.frame.source)
         target = _sums(self._target[order] + self.frame.target)
@@ -319,13 +299,6 @@ class PackedPairs:
         for sums, most in bounds:
             np.minimum(onward, np.searchsorted(sums, sums[:-1] + most, side="right") - 1, out=onward)
         return Packing(order, np.append(reachable(onward, np.zeros(1, np.int64)), len(order)))
-
-    def _first_ordinals(self, ordinal: int) -> I64:
-        """Place in training of the first row of each epoch, up to the first that begins after `ordinal`."""
-        with self._lock:
-            while self._first[-1] <= ordinal:
-                self._first.append(self._first[-1] + len(self.packing(len(self._first) - 1)))
-            return np.array(self._first)
 
 
 def _sums(lengths: NDArray[np.int32]) -> I64:
