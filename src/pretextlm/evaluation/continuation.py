@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
@@ -87,8 +88,7 @@ class ContinuationFiller(Filler):
         return self.after(cloze)[:1] or np.flatnonzero(~self.banned).tolist()
 
     def answers(self, clozes: Sequence[Cloze], top: int, max_tokens: int) -> list[list[Answer]]:
-        width = max(CANDIDATES, top)
-        candidates = [[h.tokens for h in found] for found in self._candidates(clozes, width, max_tokens)]
+        candidates = [[h.tokens for h in found] for found in self._candidates(clozes, top, max_tokens)]
         scores = self.scores(clozes, candidates)
         answers = [
             [Answer(tokens, float(score)) for tokens, score in zip(found, values, strict=True)]
@@ -113,13 +113,14 @@ class ContinuationFiller(Filler):
             found[blank][some] = [float(value.sum()) for value in values]
         return found
 
-    def _candidates(self, clozes: Sequence[Cloze], width: int, max_tokens: int) -> list[list[Hypothesis]]:
-        """Likely answers by what stands before the blank and the first token after it."""
+    def _candidates(self, clozes: Sequence[Cloze], top: int, max_tokens: int) -> list[list[Hypothesis]]:
+        """Likely answers by what stands before the blank and the first token after it, `top` of them or more."""
         if not self.counted:
+            width = max(CANDIDATES, top)
             return [found[:width] for found in self._written(clozes, 0, width, max_tokens)]
         found: list[list[Hypothesis]] = [[] for _ in clozes]
-        longest = max(max_tokens, *(cloze.length or 0 for cloze in clozes))
-        for length in range(1, longest + 1):
+        width = max(math.ceil(CANDIDATES / max_tokens), top)  # of each number of tokens
+        for length in range(1, max([max_tokens, *(cloze.length or 0 for cloze in clozes)]) + 1):
             some = [i for i, c in enumerate(clozes) if (c.length == length if c.length else length <= max_tokens)]
             for i, written in zip(some, self._written([clozes[i] for i in some], length, width, length), strict=True):
                 found[i] += [h for h in written if len(h.tokens) == length]
