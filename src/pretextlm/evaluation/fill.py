@@ -34,7 +34,8 @@ def fill(filler: Filler, text: str, top: int = 5, max_tokens: int = 4) -> Filled
     """Fill every blank, from left to right; each answer sees the ones before it.
 
     A run of k times [MASK] is k tokens to a model that knows of hidden tokens one by one, as a masked one does. Four
-    or more underscores are a blank of unknown length, and to the other kinds every blank is. A space before a blank is part of it: its answer begins with a word.
+    or more underscores are a blank of unknown length, and to the other kinds every blank is. A space before a blank is
+    part of it: its answer begins with a word.
 
     Raises:
         UserError: there is no blank, or there are too many.

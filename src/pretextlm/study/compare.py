@@ -87,10 +87,12 @@ def check(plan: StudyPlan) -> list[tuple[PlannedRun, Any]]:
     from pretextlm.training.recipe import Recipe
 
     plan.check()
-    vocabulary = Store.open(Path(plan.store)).vocabulary
+    store = Store.open(Path(plan.store))
     recipes = [(run, Recipe.load(run.recipe, f"the recipe of {run.label}")) for run in plan.runs()]
     for _, recipe in recipes:
-        recipe.with_vocabulary(vocabulary.size).objective.variants(vocabulary, recipe.data.length)
+        objective = recipe.with_vocabulary(store.vocabulary.size).objective
+        for split in (store.train, store.validation):
+            objective.reader(split, store.vocabulary, recipe.data.length)
     return recipes
 
 
