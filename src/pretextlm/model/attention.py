@@ -28,7 +28,8 @@ class Sight:
     """The visibility of one attention, made once per batch and shared by all layers.
 
     Attributes:
-        bias: (B, 1, T, S) added to the scores, 0 or -inf; None when every pair (or every earlier one) is visible.
+        bias: (B, 1, T, S) added to the scores, 0 or -inf, or (B, H, T, S) with a bias of positions; None when every
+            pair (or every earlier one) is visible.
         causal: with no bias, only earlier positions are visible.
         cu_queries, cu_keys: (G+1,) int32 starts of the segments in the flat arrays; None for the rows backend.
         longest_query, longest_key: bounds of the segments' lengths, constants for the compiler.
@@ -44,26 +45,29 @@ class Sight:
     products: bool = False
 
 
-def attend(q_BTHE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, sight: Sight) -> Tensor:
-    """softmax(q·k / √E) v over the visible keys, (B, T, H, E)."""
+def attend(q_BTHE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, sight: Sight, scale: float = 0.0) -> Tensor:
+    """softmax(scale · q·k) v over the visible keys, (B, T, H, E); a scale of 0 is 1/√E."""
+    usual = q_BTHE.size(-1) ** -0.5
+    scale = scale or usual
     if sight.cu_queries is not None:
-        return _attend_varlen(q_BTHE, k_BSKE, v_BSKE, sight)
+        return _attend_varlen(q_BTHE if scale == usual else q_BTHE * (scale / usual), k_BSKE, v_BSKE, sight)
     grouped = q_BTHE.size(2) != k_BSKE.size(2)
     if sight.products and not grouped:
-        return _attend_products(q_BTHE, k_BSKE, v_BSKE, sight)
+        return _attend_products(q_BTHE, k_BSKE, v_BSKE, sight, scale)
     out = scaled_dot_product_attention(
         q_BTHE.transpose(1, 2),
         k_BSKE.transpose(1, 2),
         v_BSKE.transpose(1, 2),
         attn_mask=sight.bias,
         is_causal=sight.causal,
+        scale=scale,
         enable_gqa=grouped,
     )
     return out.transpose(1, 2)
 
 
-def _attend_products(q_BTHE: Tensor, k_BSHE: Tensor, v_BSHE: Tensor, sight: Sight) -> Tensor:
-    scores_BHTS = torch.matmul(q_BTHE.transpose(1, 2) * q_BTHE.size(-1) ** -0.5, k_BSHE.permute(0, 2, 3, 1))
+def _attend_products(q_BTHE: Tensor, k_BSHE: Tensor, v_BSHE: Tensor, sight: Sight, scale: float) -> Tensor:
+    scores_BHTS = torch.matmul(q_BTHE.transpose(1, 2) * scale, k_BSHE.permute(0, 2, 3, 1))
     if sight.bias is not None:
         scores_BHTS = scores_BHTS + sight.bias
     weights_BHTS = scores_BHTS.softmax(dim=-1, dtype=torch.float32).to(v_BSHE.dtype)
@@ -119,22 +123,38 @@ def self_sight(
     dtype: torch.dtype,
     ranks_BT: Tensor | None = None,
     reach_BT: Tensor | None = None,
+    window: int = 0,
+    written_out: bool = False,
 ) -> Sight:
-    """Visibility inside one row. Segments None: every row is one whole segment."""
-    if use_varlen(device, dtype, attention):
+    """Visibility inside one row. Segments None: every row is one whole segment.
+
+    Args:
+        window: tokens that one sees, as in `AttentionConfig.windows`; 0: all.
+        written_out: always as a bias, to which that of positions is added.
+    """
+    written_out = written_out or window > 0
+    if not written_out and use_varlen(device, dtype, attention):
         starts = _segment_starts(segments_BT, shape, device)
         return Sight(None, attention == "causal", starts, starts, shape[1], shape[1])
     products = _use_products(device, dtype, shape[1])
-    if segments_BT is None and attention == "bidirectional":
+    if segments_BT is None and attention == "bidirectional" and not written_out:
         return Sight(products=products)
-    if segments_BT is None and attention == "causal" and not products:
+    if segments_BT is None and attention == "causal" and not products and not written_out:
         return Sight(causal=True)
     if segments_BT is None:
         segments_BT = torch.zeros(shape, dtype=torch.int32, device=device)
     if positions_BT is None:
         positions_BT = torch.arange(shape[1], dtype=torch.int32, device=device).expand(shape)
     seen = visible(segments_BT, segments_BT, positions_BT, positions_BT, prefix_BT, attention, ranks_BT, reach_BT)
+    if window:
+        seen = seen & in_window(positions_BT, positions_BT, window, attention)
     return Sight(_bias(seen, dtype), products=products)
+
+
+def in_window(query_positions_BT: Tensor, key_positions_BS: Tensor, window: int, attention: Attention) -> Tensor:
+    """(B, T, S) which keys are near enough: the last `window` of a causal row, so many in all around one of another."""
+    distance_BTS = query_positions_BT[:, :, None] - key_positions_BS[:, None, :]
+    return distance_BTS < window if attention == "causal" else distance_BTS.abs() <= window // 2
 
 
 def cross_sight(
@@ -170,9 +190,12 @@ def cached_sight(
     key_positions_BS: Tensor,
     attention: Attention,
     dtype: torch.dtype,
+    window: int = 0,
 ) -> Sight:
     """Visibility of new positions over all that was read so far, padding included."""
     seen = visible(query_segments_BT, key_segments_BS, query_positions_BT, key_positions_BS, attention=attention)
+    if window:
+        seen = seen & in_window(query_positions_BT, key_positions_BS, window, attention)
     return Sight(_bias(seen, dtype))
 
 

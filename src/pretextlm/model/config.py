@@ -1,4 +1,4 @@
-"""The shape of the one trunk, in Hugging Face's names."""
+"""The shape of the one trunk and of its parts, in Hugging Face's names where it has one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,111 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from pretextlm.config import Config
+
+Activation = Literal["relu2", "relu", "gelu", "gelu_tanh", "silu"]
+
+
+class NormConfig(Config):
+    """Normalisation of every sub-layer.
+
+    Attributes:
+        kind: "rms" (RMSNorm) or "layer" (LayerNorm).
+        eps: added to the mean square, or the variance.
+        weight, bias: whether it scales and shifts what it has normalised.
+        around_one: the weight is kept as its difference from 1 (Gemma).
+        place: "before" a sub-layer (pre-norm), "after" the sum of its output and the residual stream (post-norm), or
+            "both" before it and on its output, before the sum (Gemma 2).
+    """
+
+    kind: Literal["rms", "layer"] = "rms"
+    eps: float = Field(1e-6, gt=0)
+    weight: bool = False
+    bias: bool = False
+    around_one: bool = False
+    place: Literal["before", "after", "both"] = "before"
+
+
+class PositionConfig(Config):
+    """How a model knows where a token stands in its document.
+
+    Attributes:
+        kind: "rotary" (Su et al. 2021), "learned" or "sinusoidal" (added to the embedding), "relative" (T5's learned
+            bias of each distance), "alibi" (a fixed slope per head, Press et al. 2022), or "none".
+        theta: base of the rotary angles.
+        fraction: share of a head's width that is turned.
+        max_positions: rows of a learned or sinusoidal table.
+        offset: row of the table that position 0 has (2 in RoBERTa and BART).
+        buckets, max_distance: of T5's bias: distances from max_distance on share the last of the buckets.
+    """
+
+    kind: Literal["rotary", "learned", "sinusoidal", "relative", "alibi", "none"] = "rotary"
+    theta: float = Field(10_000.0, gt=0)
+    fraction: float = Field(1.0, gt=0, le=1)
+    max_positions: int = Field(0, ge=0, le=1 << 24)
+    offset: int = Field(0, ge=0, le=1024)
+    buckets: int = Field(32, ge=2, le=4096)
+    max_distance: int = Field(128, ge=2, le=1 << 20)
+
+    @model_validator(mode="after")
+    def _table_has_rows(self) -> PositionConfig:
+        if self.kind in ("learned", "sinusoidal") and not self.max_positions:
+            raise ValueError(f"positions of kind {self.kind!r} need max_positions")
+        return self
+
+
+class AttentionConfig(Config):
+    """What differs between attentions.
+
+    Attributes:
+        normalise_heads: queries and keys are normalised head by head before they are turned.
+        head_norm_weight: that normalisation has a weight.
+        bias: of the three input projections; output_bias: of the output's.
+        scale: factor of the scores; 0: 1/√head_dim.
+        windows: how far a token sees, layer by layer, repeated over the layers; 0: everywhere. A causal model sees so
+            many tokens with its own, another half as many to each side of its own.
+    """
+
+    normalise_heads: bool = True
+    head_norm_weight: bool = False
+    bias: bool = False
+    output_bias: bool = False
+    scale: float = Field(0.0, ge=0)
+    windows: tuple[int, ...] = (0,)
+
+
+class FeedForwardConfig(Config):
+    """Attributes: activation; gated: its output is multiplied by a second projection (GLU); bias: of all."""
+
+    activation: Activation = "relu2"
+    gated: bool = False
+    bias: bool = False
+
+
+class EmbeddingConfig(Config):
+    """Attributes: norm: the sum of embeddings is normalised; scale: factor of the tokens' embedding before the sum;
+    projection_bias: of the projection from embedding_size to hidden_size."""
+
+    norm: bool = True
+    scale: float = Field(1.0, gt=0)
+    projection_bias: bool = False
+
+
+class HeadConfig(Config):
+    """The language-model head before its matrix.
+
+    Attributes:
+        dense: a square layer, or one from hidden_size to embedding_size, with a bias (BERT).
+        activation: after it; "none" for nothing.
+        norm: a normalisation after that.
+        bias: one number for each token on top of its score.
+        scale: factor of the hidden state before the matrix (T5 with a tied head: 1/√hidden_size).
+    """
+
+    dense: bool = False
+    activation: Activation | Literal["none"] = "none"
+    norm: bool = False
+    bias: bool = False
+    scale: float = Field(1.0, gt=0)
 
 
 class ModelConfig(Config):
@@ -20,15 +125,18 @@ class ModelConfig(Config):
         embedding_size: width of the embedding table, projected to D and back before the head; 0: D, no projection
             (Lan et al. 2020, https://arxiv.org/abs/1909.11942).
         num_hidden_layers: blocks; of each of the two stacks in an encoder-decoder.
-        num_attention_heads: H; hidden_size / H is the head's width.
+        num_decoder_layers: blocks of an encoder-decoder's second stack; 0: as many.
+        shared_layers: all blocks of a stack have the same weights (ALBERT).
+        num_attention_heads: H.
         num_key_value_heads: heads of keys and values (grouped-query attention); 0: as many as queries.
+        head_dim: width of a head; 0: hidden_size / H.
         intermediate_size: width F of the feed-forward layer; 0: four times hidden_size.
-        rope_theta: base of the rotary angles.
-        norm_eps: added to the mean square in RMSNorm.
         logit_softcap: logits are bounded to ±this by tanh; 0: not bounded.
         tie_word_embeddings: the head's matrix is the embedding.
         type_vocab_size: kinds of token types that are embedded (sentence A, sentence B); 0: none. A recipe takes it
             from the objective.
+        final_norm: the output of a stack is normalised.
+        norm, positions, attention, feed_forward, embedding, head: the parts; by default those that measurements favour.
     """
 
     architecture: Literal["encoder", "decoder", "encoder_decoder"] = "decoder"
@@ -36,38 +144,51 @@ class ModelConfig(Config):
     hidden_size: int = Field(256, ge=8, le=1 << 16)
     embedding_size: int = Field(0, ge=0, le=1 << 16)
     num_hidden_layers: int = Field(6, ge=1, le=1024)
+    num_decoder_layers: int = Field(0, ge=0, le=1024)
+    shared_layers: bool = False
     num_attention_heads: int = Field(4, ge=1, le=1024)
     num_key_value_heads: int = Field(0, ge=0, le=1024)
+    head_dim: int = Field(0, ge=0, le=1 << 16)
     intermediate_size: int = Field(0, ge=0, le=1 << 18)
-    rope_theta: float = Field(10_000.0, gt=0)
-    norm_eps: float = Field(1e-6, gt=0)
     logit_softcap: float = Field(0.0, ge=0)
     tie_word_embeddings: bool = True
     type_vocab_size: int = Field(0, ge=0, le=256)
+    final_norm: bool = True
+    norm: NormConfig = NormConfig()
+    positions: PositionConfig = PositionConfig()
+    attention: AttentionConfig = AttentionConfig()
+    feed_forward: FeedForwardConfig = FeedForwardConfig()
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    head: HeadConfig = HeadConfig()
 
     @model_validator(mode="before")
     @classmethod
     def _derive(cls, values: Any) -> Any:
         if isinstance(values, dict):
             values = dict(values)
-            if not values.get("num_key_value_heads"):
-                values["num_key_value_heads"] = values.get("num_attention_heads", 4)
-            if not values.get("intermediate_size"):
-                values["intermediate_size"] = 4 * values.get("hidden_size", 256)
-            if not values.get("embedding_size"):
-                values["embedding_size"] = values.get("hidden_size", 256)
+            width, heads = values.get("hidden_size", 256), values.get("num_attention_heads", 4)
+            derived = {
+                "num_key_value_heads": heads,
+                "intermediate_size": 4 * width,
+                "embedding_size": width,
+                "num_decoder_layers": values.get("num_hidden_layers", 6),
+            }
+            values |= {name: value for name, value in derived.items() if not values.get(name)}
+            if not values.get("head_dim"):
+                if heads and width % heads:
+                    raise ValueError(f"hidden_size {width} does not divide into {heads} heads")
+                values["head_dim"] = width // heads if heads else 0
         return values
 
     @model_validator(mode="after")
     def _check(self) -> ModelConfig:
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(f"hidden_size {self.hidden_size} does not divide into {self.num_attention_heads} heads")
-        if (self.hidden_size // self.num_attention_heads) % 2:
+        if self.positions.kind == "rotary" and int(self.head_dim * self.positions.fraction) % 2:
             raise ValueError("rotary positions need an even head width (hidden_size / num_attention_heads)")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError("num_attention_heads must be a multiple of num_key_value_heads")
         return self
 
-    @property
-    def head_dim(self) -> int:
-        return self.hidden_size // self.num_attention_heads
+    def layers(self, stack: Literal["encoder", "decoder"]) -> int:
+        """Blocks of a stack."""
+        second = self.architecture == "encoder_decoder" and stack == "decoder"
+        return self.num_decoder_layers if second else self.num_hidden_layers

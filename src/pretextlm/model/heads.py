@@ -76,8 +76,8 @@ class SpanBoundaryHead(nn.Module):
         super().__init__()
         width = config.hidden_size
         self.embed_place = nn.Embedding(places, place_size)
-        self.first = GeluLayer(2 * width + place_size, width, config.norm_eps)
-        self.second = GeluLayer(width, width, config.norm_eps)
+        self.first = GeluLayer(2 * width + place_size, width, config.norm.eps)
+        self.second = GeluLayer(width, width, config.norm.eps)
 
     def forward(self, before_MD: Tensor, after_MD: Tensor, nth: NDArray[np.integer]) -> Tensor:
         """States before and after the span (M, D), and the token's place in it (M,) from 0 → (M, D)."""

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pretextlm.batch import Batch
-from pretextlm.model.attention import Sight, cached_sight, cross_sight
+from pretextlm.model.attention import cached_sight, cross_sight
 from pretextlm.model.cache import new_cache
-from pretextlm.model.inputs import Inputs, prepare
-from pretextlm.model.rotary import angles
+from pretextlm.model.inputs import Inputs, Row, prepare
+from pretextlm.model.rotary import angles_of
 from pretextlm.model.transformer import Transformer
 from pretextlm.visibility import Attention
 
@@ -50,7 +50,7 @@ class Incremental:
         assert sources is not None or model.encoder is None, "an encoder-decoder has sources"
         self.model, self.pad, self.dtype = model, pad, dtype
         self.device = model.embed_tokens.weight.device
-        self._cache = new_cache(model.config.num_hidden_layers)
+        self._cache = new_cache(model.config.layers("decoder"))
         self._starts_B1 = None if starts is None else torch.tensor(starts, device=self.device)[:, None]
         self._segments_BS: Tensor | None = None
         self._positions_BS: Tensor | None = None
@@ -100,9 +100,12 @@ class Incremental:
         positions_BT = self._next_positions(segments_BT)
         self._segments_BS = _joined(self._segments_BS, segments_BT)
         self._positions_BS = _joined(self._positions_BS, positions_BT)
-        sight = cached_sight(segments_BT, self._segments_BS, positions_BT, self._positions_BS, attention, self.dtype)
-        inputs = self._inputs(ids_BT, segments_BT, positions_BT, sight)
-        return self.model.decode(inputs, self._memory_BMD, self._cache)
+        everything = (segments_BT, self._segments_BS, positions_BT, self._positions_BS, attention, self.dtype)
+        config = self.model.config
+        sights = {window: cached_sight(*everything, window) for window in set(config.attention.windows)}
+        at = angles_of(config, positions_BT, self.dtype)
+        row = Row(ids_BT, positions_BT, sights, at, key_positions=self._positions_BS)
+        return self.model.decode(self._inputs(row, segments_BT), self._memory_BMD, self._cache)
 
     def _next_positions(self, segments_BT: Tensor) -> Tensor:
         """Positions of new tokens: the number of real tokens before each, counted from where the row starts."""
@@ -111,15 +114,15 @@ class Incremental:
         positions_BT = (before + real.cumsum(dim=1) - 1).clamp(min=0)  # padding at a row's beginning has none
         return positions_BT if self._starts_B1 is None else positions_BT + self._starts_B1
 
-    def _inputs(self, ids_BT: Tensor, segments_BT: Tensor, positions_BT: Tensor, sight: Sight) -> Inputs:
-        at = angles(positions_BT, self.model.config.head_dim, self.model.config.rope_theta, self.dtype)
+    def _inputs(self, row: Row, segments_BT: Tensor) -> Inputs:
         none = torch.zeros(0, dtype=torch.int64, device=self.device)
         if self._memory_segments_BM is None:
-            return Inputs(ids_BT, sight, at, none, none, self.dtype)
+            return Inputs(row, none, none, self.dtype)
         every = torch.zeros_like(segments_BT)  # padding looks somewhere too: a query that sees nothing is NaN
-        shapes = (ids_BT.size(0), ids_BT.size(1)), (ids_BT.size(0), self._memory_segments_BM.size(1))
+        rows, width = row.ids.shape
+        shapes = (rows, width), (rows, self._memory_segments_BM.size(1))
         across = cross_sight(every, self._memory_segments_BM, *shapes, self.device, self.dtype)
-        return Inputs(ids_BT, sight, at, none, none, self.dtype, ids_BT, sight, at, across)
+        return Inputs(row, none, none, self.dtype, row, across)
 
     def _on_device(self, *arrays: NDArray[np.int64]) -> tuple[Tensor, ...]:
         return tuple(torch.from_numpy(array).to(self.device) for array in arrays)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,29 @@ from torch import Tensor
 from pretextlm.batch import IGNORE, Batch
 from pretextlm.model.attention import Sight, cross_sight, self_sight
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.rotary import Angles, angles
+from pretextlm.model.positions import BIASED
+from pretextlm.model.rotary import Angles, angles_of
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of tokens of each example, as a stack of blocks reads it.
+
+    Attributes:
+        ids: (B, T) int.
+        positions: (B or 1, T) position of each token in its document.
+        sights: visibility under each window of the model's layers; 0 is the whole document.
+        angles: rotary angles, None for a model of other positions.
+        types: (B, T) int, where the row has two parts.
+        key_positions: (B, S) of all tokens read so far, where these are not the row's own.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    sights: Mapping[int, Sight]
+    angles: Angles | None
+    types: Tensor | None = None
+    key_positions: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -20,64 +43,67 @@ class Inputs:
     """What the trunk reads. N labelled positions are given by index, so that logits are computed only there.
 
     Attributes:
-        input_ids: (B, T) int.
-        sight, angles: visibility and rotary angles of `input_ids`.
+        row: the only row of tokens, or the encoder's.
         labels_N: (N,) int64 targets in row order.
         label_index: (N,) int64 flat positions of the targets; None when every position has one.
-        decoder_*, cross_sight: of an encoder-decoder's second row; None elsewhere.
-        token_type_ids: (B, T) int, where the rows have two parts.
         dtype: type of the activations.
+        decoder_row, cross_sight: an encoder-decoder's second row, and what it sees of the first; None elsewhere.
     """
 
-    input_ids: Tensor
-    sight: Sight
-    angles: Angles
+    row: Row
     labels_N: Tensor
     label_index: Tensor | None
     dtype: torch.dtype
-    decoder_input_ids: Tensor | None = None
-    decoder_sight: Sight | None = None
-    decoder_angles: Angles | None = None
+    decoder_row: Row | None = None
     cross_sight: Sight | None = None
-    token_type_ids: Tensor | None = None
 
 
 def prepare(batch: Batch, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Inputs:
     """Move a numpy batch to the device. Label positions are found on the host, so the device is never waited for."""
     index, labels = _labelled(batch.targets)
-    tensors = batch.map(lambda array: _tensor(array).to(device, non_blocking=True))
-    shape = _shape(batch.input_ids)
+    on_device = batch.map(lambda array: _tensor(array).to(device, non_blocking=True))
     common: dict[str, Any] = {
-        "input_ids": tensors.input_ids,
-        "sight": self_sight(
-            tensors.segment_ids,
-            tensors.position_ids,
-            tensors.prefix,
+        "row": _row(on_device, config, device, dtype),
+        "labels_N": torch.from_numpy(labels).to(device, non_blocking=True),
+        "label_index": None if index is None else torch.from_numpy(index).to(device, non_blocking=True),
+        "dtype": dtype,
+    }
+    if batch.decoder_input_ids is None:
+        return Inputs(**common)
+    second = Batch(
+        input_ids=on_device.decoder_input_ids,
+        segment_ids=on_device.decoder_segment_ids,
+        position_ids=on_device.decoder_position_ids,
+        attention="causal",
+    )
+    shapes = _shape(batch.decoder_input_ids), _shape(batch.input_ids)
+    across = cross_sight(on_device.decoder_segment_ids, on_device.segment_ids, *shapes, device, dtype)
+    return Inputs(**common, decoder_row=_row(second, config, device, dtype), cross_sight=across)
+
+
+def _row(batch: Batch, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Row:
+    """The batch's first row; its arrays are tensors already."""
+    shape = _shape(batch.input_ids)
+    positions = batch.position_ids
+    if positions is None:
+        positions = torch.arange(shape[1], device=device)[None]
+    sights = {
+        window: self_sight(
+            batch.segment_ids,
+            batch.position_ids,
+            batch.prefix,
             batch.attention,
             shape,
             device,
             dtype,
-            ranks_BT=tensors.rank,
-            reach_BT=tensors.reach,
-        ),
-        "angles": _angles(tensors.position_ids, shape, config, device, dtype),
-        "labels_N": torch.from_numpy(labels).to(device, non_blocking=True),
-        "label_index": None if index is None else torch.from_numpy(index).to(device, non_blocking=True),
-        "dtype": dtype,
-        "token_type_ids": tensors.token_type_ids,
+            ranks_BT=batch.rank,
+            reach_BT=batch.reach,
+            window=window,
+            written_out=config.positions.kind in BIASED,
+        )
+        for window in set(config.attention.windows)
     }
-    if batch.decoder_input_ids is None:
-        return Inputs(**common)
-    target_shape = _shape(batch.decoder_input_ids)
-    return Inputs(
-        **common,
-        decoder_input_ids=tensors.decoder_input_ids,
-        decoder_sight=self_sight(
-            tensors.decoder_segment_ids, tensors.decoder_position_ids, None, "causal", target_shape, device, dtype
-        ),
-        decoder_angles=_angles(tensors.decoder_position_ids, target_shape, config, device, dtype),
-        cross_sight=cross_sight(tensors.decoder_segment_ids, tensors.segment_ids, target_shape, shape, device, dtype),
-    )
+    return Row(batch.input_ids, positions, sights, angles_of(config, positions, dtype), batch.token_type_ids)
 
 
 def _tensor(array: Any) -> Tensor:
@@ -99,11 +125,3 @@ def _labelled(targets: Any) -> tuple[Any, Any]:
     if len(index) == len(flat):
         return None, flat.astype(np.int64)
     return index, flat[index].astype(np.int64)
-
-
-def _angles(
-    positions: Tensor | None, shape: tuple[int, int], config: ModelConfig, device: torch.device, dtype: torch.dtype
-) -> Angles:
-    if positions is None:
-        positions = torch.arange(shape[1], device=device)[None]
-    return angles(positions, config.head_dim, config.rope_theta, dtype)

@@ -51,24 +51,28 @@ def softmax_eager(scores_CV: Tensor) -> tuple[Tensor, Tensor]:
 
 def _scaled(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients worked out on the way, of hidden states and matrix, times that of the sum."""
-    grad_hidden, grad_weight = ctx.saved_tensors
+    grad_hidden, grad_weight, *_ = ctx.saved_tensors
     return grad_hidden * scale.to(grad_hidden.dtype), grad_weight * scale
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor, softmax: Softmax) -> Tensor:
+    def forward(
+        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor, softmax: Softmax, bias_V: Tensor | None
+    ) -> Tensor:
         weight = weight_VD.to(hidden_ND.dtype)
+        bias = None if bias_V is None else bias_V.to(hidden_ND.dtype)
         wanted = any(ctx.needs_input_grad)
         grad_hidden = torch.empty_like(hidden_ND) if wanted else None
         grad_weight = torch.zeros_like(weight_VD) if wanted else None
+        grad_bias = torch.zeros_like(bias_V) if wanted and bias_V is not None else None
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
         chunk = chunk_of(hidden_ND)
         for start in range(0, hidden_ND.size(0), chunk):
             rows = slice(start, start + chunk)
             labels_C = labels_N[rows]
             at_label = (torch.arange(len(labels_C), device=labels_C.device), labels_C)
-            scores_CV = hidden_ND[rows] @ weight.T
+            scores_CV = functional.linear(hidden_ND[rows], weight, bias)
             gradient_CV, normaliser_C = softmax(scores_CV)
             log_probability_C = scores_CV[at_label].float() - normaliser_C
             total -= log_probability_C.sum()
@@ -77,12 +81,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 gradient_CV[at_label] = log_probability_C.expm1().to(gradient_CV.dtype)
                 torch.mm(gradient_CV, weight, out=grad_hidden[rows])
                 grad_weight += gradient_CV.T @ hidden_ND[rows]
-        ctx.save_for_backward(grad_hidden, grad_weight)
+                if grad_bias is not None:
+                    grad_bias += gradient_CV.sum(dim=0, dtype=torch.float32)
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        return *_scaled(ctx, *grad_outputs), None, None
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None, Tensor | None]:
+        (scale,) = grad_outputs
+        *_, grad_bias = ctx.saved_tensors
+        return *_scaled(ctx, scale), None, None, None if grad_bias is None else grad_bias * scale
 
 
 def linear_cross_entropy(
@@ -91,8 +99,9 @@ def linear_cross_entropy(
     labels_N: Tensor,
     softcap: float = 0.0,
     softmax: Softmax = softmax_eager,
+    bias_V: Tensor | None = None,
 ) -> Tensor:
-    """Summed cross-entropy, in nats, of softmax(hidden · weightᵀ) against the labels; 0 when there are none.
+    """Summed cross-entropy, in nats, of softmax(hidden · weightᵀ + bias) against the labels; 0 when there are none.
 
     Args:
         hidden_ND: final hidden states of the labelled positions.
@@ -100,11 +109,15 @@ def linear_cross_entropy(
         labels_N: int64 targets.
         softcap: bound of the logits; with one, the plain formula is used.
         softmax: the eager one, or the one written out and compiled.
+        bias_V: of the head, in fp32; None for none.
     """
     if softcap:
-        scores_NV = functional.linear(hidden_ND, weight_VD.to(hidden_ND.dtype)).float()
+        bias = None if bias_V is None else bias_V.to(hidden_ND.dtype)
+        scores_NV = functional.linear(hidden_ND, weight_VD.to(hidden_ND.dtype), bias).float()
         return functional.cross_entropy(bounded(scores_NV, softcap), labels_N, reduction="sum")
-    total: Tensor = _LinearCrossEntropy.apply(hidden_ND, weight_VD, labels_N, softmax)  # type: ignore[no-untyped-call]
+    total: Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden_ND, weight_VD, labels_N, softmax, bias_V
+    )
     return total
 
 

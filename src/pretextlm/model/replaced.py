@@ -27,6 +27,7 @@ def generator_config(config: ModelConfig, size: float) -> ModelConfig:
             "hidden_size": heads * config.head_dim,
             "intermediate_size": 0,
             "embedding_size": config.embedding_size,
+            "head_dim": config.head_dim,
         }
     )
 

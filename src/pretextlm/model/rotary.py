@@ -1,7 +1,7 @@
 """Rotary positions (Su et al. 2021, https://arxiv.org/abs/2104.09864), in the half-split form of GPT-NeoX and LLaMA.
 
 Positions count from each document's start, so a document gets the same angles wherever it is packed.
-Axis letters: B rows, T positions, H heads, E width of a head.
+Axis letters: B rows, T positions, H heads, E width of a head, R width that is turned.
 """
 
 from __future__ import annotations
@@ -11,22 +11,35 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pretextlm.model.config import ModelConfig
+
 
 class Angles(NamedTuple):
-    """cos and sin, each (B or 1, T, 1, E/2)."""
+    """cos and sin, each (B or 1, T, 1, R/2)."""
 
     cos: Tensor
     sin: Tensor
 
 
-def angles(positions_BT: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> Angles:
-    """Angles position · theta^(-2i/E), computed in fp32 and rounded once."""
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions_BT.device) / head_dim
+def angles_of(config: ModelConfig, positions_BT: Tensor, dtype: torch.dtype) -> Angles | None:
+    """What the queries and keys at these positions are turned by; None for a model of other positions."""
+    parts = config.positions
+    if parts.kind != "rotary":
+        return None
+    return angles(positions_BT, int(config.head_dim * parts.fraction), parts.theta, dtype)
+
+
+def angles(positions_BT: Tensor, width: int, theta: float, dtype: torch.dtype) -> Angles:
+    """Angles position · theta^(-2i/R), computed in fp32 and rounded once."""
+    exponents = torch.arange(0, width, 2, dtype=torch.float32, device=positions_BT.device) / width
     phase = positions_BT[:, :, None, None].float() * theta**-exponents
     return Angles(phase.cos().to(dtype), phase.sin().to(dtype))
 
 
 def rotate(x_BTHE: Tensor, at: Angles) -> Tensor:
-    """Turn each pair (x_i, x_{i+E/2}) by its angle; lengths are kept, and q·k depends on the distance alone."""
+    """Turn each pair (x_i, x_{i+R/2}) by its angle; lengths are kept, and q·k depends on the distance alone."""
+    width = 2 * at.cos.size(-1)
+    if width < x_BTHE.size(-1):
+        return torch.cat([rotate(x_BTHE[..., :width], at), x_BTHE[..., width:]], dim=-1)
     first, second = x_BTHE.chunk(2, dim=-1)
     return torch.cat([first * at.cos - second * at.sin, second * at.cos + first * at.sin], dim=-1)

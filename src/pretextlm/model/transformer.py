@@ -1,18 +1,20 @@
 """The one trunk: encoder, decoder and encoder-decoder are the same block under different visibility.
 
-The default block is what measurements favour: RMSNorm without parameters before each sub-layer, normalised queries and
+The default parts are what measurements favour: RMSNorm without parameters before each sub-layer, normalised queries and
 keys, rotary positions per document, ReLU² feed-forward, no biases, output projections that start at zero (so that every
-block starts as the identity), and a head tied to the embedding. Rows are packed, and logits are computed only where
-there is a label.
+block starts as the identity), and a head tied to the embedding. Other families differ in their parts (config.py). Rows
+are packed, and logits are computed only where there is a label.
 
 Axis letters: B rows, T positions, S positions of the encoder's row, N labelled positions, D hidden_size,
-F intermediate_size, H heads, K key-value heads, E width of a head, V vocab_size.
+H heads, V vocab_size.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,119 +23,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pretextlm.batch import IGNORE
-from pretextlm.model.attention import Sight, attend
+from pretextlm.model.attention import Sight
+from pretextlm.model.blocks import ACTIVATIONS, Block, Linear, reset_blocks
 from pretextlm.model.cache import LayerCache
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.inputs import Inputs
+from pretextlm.model.inputs import Inputs, Row
 from pretextlm.model.loss import Softmax, bounded, linear_cross_entropy, softmax_eager, softmax_written_out
-from pretextlm.model.rotary import Angles, rotate
+from pretextlm.model.norm import Norm, normalise
+from pretextlm.model.positions import Alibi, RelativeBias, Sinusoids
+
+__all__ = ["DELTA", "INITIAL_STD", "Linear", "Outputs", "Transformer", "normalise", "scores"]
 
 INITIAL_STD = 0.02
 DELTA = "embed_delta"
 """Head that a model adds to an embedding table it shares without training it (DeBERTa-v3)."""
-
-
-class Linear(nn.Linear):
-    """A matrix without bias, kept in fp32 and rounded to the activations' type as it is used."""
-
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__(in_features, out_features, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.linear(x, self.weight.to(x.dtype))
-
-
-class Attention(nn.Module):
-    """The four projections that self- and cross-attention share; keys and values may have fewer heads than queries."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.head_dim, self.eps = config.head_dim, config.norm_eps
-        key_value_size = config.num_key_value_heads * config.head_dim
-        self.q_proj = Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = Linear(config.hidden_size, key_value_size)
-        self.v_proj = Linear(config.hidden_size, key_value_size)
-        self.o_proj = Linear(config.hidden_size, config.hidden_size)
-
-    def heads(self, x_BTD: Tensor) -> Tensor:
-        """(B, T, D) → (B, T, H, E)."""
-        return x_BTD.view(*x_BTD.shape[:2], -1, self.head_dim)
-
-    def output(self, q_BTHE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, sight: Sight) -> Tensor:
-        out: Tensor = self.o_proj(attend(q_BTHE, k_BSKE, v_BSKE, sight).flatten(2))
-        return out
-
-
-class SelfAttention(Attention):
-    """Queries and keys are normalised, then turned by their positions."""
-
-    def forward(self, x_BTD: Tensor, sight: Sight, at: Angles, cache: LayerCache | None = None) -> Tensor:
-        q_BTHE = rotate(normalise(self.heads(self.q_proj(x_BTD)), self.eps), at)
-        k_BTKE = rotate(normalise(self.heads(self.k_proj(x_BTD)), self.eps), at)
-        v_BTKE = self.heads(self.v_proj(x_BTD))
-        if cache is not None:
-            k_BTKE, v_BTKE = cache.extend(k_BTKE, v_BTKE)
-        return self.output(q_BTHE, k_BTKE, v_BTKE, sight)
-
-
-class CrossAttention(Attention):
-    """The decoder's look at the encoder's output: no positions, everything inside the segment is visible."""
-
-    def forward(self, x_BTD: Tensor, memory_BSD: Tensor, sight: Sight, cache: LayerCache | None = None) -> Tensor:
-        q_BTHE = normalise(self.heads(self.q_proj(x_BTD)), self.eps)
-        if cache is not None and cache.length:
-            k_BSKE, v_BSKE = cache.read()
-        else:
-            k_BSKE = normalise(self.heads(self.k_proj(memory_BSD)), self.eps)
-            v_BSKE = self.heads(self.v_proj(memory_BSD))
-            if cache is not None:
-                cache.extend(k_BSKE, v_BSKE)
-        return self.output(q_BTHE, k_BSKE, v_BSKE, sight)
-
-
-class FeedForward(nn.Module):
-    """ReLU(x W)² W' (So et al. 2021, https://arxiv.org/abs/2109.08668)."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.up_proj = Linear(config.hidden_size, config.intermediate_size)
-        self.down_proj = Linear(config.intermediate_size, config.hidden_size)
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        out: Tensor = self.down_proj(functional.relu(self.up_proj(x_BTD)).square())
-        return out
-
-
-class Block(nn.Module):
-    """x + attention(norm x), then x + cross-attention(norm x) in a decoder over an encoder, then x + feed-forward."""
-
-    def __init__(self, config: ModelConfig, cross: bool) -> None:
-        super().__init__()
-        self.eps = config.norm_eps
-        self.self_attn = SelfAttention(config)
-        self.cross_attn = CrossAttention(config) if cross else None
-        self.mlp = FeedForward(config)
-
-    def forward(
-        self,
-        x_BTD: Tensor,
-        sight: Sight,
-        at: Angles,
-        memory_BSD: Tensor | None = None,
-        cross_sight: Sight | None = None,
-        cache: tuple[LayerCache, LayerCache] | None = None,
-    ) -> Tensor:
-        x_BTD = x_BTD + self.self_attn(normalise(x_BTD, self.eps), sight, at, cache and cache[0])
-        if self.cross_attn is not None:
-            assert memory_BSD is not None, "a decoder over an encoder needs the encoder's output"
-            x_BTD = x_BTD + self.cross_attn(normalise(x_BTD, self.eps), memory_BSD, cross_sight, cache and cache[1])
-        out: Tensor = x_BTD + self.mlp(normalise(x_BTD, self.eps))
-        return out
-
-
-def normalise(x: Tensor, eps: float) -> Tensor:
-    """RMSNorm without parameters (Zhang & Sennrich 2019, https://arxiv.org/abs/1910.07467)."""
-    return functional.rms_norm(x, (x.size(-1),), eps=eps)
 
 
 @dataclass(frozen=True)
@@ -184,14 +87,94 @@ class Outputs:
     def _cross_entropy(self, hidden_MD: Tensor, labels_M: Tensor) -> Tensor:
         model = self.model
         return linear_cross_entropy(
-            model.before_head(hidden_MD), model.head_weight, labels_M, model.config.logit_softcap, model.softmax
+            model.before_head(hidden_MD),
+            model.head_weight,
+            labels_M,
+            model.config.logit_softcap,
+            model.softmax,
+            model.head_layers.bias,
         )
 
 
-def scores(hidden_ND: Tensor, weight_VD: Tensor, softcap: float) -> Tensor:
+def scores(hidden_ND: Tensor, weight_VD: Tensor, softcap: float, bias_V: Tensor | None = None) -> Tensor:
     """(N, V) logits, bounded to ±softcap when there is one."""
-    logits_NV = functional.linear(hidden_ND, weight_VD.to(hidden_ND.dtype))
-    return bounded(logits_NV, softcap)
+    bias = None if bias_V is None else bias_V.to(hidden_ND.dtype)
+    return bounded(functional.linear(hidden_ND, weight_VD.to(hidden_ND.dtype), bias), softcap)
+
+
+class Embedding(nn.Module):
+    """Tokens, types and positions added up, normalised, and projected to the residual stream's width."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        size, parts, places = config.embedding_size, config.embedding, config.positions
+        self.scale = parts.scale
+        self.types = nn.Embedding(config.type_vocab_size, size) if config.type_vocab_size else None
+        self.positions = nn.Embedding(places.max_positions, size) if places.kind == "learned" else None
+        self.sinusoids = Sinusoids(places, size) if places.kind == "sinusoidal" else None
+        self.offset = places.offset
+        self.norm = Norm(config.norm, size) if parts.norm else nn.Identity()
+        wide = size != config.hidden_size
+        self.projection = Linear(size, config.hidden_size, parts.projection_bias) if wide else None
+
+    def reset_parameters(self, generator: torch.Generator | None) -> None:
+        """Tables N(0, 0.02²), the projection with variance 1/fan-in."""
+        for table in (self.types, self.positions):
+            if table is not None:
+                nn.init.normal_(table.weight, 0.0, INITIAL_STD, generator=generator)
+        if self.projection is not None:
+            _fan_in(self.projection, generator)
+        if isinstance(self.norm, Norm):
+            self.norm.reset_parameters()
+
+    def forward(self, tokens_BTE: Tensor, row: Row, dtype: torch.dtype) -> Tensor:
+        """(B, T, D) from the tokens' embedding; without types, every token is of type 0."""
+        x = tokens_BTE * self.scale if self.scale != 1 else tokens_BTE
+        if self.types is not None:
+            x = x + (self.types.weight[0] if row.types is None else self.types(row.types))
+        if self.positions is not None:
+            x = x + self.positions(row.positions + self.offset)
+        if self.sinusoids is not None:
+            x = x + self.sinusoids(row.positions)
+        out: Tensor = self.norm(x.to(dtype))
+        return out if self.projection is None else self.projection(out)
+
+
+class HeadLayers(nn.Module):
+    """What the language-model head does to a hidden state before its matrix."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        parts, size = config.head, config.embedding_size
+        wide = size != config.hidden_size
+        self.dense = Linear(config.hidden_size, size, parts.dense) if parts.dense or wide else None
+        self.activation = None if parts.activation == "none" else ACTIVATIONS[parts.activation]
+        self.norm = Norm(config.norm, size) if parts.norm else nn.Identity()
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if parts.bias else None
+        self.scale = parts.scale
+
+    def reset_parameters(self, generator: torch.Generator | None) -> None:
+        """The dense layer with variance 1/fan-in, biases 0."""
+        if self.dense is not None:
+            _fan_in(self.dense, generator)
+        if isinstance(self.norm, Norm):
+            self.norm.reset_parameters()
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, hidden_ND: Tensor) -> Tensor:
+        x = hidden_ND if self.dense is None else self.dense(hidden_ND)
+        if self.activation is not None:
+            x = self.activation(x)
+        out: Tensor = self.norm(x)
+        return out * self.scale if self.scale != 1 else out
+
+
+def _fan_in(layer: Linear, generator: torch.Generator | None) -> None:
+    bound = (3.0 / layer.in_features) ** 0.5
+    nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 class Transformer(nn.Module):
@@ -209,15 +192,17 @@ class Transformer(nn.Module):
         super().__init__()
         assert config.vocab_size > 0, "vocab_size comes from the store"
         self.config = config
-        both = config.architecture == "encoder_decoder"
-        table = config.embedding_size
-        self.embed_tokens = nn.Embedding(config.vocab_size, table)
-        self.in_proj = None if table == config.hidden_size else Linear(table, config.hidden_size)
-        self.out_proj = None if table == config.hidden_size else Linear(config.hidden_size, table)
-        self.embed_types = nn.Embedding(config.type_vocab_size, config.hidden_size) if config.type_vocab_size else None
-        self.encoder = None if config.architecture == "decoder" else self._stack(cross=False)
-        self.decoder = None if config.architecture == "encoder" else self._stack(cross=both)
-        self.lm_head = None if config.tie_word_embeddings else Linear(table, config.vocab_size)
+        stacks = ("encoder", "decoder") if config.architecture == "encoder_decoder" else (config.architecture,)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
+        self.embedding = Embedding(config)
+        self.encoder = self._stack("encoder", cross=False) if "encoder" in stacks else None
+        self.decoder = self._stack("decoder", cross=len(stacks) == 2) if "decoder" in stacks else None
+        self.encoder_norm = self._final_norm() if self.encoder is not None else None
+        self.decoder_norm = self._final_norm() if self.decoder is not None else None
+        self.encoder_bias = self._position_bias(both_sides=True) if self.encoder is not None else None
+        self.decoder_bias = self._position_bias(both_sides=False) if self.decoder is not None else None
+        self.head_layers = HeadLayers(config)
+        self.lm_head = None if config.tie_word_embeddings else Linear(config.embedding_size, config.vocab_size)
         self.heads = nn.ModuleDict(dict(heads or {}))
         for head in self.heads.values():
             if hasattr(head, "share"):
@@ -225,8 +210,20 @@ class Transformer(nn.Module):
         self.softmax: Softmax = softmax_eager
         self.reset_parameters()
 
-    def _stack(self, cross: bool) -> nn.ModuleList:
-        return nn.ModuleList(Block(self.config, cross) for _ in range(self.config.num_hidden_layers))
+    def _stack(self, stack: Literal["encoder", "decoder"], cross: bool) -> nn.ModuleList:
+        layers = self.config.layers(stack)
+        if self.config.shared_layers:
+            return nn.ModuleList([Block(self.config, cross)])
+        return nn.ModuleList(Block(self.config, cross) for _ in range(layers))
+
+    def _final_norm(self) -> nn.Module:
+        return Norm(self.config.norm, self.config.hidden_size) if self.config.final_norm else nn.Identity()
+
+    def _position_bias(self, both_sides: bool) -> nn.Module | None:
+        kind, heads = self.config.positions.kind, self.config.num_attention_heads
+        if kind == "relative":
+            return RelativeBias(self.config.positions, heads, both_sides)
+        return Alibi(heads) if kind == "alibi" else None
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -234,16 +231,21 @@ class Transformer(nn.Module):
 
         Every module among the heads has a method of this name for its own.
         """
-        for name, parameter in self.named_parameters():
-            if name.startswith("heads."):
-                continue
-            if name.endswith(("o_proj.weight", "down_proj.weight")):
-                parameter.zero_()
-            elif name.endswith(("embed_tokens.weight", "embed_types.weight", "lm_head.weight")):
-                parameter.normal_(0.0, INITIAL_STD, generator=generator)
-            else:
-                bound = (3.0 / parameter.size(1)) ** 0.5
-                parameter.uniform_(-bound, bound, generator=generator)
+        if hasattr(self, "embed_tokens"):
+            nn.init.normal_(self.embed_tokens.weight, 0.0, INITIAL_STD, generator=generator)
+        self.embedding.reset_parameters(generator)
+        for blocks in (self.encoder, self.decoder):
+            if blocks is not None:
+                reset_blocks(blocks, generator)
+        for module in (self.encoder_norm, self.decoder_norm):
+            if isinstance(module, Norm):
+                module.reset_parameters()
+        for bias in (self.encoder_bias, self.decoder_bias):
+            if isinstance(bias, RelativeBias):
+                nn.init.zeros_(bias.weight)
+        self.head_layers.reset_parameters(generator)
+        if self.lm_head is not None:
+            nn.init.normal_(self.lm_head.weight, 0.0, INITIAL_STD, generator=generator)
         for head in self.heads.values():
             head.reset_parameters(generator)  # type: ignore[operator]
 
@@ -272,49 +274,69 @@ class Transformer(nn.Module):
     def encode(self, inputs: Inputs) -> Tensor:
         """The encoder's output (B, S, D), normalised."""
         assert self.encoder is not None, "this model has no encoder"
-        x_BTD = self.embed(inputs.input_ids, inputs.dtype, inputs.token_type_ids)
-        for block in self.encoder:
-            x_BTD = block(x_BTD, inputs.sight, inputs.angles)
-        return normalise(x_BTD, self.config.norm_eps)
+        assert self.encoder_norm is not None, "a stack ends in its norm"
+        row = inputs.row
+        x_BTD = self.embed(row, inputs.dtype)
+        sights = self._sights(row, self.encoder_bias, inputs.dtype)
+        for index in range(self.config.layers("encoder")):
+            x_BTD = self._block(self.encoder, index)(x_BTD, self._sight(sights, index), row.angles)
+        out: Tensor = self.encoder_norm(x_BTD)
+        return out
 
     def decode(
         self, inputs: Inputs, memory_BSD: Tensor | None, cache: list[tuple[LayerCache, LayerCache]] | None = None
     ) -> Tensor:
         """The decoder's output (B, T, D), normalised; over `memory_BSD` in an encoder-decoder."""
         assert self.decoder is not None, "this model has no decoder"
-        if memory_BSD is None:
-            ids_BT, types_BT, sight, at = inputs.input_ids, inputs.token_type_ids, inputs.sight, inputs.angles
-        else:
-            assert inputs.decoder_input_ids is not None, "this batch has no decoder row"
-            assert inputs.decoder_sight is not None, "no visibility for the decoder row"
-            assert inputs.decoder_angles is not None, "no positions for the decoder row"
-            ids_BT, types_BT, sight = inputs.decoder_input_ids, None, inputs.decoder_sight
-            at = inputs.decoder_angles
-        x_BTD = self.embed(ids_BT, inputs.dtype, types_BT)
-        for index, block in enumerate(self.decoder):
-            x_BTD = block(x_BTD, sight, at, memory_BSD, inputs.cross_sight, cache[index] if cache else None)
-        return normalise(x_BTD, self.config.norm_eps)
+        assert self.decoder_norm is not None, "a stack ends in its norm"
+        row = inputs.row if memory_BSD is None else inputs.decoder_row
+        assert row is not None, "this batch has no decoder row"
+        x_BTD = self.embed(row, inputs.dtype)
+        sights = self._sights(row, self.decoder_bias, inputs.dtype)
+        for index in range(self.config.layers("decoder")):
+            block = self._block(self.decoder, index)
+            own = cache[index] if cache else None
+            x_BTD = block(x_BTD, self._sight(sights, index), row.angles, memory_BSD, inputs.cross_sight, own)
+        out: Tensor = self.decoder_norm(x_BTD)
+        return out
 
-    def embed(self, ids_BT: Tensor, dtype: torch.dtype, types_BT: Tensor | None = None) -> Tensor:
-        """(B, T, D) what the first block reads; without types, every token is of type 0."""
-        x_BTD = self.embed_tokens(ids_BT)
+    def _block(self, blocks: nn.ModuleList, index: int) -> nn.Module:
+        return blocks[0] if self.config.shared_layers else blocks[index]
+
+    def _sight(self, sights: Mapping[int, Sight], index: int) -> Sight:
+        windows = self.config.attention.windows
+        return sights[windows[index % len(windows)]]
+
+    def _sights(self, row: Row, bias: nn.Module | None, dtype: torch.dtype) -> Mapping[int, Sight]:
+        """The row's visibility with the bias of positions, where the model has one."""
+        if bias is None:
+            return row.sights
+        keys = row.positions if row.key_positions is None else row.key_positions
+        bias_BHTS = bias(row.positions, keys).to(dtype)
+        found = {}
+        for window, sight in row.sights.items():
+            assert sight.bias is not None, "a visibility to which positions are added is written out"
+            found[window] = dataclasses.replace(sight, bias=sight.bias + bias_BHTS)
+        return found
+
+    def embed(self, row: Row, dtype: torch.dtype) -> Tensor:
+        """(B, T, D) what the first block reads."""
+        x_BTE = self.embed_tokens(row.ids)
         if DELTA in self.heads:  # the table is the generator's: read without moving it
-            x_BTD = x_BTD.detach() + self.heads[DELTA](ids_BT)
-        if self.in_proj is not None:
-            x_BTD = self.in_proj(x_BTD)
-        if self.embed_types is not None:
-            x_BTD = x_BTD + (self.embed_types.weight[0] if types_BT is None else self.embed_types(types_BT))
-        return normalise(x_BTD.to(dtype), self.config.norm_eps)
+            x_BTE = x_BTE.detach() + self.heads[DELTA](row.ids)
+        out: Tensor = self.embedding(x_BTE, row, dtype)
+        return out
 
     @property
     def head_weight(self) -> Tensor:
-        """(V, D) matrix of the head, or as wide as the embedding."""
+        """(V, E) matrix of the head, as wide as the embedding."""
         return self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """(N, V) scores of the next (or hidden) token."""
-        return scores(self.before_head(hidden_ND), self.head_weight, self.config.logit_softcap)
+        return scores(self.before_head(hidden_ND), self.head_weight, self.config.logit_softcap, self.head_layers.bias)
 
     def before_head(self, hidden_ND: Tensor) -> Tensor:
-        """Hidden states as wide as the head's matrix."""
-        return hidden_ND if self.out_proj is None else self.out_proj(hidden_ND)
+        """Hidden states as the head's matrix reads them."""
+        out: Tensor = self.head_layers(hidden_ND)
+        return out

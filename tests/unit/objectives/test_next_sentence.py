@@ -158,7 +158,7 @@ def test_terms_are_sums_that_agree_with_the_counts(options):
     sum(term.total for term in terms.values()).backward()
     assert model.heads["pair"].pooler.weight.grad.abs().sum() > 0
     if objective.inner != "off":  # at the start no position sees another, so that only B's own labels tell of its type
-        assert model.embed_types.weight.grad.abs().sum(dim=1).gt(0).all()
+        assert model.embedding.types.weight.grad.abs().sum(dim=1).gt(0).all()
     assert objective.flops(config, batch) > 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from dataclasses import replace
 from itertools import permutations
@@ -320,12 +321,12 @@ def test_what_is_only_read_is_encoded_as_a_bidirectional_row_without_the_targets
 def test_the_layout_equals_two_streams_of_attention():
     """XLNet's own form: every layer updates content from content and queries from content, by the same weights."""
     model, batch = model_and_batch()
-    width, eps = 26, model.config.norm_eps
+    width, eps = 26, model.config.norm.eps
     inputs = prepare(batch, model.config, CPU, torch.float32)
     used = torch.tensor(batch.labels[:, width:] != IGNORE)
 
     def angles(part):
-        return Angles(inputs.angles.cos[:, part], inputs.angles.sin[:, part])
+        return Angles(inputs.row.angles.cos[:, part], inputs.row.angles.sin[:, part])
 
     def sight(seen):
         return Sight(torch.where(seen, 0.0, float("-inf"))[:, None])
@@ -338,8 +339,8 @@ def test_the_layout_equals_two_streams_of_attention():
     content, queries = slice(None, width), slice(width, None)
     of_content = sight(same[:, content] & (rank[:, None, :] <= rank[:, :, None]))
     of_queries = sight(same[:, queries] & (rank[:, None, :] < order[:, :, None]))
-    h = model.embed(inputs.input_ids[:, content], torch.float32)
-    g = model.embed(torch.full(used.shape, V.mask), torch.float32)
+    h = model.embed(dataclasses.replace(inputs.row, ids=inputs.row.ids[:, content]), torch.float32)
+    g = model.embed(dataclasses.replace(inputs.row, ids=torch.full(used.shape, V.mask)), torch.float32)
     with torch.no_grad():
         for block in model.encoder:
             attention, read = block.self_attn, normalise(h, eps)

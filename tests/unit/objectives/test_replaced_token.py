@@ -8,9 +8,10 @@ import torch
 from scipy import stats
 from tests.unit.objectives.hand_rows import framed, keyed, vocabulary
 
-from pretextlm.batch import IGNORE
+from pretextlm.batch import IGNORE, Batch
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
+from pretextlm.model.inputs import prepare
 from pretextlm.model.replaced import generator_config, sample_tokens
 from pretextlm.model.transformer import DELTA, Transformer
 from pretextlm.objectives.base import build
@@ -131,13 +132,13 @@ def test_the_generators_gradient_moves_no_layer_of_the_model(sharing):
 def test_a_disentangled_model_begins_with_the_generators_embedding_and_then_adds_its_own():
     objective = build("replaced_token", {"sharing": "gradient_disentangled"})
     model = Transformer(SHAPE, objective.heads(SHAPE))
-    ids = torch.tensor([[1, 2, 3]])
+    row = prepare(Batch(input_ids=np.array([[1, 2, 3]], np.int32)), SHAPE, torch.device("cpu"), torch.float32).row
     plain = Transformer(SHAPE)
     plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("heads.")})
-    assert torch.equal(model.embed(ids, torch.float32), plain.embed(ids, torch.float32))
+    assert torch.equal(model.embed(row, torch.float32), plain.embed(row, torch.float32))
     with torch.no_grad():
         model.heads[DELTA].weight[2] = 1.0
-    assert not torch.equal(model.embed(ids, torch.float32), plain.embed(ids, torch.float32))
+    assert not torch.equal(model.embed(row, torch.float32), plain.embed(row, torch.float32))
 
 
 def test_the_generator_is_a_quarter_as_wide_with_heads_of_the_same_width_and_no_table_of_its_own():

@@ -183,7 +183,7 @@ def test_the_loss_is_the_cross_entropy_of_a_state_made_of_two_neighbours_and_a_p
         )
         for layer in (head.first, head.second):
             x = functional.gelu(layer.linear.weight @ x + layer.linear.bias)
-            x = functional.layer_norm(x, x.shape, layer.norm.weight, layer.norm.bias, SHAPE.norm_eps)
+            x = functional.layer_norm(x, x.shape, layer.norm.weight, layer.norm.bias, SHAPE.norm.eps)
         logits = model.embed_tokens.weight @ x
         total += float(functional.cross_entropy(logits[None], torch.tensor([int(batch.labels[row, place])])).detach())
     term = build("span_boundary").terms(outputs, batch)["span_boundary"]
