@@ -1,0 +1,82 @@
+"""What every family's parity test does: theirs and ours side by side on padded, packed and cached rows, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from pretextlm.batch import Batch
+from pretextlm.model.families.base import FAMILIES, weights_in, weights_out
+from pretextlm.model.incremental import Incremental
+from pretextlm.model.inputs import prepare
+from pretextlm.model.transformer import Transformer
+
+CPU = torch.device("cpu")
+
+
+def randomised(model: Any, seed: int = 0) -> Any:
+    """Every parameter random and large enough that no part can be left out unseen."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator) * 0.15
+            parameter.copy_(1 + noise if "norm" in name.lower() and name.endswith("weight") else noise)
+    return model.eval()
+
+
+def imported(model: Any, directory: Path) -> tuple[Transformer, Any]:
+    """Saved by transformers, read by our map: (our model, what was missing or left)."""
+    model.save_pretrained(directory)
+    family = FAMILIES[model.config.model_type]()
+    config = family.config_in(model.config.to_dict())
+    ours = Transformer(config)
+    shapes = {name: parameter.shape for name, parameter in ours.state_dict().items()}
+    found = weights_in(family, config, load_file(directory / "model.safetensors"), shapes)
+    ours.load_state_dict(found.weights, strict=False)
+    return ours.eval(), found
+
+
+def our_logits(ours: Transformer, **arrays: Any) -> torch.Tensor:
+    """(B, T, V) of every position of the (decoder's) row."""
+    batch = Batch(**{k: v if isinstance(v, str) else np.asarray(v, np.int32) for k, v in arrays.items()})
+    with torch.inference_mode():
+        outputs = ours(prepare(batch, ours.config, CPU, torch.float32))
+        return ours.logits(outputs.hidden_BTD)
+
+
+def their_logits(model: Any, **arrays: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(**{k: torch.as_tensor(np.asarray(v), dtype=torch.long) for k, v in arrays.items()}).logits
+
+
+def cached_logits(ours: Transformer, ids: list[int], cuts: list[int], source: list[int] | None = None) -> torch.Tensor:
+    """(T, V) of a decoder that reads the row piece by piece."""
+    reader = Incremental(ours, None if source is None else [source])
+    with torch.inference_mode():
+        pieces = [ids[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(ids)], strict=True)]
+        return torch.cat([ours.logits(reader.extend([piece])[0]) for piece in pieces])
+
+
+def round_trip(ours: Transformer, model: Any, directory: Path) -> Any:
+    """Written back by our map and loaded by transformers without a missing or unexpected key; the same bytes."""
+    family = FAMILIES[model.config.model_type]()
+    written = weights_out(family, ours.config, ours.state_dict())
+    original = load_file(directory / "model.safetensors")
+    for name, tensor in written.items():
+        assert name in original, name
+        assert torch.equal(tensor, original[name]), name
+    assert set(original) == set(written)
+    config = type(model.config).from_dict({**model.config.to_dict(), **family.config_out(ours.config)})
+    assert config.to_dict() == model.config.to_dict()
+    back = directory / "back"
+    back.mkdir()
+    save_file(written, back / "model.safetensors", metadata={"format": "pt"})
+    config.save_pretrained(back)
+    again, report = type(model).from_pretrained(back, output_loading_info=True)
+    assert not report["missing_keys"], report
+    assert not report["unexpected_keys"], report
+    return again.eval()
