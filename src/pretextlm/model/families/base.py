@@ -137,7 +137,7 @@ def weights_in(
                     f"The tensor {one.theirs} has shape {tuple(tensor.shape)}; the configuration says {expected}.",
                     "config.json and the weights do not belong together.",
                 )
-            weights |= dict(zip(one.ours, (part.contiguous() for part in tensor.split(sizes)), strict=True))
+            weights |= dict(zip(one.ours, (part.contiguous() for part in torch.split(tensor, sizes)), strict=True))
     left = [name for name in rest if not any(re.search(pattern, name) for pattern in family.ignored)]
     return Imported(weights, [name for name in ours if name not in weights], left)
 

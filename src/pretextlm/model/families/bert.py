@@ -1,4 +1,4 @@
-"""BERT (Devlin et al. 2019, https://arxiv.org/abs/1810.04805): post-norm, learned positions, a head with a dense layer."""
+"""BERT (Devlin et al. 2019, https://arxiv.org/abs/1810.04805): post-norm, learned positions, a dense layer in the head."""
 
 from __future__ import annotations
 
