@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretextlm.data.vocabulary import UNK
+from pretextlm.data.vocabulary import OTHER_NAMES, UNK
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -160,7 +160,7 @@ def _uncut(tokenizer: Tokenizer, model: dict[str, Any]) -> dict[int, int]:
     """Characters of the tokens that are not written as their text: special and other added ones, and single bytes."""
     found = {}
     for index, added in tokenizer.get_added_tokens_decoder().items():
-        found[index] = int(added.content == UNK) if added.special else len(added.content)
+        found[index] = int(added.content in (UNK, *OTHER_NAMES[UNK])) if added.special else len(added.content)
     if model.get("byte_fallback"):
         for token, index in tokenizer.get_vocab().items():
             byte = _BYTE.fullmatch(token)

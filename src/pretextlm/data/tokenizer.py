@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pretextlm.data.spelling import spelling_of
-from pretextlm.data.vocabulary import DEFAULT_SENTINELS, FURTHER, NAMED, UNK, Vocabulary, sentinel
+from pretextlm.data.vocabulary import DEFAULT_SENTINELS, FURTHER, NAMED, UNK, Vocabulary, own_names, sentinel
 from pretextlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -134,14 +134,16 @@ def adopt_tokenizer(place: Path, sentinels: int = DEFAULT_SENTINELS) -> Tokenize
     """
     tokenizer = load_tokenizer(place / "tokenizer.json" if place.is_dir() else place)
     have = tokenizer.get_vocab(with_added_tokens=True)
+    under_other_names = own_names(have, _special(tokenizer))
     wanted = special_tokens(0 if sentinel(0) in have else sentinels)
-    tokenizer.add_special_tokens(wanted)
+    tokenizer.add_special_tokens([token for token in wanted if under_other_names.get(token, token) == token])
     tokenizer.encode_special_tokens = True
-    special = vocabulary_of(tokenizer).special
+    vocabulary = vocabulary_of(tokenizer)
+    special = vocabulary.special
     names = sorted(token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special)
     for name in names:
         found = special.intersection(tokenizer.encode(f"a {name} b{name}", add_special_tokens=False).ids)
-        if found - {tokenizer.token_to_id(UNK)}:
+        if found - {vocabulary.unk}:
             raise UserError(
                 f"The tokenizer {place} reads the text {name!r} as its special token, so text could fake one.",
                 "Train one on the corpus instead: --tokenizer bpe, wordpiece or unigram.",
@@ -149,10 +151,13 @@ def adopt_tokenizer(place: Path, sentinels: int = DEFAULT_SENTINELS) -> Tokenize
     return tokenizer
 
 
+def _special(tokenizer: Tokenizer) -> frozenset[int]:
+    return frozenset(index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special)
+
+
 def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
     """Size, special ids and spelling. Raises UserError when a special token is missing."""
-    added = tokenizer.get_added_tokens_decoder()
-    special = frozenset(index for index, token in added.items() if token.special)
+    special = _special(tokenizer)
     ids = tokenizer.get_vocab(with_added_tokens=True)
     vocabulary = Vocabulary.resolve(ids, max(ids.values()) + 1, special)
     return replace(vocabulary, speller=partial(spelling_of, tokenizer))

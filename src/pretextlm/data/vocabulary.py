@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 
 PAD, UNK, CLS, SEP, MASK, BOS, EOS = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<s>", "</s>"
 NAMED = (PAD, UNK, CLS, SEP, MASK, BOS, EOS)
+OTHER_NAMES = {
+    PAD: ("<pad>", "<|pad|>", "<|finetune_right_pad_id|>"),
+    UNK: ("<unk>",),
+    CLS: ("<cls>", "<s>"),
+    SEP: ("<sep>", "</s>"),
+    MASK: ("<mask>",),
+    BOS: ("<bos>", "<|begin_of_text|>", "<|startoftext|>", "<|endoftext|>"),
+    EOS: ("<eos>", "<|end_of_text|>", "<|endoftext|>"),
+}
+"""What published tokenizers call the same tokens, where they have none of our name; the first that is special counts.
+One token may play two roles, as RoBERTa's <s> and GPT-2's <|endoftext|> do."""
 DEFAULT_SENTINELS = 100
 NLU, NLG, S2S = "[NLU]", "[NLG]", "[S2S]"
 REGULAR, SHORT, EXTREME = "[R]", "[S]", "[X]"
@@ -28,6 +39,17 @@ FURTHER = (NLU, NLG, S2S, REGULAR, SHORT, EXTREME, FIM_PREFIX, FIM_SUFFIX, FIM_M
 def sentinel(index: int) -> str:
     """The text form of the index-th sentinel, in T5's spelling."""
     return f"<extra_id_{index}>"
+
+
+def own_names(ids: Mapping[str, int], special: Container[int] = frozenset()) -> dict[str, str]:
+    """What a tokenizer calls each of the seven named tokens; those it lacks are left out."""
+    found = {}
+    for token in NAMED:
+        others = (name for name in OTHER_NAMES[token] if name in ids and ids[name] in special)
+        name = token if token in ids else next(others, None)
+        if name is not None:
+            found[token] = name
+    return found
 
 
 @dataclass(frozen=True)
@@ -58,8 +80,9 @@ class Vocabulary:
 
     @classmethod
     def resolve(cls, ids: Mapping[str, int], size: int, special: frozenset[int] = frozenset()) -> Vocabulary:
-        """From token → id. Raises UserError when one of the seven named tokens is missing."""
-        missing = [token for token in NAMED if token not in ids]
+        """From token → id. Raises UserError when one of the seven named tokens is there under no name."""
+        names = own_names(ids, special)
+        missing = [token for token in NAMED if token not in names]
         if missing:
             raise UserError(
                 f"The tokenizer has no {', '.join(missing)}.",
@@ -68,7 +91,7 @@ class Vocabulary:
         sentinels: list[int] = []
         while sentinel(len(sentinels)) in ids:
             sentinels.append(ids[sentinel(len(sentinels))])
-        pad, unk, cls_, sep, mask, bos, eos = named = [ids[token] for token in NAMED]
+        pad, unk, cls_, sep, mask, bos, eos = named = [ids[names[token]] for token in NAMED]
         further = {token: ids[token] for token in FURTHER if token in ids}
         every = special | frozenset(named) | frozenset(sentinels) | frozenset(further.values())
         return cls(size, pad, unk, cls_, sep, mask, bos, eos, tuple(sentinels), every, further)
