@@ -3,6 +3,7 @@
 * rows: scaled_dot_product_attention over (B, T) rows with a mask from the visibility rule; runs everywhere. On a CPU
   in half precision its backward is two to three times slower than plain matrix products while rows are short, so
   there the products are written out.
+* windowed.py: blocks of a window and global tokens, linear in the row's length, where a window is short beside the row.
 * varlen: flat tokens with cumulative segment lengths, no work between segments; CUDA in half precision only.
 
 Axis letters: B rows, T query positions, S key positions, H heads, K key-value heads, E width of a head.
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from pretextlm.model.windowed import BLOCKS_PAY, Local, attend_local, local_sight
 from pretextlm.visibility import Attention, visible
 
 LONGEST_PRODUCTS = 256
@@ -34,6 +36,7 @@ class Sight:
         cu_queries, cu_keys: (G+1,) int32 starts of the segments in the flat arrays; None for the rows backend.
         longest_query, longest_key: bounds of the segments' lengths, constants for the compiler.
         products: write the matrix products out instead of calling the fused kernel.
+        local: a window's visibility in blocks, which needs none of the others.
     """
 
     bias: Tensor | None = None
@@ -43,12 +46,28 @@ class Sight:
     longest_query: int = 0
     longest_key: int = 0
     products: bool = False
+    local: Local | None = None
 
 
-def attend(q_BTHE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, sight: Sight, scale: float = 0.0) -> Tensor:
-    """softmax(scale · q·k) v over the visible keys, (B, T, H, E); a scale of 0 is 1/√E."""
+def attend(
+    q_BTHE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, sight: Sight, scale: float = 0.0, softcap: float = 0.0
+) -> Tensor:
+    """softmax(scale · q·k) v over the visible keys, (B, T, H, E); a scale of 0 is 1/√E.
+
+    With a softcap, scores are bounded to ± that by tanh, for which the visibility must be written out.
+    """
     usual = q_BTHE.size(-1) ** -0.5
     scale = scale or usual
+    if sight.local is not None:
+        assert not softcap, "bounded scores are written out"
+        return attend_local(q_BTHE, k_BSKE, v_BSKE, sight.local, scale)
+    if softcap:
+        assert sight.cu_queries is None, "bounded scores are written out"
+        assert not sight.causal, "bounded scores are written out"
+        groups = q_BTHE.size(2) // k_BSKE.size(2)
+        if groups > 1:
+            k_BSKE, v_BSKE = (x.repeat_interleave(groups, dim=2) for x in (k_BSKE, v_BSKE))
+        return _attend_products(q_BTHE, k_BSKE, v_BSKE, sight, scale, softcap)
     if sight.cu_queries is not None:
         return _attend_varlen(q_BTHE if scale == usual else q_BTHE * (scale / usual), k_BSKE, v_BSKE, sight)
     grouped = q_BTHE.size(2) != k_BSKE.size(2)
@@ -66,8 +85,12 @@ def attend(q_BTHE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, sight: Sight, scale: 
     return out.transpose(1, 2)
 
 
-def _attend_products(q_BTHE: Tensor, k_BSHE: Tensor, v_BSHE: Tensor, sight: Sight, scale: float) -> Tensor:
+def _attend_products(
+    q_BTHE: Tensor, k_BSHE: Tensor, v_BSHE: Tensor, sight: Sight, scale: float, softcap: float = 0.0
+) -> Tensor:
     scores_BHTS = torch.matmul(q_BTHE.transpose(1, 2) * scale, k_BSHE.permute(0, 2, 3, 1))
+    if softcap:
+        scores_BHTS = (scores_BHTS / softcap).tanh() * softcap
     if sight.bias is not None:
         scores_BHTS = scores_BHTS + sight.bias
     weights_BHTS = scores_BHTS.softmax(dim=-1, dtype=torch.float32).to(v_BSHE.dtype)
@@ -125,13 +148,17 @@ def self_sight(
     reach_BT: Tensor | None = None,
     window: int = 0,
     written_out: bool = False,
+    global_tokens: int = 0,
 ) -> Sight:
     """Visibility inside one row. Segments None: every row is one whole segment.
 
     Args:
         window: tokens that one sees, as in `AttentionConfig.windows`; 0: all.
-        written_out: always as a bias, to which that of positions is added.
+        global_tokens: tokens at each document's beginning that no window hides, and that see beyond theirs.
+        written_out: always as a bias, to which that of positions is added, or for scores that are bounded.
     """
+    in_blocks = window > 0 and not written_out and attention in ("causal", "bidirectional")
+    in_blocks = in_blocks and shape[1] >= BLOCKS_PAY * window
     written_out = written_out or window > 0
     if not written_out and use_varlen(device, dtype, attention):
         starts = _segment_starts(segments_BT, shape, device)
@@ -145,16 +172,23 @@ def self_sight(
         segments_BT = torch.zeros(shape, dtype=torch.int32, device=device)
     if positions_BT is None:
         positions_BT = torch.arange(shape[1], dtype=torch.int32, device=device).expand(shape)
+    if in_blocks:
+        return Sight(local=local_sight(segments_BT, positions_BT, window, global_tokens, attention == "causal", dtype))
     seen = visible(segments_BT, segments_BT, positions_BT, positions_BT, prefix_BT, attention, ranks_BT, reach_BT)
     if window:
-        seen = seen & in_window(positions_BT, positions_BT, window, attention)
+        seen = seen & in_window(positions_BT, positions_BT, window, attention, global_tokens)
     return Sight(_bias(seen, dtype), products=products)
 
 
-def in_window(query_positions_BT: Tensor, key_positions_BS: Tensor, window: int, attention: Attention) -> Tensor:
-    """(B, T, S) which keys are near enough: the last `window` of a causal row, so many in all around one of another."""
+def in_window(
+    query_positions_BT: Tensor, key_positions_BS: Tensor, window: int, attention: Attention, global_tokens: int = 0
+) -> Tensor:
+    """(B, T, S) which keys are near enough: the last `window` of a causal row, half as many to each side of another."""
     distance_BTS = query_positions_BT[:, :, None] - key_positions_BS[:, None, :]
-    return distance_BTS < window if attention == "causal" else distance_BTS.abs() <= window // 2
+    near = distance_BTS < window if attention == "causal" else distance_BTS.abs() <= window // 2
+    if not global_tokens:
+        return near
+    return near | (query_positions_BT < global_tokens)[:, :, None] | (key_positions_BS < global_tokens)[:, None, :]
 
 
 def cross_sight(
@@ -164,12 +198,13 @@ def cross_sight(
     key_shape: tuple[int, int],
     device: torch.device,
     dtype: torch.dtype,
+    written_out: bool = False,
 ) -> Sight:
     """Visibility of the encoder's row from the decoder's: everything inside the same segment.
 
-    For the varlen backend the two rows must hold the same segments in the same order.
+    For the varlen backend, which `written_out` rules out, the two rows must hold the same segments in the same order.
     """
-    if use_varlen(device, dtype, "bidirectional"):
+    if not written_out and use_varlen(device, dtype, "bidirectional"):
         queries = _segment_starts(query_segments_BT, query_shape, device)
         keys = _segment_starts(key_segments_BS, key_shape, device)
         return Sight(None, False, queries, keys, query_shape[1], key_shape[1])
@@ -191,11 +226,12 @@ def cached_sight(
     attention: Attention,
     dtype: torch.dtype,
     window: int = 0,
+    global_tokens: int = 0,
 ) -> Sight:
     """Visibility of new positions over all that was read so far, padding included."""
     seen = visible(query_segments_BT, key_segments_BS, query_positions_BT, key_positions_BS, attention=attention)
     if window:
-        seen = seen & in_window(query_positions_BT, key_positions_BS, window, attention)
+        seen = seen & in_window(query_positions_BT, key_positions_BS, window, attention, global_tokens)
     return Sight(_bias(seen, dtype))
 
 

@@ -44,7 +44,7 @@ class Attention(nn.Module):
         super().__init__()
         parts = config.attention
         self.head_dim = config.head_dim
-        self.scale = parts.scale
+        self.scale, self.softcap = parts.scale, parts.softcap
         queries, keys = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
         self.q_proj = Linear(config.hidden_size, queries, parts.bias)
         self.k_proj = Linear(config.hidden_size, keys, parts.bias)
@@ -68,7 +68,7 @@ class Attention(nn.Module):
         return out
 
     def output(self, q_BTHE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, sight: Sight) -> Tensor:
-        out: Tensor = self.o_proj(attend(q_BTHE, k_BSKE, v_BSKE, sight, self.scale).flatten(2))
+        out: Tensor = self.o_proj(attend(q_BTHE, k_BSKE, v_BSKE, sight, self.scale, self.softcap).flatten(2))
         return out
 
 

@@ -31,6 +31,31 @@ class NormConfig(Config):
     place: Literal["before", "after", "both"] = "before"
 
 
+class RotaryScaling(Config):
+    """Rotary angles stretched, so that a model reads longer texts than it was first trained on.
+
+    Attributes:
+        kind: "none"; "linear", all frequencies divided by `factor` (Chen et al. 2023, https://arxiv.org/abs/2306.15595);
+            or "llama3", only low ones (Dubey et al. 2024, https://arxiv.org/abs/2407.21783).
+        factor: what frequencies are divided by.
+        low, high: turns within `original_positions` up to which a frequency is low, and from which it is high and
+            left as it is; between the two the division fades.
+        original_positions: length of the texts that the model was first trained on.
+    """
+
+    kind: Literal["none", "linear", "llama3"] = "none"
+    factor: float = Field(1.0, gt=0)
+    low: float = Field(1.0, gt=0)
+    high: float = Field(4.0, gt=0)
+    original_positions: int = Field(8192, ge=1, le=1 << 24)
+
+    @model_validator(mode="after")
+    def _low_is_below_high(self) -> RotaryScaling:
+        if self.kind == "llama3" and self.low >= self.high:
+            raise ValueError("rotary scaling needs low < high")
+        return self
+
+
 class PositionConfig(Config):
     """How a model knows where a token stands in its document.
 
@@ -39,7 +64,9 @@ class PositionConfig(Config):
             bias of each distance), "alibi" (a fixed slope per head, Press et al. 2022), or "none".
         theta: base of the rotary angles.
         fraction: share of a head's width that is turned.
-        max_positions: rows of a learned or sinusoidal table.
+        scaling: of the rotary angles.
+        max_positions: rows of a learned or sinusoidal table; with other kinds, how long a text the model was made for
+            (0: not said), which nothing depends on.
         offset: row of the table that position 0 has (2 in RoBERTa and BART).
         buckets, max_distance: of T5's bias: distances from max_distance on share the last of the buckets.
     """
@@ -47,6 +74,7 @@ class PositionConfig(Config):
     kind: Literal["rotary", "learned", "sinusoidal", "relative", "alibi", "none"] = "rotary"
     theta: float = Field(10_000.0, gt=0)
     fraction: float = Field(1.0, gt=0, le=1)
+    scaling: RotaryScaling = RotaryScaling()
     max_positions: int = Field(0, ge=0, le=1 << 24)
     offset: int = Field(0, ge=0, le=1024)
     buckets: int = Field(32, ge=2, le=4096)
@@ -67,8 +95,11 @@ class AttentionConfig(Config):
         head_norm_weight: that normalisation has a weight.
         bias: of the three input projections; output_bias: of the output's.
         scale: factor of the scores; 0: 1/√head_dim.
+        softcap: scores are bounded to ±this by tanh; 0: not bounded (Gemma 2).
         windows: how far a token sees, layer by layer, repeated over the layers; 0: everywhere. A causal model sees so
             many tokens with its own, another half as many to each side of its own.
+        global_tokens: tokens at the beginning of each document that see all of it and are seen by all of it, whatever
+            the window (Longformer's [CLS], attention sinks).
     """
 
     normalise_heads: bool = True
@@ -76,7 +107,9 @@ class AttentionConfig(Config):
     bias: bool = False
     output_bias: bool = False
     scale: float = Field(0.0, ge=0)
+    softcap: float = Field(0.0, ge=0)
     windows: tuple[int, ...] = (0,)
+    global_tokens: int = Field(0, ge=0, le=1024)
 
 
 class FeedForwardConfig(Config):

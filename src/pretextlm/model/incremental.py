@@ -102,7 +102,10 @@ class Incremental:
         self._positions_BS = _joined(self._positions_BS, positions_BT)
         everything = (segments_BT, self._segments_BS, positions_BT, self._positions_BS, attention, self.dtype)
         config = self.model.config
-        sights = {window: cached_sight(*everything, window) for window in set(config.attention.windows)}
+        sights = {
+            window: cached_sight(*everything, window, config.attention.global_tokens)
+            for window in set(config.attention.windows)
+        }
         at = angles_of(config, positions_BT, self.dtype)
         row = Row(ids_BT, positions_BT, sights, at, key_positions=self._positions_BS)
         return self.model.decode(self._inputs(row, segments_BT), self._memory_BMD, self._cache)
@@ -121,7 +124,8 @@ class Incremental:
         every = torch.zeros_like(segments_BT)  # padding looks somewhere too: a query that sees nothing is NaN
         rows, width = row.ids.shape
         shapes = (rows, width), (rows, self._memory_segments_BM.size(1))
-        across = cross_sight(every, self._memory_segments_BM, *shapes, self.device, self.dtype)
+        capped = self.model.config.attention.softcap > 0
+        across = cross_sight(every, self._memory_segments_BM, *shapes, self.device, self.dtype, capped)
         return Inputs(row, none, none, self.dtype, row, across)
 
     def _on_device(self, *arrays: NDArray[np.int64]) -> tuple[Tensor, ...]:

@@ -77,7 +77,8 @@ def prepare(batch: Batch, config: ModelConfig, device: torch.device, dtype: torc
         attention="causal",
     )
     shapes = _shape(batch.decoder_input_ids), _shape(batch.input_ids)
-    across = cross_sight(on_device.decoder_segment_ids, on_device.segment_ids, *shapes, device, dtype)
+    capped = config.attention.softcap > 0
+    across = cross_sight(on_device.decoder_segment_ids, on_device.segment_ids, *shapes, device, dtype, capped)
     return Inputs(**common, decoder_row=_row(second, config, device, dtype), cross_sight=across)
 
 
@@ -99,7 +100,8 @@ def _row(batch: Batch, config: ModelConfig, device: torch.device, dtype: torch.d
             ranks_BT=batch.rank,
             reach_BT=batch.reach,
             window=window,
-            written_out=config.positions.kind in BIASED,
+            global_tokens=config.attention.global_tokens,
+            written_out=config.positions.kind in BIASED or config.attention.softcap > 0,
         )
         for window in set(config.attention.windows)
     }

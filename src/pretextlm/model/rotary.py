@@ -6,12 +6,15 @@ Axis letters: B rows, T positions, H heads, E width of a head, R width that is t
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pretextlm.model.config import ModelConfig
+from pretextlm.model.config import ModelConfig, RotaryScaling
+
+UNSCALED = RotaryScaling()
 
 
 class Angles(NamedTuple):
@@ -26,14 +29,27 @@ def angles_of(config: ModelConfig, positions_BT: Tensor, dtype: torch.dtype) -> 
     parts = config.positions
     if parts.kind != "rotary":
         return None
-    return angles(positions_BT, int(config.head_dim * parts.fraction), parts.theta, dtype)
+    return angles(positions_BT, int(config.head_dim * parts.fraction), parts.theta, dtype, parts.scaling)
 
 
-def angles(positions_BT: Tensor, width: int, theta: float, dtype: torch.dtype) -> Angles:
+def angles(
+    positions_BT: Tensor, width: int, theta: float, dtype: torch.dtype, scaling: RotaryScaling = UNSCALED
+) -> Angles:
     """Angles position · theta^(-2i/R), computed in fp32 and rounded once."""
     exponents = torch.arange(0, width, 2, dtype=torch.float32, device=positions_BT.device) / width
-    phase = positions_BT[:, :, None, None].float() * theta**-exponents
+    phase = positions_BT[:, :, None, None].float() * scaled(theta**-exponents, scaling)
     return Angles(phase.cos().to(dtype), phase.sin().to(dtype))
+
+
+def scaled(frequencies_R: Tensor, scaling: RotaryScaling) -> Tensor:
+    """Frequencies for texts longer than those that the model was first trained on."""
+    if scaling.kind == "none":
+        return frequencies_R
+    if scaling.kind == "linear":
+        return frequencies_R / scaling.factor
+    turns_R = frequencies_R * scaling.original_positions / (2 * math.pi)
+    kept_R = ((turns_R - scaling.low) / (scaling.high - scaling.low)).clamp(0, 1)
+    return frequencies_R * (kept_R + (1 - kept_R) / scaling.factor)
 
 
 def rotate(x_BTHE: Tensor, at: Angles) -> Tensor:

@@ -1,4 +1,7 @@
-"""BERT (Devlin et al. 2019, https://arxiv.org/abs/1810.04805): post-norm, learned positions, a dense layer in the head."""
+"""BERT (Devlin et al. 2019, https://arxiv.org/abs/1810.04805): post-norm, learned positions, a dense head layer.
+
+Also what the families that came from it share with it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import Family, Map, layer, same
+from pretextlm.model.families.base import Family, Map, WithHead, layer, same
 
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -15,23 +18,35 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
     "silu": "silu",
+    "swish": "silu",
 }
 """Hugging Face's names of activations → ours."""
 
+SAME = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "type_vocab_size",
+)
+"""Values that both configurations call alike."""
 
-def activation_in(name: str) -> str:
-    """Our name of an activation. Raises UserError for one the trunk does not have."""
-    if name not in ACTIVATIONS:
-        raise UserError(f"The activation {name!r} is not known.", f"Known: {', '.join(ACTIVATIONS)}.")
-    return ACTIVATIONS[name]
+DEFAULTS: Mapping[str, Any] = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+}
+"""What Hugging Face takes for a value that a config.json leaves out."""
 
-
-def activation_out(name: str) -> str:
-    """Hugging Face's name of one of our activations."""
-    for theirs, ours in ACTIVATIONS.items():
-        if ours == name:
-            return theirs
-    raise UserError(f"Hugging Face has no name for the activation {name!r}.", "Export it in our own format.")
+TIED = r"\.decoder\.(weight|bias)$"
+"""Copies of the embedding and of the head's bias in older checkpoints."""
 
 
 class Bert(Family):
@@ -44,68 +59,143 @@ class Bert(Family):
         "BertModel": "encoder",
     }
     prefix: ClassVar[str] = "bert."
-    ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", r"cls\.predictions\.decoder\.(weight|bias)$")
+    ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", rf"cls\.predictions{TIED}")
+    heads: ClassVar[tuple[WithHead, ...]] = (
+        WithHead("pair", "BertForPreTraining", rows={"heads.pair.classifier.weight": 2}),
+    )
 
     def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
-        kind = values.get("position_embedding_type", "absolute")
-        if kind != "absolute":
-            raise UserError(f"BERT with positions of kind {kind!r} is not known.", "Known: absolute.")
-        norm = {"kind": "layer", "eps": values["layer_norm_eps"], "weight": True, "bias": True, "place": "after"}
-        act = activation_in(values["hidden_act"])
-        return ModelConfig.parse(
-            {
-                "architecture": "encoder",
-                **{key: values[key] for key in SAME},
-                "final_norm": False,
-                "norm": norm,
-                "positions": {"kind": "learned", "max_positions": values["max_position_embeddings"]},
-                "attention": {"normalise_heads": False, "bias": True, "output_bias": True},
-                "feed_forward": {"activation": act, "bias": True},
-                "head": {"dense": True, "activation": act, "norm": True, "bias": True},
-            }
-        )
+        values = {**DEFAULTS, **values}
+        refuse_untied(self, values)
+        return post_norm(self, values, activation_in(values["hidden_act"]))
 
     def config_out(self, config: ModelConfig) -> dict[str, Any]:
-        return {
-            "model_type": self.name,
-            "architectures": [next(iter(self.classes))],
-            **{key: getattr(config, key) for key in SAME},
-            "hidden_act": activation_out(config.feed_forward.activation),
-            "layer_norm_eps": config.norm.eps,
-            "max_position_embeddings": config.positions.max_positions,
-            "tie_word_embeddings": config.tie_word_embeddings,
-        }
+        return post_norm_out(self, config)
 
     def maps(self, config: ModelConfig) -> list[Map]:
-        block, theirs = "encoder.{i}", "bert.encoder.layer.{i}"
-        modules = {
-            "embedding.norm": "bert.embeddings.LayerNorm",
-            f"{block}.self_attn.q_proj": f"{theirs}.attention.self.query",
-            f"{block}.self_attn.k_proj": f"{theirs}.attention.self.key",
-            f"{block}.self_attn.v_proj": f"{theirs}.attention.self.value",
-            f"{block}.self_attn.o_proj": f"{theirs}.attention.output.dense",
-            f"{block}.self_attn_norm.last": f"{theirs}.attention.output.LayerNorm",
-            f"{block}.mlp.up_proj": f"{theirs}.intermediate.dense",
-            f"{block}.mlp.down_proj": f"{theirs}.output.dense",
-            f"{block}.mlp_norm.last": f"{theirs}.output.LayerNorm",
+        head = {
             "head_layers.dense": "cls.predictions.transform.dense",
             "head_layers.norm": "cls.predictions.transform.LayerNorm",
+            "heads.pair.pooler": "bert.pooler.dense",
+            "heads.pair.classifier": "cls.seq_relationship",
         }
         return [
-            same("embed_tokens.weight", "bert.embeddings.word_embeddings.weight"),
-            same("embedding.types.weight", "bert.embeddings.token_type_embeddings.weight"),
-            same("embedding.positions.weight", "bert.embeddings.position_embeddings.weight"),
-            *(one for ours, name in modules.items() for one in layer(ours, name, bias=True)),
+            *embeddings("bert.embeddings"),
+            *layers("bert.encoder.layer.{i}"),
+            *modules(head),
             same("head_layers.bias", "cls.predictions.bias"),
         ]
 
 
-SAME = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "type_vocab_size",
-)
-"""Values that both configurations call alike."""
+def activation_in(name: Any) -> str:
+    """Our name of an activation. Raises UserError for one the trunk does not have."""
+    if not isinstance(name, str) or name not in ACTIVATIONS:
+        raise UserError(f"The activation {name!r} is not known.", f"Known: {', '.join(ACTIVATIONS)}.")
+    return ACTIVATIONS[name]
+
+
+def activation_out(name: str) -> str:
+    """Hugging Face's name of one of our activations."""
+    for theirs, ours in ACTIVATIONS.items():
+        if ours == name:
+            return theirs
+    raise UserError(f"Hugging Face has no name for the activation {name!r}.", "Export it in our own format.")
+
+
+def post_norm(family: Family, values: Mapping[str, Any], head_activation: str, offset: int = 0) -> ModelConfig:
+    """An encoder like BERT.
+
+    Args:
+        values: of a config.json, none of DEFAULTS left out.
+        head_activation: after the dense layer of the head.
+        offset: row of the table that position 0 has.
+
+    Raises:
+        UserError: a decoder, or positions of another kind.
+    """
+    kind = values.get("position_embedding_type") or "absolute"
+    if kind != "absolute":
+        raise UserError(f"Positions of kind {kind!r} are not known in {family.name!r}.", "Known: absolute.")
+    for name in ("is_decoder", "add_cross_attention"):
+        if values.get(name):
+            raise UserError(f"A model of the family {family.name!r} with {name} is not known.", "Give an encoder.")
+    if not values["type_vocab_size"]:
+        raise UserError(
+            f"A model of the family {family.name!r} has one token type or more.", "Use distilbert for a model of none."
+        )
+    size = values.get("embedding_size", values["hidden_size"])
+    return ModelConfig.parse(
+        {
+            "architecture": "encoder",
+            **{key: values[key] for key in SAME},
+            "embedding_size": size,
+            "tie_word_embeddings": values.get("tie_word_embeddings", True),
+            "final_norm": False,
+            "norm": {
+                "kind": "layer",
+                "eps": values["layer_norm_eps"],
+                "weight": True,
+                "bias": True,
+                "place": "after",
+            },
+            "positions": {"kind": "learned", "max_positions": values["max_position_embeddings"], "offset": offset},
+            "attention": {"normalise_heads": False, "bias": True, "output_bias": True},
+            "feed_forward": {"activation": activation_in(values["hidden_act"]), "bias": True},
+            "embedding": {"projection_bias": size != values["hidden_size"]},
+            "head": {"dense": True, "activation": head_activation, "norm": True, "bias": True},
+        }
+    )
+
+
+def post_norm_out(family: Family, config: ModelConfig) -> dict[str, Any]:
+    """Values of the config.json of an encoder like BERT."""
+    return {
+        "model_type": family.name,
+        "architectures": [next(iter(family.classes))],
+        **{key: getattr(config, key) for key in SAME},
+        "hidden_act": activation_out(config.feed_forward.activation),
+        "layer_norm_eps": config.norm.eps,
+        "max_position_embeddings": config.positions.max_positions,
+        "tie_word_embeddings": config.tie_word_embeddings,
+    }
+
+
+def refuse_untied(family: Family, values: Mapping[str, Any]) -> None:
+    """Raises UserError for a head with a matrix of its own, which would have two biases."""
+    if not values.get("tie_word_embeddings", True):
+        raise UserError(
+            f"A model of the family {family.name!r} has the embedding as the head's matrix.",
+            "Give tie_word_embeddings = true.",
+        )
+
+
+def modules(names: Mapping[str, str]) -> list[Map]:
+    """Weights and biases of modules: our name → theirs."""
+    return [one for ours, theirs in names.items() for one in layer(ours, theirs, bias=True)]
+
+
+def embeddings(theirs: str) -> list[Map]:
+    """The three tables and their norm under such a name."""
+    return [
+        same("embed_tokens.weight", f"{theirs}.word_embeddings.weight"),
+        same("embedding.types.weight", f"{theirs}.token_type_embeddings.weight"),
+        same("embedding.positions.weight", f"{theirs}.position_embeddings.weight"),
+        *layer("embedding.norm", f"{theirs}.LayerNorm", bias=True),
+    ]
+
+
+def layers(theirs: str) -> list[Map]:
+    """The blocks under such a name."""
+    ours = "encoder.{i}"
+    return modules(
+        {
+            f"{ours}.self_attn.q_proj": f"{theirs}.attention.self.query",
+            f"{ours}.self_attn.k_proj": f"{theirs}.attention.self.key",
+            f"{ours}.self_attn.v_proj": f"{theirs}.attention.self.value",
+            f"{ours}.self_attn.o_proj": f"{theirs}.attention.output.dense",
+            f"{ours}.self_attn_norm.last": f"{theirs}.attention.output.LayerNorm",
+            f"{ours}.mlp.up_proj": f"{theirs}.intermediate.dense",
+            f"{ours}.mlp.down_proj": f"{theirs}.output.dense",
+            f"{ours}.mlp_norm.last": f"{theirs}.output.LayerNorm",
+        }
+    )
