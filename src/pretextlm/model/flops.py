@@ -1,9 +1,9 @@
 """Floating-point operations of training, counted from shapes.
 
 Forward and backward of a matrix of n weights over one token cost 6·n; attention scores and their use cost 12·H·E per
-visible pair of tokens (half of the pairs under causal visibility, fewer under a window); the head is counted where there
-are labels only, and embedding look-ups not at all (Kaplan et al. 2020, https://arxiv.org/abs/2001.08361; Chowdhery et
-al. 2022, appendix B).
+visible pair of tokens (half of the pairs under causal visibility, fewer under a window); the head is counted where
+there are labels only, and embedding look-ups not at all (Kaplan et al. 2020, https://arxiv.org/abs/2001.08361;
+Chowdhery et al. 2022, appendix B).
 
 Letters: D hidden_size, F intermediate_size, H heads, K key-value heads, E width of a head.
 """
