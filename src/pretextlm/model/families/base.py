@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -25,12 +26,32 @@ from pretextlm.registry import Registry
 FAMILIES = Registry(
     "model family",
     {
+        "albert": "pretextlm.model.families.albert:Albert",
+        "bart": "pretextlm.model.families.bart:Bart",
         "bert": "pretextlm.model.families.bert:Bert",
+        "distilbert": "pretextlm.model.families.distilbert:DistilBert",
+        "electra": "pretextlm.model.families.electra:Electra",
+        "gemma": "pretextlm.model.families.gemma:Gemma",
+        "gemma2": "pretextlm.model.families.gemma2:Gemma2",
+        "gpt2": "pretextlm.model.families.gpt2:Gpt2",
+        "llama": "pretextlm.model.families.llama:Llama",
+        "mbart": "pretextlm.model.families.mbart:MBart",
+        "mistral": "pretextlm.model.families.mistral:Mistral",
+        "mt5": "pretextlm.model.families.mt5:MT5",
+        "openai-gpt": "pretextlm.model.families.openai_gpt:OpenAIGpt",
+        "qwen2": "pretextlm.model.families.qwen2:Qwen2",
+        "qwen3": "pretextlm.model.families.qwen3:Qwen3",
+        "roberta": "pretextlm.model.families.roberta:Roberta",
+        "t5": "pretextlm.model.families.t5:T5",
+        "xlm-roberta": "pretextlm.model.families.xlm_roberta:XlmRoberta",
     },
 )
 """Hugging Face's model_type → our map of it."""
 
 LAYER = "{i}"
+
+OLD_ENDINGS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+"""Names in checkpoints that were converted long ago."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +62,13 @@ class Map:
         ours: names of our parameters; several lie one above the other (along the first dimension) in theirs.
         theirs: its name; {i} in both stands for each layer of the stack that our name begins with.
         transposed: theirs is (in, out) where ours is (out, in).
+        lifted: theirs is (1, …) where ours is (…).
     """
 
     ours: tuple[str, ...]
     theirs: str
     transposed: bool = False
+    lifted: bool = False
 
     def expanded(self, config: ModelConfig) -> Iterator[Map]:
         """One map for each layer."""
@@ -55,7 +78,7 @@ class Map:
         stack: Literal["encoder", "decoder"] = "encoder" if self.ours[0].startswith("encoder") else "decoder"
         for i in range(1 if config.shared_layers else config.layers(stack)):
             names = tuple(name.replace(LAYER, str(i)) for name in self.ours)
-            yield Map(names, self.theirs.replace(LAYER, str(i)), self.transposed)
+            yield Map(names, self.theirs.replace(LAYER, str(i)), self.transposed, self.lifted)
 
 
 def same(ours: str, theirs: str) -> Map:
@@ -69,22 +92,48 @@ def layer(ours: str, theirs: str, bias: bool) -> list[Map]:
     return [same(f"{ours}.{part}", f"{theirs}.{part}") for part in parts]
 
 
+@dataclass(frozen=True)
+class WithHead:
+    """What a model with one of our heads is written as.
+
+    Attributes:
+        head: its name among the heads of a model.
+        theirs: the class that has a place for it.
+        without: patterns of our parameters that this class has no place for.
+        rows: parameters of ours whose number of rows this class fixes.
+    """
+
+    head: str
+    theirs: str
+    without: tuple[str, ...] = ()
+    rows: Mapping[str, int] = field(default_factory=dict)
+
+
 class Family(ABC):
     """A family of models. One object serves all of its sizes.
 
     Class attributes: `name`, Hugging Face's model_type; `classes`, its model classes and our architecture of each, the
     one that is written first; `prefix` that a bare model (without a head) leaves out of its names; `ignored`, patterns
-    of tensors that hold nothing to carry.
+    of tensors that hold nothing to carry; `copies`, tensors that must equal one of ours and are then not carried;
+    `decoder_start`, the special token that the decoder over an encoder begins with as published; `heads`, those of ours that a class of theirs has too. A model that was built
+    without such a head leaves its tensors where they are.
     """
 
     name: ClassVar[str]
     classes: ClassVar[Mapping[str, Literal["encoder", "decoder", "encoder_decoder"]]]
     prefix: ClassVar[str] = ""
     ignored: ClassVar[tuple[str, ...]] = ()
+    copies: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    decoder_start: ClassVar[Literal["pad", "eos"]] = "pad"
+    heads: ClassVar[tuple[WithHead, ...]] = ()
 
     @abstractmethod
     def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
         """Our shape from the values of a config.json. Raises UserError for what the trunk cannot be."""
+
+    def settled(self, config: ModelConfig, theirs: Collection[str]) -> ModelConfig:
+        """The shape after a look at the names of all tensors, where config.json alone does not say it."""
+        return config
 
     @abstractmethod
     def config_out(self, config: ModelConfig) -> dict[str, Any]:
@@ -126,10 +175,10 @@ def weights_in(
     weights: dict[str, Tensor] = {}
     for pattern in family.maps(config):
         for one in pattern.expanded(config):
-            if one.theirs not in rest:
+            if one.theirs not in rest or any(name not in ours for name in one.ours):
                 continue
             tensor = rest.pop(one.theirs)
-            tensor = tensor.T if one.transposed else tensor
+            tensor = _ours(one, tensor)
             sizes = [ours[name][0] for name in one.ours]
             expected = (sum(sizes), *ours[one.ours[0]][1:])
             if tuple(tensor.shape) != expected:
@@ -138,18 +187,30 @@ def weights_in(
                     "config.json and the weights do not belong together.",
                 )
             weights |= dict(zip(one.ours, (part.contiguous() for part in torch.split(tensor, sizes)), strict=True))
+    for name in [name for name in rest if name in family.copies]:
+        _check_copy(family, name, rest.pop(name), weights)
     left = [name for name in rest if not any(re.search(pattern, name) for pattern in family.ignored)]
     return Imported(weights, [name for name in ours if name not in weights], left)
 
 
 def weights_out(family: Family, config: ModelConfig, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our tensors under their names. Raises UserError for a tensor that the family has no place for."""
+    head = _with_head(family, ours)
     left, theirs = dict(ours), {}
+    if head:
+        for name, rows in head.rows.items():
+            if len(ours[name]) != rows:
+                raise UserError(
+                    f"{head.theirs} has {rows} rows in the place of {name}; this model has {len(ours[name])}.",
+                    f"Export it without its head {head.head!r}.",
+                )
+        left = {n: t for n, t in ours.items() if not any(re.match(pattern, n) for pattern in head.without)}
     for pattern in family.maps(config):
         for one in pattern.expanded(config):
             if one.ours[0] not in left:
                 continue
             tensor = torch.cat([left.pop(name) for name in one.ours]) if len(one.ours) > 1 else left.pop(one.ours[0])
+            tensor = tensor[None] if one.lifted else tensor
             theirs[one.theirs] = (tensor.T if one.transposed else tensor).contiguous()
     if left:
         raise UserError(
@@ -159,7 +220,66 @@ def weights_out(family: Family, config: ModelConfig, ours: Mapping[str, Tensor])
     return theirs
 
 
+def values_out(family: Family, config: ModelConfig, names: Collection[str] = ()) -> dict[str, Any]:
+    """Values of the config.json of a model.
+
+    Args:
+        names: of its parameters; they say whether it has a head.
+
+    Raises:
+        UserError: a shape that the family cannot be, so that it would read another out of the values.
+    """
+    values = family.config_out(config)
+    head = _with_head(family, names)
+    if head:
+        values |= {"architectures": [head.theirs]}
+    wanted, read = _shape(config), _shape(family.config_in(values))
+    for name, value in wanted.items():
+        if value != read[name]:
+            raise UserError(
+                f"A model of the family {family.name!r} cannot have {name} {value}; it would be {read[name]}.",
+                "Export it as another family.",
+            )
+    return values
+
+
+def _with_head(family: Family, names: Collection[str]) -> WithHead | None:
+    """The first of the family's heads that a model with parameters of these names has."""
+    for head in family.heads:
+        if any(name.startswith(f"heads.{head.head}.") for name in names):
+            return head
+    return None
+
+
+def _shape(config: ModelConfig) -> dict[str, Any]:
+    """Every value by its full name; windows layer by layer, however they are repeated."""
+    values: dict[str, Any] = {}
+    for name, value in config.model_dump().items():
+        values |= {f"{name}.{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
+    windows = config.attention.windows
+    layers = max(config.num_hidden_layers, config.num_decoder_layers)
+    return values | {"attention.windows": tuple(windows[i % len(windows)] for i in range(layers))}
+
+
+def _ours(one: Map, tensor: Tensor) -> Tensor:
+    """A tensor of theirs as our parameters lie in it."""
+    if one.lifted and tensor.ndim > 1 and len(tensor) == 1:
+        tensor = tensor[0]
+    return tensor.T if one.transposed else tensor
+
+
+def _check_copy(family: Family, name: str, copy: Tensor, weights: Mapping[str, Tensor]) -> None:
+    original = family.copies[name]
+    if original in weights and not torch.equal(weights[original], copy):
+        raise UserError(
+            f"The tensor {name} is not the table that the configuration says it shares.",
+            "A model with one table for its encoder, its decoder and its head can be read.",
+        )
+
+
 def _whole_name(family: Family, name: str, every: Mapping[str, Tensor]) -> str:
-    """The name with the prefix that a bare model leaves out."""
+    """The name as it is written today, with the prefix that a bare model leaves out."""
+    for old, today in OLD_ENDINGS.items():
+        name = name.removesuffix(old) + today if name.endswith(old) else name
     bare = bool(family.prefix) and not any(other.startswith(family.prefix) for other in every)
     return family.prefix + name if bare else name

@@ -1,0 +1,80 @@
+"""Gemma 2 (Riviere et al. 2024, https://arxiv.org/abs/2408.00118): Gemma with a norm on both sides of each sub-layer.
+
+Scores and logits are bounded by tanh, and every other layer sees a window only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pretextlm.model.config import ModelConfig
+from pretextlm.model.families.bert import activation_in, activation_out
+from pretextlm.model.families.llama import Llama
+from pretextlm.model.families.values import refuse
+from pretextlm.model.families.windows import windows_in, windows_of, windows_out
+
+
+class Gemma2(Llama):
+    """gemma2. query_pre_attn_scalar is what scores are divided by the root of."""
+
+    name: ClassVar[str] = "gemma2"
+    classes: ClassVar[Mapping[str, Literal["encoder", "decoder", "encoder_decoder"]]] = {
+        "Gemma2ForCausalLM": "decoder",
+        "Gemma2Model": "decoder",
+    }
+    activation: ClassVar[str] = "hidden_activation"
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "tie_word_embeddings": True,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "rms_norm_eps": 1e-6,
+        "attention_bias": False,
+        "query_pre_attn_scalar": 256,
+    }
+
+    def parts_in(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        refuse(values, "use_bidirectional_attention")
+        layers, bias, divisor = values["num_hidden_layers"], values["attention_bias"], values["query_pre_attn_scalar"]
+        other = ["full_attention" if i % 2 else "sliding_attention" for i in range(layers)]
+        window = values.get("sliding_window", 4096) or 0
+        return {
+            "norm": {
+                "kind": "rms",
+                "eps": values["rms_norm_eps"],
+                "weight": True,
+                "around_one": True,
+                "place": "both",
+            },
+            "attention": {
+                "normalise_heads": False,
+                "bias": bias,
+                "output_bias": bias,
+                "scale": 0.0 if divisor == values["head_dim"] else divisor**-0.5,
+                "softcap": values.get("attn_logit_softcapping", 50.0) or 0.0,
+                "windows": windows_in(values.get("layer_types") or other, window, layers),
+            },
+            "feed_forward": {"activation": activation_in(values["hidden_activation"]), "gated": True},
+            "embedding": {"norm": False, "scale": values["hidden_size"] ** 0.5},
+            "logit_softcap": values.get("final_logit_softcapping", 30.0) or 0.0,
+        }
+
+    def parts_out(self, config: ModelConfig) -> dict[str, Any]:
+        activation, scale = config.feed_forward.activation, config.attention.scale
+        return {
+            "hidden_activation": "gelu_pytorch_tanh" if activation == "gelu_tanh" else activation_out(activation),
+            "attention_bias": config.attention.bias,
+            "query_pre_attn_scalar": round(scale**-2) if scale else config.head_dim,
+            "attn_logit_softcapping": config.attention.softcap or None,
+            "final_logit_softcapping": config.logit_softcap or None,
+            **windows_out(windows_of(config)),
+        }
+
+    def norms(self) -> dict[str, str]:
+        return {
+            "self_attn_norm.before": "input_layernorm",
+            "self_attn_norm.after": "post_attention_layernorm",
+            "mlp_norm.before": "pre_feedforward_layernorm",
+            "mlp_norm.after": "post_feedforward_layernorm",
+        }

@@ -1,0 +1,113 @@
+"""Llama (Touvron et al. 2023, https://arxiv.org/abs/2302.13971) and what its descendants have in common with it.
+
+RMSNorm before each sub-layer, rotary positions, gated SiLU, queries in groups that share keys and values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pretextlm.model.config import ModelConfig
+from pretextlm.model.families.base import Family, Map, layer, same
+from pretextlm.model.families.bert import activation_in, activation_out
+from pretextlm.model.families.rope import rope_in, rope_out
+from pretextlm.model.families.values import complete
+
+NEEDED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+SAME = (*NEEDED, "num_key_value_heads", "head_dim", "tie_word_embeddings")
+"""Values that both configurations call alike."""
+
+
+class Llama(Family):
+    """llama. A descendant gives its own defaults, and the parts in which it differs.
+
+    Class attributes: `defaults`, of values that a config.json may leave out; 0 heads or width: worked out;
+    `activation`, the name of that value.
+    """
+
+    name: ClassVar[str] = "llama"
+    classes: ClassVar[Mapping[str, Literal["encoder", "decoder", "encoder_decoder"]]] = {
+        "LlamaForCausalLM": "decoder",
+        "LlamaModel": "decoder",
+    }
+    prefix: ClassVar[str] = "model."
+    ignored: ClassVar[tuple[str, ...]] = (r"rotary_emb\.inv_freq$", r"^lm_head\.weight$")
+    activation: ClassVar[str] = "hidden_act"
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "num_key_value_heads": 0,
+        "head_dim": 0,
+        "tie_word_embeddings": False,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-6,
+        "attention_bias": False,
+        "mlp_bias": False,
+    }
+
+    def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
+        values = complete(values, NEEDED, self.defaults)
+        return ModelConfig.parse(
+            {
+                "architecture": "decoder",
+                **{key: values[key] for key in SAME},
+                "norm": {"kind": "rms", "eps": values["rms_norm_eps"], "weight": True},
+                "positions": rope_in(values),
+                "attention": {"normalise_heads": False},
+                "feed_forward": {"activation": activation_in(values[self.activation]), "gated": True},
+                "embedding": {"norm": False},
+            }
+            | self.parts_in(values)
+        )
+
+    def parts_in(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The parts in which this family differs from the others."""
+        bias = values["attention_bias"]
+        return {
+            "attention": {"normalise_heads": False, "bias": bias, "output_bias": bias},
+            "feed_forward": {
+                "activation": activation_in(values[self.activation]),
+                "gated": True,
+                "bias": values["mlp_bias"],
+            },
+        }
+
+    def config_out(self, config: ModelConfig) -> dict[str, Any]:
+        usual = config.hidden_size // config.num_attention_heads
+        width = {} if self.defaults["head_dim"] == 0 and config.head_dim == usual else {"head_dim": config.head_dim}
+        return {
+            "model_type": self.name,
+            "architectures": [next(iter(self.classes))],
+            **{key: getattr(config, key) for key in SAME if key != "head_dim"},
+            **width,
+            self.activation: activation_out(config.feed_forward.activation),
+            "rms_norm_eps": config.norm.eps,
+            **rope_out(config),
+            **self.parts_out(config),
+        }
+
+    def parts_out(self, config: ModelConfig) -> dict[str, Any]:
+        """Values of the parts in which this family differs from the others."""
+        return {"attention_bias": config.attention.bias, "mlp_bias": config.feed_forward.bias}
+
+    def norms(self) -> dict[str, str]:
+        """Our norms of a block and their names."""
+        return {"self_attn_norm.before": "input_layernorm", "mlp_norm.before": "post_attention_layernorm"}
+
+    def maps(self, config: ModelConfig) -> list[Map]:
+        ours, theirs = "decoder.{i}", "model.layers.{i}"
+        attention, wide = config.attention, config.feed_forward.bias
+        biased = {"q_proj": attention.bias, "k_proj": attention.bias, "v_proj": attention.bias}
+        biased |= {"o_proj": attention.output_bias}
+        modules = {f"self_attn.{name}": bias for name, bias in biased.items()}
+        modules |= {f"mlp.{name}": wide for name in ("gate_proj", "up_proj", "down_proj")}
+        norms = self.norms()
+        if attention.head_norm_weight:
+            norms |= {f"self_attn.{name}": f"self_attn.{name}" for name in ("q_norm", "k_norm")}
+        head = [] if config.tie_word_embeddings else [same("lm_head.weight", "lm_head.weight")]
+        return [
+            same("embed_tokens.weight", "model.embed_tokens.weight"),
+            *(one for name, bias in modules.items() for one in layer(f"{ours}.{name}", f"{theirs}.{name}", bias)),
+            *(same(f"{ours}.{norm}.weight", f"{theirs}.{name}.weight") for norm, name in norms.items()),
+            same("decoder_norm.weight", "model.norm.weight"),
+            *head,
+        ]

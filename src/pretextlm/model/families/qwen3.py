@@ -1,0 +1,44 @@
+"""Qwen 3 (Yang et al. 2025, https://arxiv.org/abs/2505.09388): queries and keys normalised head by head, no biases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pretextlm.model.config import ModelConfig
+from pretextlm.model.families.llama import Llama
+from pretextlm.model.families.qwen2 import qwen_windows_in, qwen_windows_out
+
+
+class Qwen3(Llama):
+    """qwen3: windows as in Qwen 2."""
+
+    name: ClassVar[str] = "qwen3"
+    classes: ClassVar[Mapping[str, Literal["encoder", "decoder", "encoder_decoder"]]] = {
+        "Qwen3ForCausalLM": "decoder",
+        "Qwen3Model": "decoder",
+    }
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "num_key_value_heads": 0,
+        "head_dim": 128,
+        "tie_word_embeddings": False,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-6,
+        "attention_bias": False,
+        "use_sliding_window": False,
+        "max_window_layers": 28,
+    }
+
+    def parts_in(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "attention": {
+                "normalise_heads": True,
+                "head_norm_weight": True,
+                "bias": values["attention_bias"],
+                "output_bias": values["attention_bias"],
+                "windows": qwen_windows_in(values),
+            }
+        }
+
+    def parts_out(self, config: ModelConfig) -> dict[str, Any]:
+        return {"attention_bias": config.attention.bias, **qwen_windows_out(config)}

@@ -1,0 +1,36 @@
+"""Values of a config.json, read with the family's defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pretextlm.errors import UserError
+
+
+def complete(values: Mapping[str, Any], needed: Iterable[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, with a default for each that is absent or null.
+
+    Args:
+        needed: names of whole numbers that have no default.
+
+    Raises:
+        UserError: a value is absent, or of another type than its default.
+    """
+    filled = {**values, **{name: value for name, value in defaults.items() if values.get(name) is None}}
+    kinds: dict[str, type] = {name: type(value) for name, value in defaults.items()}
+    for name, kind in {**dict.fromkeys(needed, int), **kinds}.items():
+        value = filled.get(name)
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise UserError(f"The value {name!r} is {value!r}.", f"config.json must give {KINDS[kind]} there.")
+    return filled
+
+
+KINDS: Mapping[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a name"}
+
+
+def refuse(values: Mapping[str, Any], *names: str) -> None:
+    """Raises UserError where one of these options, which the trunk does not have, is on."""
+    for name in names:
+        if values.get(name):
+            raise UserError(f"A model with {name} = {values[name]!r} is not known.", "Only those without it are.")

@@ -1,0 +1,57 @@
+"""GPT-2: the same logits as transformers, and the same bytes back."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+from tests.parity.decoders import DecoderParity
+
+from pretextlm.errors import UserError
+from pretextlm.model.families.base import values_out
+from pretextlm.model.families.gpt2 import Gpt2
+
+SHAPE = {"n_embd": 24, "n_layer": 3, "n_head": 4, "n_positions": 20}
+
+
+class TestGpt2(DecoderParity):
+    kind = "GPT2LMHeadModel"
+    values: ClassVar[dict[str, Any]] = {
+        **SHAPE,
+        "n_inner": 40,
+        "layer_norm_epsilon": 1e-3,
+        "activation_function": "relu",
+    }
+
+
+class TestGpt2OfItsOwnHeadAndScale(DecoderParity):
+    kind = "GPT2LMHeadModel"
+    values: ClassVar[dict[str, Any]] = {
+        **SHAPE,
+        "n_inner": 40,
+        "scale_attn_weights": False,
+        "tie_word_embeddings": False,
+    }
+
+
+def test_a_width_of_the_inner_layer_that_is_not_given_is_four_times_the_models():
+    assert Gpt2().config_in({**SHAPE, "vocab_size": 90, "n_inner": None}).intermediate_size == 96
+
+
+def test_an_option_that_the_trunk_lacks_is_refused_by_name():
+    with pytest.raises(UserError, match="scale_attn_by_inverse_layer_idx"):
+        Gpt2().config_in({**SHAPE, "vocab_size": 90, "scale_attn_by_inverse_layer_idx": True})
+
+
+def test_a_value_that_is_absent_or_no_number_is_refused_by_name():
+    with pytest.raises(UserError, match="vocab_size"):
+        Gpt2().config_in(SHAPE)
+    with pytest.raises(UserError, match="n_embd"):
+        Gpt2().config_in({**SHAPE, "vocab_size": 90, "n_embd": "wide"})
+
+
+def test_a_shape_that_it_cannot_be_is_not_written():
+    config = Gpt2().config_in({**SHAPE, "vocab_size": 90})
+    assert Gpt2().config_in(values_out(Gpt2(), config)) == config
+    with pytest.raises(UserError, match="final_norm"):
+        values_out(Gpt2(), config.model_copy(update={"final_norm": False}))
