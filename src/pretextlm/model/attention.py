@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from pretextlm.model.disentangled import Places
 from pretextlm.model.windowed import BLOCKS_PAY, Local, attend_local, local_sight
 from pretextlm.visibility import Attention, visible
 
@@ -37,6 +38,8 @@ class Sight:
         longest_query, longest_key: bounds of the segments' lengths, constants for the compiler.
         products: write the matrix products out instead of calling the fused kernel.
         local: a window's visibility in blocks, which needs none of the others.
+        places: relative places that each layer compares with contents, where the model's positions are disentangled.
+        last: only the last so many keys are looked at, and the bias is of these; 0: all.
     """
 
     bias: Tensor | None = None
@@ -47,6 +50,8 @@ class Sight:
     longest_key: int = 0
     products: bool = False
     local: Local | None = None
+    places: Places | None = None
+    last: int = 0
 
 
 def attend(
@@ -58,6 +63,8 @@ def attend(
     """
     usual = q_BTHE.size(-1) ** -0.5
     scale = scale or usual
+    if sight.last:
+        k_BSKE, v_BSKE = k_BSKE[:, -sight.last :], v_BSKE[:, -sight.last :]
     if sight.local is not None:
         assert not softcap, "bounded scores are written out"
         return attend_local(q_BTHE, k_BSKE, v_BSKE, sight.local, scale)
@@ -73,6 +80,8 @@ def attend(
     grouped = q_BTHE.size(2) != k_BSKE.size(2)
     if sight.products and not grouped:
         return _attend_products(q_BTHE, k_BSKE, v_BSKE, sight, scale)
+    if grouped and q_BTHE.size(1) == 1 and not sight.causal and (sight.bias is None or sight.bias.size(1) == 1):
+        return _attend_one(q_BTHE, k_BSKE, v_BSKE, sight, scale)
     out = scaled_dot_product_attention(
         q_BTHE.transpose(1, 2),
         k_BSKE.transpose(1, 2),
@@ -83,6 +92,15 @@ def attend(
         enable_gqa=grouped,
     )
     return out.transpose(1, 2)
+
+
+def _attend_one(q_B1HE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, sight: Sight, scale: float) -> Tensor:
+    """One query position: the heads that share keys are read like positions, so that no key is repeated."""
+    rows, _, heads, width = q_B1HE.shape
+    q_BKGE = q_B1HE.reshape(rows, k_BSKE.size(2), -1, width)
+    keys, values = k_BSKE.transpose(1, 2), v_BSKE.transpose(1, 2)
+    out = scaled_dot_product_attention(q_BKGE, keys, values, attn_mask=sight.bias, scale=scale)
+    return out.reshape(rows, 1, heads, width)
 
 
 def _attend_products(
@@ -202,12 +220,15 @@ def cross_sight(
 ) -> Sight:
     """Visibility of the encoder's row from the decoder's: everything inside the same segment.
 
-    For the varlen backend, which `written_out` rules out, the two rows must hold the same segments in the same order.
+    A query whose segment the encoder's row lacks (padding of the decoder's row alone) sees that whole row, so that it is
+    a number. The varlen backend, which `written_out` rules out, is used where both rows hold the same segments in the
+    same order.
     """
     if not written_out and use_varlen(device, dtype, "bidirectional"):
         queries = _segment_starts(query_segments_BT, query_shape, device)
         keys = _segment_starts(key_segments_BS, key_shape, device)
-        return Sight(None, False, queries, keys, query_shape[1], key_shape[1])
+        if _same_order(query_segments_BT, key_segments_BS, queries, keys, query_shape, key_shape):
+            return Sight(None, False, queries, keys, query_shape[1], key_shape[1])
     products = _use_products(device, dtype, key_shape[1])
     if query_segments_BT is None and key_segments_BS is None:
         return Sight(products=products)
@@ -215,7 +236,8 @@ def cross_sight(
         query_segments_BT = torch.zeros(query_shape, dtype=torch.int32, device=device)
     if key_segments_BS is None:
         key_segments_BS = torch.zeros(key_shape, dtype=torch.int32, device=device)
-    return Sight(_bias(visible(query_segments_BT, key_segments_BS), dtype), products=products)
+    seen = visible(query_segments_BT, key_segments_BS)
+    return Sight(_bias(seen | ~seen.any(dim=2, keepdim=True), dtype), products=products)
 
 
 def cached_sight(
@@ -250,3 +272,26 @@ def _segment_starts(segments_BT: Tensor | None, shape: tuple[int, int], device: 
     starts = first.flatten().nonzero().flatten().to(torch.int32)
     end = torch.tensor([rows * width], dtype=torch.int32, device=device)
     return torch.cat([starts, end])
+
+
+def _same_order(
+    query_segments_BT: Tensor | None,
+    key_segments_BS: Tensor | None,
+    queries: Tensor,
+    keys: Tensor,
+    query_shape: tuple[int, int],
+    key_shape: tuple[int, int],
+) -> bool:
+    """Whether two arrays that start segments at `queries` and `keys` start the same segments of the same rows."""
+    if query_segments_BT is None and key_segments_BS is None:
+        return True
+    return torch.equal(
+        _started(query_segments_BT, queries, query_shape[1]), _started(key_segments_BS, keys, key_shape[1])
+    )
+
+
+def _started(segments_BT: Tensor | None, starts: Tensor, width: int) -> Tensor:
+    """(2, G) row and number of the segments that start there."""
+    places = starts[:-1].long()
+    numbers = torch.zeros_like(places) if segments_BT is None else segments_BT.flatten()[places].long()
+    return torch.stack([places // width, numbers])

@@ -6,7 +6,9 @@ K key-value heads, E width of a head.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +17,12 @@ from torch.nn import functional
 from pretextlm.model.attention import Sight, attend
 from pretextlm.model.cache import LayerCache
 from pretextlm.model.config import ModelConfig
+from pretextlm.model.disentangled import place_scores
 from pretextlm.model.norm import Norm
 from pretextlm.model.rotary import Angles, rotate
+
+if TYPE_CHECKING:
+    from pretextlm.model.ready import Ready
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu2": lambda x: functional.relu(x).square(),  # So et al. 2021, https://arxiv.org/abs/2109.08668
@@ -32,8 +38,11 @@ class Linear(nn.Linear):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = False) -> None:
         super().__init__(in_features, out_features, bias=bias)
+        self.ready: Ready | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.ready is not None and self.ready.dtype == x.dtype:
+            return self.ready(x)
         return functional.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
 
@@ -81,6 +90,11 @@ class SelfAttention(Attention):
             q_BTHE, k_BTKE = rotate(q_BTHE, at), rotate(k_BTKE, at)
         if cache is not None:
             k_BTKE, v_BTKE = cache.extend(k_BTKE, v_BTKE)
+        if sight.places is not None:
+            assert sight.bias is not None, "a visibility to which positions are added is written out"
+            scores_BHTS = place_scores(q_BTHE, k_BTKE, self.queries, self.keys, sight.places)
+            scaled = scores_BHTS * (self.scale or self.head_dim**-0.5)
+            sight = dataclasses.replace(sight, bias=sight.bias + scaled, places=None)
         return self.output(q_BTHE, k_BTKE, v_BTKE, sight)
 
 

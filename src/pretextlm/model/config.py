@@ -61,17 +61,18 @@ class PositionConfig(Config):
 
     Attributes:
         kind: "rotary" (Su et al. 2021), "learned" or "sinusoidal" (added to the embedding), "relative" (T5's learned
-            bias of each distance), "alibi" (a fixed slope per head, Press et al. 2022), or "none".
+            bias of each distance), "disentangled" (DeBERTa's table of distances), "alibi" (a fixed slope per head, Press et al. 2022), or "none".
         theta: base of the rotary angles.
         fraction: share of a head's width that is turned.
         scaling: of the rotary angles.
         max_positions: rows of a learned or sinusoidal table; with other kinds, how long a text the model was made for
             (0: not said), which nothing depends on.
         offset: row of the table that position 0 has (2 in RoBERTa and BART).
-        buckets, max_distance: of T5's bias: distances from max_distance on share the last of the buckets.
+        buckets, max_distance: of T5's bias: distances from max_distance on share the last of the buckets; of a
+            disentangled table: buckets to each side, and the distance from which they are full.
     """
 
-    kind: Literal["rotary", "learned", "sinusoidal", "relative", "alibi", "none"] = "rotary"
+    kind: Literal["rotary", "learned", "sinusoidal", "relative", "disentangled", "alibi", "none"] = "rotary"
     theta: float = Field(10_000.0, gt=0)
     fraction: float = Field(1.0, gt=0, le=1)
     scaling: RotaryScaling = RotaryScaling()
@@ -122,11 +123,13 @@ class FeedForwardConfig(Config):
 
 class EmbeddingConfig(Config):
     """Attributes: norm: the sum of embeddings is normalised; scale: factor of the tokens' embedding before the sum;
-    projection_bias: of the projection from embedding_size to hidden_size."""
+    projection_bias: of the projection from embedding_size to hidden_size; apart: the decoder over an encoder has all
+    but the tokens' table for itself (BART)."""
 
     norm: bool = True
     scale: float = Field(1.0, gt=0)
     projection_bias: bool = False
+    apart: bool = False
 
 
 class HeadConfig(Config):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pretextlm.model.config import PositionConfig
 
-BIASED = ("relative", "alibi")
+BIASED = ("relative", "alibi", "disentangled")
 """Kinds of positions that are a bias of the scores."""
 
 

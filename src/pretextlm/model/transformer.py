@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -27,10 +27,14 @@ from pretextlm.model.attention import Sight
 from pretextlm.model.blocks import ACTIVATIONS, Block, Linear, reset_blocks
 from pretextlm.model.cache import LayerCache
 from pretextlm.model.config import ModelConfig
+from pretextlm.model.disentangled import RelativePlaces
 from pretextlm.model.inputs import Inputs, Row
 from pretextlm.model.loss import Softmax, bounded, linear_cross_entropy, softmax_eager, softmax_written_out
 from pretextlm.model.norm import Norm, normalise
 from pretextlm.model.positions import Alibi, RelativeBias, Sinusoids
+
+if TYPE_CHECKING:
+    from pretextlm.model.ready import Ready
 
 __all__ = ["DELTA", "INITIAL_STD", "Linear", "Outputs", "Transformer", "normalise", "scores"]
 
@@ -195,6 +199,7 @@ class Transformer(nn.Module):
         stacks = ("encoder", "decoder") if config.architecture == "encoder_decoder" else (config.architecture,)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
         self.embedding = Embedding(config)
+        self.decoder_embedding = Embedding(config) if config.embedding.apart and len(stacks) == 2 else None
         self.encoder = self._stack("encoder", cross=False) if "encoder" in stacks else None
         self.decoder = self._stack("decoder", cross=len(stacks) == 2) if "decoder" in stacks else None
         self.encoder_norm = self._final_norm() if self.encoder is not None else None
@@ -208,6 +213,7 @@ class Transformer(nn.Module):
             if hasattr(head, "share"):
                 head.share(self.embed_tokens)  # type: ignore[operator]
         self.softmax: Softmax = softmax_eager
+        self.ready_head: Ready | None = None
         self.reset_parameters()
 
     def _stack(self, stack: Literal["encoder", "decoder"], cross: bool) -> nn.ModuleList:
@@ -223,6 +229,8 @@ class Transformer(nn.Module):
         kind, heads = self.config.positions.kind, self.config.num_attention_heads
         if kind == "relative":
             return RelativeBias(self.config.positions, heads, both_sides)
+        if kind == "disentangled":
+            return RelativePlaces(self.config)
         return Alibi(heads) if kind == "alibi" else None
 
     @torch.no_grad()
@@ -234,6 +242,8 @@ class Transformer(nn.Module):
         if hasattr(self, "embed_tokens"):
             nn.init.normal_(self.embed_tokens.weight, 0.0, INITIAL_STD, generator=generator)
         self.embedding.reset_parameters(generator)
+        if self.decoder_embedding is not None:
+            self.decoder_embedding.reset_parameters(generator)
         for blocks in (self.encoder, self.decoder):
             if blocks is not None:
                 reset_blocks(blocks, generator)
@@ -243,6 +253,9 @@ class Transformer(nn.Module):
         for bias in (self.encoder_bias, self.decoder_bias):
             if isinstance(bias, RelativeBias):
                 nn.init.zeros_(bias.weight)
+            elif isinstance(bias, RelativePlaces):
+                nn.init.normal_(bias.weight, 0.0, INITIAL_STD, generator=generator)
+                bias.norm.reset_parameters()
         self.head_layers.reset_parameters(generator)
         if self.lm_head is not None:
             nn.init.normal_(self.lm_head.weight, 0.0, INITIAL_STD, generator=generator)
@@ -291,7 +304,7 @@ class Transformer(nn.Module):
         assert self.decoder_norm is not None, "a stack ends in its norm"
         row = inputs.row if memory_BSD is None else inputs.decoder_row
         assert row is not None, "this batch has no decoder row"
-        x_BTD = self.embed(row, inputs.dtype)
+        x_BTD = self.embed(row, inputs.dtype, self.decoder_embedding)
         sights = self._sights(row, self.decoder_bias, inputs.dtype)
         for index in range(self.config.layers("decoder")):
             block = self._block(self.decoder, index)
@@ -312,6 +325,9 @@ class Transformer(nn.Module):
         if bias is None:
             return row.sights
         keys = row.positions if row.key_positions is None else row.key_positions
+        if isinstance(bias, RelativePlaces):
+            places = bias(row.positions, keys, dtype)
+            return {window: dataclasses.replace(sight, places=places) for window, sight in row.sights.items()}
         bias_BHTS = bias(row.positions, keys).to(dtype)
         found = {}
         for window, sight in row.sights.items():
@@ -319,12 +335,12 @@ class Transformer(nn.Module):
             found[window] = dataclasses.replace(sight, bias=sight.bias + bias_BHTS)
         return found
 
-    def embed(self, row: Row, dtype: torch.dtype) -> Tensor:
-        """(B, T, D) what the first block reads."""
+    def embed(self, row: Row, dtype: torch.dtype, parts: Embedding | None = None) -> Tensor:
+        """(B, T, D) what the first block reads; `parts` are a decoder's own, where it has them."""
         x_BTE = self.embed_tokens(row.ids)
         if DELTA in self.heads:  # the table is the generator's: read without moving it
             x_BTE = x_BTE.detach() + self.heads[DELTA](row.ids)
-        out: Tensor = self.embedding(x_BTE, row, dtype)
+        out: Tensor = (parts or self.embedding)(x_BTE, row, dtype)
         return out
 
     @property
@@ -334,6 +350,9 @@ class Transformer(nn.Module):
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """(N, V) scores of the next (or hidden) token."""
+        ready = self.ready_head
+        if ready is not None and ready.dtype == hidden_ND.dtype:
+            return bounded(ready(self.before_head(hidden_ND)), self.config.logit_softcap)
         return scores(self.before_head(hidden_ND), self.head_weight, self.config.logit_softcap, self.head_layers.bias)
 
     def before_head(self, hidden_ND: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ FAMILIES = Registry(
         "albert": "pretextlm.model.families.albert:Albert",
         "bart": "pretextlm.model.families.bart:Bart",
         "bert": "pretextlm.model.families.bert:Bert",
+        "deberta-v2": "pretextlm.model.families.deberta_v2:DebertaV2",
         "distilbert": "pretextlm.model.families.distilbert:DistilBert",
         "electra": "pretextlm.model.families.electra:Electra",
         "gemma": "pretextlm.model.families.gemma:Gemma",
@@ -115,8 +116,8 @@ class Family(ABC):
     Class attributes: `name`, Hugging Face's model_type; `classes`, its model classes and our architecture of each, the
     one that is written first; `prefix` that a bare model (without a head) leaves out of its names; `ignored`, patterns
     of tensors that hold nothing to carry; `copies`, tensors that must equal one of ours and are then not carried;
-    `decoder_start`, the special token that the decoder over an encoder begins with as published; `heads`, those of ours that a class of theirs has too. A model that was built
-    without such a head leaves its tensors where they are.
+    `decoder_start`, the special token that the decoder over an encoder begins with as published; `heads`, those of ours
+    that a class of theirs has too. A model that was built without such a head leaves its tensors where they are.
     """
 
     name: ClassVar[str]
