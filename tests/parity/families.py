@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pretextlm.batch import Batch
-from pretextlm.model.families.base import FAMILIES, weights_in, weights_out
+from pretextlm.model.config import ModelConfig
+from pretextlm.model.families.base import FAMILIES, values_out, weights_in, weights_out
 from pretextlm.model.incremental import Incremental
 from pretextlm.model.inputs import prepare
 from pretextlm.model.transformer import Transformer
 
 CPU = torch.device("cpu")
+Heads = Callable[[ModelConfig], Mapping[str, torch.nn.Module]]
 
 
 def randomised(model: Any, seed: int = 0) -> Any:
@@ -28,24 +31,30 @@ def randomised(model: Any, seed: int = 0) -> Any:
     return model.eval()
 
 
-def imported(model: Any, directory: Path) -> tuple[Transformer, Any]:
-    """Saved by transformers, read by our map: (our model, what was missing or left)."""
+def imported(model: Any, directory: Path, heads: Heads | None = None) -> tuple[Transformer, Any]:
+    """Saved by transformers, read by our map into a model with such heads: (it, what was missing or left)."""
     model.save_pretrained(directory)
     family = FAMILIES[model.config.model_type]()
-    config = family.config_in(model.config.to_dict())
-    ours = Transformer(config)
+    theirs = load_file(directory / "model.safetensors")
+    config = family.settled(family.config_in(model.config.to_dict()), theirs)
+    ours = Transformer(config, heads(config) if heads else None)
     shapes = {name: parameter.shape for name, parameter in ours.state_dict().items()}
-    found = weights_in(family, config, load_file(directory / "model.safetensors"), shapes)
+    found = weights_in(family, config, theirs, shapes)
     ours.load_state_dict(found.weights, strict=False)
     return ours.eval(), found
 
 
-def our_logits(ours: Transformer, **arrays: Any) -> torch.Tensor:
-    """(B, T, V) of every position of the (decoder's) row."""
+def our_states(ours: Transformer, **arrays: Any) -> torch.Tensor:
+    """(B, T, D) of every position of the (decoder's) row."""
     batch = Batch(**{k: v if isinstance(v, str) else np.asarray(v, np.int32) for k, v in arrays.items()})
     with torch.inference_mode():
-        outputs = ours(prepare(batch, ours.config, CPU, torch.float32))
-        return ours.logits(outputs.hidden_BTD)
+        return ours(prepare(batch, ours.config, CPU, torch.float32)).hidden_BTD
+
+
+def our_logits(ours: Transformer, **arrays: Any) -> torch.Tensor:
+    """(B, T, V) of every position of the (decoder's) row."""
+    with torch.inference_mode():
+        return ours.logits(our_states(ours, **arrays))
 
 
 def their_logits(model: Any, **arrays: Any) -> torch.Tensor:
@@ -70,7 +79,8 @@ def round_trip(ours: Transformer, model: Any, directory: Path) -> Any:
         assert name in original, name
         assert torch.equal(tensor, original[name]), name
     assert set(original) == set(written)
-    config = type(model.config).from_dict({**model.config.to_dict(), **family.config_out(ours.config)})
+    values = values_out(family, ours.config, ours.state_dict())
+    config = type(model.config).from_dict({**model.config.to_dict(), **values})
     assert config.to_dict() == model.config.to_dict()
     back = directory / "back"
     back.mkdir()

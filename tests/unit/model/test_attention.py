@@ -98,6 +98,58 @@ def test_the_packed_backend_equals_the_rows_backend_across_encoder_and_decoder(m
     torch.testing.assert_close(rows, packed, atol=1e-5, rtol=1e-5)
 
 
+PADDED = torch.tensor([[0, 0, 0, 1, 1, -1, -1, -1], [0] * 8], dtype=torch.int32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_padding_of_the_decoder_alone_sees_the_whole_row_of_the_encoder(dtype):
+    q, k, v = (x.to(dtype).requires_grad_() for x in qkv(keys=10))
+    keys = torch.tensor([[0] * 5 + [1] * 5, [0] * 10], dtype=torch.int32)
+    out = attend(q, k, v, cross_sight(PADDED, keys, (2, 8), (2, 10), CPU, dtype))
+    torch.testing.assert_close(out[0, 5:], attend(q, k, v, Sight())[0, 5:], atol=1e-2, rtol=1e-2)
+    out.sum().backward()
+    assert all(x.grad.isfinite().all() for x in (q, k, v))
+
+
+def test_padding_of_the_decoder_alone_changes_nothing_that_the_others_see():
+    q, k, v = qkv(keys=10)
+    keys = torch.tensor([[0] * 5 + [1] * 5, [0] * 10], dtype=torch.int32)
+    padded = attend(q, k, v, cross_sight(PADDED, keys, (2, 8), (2, 10), CPU, torch.float32))
+    full = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1], [0] * 8], dtype=torch.int32)
+    whole = attend(q, k, v, cross_sight(full, keys, (2, 8), (2, 10), CPU, torch.float32))
+    assert torch.equal(padded[PADDED >= 0], whole[PADDED >= 0])
+
+
+def test_the_packed_backend_is_left_where_the_rows_do_not_hold_the_same_segments(monkeypatch):
+    monkeypatch.setattr(module, "use_varlen", lambda *_: True)
+    whole = torch.zeros(2, 8, dtype=torch.int32)
+    other = torch.tensor([[0] * 8, [0] * 5 + [-1] * 3], dtype=torch.int32)  # as many segments, of other rows
+
+    def packed(queries, keys):
+        return cross_sight(queries, keys, (2, 8), (2, 8), CPU, torch.float32).cu_queries is not None
+
+    first = torch.tensor([[0] * 5 + [-1] * 3, [0] * 8], dtype=torch.int32)
+    assert packed(None, None)
+    assert packed(whole, None)
+    assert packed(None, whole)
+    assert packed(other, other)
+    assert not packed(whole, other)
+    assert not packed(other, first)
+    assert not packed(None, other)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the packed kernel runs on CUDA only")
+def test_padding_of_one_row_alone_is_the_same_on_both_devices():
+    q, k, v = qkv(keys=10)
+    keys = torch.tensor([[0] * 5 + [1] * 5, [0] * 7 + [-1] * 3], dtype=torch.int32)
+    expected = attend(q, k, v, cross_sight(PADDED, keys, (2, 8), (2, 10), CPU, torch.float32))
+    device = torch.device("cuda")
+    sight = cross_sight(PADDED.to(device), keys.to(device), (2, 8), (2, 10), device, torch.bfloat16)
+    found = attend(*(x.to(device, torch.bfloat16) for x in (q, k, v)), sight)
+    torch.testing.assert_close(found.float().cpu(), expected, atol=2e-2, rtol=2e-2)
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the packed kernel runs on CUDA only")
 @pytest.mark.parametrize("kind", ["causal", "bidirectional"])

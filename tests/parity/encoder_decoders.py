@@ -1,0 +1,55 @@
+"""What every encoder-decoder's parity test does: rows of two documents or with padding, and a cached decoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from tests.parity.families import cached_logits, our_logits, their_logits
+
+from pretextlm.model.transformer import Transformer
+
+VOCABULARY, SOURCE, TARGET = 70, 13, 9
+SOURCES = np.random.default_rng(0).integers(4, VOCABULARY, (3, SOURCE))
+TARGETS = np.random.default_rng(1).integers(4, VOCABULARY, (3, TARGET))
+CLOSE = {"atol": 1e-4, "rtol": 1e-4}
+
+
+def logits(model: Any) -> torch.Tensor:
+    """Of whole rows."""
+    return their_logits(model, input_ids=SOURCES, decoder_input_ids=TARGETS)
+
+
+def padded_rows_agree(model: Any, ours: Transformer) -> None:
+    """Rows of either side that end in padding, whatever the other side's; ours are numbers everywhere."""
+    source = (np.arange(SOURCE) < np.array([SOURCE, 5, 1])[:, None]).astype(int)
+    target = (np.arange(TARGET) < np.array([4, TARGET, 1])[:, None]).astype(int)
+    for seen in (source, np.ones_like(source)):
+        rows = {"input_ids": SOURCES, "decoder_input_ids": TARGETS}
+        expected = their_logits(model, **rows, attention_mask=seen, decoder_attention_mask=target)
+        found = our_logits(ours, **rows, segment_ids=seen - 1, decoder_segment_ids=target - 1)
+        torch.testing.assert_close(found[target == 1], expected[target == 1], **CLOSE)
+        assert found.isfinite().all()
+
+
+def packed_documents_agree(model: Any, ours: Transformer) -> None:
+    """Two documents in one row of each side have the logits they have apart."""
+    found = our_logits(
+        ours,
+        input_ids=SOURCES[:1],
+        segment_ids=[[0] * 5 + [1] * 8],
+        position_ids=[[*range(5), *range(8)]],
+        decoder_input_ids=TARGETS[:1],
+        decoder_segment_ids=[[0] * 6 + [1] * 3],
+        decoder_position_ids=[[*range(6), *range(3)]],
+    )
+    for source, target in ((slice(0, 5), slice(0, 6)), (slice(5, 13), slice(6, 9))):
+        apart = their_logits(model, input_ids=SOURCES[:1, source], decoder_input_ids=TARGETS[:1, target])
+        torch.testing.assert_close(found[:, target], apart, **CLOSE)
+
+
+def cached_decoding_agrees(model: Any, ours: Transformer) -> None:
+    """The decoder's row read in three pieces."""
+    source, target = SOURCES[0].tolist(), TARGETS[0].tolist()
+    torch.testing.assert_close(cached_logits(ours, target, [1, 4], source), logits(model)[0], **CLOSE)
