@@ -55,11 +55,18 @@ class Sight:
 
 
 def attend(
-    q_BTHE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, sight: Sight, scale: float = 0.0, softcap: float = 0.0
+    q_BTHE: Tensor,
+    k_BSKE: Tensor,
+    v_BSKE: Tensor,
+    sight: Sight,
+    scale: float = 0.0,
+    softcap: float = 0.0,
+    of_globals: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> Tensor:
     """softmax(scale · q·k) v over the visible keys, (B, T, H, E); a scale of 0 is 1/√E.
 
-    With a softcap, scores are bounded to ± that by tanh, for which the visibility must be written out.
+    With a softcap, scores are bounded to ± that by tanh, for which the visibility must be written out. `of_globals` are
+    queries, keys and values for what global tokens see, where those have projections of their own.
     """
     usual = q_BTHE.size(-1) ** -0.5
     scale = scale or usual
@@ -67,7 +74,8 @@ def attend(
         k_BSKE, v_BSKE = k_BSKE[:, -sight.last :], v_BSKE[:, -sight.last :]
     if sight.local is not None:
         assert not softcap, "bounded scores are written out"
-        return attend_local(q_BTHE, k_BSKE, v_BSKE, sight.local, scale)
+        return attend_local(q_BTHE, k_BSKE, v_BSKE, sight.local, scale, of_globals)
+    assert of_globals is None, "global tokens with projections of their own are computed in blocks"
     if softcap:
         assert sight.cu_queries is None, "bounded scores are written out"
         assert not sight.causal, "bounded scores are written out"
@@ -167,6 +175,7 @@ def self_sight(
     window: int = 0,
     written_out: bool = False,
     global_tokens: int = 0,
+    always_in_blocks: bool = False,
 ) -> Sight:
     """Visibility inside one row. Segments None: every row is one whole segment.
 
@@ -174,9 +183,10 @@ def self_sight(
         window: tokens that one sees, as in `AttentionConfig.windows`; 0: all.
         global_tokens: tokens at each document's beginning that no window hides, and that see beyond theirs.
         written_out: always as a bias, to which that of positions is added, or for scores that are bounded.
+        always_in_blocks: a window is computed in blocks however short the row is.
     """
     in_blocks = window > 0 and not written_out and attention in ("causal", "bidirectional")
-    in_blocks = in_blocks and shape[1] >= BLOCKS_PAY * window
+    in_blocks = in_blocks and (always_in_blocks or shape[1] >= BLOCKS_PAY * window)
     written_out = written_out or window > 0
     if not written_out and use_varlen(device, dtype, attention):
         starts = _segment_starts(segments_BT, shape, device)
@@ -220,9 +230,9 @@ def cross_sight(
 ) -> Sight:
     """Visibility of the encoder's row from the decoder's: everything inside the same segment.
 
-    A query whose segment the encoder's row lacks (padding of the decoder's row alone) sees that whole row, so that it is
-    a number. The varlen backend, which `written_out` rules out, is used where both rows hold the same segments in the
-    same order.
+    A query whose segment the encoder's row lacks (padding of the decoder's row alone) sees that whole row, so that no
+    result is NaN. The varlen backend, which `written_out` rules out, is used where both rows hold the same segments in
+    the same order.
     """
     if not written_out and use_varlen(device, dtype, "bidirectional"):
         queries = _segment_starts(query_segments_BT, query_shape, device)

@@ -76,13 +76,36 @@ class Attention(nn.Module):
         out: Tensor = self.k_norm(self.heads(self.k_proj(x_BSD)))
         return out
 
-    def output(self, q_BTHE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, sight: Sight) -> Tensor:
-        out: Tensor = self.o_proj(attend(q_BTHE, k_BSKE, v_BSKE, sight, self.scale, self.softcap).flatten(2))
+    def output(
+        self,
+        q_BTHE: Tensor,
+        k_BSKE: Tensor,
+        v_BSKE: Tensor,
+        sight: Sight,
+        of_globals: tuple[Tensor, Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        seen_BTHE = attend(q_BTHE, k_BSKE, v_BSKE, sight, self.scale, self.softcap, of_globals)
+        out: Tensor = self.o_proj(seen_BTHE.flatten(2))
         return out
+
+
+class GlobalProjections(nn.Module):
+    """Queries of global tokens, and the keys and values that these look at (Beltagy et al. 2020)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        bias, width = config.attention.bias, config.hidden_size
+        self.q_proj = Linear(width, config.num_attention_heads * config.head_dim, bias)
+        self.k_proj = Linear(width, config.num_key_value_heads * config.head_dim, bias)
+        self.v_proj = Linear(width, config.num_key_value_heads * config.head_dim, bias)
 
 
 class SelfAttention(Attention):
     """Queries and keys are normalised, then turned by their positions, where those are rotary."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.of_globals = GlobalProjections(config) if config.attention.global_projections else None
 
     def forward(self, x_BTD: Tensor, sight: Sight, at: Angles | None, cache: LayerCache | None = None) -> Tensor:
         q_BTHE, k_BTKE, v_BTKE = self.queries(x_BTD), self.keys(x_BTD), self.heads(self.v_proj(x_BTD))
@@ -95,7 +118,11 @@ class SelfAttention(Attention):
             scores_BHTS = place_scores(q_BTHE, k_BTKE, self.queries, self.keys, sight.places)
             scaled = scores_BHTS * (self.scale or self.head_dim**-0.5)
             sight = dataclasses.replace(sight, bias=sight.bias + scaled, places=None)
-        return self.output(q_BTHE, k_BTKE, v_BTKE, sight)
+        if self.of_globals is None or sight.local is None or sight.local.globals is None:
+            return self.output(q_BTHE, k_BTKE, v_BTKE, sight)
+        own = self.of_globals
+        other = (self.heads(own.q_proj(x_BTD)), self.heads(own.k_proj(x_BTD)), self.heads(own.v_proj(x_BTD)))
+        return self.output(q_BTHE, k_BTKE, v_BTKE, sight, other)
 
 
 class CrossAttention(Attention):

@@ -101,6 +101,7 @@ class AttentionConfig(Config):
             many tokens with its own, another half as many to each side of its own.
         global_tokens: tokens at the beginning of each document that see all of it and are seen by all of it, whatever
             the window (Longformer's [CLS], attention sinks).
+        global_projections: their queries, and the keys and values that these look at, have projections of their own.
     """
 
     normalise_heads: bool = True
@@ -111,6 +112,7 @@ class AttentionConfig(Config):
     softcap: float = Field(0.0, ge=0)
     windows: tuple[int, ...] = (0,)
     global_tokens: int = Field(0, ge=0, le=1024)
+    global_projections: bool = False
 
 
 class FeedForwardConfig(Config):

@@ -101,6 +101,7 @@ def _row(batch: Batch, config: ModelConfig, device: torch.device, dtype: torch.d
             reach_BT=batch.reach,
             window=window,
             global_tokens=config.attention.global_tokens,
+            always_in_blocks=config.attention.global_projections,
             written_out=config.positions.kind in BIASED or config.attention.softcap > 0,
         )
         for window in set(config.attention.windows)

@@ -85,8 +85,19 @@ def local_sight(
     return Local(reach, causal, _bias(allowed, dtype).flatten(0, 1)[:, None], columns, own_bias, held)
 
 
-def attend_local(q_BTHE: Tensor, k_BTKE: Tensor, v_BTKE: Tensor, sight: Local, scale: float) -> Tensor:
-    """softmax(scale · q·k) v over the window and the global tokens, (B, T, H, E)."""
+def attend_local(
+    q_BTHE: Tensor,
+    k_BTKE: Tensor,
+    v_BTKE: Tensor,
+    sight: Local,
+    scale: float,
+    of_globals: tuple[Tensor, Tensor, Tensor] | None = None,
+) -> Tensor:
+    """softmax(scale · q·k) v over the window and the global tokens, (B, T, H, E).
+
+    Args:
+        of_globals: other queries, keys and values (as the first three) for what the global tokens see.
+    """
     rows, width, heads, size = q_BTHE.shape
     grouped = heads != k_BTKE.size(2)
     q = _blocks(q_BTHE, sight.reach, 0).flatten(0, 1)
@@ -102,7 +113,8 @@ def attend_local(q_BTHE: Tensor, k_BTKE: Tensor, v_BTKE: Tensor, sight: Local, s
         return out
     assert sight.global_bias is not None, "global tokens have their own visibility"
     assert sight.is_global is not None, "global tokens are known"
-    own = _attend(_at(q_BTHE, sight.globals), k_BTKE, v_BTKE, sight.global_bias, scale, grouped)
+    queries, keys, values = of_globals or (q_BTHE, k_BTKE, v_BTKE)
+    own = _attend(_at(queries, sight.globals), keys, values, sight.global_bias, scale, grouped)
     row, nth = sight.is_global.nonzero(as_tuple=True)
     return out.index_put((row, sight.globals[row, nth]), own[row, nth])
 

@@ -1,0 +1,62 @@
+"""RoBERTa (Liu et al. 2019, https://arxiv.org/abs/1907.11692): BERT whose positions count on from the padding's id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pretextlm.errors import UserError
+from pretextlm.model.config import ModelConfig
+from pretextlm.model.families.base import Family, Map, same
+from pretextlm.model.families.bert import (
+    DEFAULTS,
+    TIED,
+    embeddings,
+    layers,
+    modules,
+    post_norm,
+    post_norm_out,
+    refuse_untied,
+)
+
+
+class Roberta(Family):
+    """roberta: position 0 has the row after that of the padding's id; GELU in the head whatever the blocks have."""
+
+    name: ClassVar[str] = "roberta"
+    classes: ClassVar[Mapping[str, Literal["encoder", "decoder", "encoder_decoder"]]] = {
+        "RobertaForMaskedLM": "encoder",
+        "RobertaModel": "encoder",
+    }
+    prefix: ClassVar[str] = "roberta."
+    ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", rf"lm_head{TIED}")
+
+    def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
+        values = {**DEFAULTS, "vocab_size": 50265, "pad_token_id": 1, **values}
+        refuse_untied(self, values)
+        pad = values["pad_token_id"]
+        if not isinstance(pad, int) or pad < 0:
+            raise UserError(
+                f"The padding's id {pad!r} is not one; positions count on from it.", "Give the pad_token_id."
+            )
+        return post_norm(self, values, "gelu", offset=pad + 1)
+
+    def config_out(self, config: ModelConfig) -> dict[str, Any]:
+        offset = config.positions.offset
+        if not offset:
+            raise UserError(f"Positions of a {self.name} do not begin with row 0 of their table.", "Export it as bert.")
+        return post_norm_out(self, config) | {"pad_token_id": offset - 1}
+
+    def maps(self, config: ModelConfig) -> list[Map]:
+        return [
+            *embeddings("roberta.embeddings"),
+            *layers("roberta.encoder.layer.{i}"),
+            *self.head(),
+        ]
+
+    def head(self) -> list[Map]:
+        """The layers of the head."""
+        return [
+            *modules({"head_layers.dense": "lm_head.dense", "head_layers.norm": "lm_head.layer_norm"}),
+            same("head_layers.bias", "lm_head.bias"),
+        ]
