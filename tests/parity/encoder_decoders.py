@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from tests.parity.families import cached_logits, our_logits, their_logits
 
+from pretextlm.model.incremental import Incremental
 from pretextlm.model.transformer import Transformer
 
 VOCABULARY, SOURCE, TARGET = 70, 13, 9
@@ -50,6 +51,17 @@ def packed_documents_agree(model: Any, ours: Transformer) -> None:
 
 
 def cached_decoding_agrees(model: Any, ours: Transformer) -> None:
-    """The decoder's row read in three pieces."""
+    """The decoder's row read in three pieces, and ragged rows side by side in two, one of them empty."""
     source, target = SOURCES[0].tolist(), TARGETS[0].tolist()
     torch.testing.assert_close(cached_logits(ours, target, [1, 4], source), logits(model)[0], **CLOSE)
+    sources = [SOURCES[0, :4].tolist(), SOURCES[1].tolist(), SOURCES[2, :1].tolist()]
+    cuts, lengths = [3, 0, 5], [TARGET, 4, 6]
+    reader = Incremental(ours, sources)
+    with torch.inference_mode():
+        first = ours.logits(reader.extend([row[:cut].tolist() for row, cut in zip(TARGETS, cuts, strict=True)]))
+        ends = zip(TARGETS, cuts, lengths, strict=True)
+        second = ours.logits(reader.extend([row[cut:length].tolist() for row, cut, length in ends]))
+    for i, (cut, length) in enumerate(zip(cuts, lengths, strict=True)):
+        found = torch.cat([first[i, first.size(1) - cut :], second[i, second.size(1) - (length - cut) :]])
+        apart = their_logits(model, input_ids=[sources[i]], decoder_input_ids=TARGETS[i : i + 1, :length])
+        torch.testing.assert_close(found, apart[0], **CLOSE)
