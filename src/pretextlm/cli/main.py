@@ -36,19 +36,35 @@ def _root(
 
 
 def _register() -> None:
-    from pretextlm.cli import compare, data, evaluate, fill, generate, pretrain, quickstart, report, show
+    from pretextlm.cli import (
+        compare,
+        data,
+        evaluate,
+        export,
+        fill,
+        generate,
+        import_,
+        params,
+        pretrain,
+        quickstart,
+        report,
+        show,
+    )
 
     for command in (
         quickstart.quickstart,
         show.show,
+        params.params,
         pretrain.pretrain,
         evaluate.evaluate,
         generate.generate,
         fill.fill,
         compare.compare,
         report.report,
+        export.export,
     ):
         app.command()(command)
+    app.command("import")(import_.import_model)
     corpus = typer.Typer(help="Turn text into a store, and look into one.", no_args_is_help=True)
     corpus.command()(data.prepare)
     corpus.command()(data.inspect)

@@ -26,13 +26,15 @@ def pretrain(
 ) -> None:
     """Pre-train one model by a recipe.
 
+    start=RUN begins from the newest weights of another run, for example an imported one, whose model's shape it takes.
     Ctrl-C (or SIGTERM) saves a checkpoint and leaves; --resume goes on, bit for bit on a CPU.
     """
     from pretextlm.cli.console import print_json
     from pretextlm.config import apply_overrides, read_toml
     from pretextlm.training.recipe import Recipe
+    from pretextlm.training.start import with_start
 
-    loaded = Recipe.load(apply_overrides(read_toml(recipe), overrides or []), str(recipe))
+    loaded = Recipe.load(with_start(apply_overrides(read_toml(recipe), overrides or [])), str(recipe))
     directory = out or Path("runs") / loaded.name
 
     from pretextlm.training.runtime import tune_process

@@ -7,6 +7,7 @@ vocabulary, so no text is unknown in any language and decoding gives the text ba
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -132,23 +133,54 @@ def adopt_tokenizer(place: Path, sentinels: int = DEFAULT_SENTINELS) -> Tokenize
     Raises:
         UserError: there is none, or it reads the text of a special token as the token.
     """
-    tokenizer = load_tokenizer(place / "tokenizer.json" if place.is_dir() else place)
+    return complete(load_tokenizer(place / "tokenizer.json" if place.is_dir() else place), str(place), sentinels)
+
+
+def complete(tokenizer: Tokenizer, where: str, sentinels: int = DEFAULT_SENTINELS) -> Tokenizer:
+    """The tokenizer itself with the special tokens it lacks; completing it again changes nothing.
+
+    Where its model would read the text of a special token as that token (many Unigram vocabularies hold "</s>" as an
+    ordinary piece), its first character is cut off before the model sees it; all other text is encoded as before.
+
+    Raises:
+        UserError: it reads the text of a special token as the token all the same.
+    """
     have = tokenizer.get_vocab(with_added_tokens=True)
     under_other_names = own_names(have, _special(tokenizer))
     wanted = special_tokens(0 if sentinel(0) in have else sentinels)
     tokenizer.add_special_tokens([token for token in wanted if under_other_names.get(token, token) == token])
     tokenizer.encode_special_tokens = True
-    vocabulary = vocabulary_of(tokenizer)
-    special = vocabulary.special
-    names = sorted(token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special)
-    for name in names:
-        found = special.intersection(tokenizer.encode(f"a {name} b{name}", add_special_tokens=False).ids)
-        if found - {vocabulary.unk}:
-            raise UserError(
-                f"The tokenizer {place} reads the text {name!r} as its special token, so text could fake one.",
-                "Train one on the corpus instead: --tokenizer bpe, wordpiece or unigram.",
-            )
+    faked = _faked(tokenizer)
+    if faked:
+        _cut_apart(tokenizer, faked)
+        faked = _faked(tokenizer)
+    if faked:
+        raise UserError(
+            f"The tokenizer {where} reads the text {faked[0]!r} as its special token, so text could fake one.",
+            "Train one on the corpus instead: --tokenizer bpe, wordpiece or unigram.",
+        )
     return tokenizer
+
+
+def _faked(tokenizer: Tokenizer) -> list[str]:
+    """Special tokens as which their own text is read."""
+    vocabulary = vocabulary_of(tokenizer)
+    names = sorted(token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special)
+    texts = tokenizer.encode_batch([f"a {name} b{name}" for name in names], add_special_tokens=False)
+    real = vocabulary.special - {vocabulary.unk}
+    return [name for name, text in zip(names, texts, strict=True) if real.intersection(text.ids)]
+
+
+def _cut_apart(tokenizer: Tokenizer, names: Iterable[str]) -> None:
+    """Let the model see none of these texts whole."""
+    from tokenizers import Regex, pre_tokenizers
+
+    pattern = "|".join(f"{re.escape(name[0])}(?={re.escape(name[1:])})" for name in names if len(name) > 1)
+    if not pattern:
+        return
+    cut = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
+    before = tokenizer.pre_tokenizer
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cut] if before is None else [before, cut])
 
 
 def _special(tokenizer: Tokenizer) -> frozenset[int]:

@@ -107,12 +107,16 @@ class EvaluationConfig(Config):
 
 
 class Recipe(Config):
-    """One run. Build it with :meth:`load`, which resolves the objective by name."""
+    """One run. Build it with :meth:`load`, which resolves the objective by name.
+
+    Attributes: start: run directory whose newest weights a new run begins from; "": drawn from the seed.
+    """
 
     model_config = ConfigDict(**Config.model_config, arbitrary_types_allowed=True)
 
     name: str = "run"
     seed: int = Field(0, ge=0, lt=1 << 63)
+    start: str = ""
     data: DataConfig
     objective: SerializeAsAny[Objective]
     model: ModelConfig = ModelConfig()

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 CONFIG, ENVIRONMENT, TOKENIZER = "config.toml", "environment.json", "tokenizer.json"
 METRICS, LOCK = "metrics.jsonl", "run.lock"
+ORIGIN = "origin"
+"""Directory of an imported run that holds the foreign files that are kept."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class Run:
 
 def _is_of_a_run(path: Path) -> bool:
     """Whether a file means that a run was begun; config.toml is written last, and what comes before it does not."""
-    return path.name not in (LOCK, TOKENIZER, ENVIRONMENT) and not path.name.endswith(".partial")
+    return path.name not in (LOCK, TOKENIZER, ENVIRONMENT, ORIGIN) and not path.name.endswith(".partial")
 
 
 @contextmanager

@@ -37,6 +37,7 @@ from pretextlm.training.run import TOKENIZER, Run, locked
 from pretextlm.training.runtime import Runtime, device_name
 from pretextlm.training.schedules import rate
 from pretextlm.training.signals import StopFlag, Stopped
+from pretextlm.training.start import carry_origin, check_start, load_start
 from pretextlm.training.validation import validate
 
 MICRO_BATCH_TOKENS_CPU = 8192
@@ -168,6 +169,7 @@ def pretrain(
     store = Store.open(Path(recipe.data.store))
     recipe = recipe.with_vocabulary(store.vocabulary.size)
     _check_tokenizers(recipe, store)
+    _check_positions(recipe)
     kind, budget = recipe.training.budget
     device = Runtime.choose(recipe.training, 0.0).device
     plan = make_plan(recipe, store, device)
@@ -176,8 +178,8 @@ def pretrain(
         run = _open_run(recipe, directory, resume, store, runtime, command)
         trainer = Trainer(run, store, plan, runtime, progress)
         progress.note("; ".join(runtime.notes))
-        if resume:
-            trainer.restore()
+        if not (resume and trainer.restore()) and recipe.start:
+            trainer.start()
         trainer.train(stop)
     return run
 
@@ -197,8 +199,13 @@ class Trainer:
         self.log = MetricsLog(run)
         self.compile_seconds = 0.0
 
-    def restore(self) -> None:
-        """Go on from the newest checkpoint that verifies; from the start when there is none."""
+    def start(self) -> None:
+        """Take the weights of the run that the recipe starts from."""
+        drawn = load_start(self.model, self.recipe)
+        self.progress.note(f"started from {self.recipe.start}" + (f"; drawn: {', '.join(drawn)}" if drawn else ""))
+
+    def restore(self) -> bool:
+        """Go on from the newest checkpoint that verifies; says whether there is one."""
         found = checkpoints.newest(self.run.checkpoints, quarantine=True)
         if found is not None:
             self.model.load_state_dict(found.model())
@@ -206,6 +213,7 @@ class Trainer:
             self.position = Position(**found.state)
             self.progress.note(f"resumed at step {found.step:,}")
         self.run.rewind_metrics(self.position.step)
+        return found is not None
 
     def train(self, stop: StopFlag) -> None:
         """Until the budget is used or a signal comes; a checkpoint stands at the end either way."""
@@ -368,14 +376,26 @@ def _loader(recipe: Recipe, store: Store, reader: Reader, total_rows: float | No
 
 
 def _check_tokenizers(recipe: Recipe, store: Store) -> None:
-    """Raises UserError when a frozen model has other tokens than the store."""
+    """Raises UserError when a frozen model, or the one to start from, has other tokens than the store."""
     expected = sha256_of(store.path / TOKENIZER)
-    for role, place in recipe.objective.frozen_models().items():
+    start = {"run to start from": recipe.start} if recipe.start and Path(recipe.start).exists() else {}
+    for role, place in {**recipe.objective.frozen_models(), **start}.items():
         if sha256_of(Run.open(Path(place)).directory / TOKENIZER) != expected:
             raise UserError(
                 f"The {role} {place} was trained with another tokenizer than {store.path} was prepared with.",
                 f"Prepare the text with the {role}'s: pretextlm data prepare … --tokenizer {place}/{TOKENIZER}",
             )
+
+
+def _check_positions(recipe: Recipe) -> None:
+    """Raises UserError when rows are longer than the model's table of positions."""
+    positions = recipe.model.positions
+    rows = positions.max_positions - positions.offset
+    if positions.kind == "learned" and recipe.data.length > rows:
+        raise UserError(
+            f"data.length is {recipe.data.length}, but the model has a table of {rows} positions.",
+            f"Give data.length={rows} or less.",
+        )
 
 
 def _open_run(
@@ -389,10 +409,15 @@ def _open_run(
                 f"Go on with its own, {directory / 'config.toml'}, or give another directory with --out.",
             )
         return run
+    carried = {}
+    if recipe.start:
+        check_start(recipe)
+        carried = carry_origin(Path(recipe.start), directory)
     environment = {
         **runtime.describe(),
         "command": list(command),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **carried,
     }
     return Run.create(directory, recipe, environment, store.path / "tokenizer.json")
 

@@ -123,14 +123,40 @@ def test_a_foreign_tokenizer_gets_the_special_tokens_it_lacks(tmp_path):
     assert vocabulary_of(encoder.tokenizer).size == len(words_) + len(special_tokens()) - 1
 
 
-def test_a_tokenizer_that_text_can_fool_is_refused(tmp_path):
+def test_a_tokenizer_that_text_could_fool_is_cut_so_that_it_cannot(tmp_path):
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     foreign = Tokenizer(models.WordLevel({"[UNK]": 0, "[MASK]": 1, "a": 2}, unk_token="[UNK]"))
     foreign.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     foreign.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(UserError, match=r"reads the text '\[MASK\]'"):
+    adopted = adopt_tokenizer(tmp_path)
+    assert adopted.encode("a [MASK] a", add_special_tokens=False).tokens == ["a", "[UNK]", "[UNK]", "a"]
+    adopted.save(str(tmp_path / "tokenizer.json"))
+    assert adopt_tokenizer(tmp_path).to_str() == adopted.to_str()
+
+
+def test_a_tokenizer_that_text_fools_all_the_same_is_refused(tmp_path):
+    from tokenizers import Tokenizer, models, normalizers
+
+    foreign = Tokenizer(models.WordLevel({"[UNK]": 0, "?": 1}, unk_token="[UNK]"))
+    foreign.add_special_tokens(["?"])
+    foreign.normalizer = normalizers.Replace("a ? b?", "?")
+    foreign.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UserError, match=r"reads the text '\?'"):
         adopt_tokenizer(tmp_path)
+
+
+def test_special_tokens_of_another_name_play_their_roles(tmp_path):
+    from tokenizers import Tokenizer, models
+
+    foreign = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1, "<mask>": 2}, unk_token="<unk>"))
+    foreign.add_special_tokens(["<s>", "</s>", "<pad>", "<unk>"])
+    foreign.save(str(tmp_path / "tokenizer.json"))
+    adopted = adopt_tokenizer(tmp_path)
+    found = vocabulary_of(adopted)
+    names = {role: adopted.id_to_token(getattr(found, role)) for role in ("pad", "unk", "cls", "sep", "bos", "eos")}
+    assert names == {"pad": "<pad>", "unk": "<unk>", "cls": "<s>", "sep": "</s>", "bos": "<s>", "eos": "</s>"}
+    assert adopted.id_to_token(found.mask) == "[MASK]", "an ordinary token of that name is text"
 
 
 def test_a_vocabulary_that_cannot_hold_the_bytes_is_refused():

@@ -1,0 +1,46 @@
+"""`pretextlm import DIR|hf:NAME --out RUN`: a published model as a run directory."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def import_model(
+    source: Annotated[str, typer.Argument(help="Directory in Hugging Face's format, or hf:NAME for one from the hub.")],
+    out: Annotated[Path, typer.Option(help="Run directory to make.")],
+    objective: Annotated[
+        str | None, typer.Option(help="Objective the model is taken to have learnt; by default its family's.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was carried over as JSON.")] = False,
+) -> None:
+    """Take a published model: evaluate it, let it write, distil it or train it on, as any other run.
+
+    Read are config.json, safetensors (in one file or sharded) and tokenizer.json. Formats that can run code as they are
+    read are refused. To train it on, prepare text with its tokenizer and start from it:
+
+    pretextlm data prepare TEXT --tokenizer RUN/tokenizer.json --out STORE
+
+    pretextlm pretrain recipes/masked.toml start=RUN data.store=STORE
+    """
+    from pretextlm.cli.console import print_json, stderr
+
+    with stderr().status("reading the model"):
+        from pretextlm.exchange.read import import_model as take
+
+        run, origin = take(source, out, objective=objective, command=["pretextlm", *sys.argv[1:]])
+    if as_json:
+        print_json({"run": str(out), "objective": run.recipe.objective.name, **origin.plain()})
+        return
+    shape = run.recipe.model
+    typer.echo(f"{out}: {origin.family}, {shape.num_hidden_layers} layers of width {shape.hidden_size}")
+    for title, names in (
+        ("special tokens added", origin.added_tokens),
+        ("drawn anew, as the checkpoint has none", origin.drawn),
+        ("not carried over", origin.not_carried),
+    ):
+        if names:
+            typer.echo(f"{title}: {len(names)} ({', '.join(names[:6])}{', …' if len(names) > 6 else ''})")

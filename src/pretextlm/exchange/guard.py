@@ -1,0 +1,105 @@
+"""Reading the files of a foreign directory as what they are: written by anybody.
+
+Only plain files by plain names are opened, links are not followed, JSON is read within limits of size and depth, and
+what does not hold is refused before anything is allocated for it. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pretextlm.errors import UserError
+
+MAX_JSON_BYTES = 8 << 20
+MAX_CONFIG_BYTES = 1 << 20
+MAX_NESTED = 300_000
+"""Objects and arrays in one file; a model of 100,000 tensors has so many."""
+MAX_INTEGER = 1 << 40
+MAX_LAYERS = 1024
+
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,200}")
+LAYERS = re.compile(r"(num_(hidden_|decoder_)?layers|n_layers?|(en|de)coder_layers)")
+
+
+def open_plain(path: Path, limit: int | None = None) -> int:
+    """A descriptor of a regular file. Raises UserError for a link, a device, or more than `limit` bytes."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if path.is_symlink():
+            raise UserError(
+                f"{path} is a symbolic link; links in a foreign directory are not followed.",
+                f"Copy what you trust: cp -rL {path.parent} COPY",
+            ) from None
+        raise UserError(f"Cannot read {path}: {error.strerror}.", "Give a directory with a complete model.") from None
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(handle)
+        raise UserError(f"{path} is not a plain file.", "Give a directory of plain files.")
+    if limit is not None and found.st_size > limit:
+        os.close(handle)
+        raise UserError(
+            f"{path} is {found.st_size:,} bytes; at most {limit:,} are read.", "It is not what it should be."
+        )
+    return handle
+
+
+def read_plain(path: Path, limit: int) -> bytes:
+    """A whole file of at most `limit` bytes."""
+    with os.fdopen(open_plain(path, limit), "rb") as file:
+        return file.read(limit)
+
+
+def read_object(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
+    """One JSON object. Raises UserError for anything else in the file."""
+    return parse_object(read_plain(path, limit), str(path))
+
+
+def parse_object(data: bytes, where: str) -> dict[str, Any]:
+    """One JSON object without a key twice, numbers that are none, or more nesting than a model needs."""
+    if data.count(b"{") + data.count(b"[") > MAX_NESTED:
+        raise UserError(f"{where} has more entries than a model can have.", "It is not what it should be.")
+    try:
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_refuse, parse_float=_finite
+        )
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+        raise UserError(f"{where} is not sound JSON: {reason}.", "Fetch the model again.") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{where} does not hold one JSON object.", "Fetch the model again.")
+    return value
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return found
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if abs(value) == float("inf"):
+        raise ValueError("a number is too large")
+    return value
+
+
+def check_numbers(values: dict[str, Any], where: str) -> None:
+    """Raises UserError for whole numbers that no model has, before anybody counts up to one."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            check_numbers(value, where)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            limit = MAX_LAYERS if LAYERS.fullmatch(key) else MAX_INTEGER
+            if abs(value) > limit or (limit == MAX_LAYERS and value < 0):
+                raise UserError(f"{key} = {value} in {where} is not a number of a model.", "Fetch the model again.")
