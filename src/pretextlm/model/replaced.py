@@ -54,12 +54,13 @@ class ReplacedTokenHead(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.dense = Linear(config.hidden_size, config.hidden_size)
+        self.dense = Linear(config.hidden_size, config.hidden_size, bias=True)
         self.out = nn.Linear(config.hidden_size, 1)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         bound = (3.0 / self.dense.in_features) ** 0.5
         nn.init.uniform_(self.dense.weight, -bound, bound, generator=generator)
+        nn.init.zeros_(self.dense.bias)
         nn.init.normal_(self.out.weight, 0.0, INITIAL_STD, generator=generator)
         nn.init.zeros_(self.out.bias)
 

@@ -1,0 +1,83 @@
+"""ALBERT (Lan et al. 2020, https://arxiv.org/abs/1909.11942): a BERT of one block's weights and a narrow embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pretextlm.errors import UserError
+from pretextlm.model.config import ModelConfig
+from pretextlm.model.families.base import Family, Map, WithHead, same
+from pretextlm.model.families.bert import (
+    DEFAULTS,
+    TIED,
+    activation_in,
+    embeddings,
+    modules,
+    post_norm,
+    post_norm_out,
+    refuse_untied,
+)
+
+LARGEST: Mapping[str, Any] = {
+    "vocab_size": 30000,
+    "embedding_size": 128,
+    "hidden_size": 4096,
+    "num_attention_heads": 64,
+    "intermediate_size": 16384,
+    "hidden_act": "gelu_new",
+}
+"""What Hugging Face takes for a value that a config.json leaves out, where it is not BERT's."""
+
+
+class Albert(Family):
+    """albert: every layer has the same weights."""
+
+    name: ClassVar[str] = "albert"
+    classes: ClassVar[Mapping[str, Literal["encoder", "decoder", "encoder_decoder"]]] = {
+        "AlbertForMaskedLM": "encoder",
+        "AlbertForPreTraining": "encoder",
+        "AlbertModel": "encoder",
+    }
+    prefix: ClassVar[str] = "albert."
+    ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", rf"^predictions{TIED}")
+    heads: ClassVar[tuple[WithHead, ...]] = (
+        WithHead("pair", "AlbertForPreTraining", rows={"heads.pair.classifier.weight": 2}),
+    )
+
+    def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
+        values = {**DEFAULTS, **LARGEST, **values}
+        refuse_untied(self, values)
+        for name in ("num_hidden_groups", "inner_group_num"):
+            if values.get(name, 1) != 1:
+                raise UserError(f"ALBERT with {name} {values[name]!r} is not known.", "Known: 1.")
+        if values["embedding_size"] == values["hidden_size"]:
+            raise UserError(
+                "An ALBERT whose embedding is as wide as its blocks is not known.",
+                "Give an embedding_size below hidden_size.",
+            )
+        config = post_norm(self, values, activation_in(values["hidden_act"]))
+        return config.model_copy(update={"shared_layers": True})
+
+    def config_out(self, config: ModelConfig) -> dict[str, Any]:
+        one = {"num_hidden_groups": 1, "inner_group_num": 1}
+        return post_norm_out(self, config) | {"embedding_size": config.embedding_size} | one
+
+    def maps(self, config: ModelConfig) -> list[Map]:
+        block, theirs = "encoder.0", "albert.encoder.albert_layer_groups.0.albert_layers.0"
+        names = {
+            "embedding.projection": "albert.encoder.embedding_hidden_mapping_in",
+            f"{block}.self_attn.q_proj": f"{theirs}.attention.query",
+            f"{block}.self_attn.k_proj": f"{theirs}.attention.key",
+            f"{block}.self_attn.v_proj": f"{theirs}.attention.value",
+            f"{block}.self_attn.o_proj": f"{theirs}.attention.dense",
+            f"{block}.self_attn_norm.last": f"{theirs}.attention.LayerNorm",
+            f"{block}.mlp.up_proj": f"{theirs}.ffn",
+            f"{block}.mlp.down_proj": f"{theirs}.ffn_output",
+            f"{block}.mlp_norm.last": f"{theirs}.full_layer_layer_norm",
+            "head_layers.dense": "predictions.dense",
+            "head_layers.norm": "predictions.LayerNorm",
+            "heads.pair.pooler": "albert.pooler",
+            "heads.pair.classifier": "sop_classifier.classifier",
+        }
+        return [*embeddings("albert.embeddings"), *modules(names), same("head_layers.bias", "predictions.bias")]

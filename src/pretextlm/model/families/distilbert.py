@@ -1,0 +1,97 @@
+"""DistilBERT (Sanh et al. 2019, https://arxiv.org/abs/1910.01108): BERT of half the depth, without token types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pretextlm.model.config import ModelConfig
+from pretextlm.model.families.base import Family, Map, same
+from pretextlm.model.families.bert import activation_in, activation_out, modules
+
+EPS = 1e-12
+"""Of all its norms."""
+
+NAMES = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "dim",
+    "num_hidden_layers": "n_layers",
+    "num_attention_heads": "n_heads",
+    "intermediate_size": "hidden_dim",
+}
+"""Our name of a value → theirs."""
+
+DEFAULTS: Mapping[str, Any] = {
+    "vocab_size": 30522,
+    "dim": 768,
+    "n_layers": 6,
+    "n_heads": 12,
+    "hidden_dim": 3072,
+    "activation": "gelu",
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+}
+"""What Hugging Face takes for a value that a config.json leaves out."""
+
+
+class DistilBert(Family):
+    """distilbert: no token types and no pooler. A table of sinusoids is a table like any other once it is saved."""
+
+    name: ClassVar[str] = "distilbert"
+    classes: ClassVar[Mapping[str, Literal["encoder", "decoder", "encoder_decoder"]]] = {
+        "DistilBertForMaskedLM": "encoder",
+        "DistilBertModel": "encoder",
+    }
+    prefix: ClassVar[str] = "distilbert."
+    ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", r"vocab_projector\.weight$")
+
+    def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
+        values = {**DEFAULTS, **values}
+        activation = activation_in(values["activation"])
+        return ModelConfig.parse(
+            {
+                "architecture": "encoder",
+                **{ours: values[theirs] for ours, theirs in NAMES.items()},
+                "tie_word_embeddings": values["tie_word_embeddings"],
+                "final_norm": False,
+                "norm": {"kind": "layer", "eps": EPS, "weight": True, "bias": True, "place": "after"},
+                "positions": {"kind": "learned", "max_positions": values["max_position_embeddings"]},
+                "attention": {"normalise_heads": False, "bias": True, "output_bias": True},
+                "feed_forward": {"activation": activation, "bias": True},
+                "head": {"dense": True, "activation": activation, "norm": True, "bias": True},
+            }
+        )
+
+    def config_out(self, config: ModelConfig) -> dict[str, Any]:
+        return {
+            "model_type": self.name,
+            "architectures": [next(iter(self.classes))],
+            **{theirs: getattr(config, ours) for ours, theirs in NAMES.items()},
+            "activation": activation_out(config.feed_forward.activation),
+            "max_position_embeddings": config.positions.max_positions,
+            "tie_word_embeddings": config.tie_word_embeddings,
+        }
+
+    def maps(self, config: ModelConfig) -> list[Map]:
+        block, theirs = "encoder.{i}", "distilbert.transformer.layer.{i}"
+        tables = "distilbert.embeddings"
+        names = {
+            "embedding.norm": f"{tables}.LayerNorm",
+            f"{block}.self_attn.q_proj": f"{theirs}.attention.q_lin",
+            f"{block}.self_attn.k_proj": f"{theirs}.attention.k_lin",
+            f"{block}.self_attn.v_proj": f"{theirs}.attention.v_lin",
+            f"{block}.self_attn.o_proj": f"{theirs}.attention.out_lin",
+            f"{block}.self_attn_norm.last": f"{theirs}.sa_layer_norm",
+            f"{block}.mlp.up_proj": f"{theirs}.ffn.lin1",
+            f"{block}.mlp.down_proj": f"{theirs}.ffn.lin2",
+            f"{block}.mlp_norm.last": f"{theirs}.output_layer_norm",
+            "head_layers.dense": "vocab_transform",
+            "head_layers.norm": "vocab_layer_norm",
+        }
+        return [
+            same("embed_tokens.weight", f"{tables}.word_embeddings.weight"),
+            same("embedding.positions.weight", f"{tables}.position_embeddings.weight"),
+            *modules(names),
+            same("head_layers.bias", "vocab_projector.bias"),
+            *([] if config.tie_word_embeddings else [same("lm_head.weight", "vocab_projector.weight")]),
+        ]

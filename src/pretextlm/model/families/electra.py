@@ -1,0 +1,61 @@
+"""ELECTRA (Clark et al. 2020, https://arxiv.org/abs/2003.10555): a BERT with a narrow embedding that judges tokens.
+
+Its generator is a masked language model of the same family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pretextlm.errors import UserError
+from pretextlm.model.config import ModelConfig
+from pretextlm.model.families.base import Family, Map, WithHead, layer, same
+from pretextlm.model.families.bert import DEFAULTS, embeddings, layers, modules, post_norm, post_norm_out
+
+JUDGE = "ElectraForPreTraining"
+
+
+class Electra(Family):
+    """electra: generator (a language model, with GELU in its head) or discriminator (the head `replaced`)."""
+
+    name: ClassVar[str] = "electra"
+    classes: ClassVar[Mapping[str, Literal["encoder", "decoder", "encoder_decoder"]]] = {
+        "ElectraForMaskedLM": "encoder",
+        JUDGE: "encoder",
+        "ElectraModel": "encoder",
+    }
+    prefix: ClassVar[str] = "electra."
+    ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", r"generator_lm_head\.weight$")
+    heads: ClassVar[tuple[WithHead, ...]] = (
+        WithHead("replaced", JUDGE, without=(r"heads\.generator\.", r"head_layers\.", r"lm_head\.")),
+    )
+
+    def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
+        small = {"embedding_size": 128, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024}
+        values = {**DEFAULTS, **small, **values}
+        if JUDGE in (values.get("architectures") or ()) and values["hidden_act"] != "gelu":
+            raise UserError(
+                f"A discriminator with the activation {values['hidden_act']!r} is not known.", "Known: gelu."
+            )
+        return post_norm(self, values, "gelu")
+
+    def config_out(self, config: ModelConfig) -> dict[str, Any]:
+        return post_norm_out(self, config) | {"embedding_size": config.embedding_size}
+
+    def maps(self, config: ModelConfig) -> list[Map]:
+        head = {
+            "head_layers.dense": "generator_predictions.dense",
+            "head_layers.norm": "generator_predictions.LayerNorm",
+            "heads.replaced.dense": "discriminator_predictions.dense",
+            "heads.replaced.out": "discriminator_predictions.dense_prediction",
+        }
+        wide = config.embedding_size != config.hidden_size
+        return [
+            *embeddings("electra.embeddings"),
+            *(layer("embedding.projection", "electra.embeddings_project", bias=True) if wide else []),
+            *layers("electra.encoder.layer.{i}"),
+            *modules(head),
+            same("head_layers.bias", "generator_lm_head.bias"),
+            *([] if config.tie_word_embeddings else [same("lm_head.weight", "generator_lm_head.weight")]),
+        ]

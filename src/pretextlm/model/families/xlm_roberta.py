@@ -1,0 +1,18 @@
+"""XLM-RoBERTa (Conneau et al. 2020, https://arxiv.org/abs/1911.02116): RoBERTa with a vocabulary of 100 languages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from pretextlm.model.families.roberta import Roberta
+
+
+class XlmRoberta(Roberta):
+    """xlm-roberta: RoBERTa's shape and names under another name."""
+
+    name: ClassVar[str] = "xlm-roberta"
+    classes: ClassVar[Mapping[str, Literal["encoder", "decoder", "encoder_decoder"]]] = {
+        "XLMRobertaForMaskedLM": "encoder",
+        "XLMRobertaModel": "encoder",
+    }

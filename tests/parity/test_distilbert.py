@@ -1,0 +1,58 @@
+"""DistilBERT: the same logits as transformers, and the same bytes back."""
+
+from __future__ import annotations
+
+import pytest
+from tests.parity.encoders import packed_documents_agree, padded_rows_agree, written_back_agrees
+from tests.parity.families import imported, randomised
+
+from pretextlm.errors import UserError
+from pretextlm.model.families.base import FAMILIES, values_out
+from pretextlm.model.families.distilbert import DistilBert
+
+transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def both(request, tmp_path_factory):
+    config = transformers.DistilBertConfig(
+        vocab_size=90,
+        dim=24,
+        n_layers=3,
+        n_heads=4,
+        hidden_dim=40,
+        max_position_embeddings=20,
+        activation="relu",
+        sinusoidal_pos_embds=True,
+        tie_word_embeddings=request.param,
+    )
+    model = randomised(transformers.DistilBertForMaskedLM(config))
+    directory = tmp_path_factory.mktemp("distilbert")
+    ours, found = imported(model, directory)
+    return model, ours, found, directory
+
+
+def test_nothing_is_missing_and_nothing_is_left(both):
+    assert both[2].missing == []
+    assert both[2].left == []
+
+
+def test_padded_rows_have_the_same_logits(both):
+    padded_rows_agree(*both[:2])
+
+
+def test_packed_documents_have_the_logits_they_have_apart(both):
+    packed_documents_agree(*both[:2])
+
+
+def test_what_is_written_back_loads_without_a_missing_or_unexpected_key(both):
+    written_back_agrees(both[0], both[1], both[3])
+
+
+def test_a_value_left_out_is_the_one_that_transformers_takes():
+    assert DistilBert().config_in({}) == DistilBert().config_in(transformers.DistilBertConfig().to_dict())
+
+
+def test_token_types_are_refused_on_the_way_out():
+    with pytest.raises(UserError, match="type_vocab_size"):
+        values_out(DistilBert(), FAMILIES["bert"]().config_in({}))
