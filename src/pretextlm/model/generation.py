@@ -3,23 +3,31 @@
     settings = GenerationSettings(max_new_tokens=20, temperature=0.8)
     generate(model, vocabulary, [[vocabulary.bos, 17, 4]], settings)   # → [[9, 61, …]]
 
+Many calls are faster inside `with ready_to_write(model): …` (ready.py), where the weights are laid out once.
+
 Axis letters: B rows, V vocab_size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
+from pretextlm.model.beam_search import Ends, beam_search
+from pretextlm.model.constraints import Constraints
 from pretextlm.model.incremental import Incremental
+from pretextlm.model.ready import ready_to_write
 from pretextlm.model.sampling import Sampling, choose
+from pretextlm.model.streaming import Decode, TextStream
 from pretextlm.model.transformer import Transformer
 
 ROWS_AT_ONCE = 64
@@ -30,13 +38,38 @@ class GenerationSettings(Sampling):
 
     Attributes:
         max_new_tokens: most tokens written per prompt.
+        min_new_tokens: no text ends by a stop id before it has so many.
         stop: ids that end a text and are not part of it; None for </s>.
+        stop_strings: a text ends with the token that completes one of them; what is shown ends before it.
         suppress: ids that are never written; None for every special token that does not end the text.
+        repetition_penalty: scores of tokens that are in the text already are divided by it where they are positive,
+            and multiplied where they are negative (Keskar et al. 2019); 1 changes nothing.
+        samples: texts written for each prompt, each with draws of its own; of a beam search, its best ones.
+        beams: texts that are gone on with side by side; from 2 on, the likeliest text found is taken, and nothing is
+            drawn.
+        length_penalty: power of a text's length by which a beam search divides its log-probability; above 0 favours
+            longer texts.
+        early_stopping: when a beam search ends, see `beam_search`.
     """
 
     max_new_tokens: int = Field(100, ge=1)
+    min_new_tokens: int = Field(0, ge=0)
     stop: tuple[int, ...] | None = None
+    stop_strings: tuple[str, ...] = ()
     suppress: tuple[int, ...] | None = None
+    repetition_penalty: float = Field(1.0, gt=0)
+    samples: int = Field(1, ge=1)
+    beams: int = Field(1, ge=1, le=1024)
+    length_penalty: float = 1.0
+    early_stopping: bool | Literal["never"] = False
+
+    @model_validator(mode="after")
+    def _samples_are_beams(self) -> GenerationSettings:
+        if 1 < self.beams < self.samples:
+            raise ValueError(f"a search with {self.beams} beams has no {self.samples} texts to give")
+        if "" in self.stop_strings:
+            raise ValueError("a stop string is empty")
+        return self
 
 
 @torch.inference_mode()
@@ -48,21 +81,27 @@ def generate(
     decoder_prompts: Sequence[Sequence[int]] | None = None,
     on_token: Callable[[int, int], None] | None = None,
     reread: bool = False,
+    decode: Decode | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> list[list[int]]:
-    """New tokens of each prompt, without the token that ended it.
+    """New tokens of each prompt, without the stop id that ended it.
 
-    The result of a row depends on its prompt, the settings and its place in `prompts`, not on the rows beside it.
+    The result of a row depends on its prompt, the settings and its place in `prompts`, not on the rows beside it. With
+    several samples, those of a prompt follow each other: text number prompt · samples + sample.
 
     Args:
         prompts: token ids, none empty: what a decoder continues, or what an encoder reads.
         decoder_prompts: what an encoder-decoder's decoder has before it, starting with its start token. Given to a
             decoder alone, they follow the prompts, which are then seen in both directions (a prefix LM).
-        on_token: called with (row, id) for each new token as it comes, to show a text while it is written.
+        on_token: called with (number of the text, id) for each new token as it comes, to show a text while it is
+            written; of a beam search, when it is over.
         reread: the decoder prompts begin with the last token of their prompts (see :class:`Incremental`).
+        decode: the text of ids; needed for stop strings.
+        dtype: type of the activations.
 
     Raises:
         UserError: the model is an encoder, which cannot write from left to right.
-        ValueError: an empty prompt, or an encoder-decoder without decoder prompts.
+        ValueError: an empty prompt, an encoder-decoder without decoder prompts, stop strings without `decode`.
     """
     settings = settings or GenerationSettings()
     if model.decoder is None:
@@ -72,20 +111,59 @@ def generate(
         )
     if decoder_prompts is None and model.encoder is not None:
         raise ValueError("an encoder-decoder needs decoder prompts")
+    if settings.stop_strings and decode is None:
+        raise ValueError("stop strings need a decode function")
     texts = prompts if decoder_prompts is None else decoder_prompts
     if not all(prompts) or not all(texts):
         raise ValueError("every prompt needs at least one token")
-    answers: list[list[int]] = [[] for _ in prompts]
+    rounded = ready_to_write(model, dtype, len(prompts) * settings.samples) if dtype != torch.float32 else nullcontext()
+    with rounded:
+        return _texts(model, vocabulary, prompts, settings, decoder_prompts, on_token, reread, decode, dtype)
+
+
+def _texts(
+    model: Transformer,
+    vocabulary: Vocabulary,
+    prompts: Sequence[Sequence[int]],
+    settings: GenerationSettings,
+    decoder_prompts: Sequence[Sequence[int]] | None,
+    on_token: Callable[[int, int], None] | None,
+    reread: bool,
+    decode: Decode | None,
+    dtype: torch.dtype,
+) -> list[list[int]]:
+    """The same for a model that is ready, some rows at a time."""
+    texts = prompts if decoder_prompts is None else decoder_prompts
+    samples = settings.samples
+    answers: list[list[int]] = [[] for _ in range(len(prompts) * samples)]
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))  # like lengths side by side: less padding
-    for start in range(0, len(order), ROWS_AT_ONCE):
-        rows = order[start : start + ROWS_AT_ONCE]
+    at_once = max(1, ROWS_AT_ONCE // max(samples, settings.beams))
+    for start in range(0, len(order), at_once):
+        rows = order[start : start + at_once]
+        contexts = [texts[row] for row in rows]
         sources = None if decoder_prompts is None else [prompts[row] for row in rows]
-        reader = Incremental(model, sources, vocabulary.pad, reread=reread)
-        logits_BV = model.logits(reader.extend([texts[row] for row in rows])[:, -1])
-        for row, token in _write(reader, logits_BV, np.array(rows), vocabulary, settings):
-            answers[row].append(token)
+        joined = sources if sources is not None and model.encoder is None else [[]] * len(rows)
+        before = [[*source, *context] for source, context in zip(joined, contexts, strict=True)]
+        reader = Incremental(model, sources, vocabulary.pad, dtype, reread=reread)
+        logits_BV = model.logits(reader.extend(contexts)[:, -1])
+        constraints = Constraints(
+            stop_ids(vocabulary, settings),
+            suppressed(vocabulary, settings, logits_BV.size(1)),
+            settings.min_new_tokens,
+            settings.repetition_penalty,
+            before,
+            logits_BV.size(1),
+            logits_BV.device,
+        )
+        streams = [TextStream(decode, ids, settings.stop_strings) for ids in before] if decode else []
+        if settings.beams > 1:
+            written = _search(reader, logits_BV, rows, settings, constraints, streams)
+        else:
+            written = _write(reader, logits_BV, np.array(rows), settings, constraints, streams)
+        for number, token in written:
+            answers[number].append(token)
             if on_token is not None:
-                on_token(row, token)
+                on_token(number, token)
     return answers
 
 
@@ -93,24 +171,66 @@ def _write(
     reader: Incremental,
     logits_BV: Tensor,
     rows: NDArray[np.int64],
-    vocabulary: Vocabulary,
     settings: GenerationSettings,
+    constraints: Constraints,
+    streams: Sequence[TextStream],
 ) -> Iterator[tuple[int, int]]:
-    """(row, token) as they come; a row that has ended leaves the batch."""
-    stops = stop_ids(vocabulary, settings)
-    hidden = suppressed(vocabulary, settings, logits_BV.size(1)).to(logits_BV.device)
+    """(number of the text, token) as they come; a row that has ended leaves the batch."""
+    samples = np.tile(np.arange(settings.samples), len(rows))
+    watched = [stream.copy() for stream in streams for _ in range(settings.samples)] if settings.stop_strings else []
+    if settings.samples > 1:
+        spread = torch.arange(len(rows), device=logits_BV.device).repeat_interleave(settings.samples)
+        reader.keep(spread)
+        constraints.keep(spread)
+        rows, logits_BV = rows.repeat(settings.samples), logits_BV[spread]
+    stops = constraints.stops.cpu().numpy()
     for step in range(settings.max_new_tokens):
-        tokens_B = choose(logits_BV.masked_fill(hidden, float("-inf")), settings, rows, step)
+        tokens_B = choose(constraints.apply(logits_BV, step), settings, rows, step, samples)
         tokens = tokens_B.cpu().numpy()
         alive = ~np.isin(tokens, stops)
-        yield from zip(rows[alive].tolist(), tokens[alive].tolist(), strict=True)
-        if not alive.any() or step + 1 == settings.max_new_tokens:
+        numbers = rows * settings.samples + samples
+        yield from zip(numbers[alive].tolist(), tokens[alive].tolist(), strict=True)
+        for row, stream in enumerate(watched):
+            if alive[row]:
+                stream.add(int(tokens[row]))
+                alive[row] = not stream.stopped
+        if step + 1 == settings.max_new_tokens or not alive.any():
             return
+        constraints.wrote(tokens_B)
         if not alive.all():
             index = torch.from_numpy(np.flatnonzero(alive)).to(logits_BV.device)
             reader.keep(index)
-            rows, tokens_B = rows[alive], tokens_B[index]
+            constraints.keep(index)
+            rows, samples, tokens_B = rows[alive], samples[alive], tokens_B[index]
+            watched = [stream for stream, goes_on in zip(watched, alive, strict=True) if goes_on] if watched else []
         logits_BV = reader.model.logits(reader.extend_padded(tokens_B[:, None])[:, -1])
+
+
+def _search(
+    reader: Incremental,
+    logits_BV: Tensor,
+    rows: Sequence[int],
+    settings: GenerationSettings,
+    constraints: Constraints,
+    streams: Sequence[TextStream],
+) -> Iterator[tuple[int, int]]:
+    """(number of the text, token) of the best texts that a beam search finds."""
+
+    def ends(text: Sequence[int], row: int) -> bool:
+        stream = streams[row].copy()
+        for token in text:
+            stream.add(token)
+        return stream.stopped
+
+    said: Ends | None = ends if settings.stop_strings else None
+    penalty, stopping = settings.length_penalty, settings.early_stopping
+    longest = settings.max_new_tokens
+    found = beam_search(reader, logits_BV, constraints, settings.beams, longest, penalty, stopping, said)
+    stops = set(constraints.stops.tolist())
+    for row, texts in zip(rows, found, strict=True):
+        for sample, text in enumerate(texts[: settings.samples]):
+            whole = text[:-1] if text and text[-1] in stops else text
+            yield from ((row * settings.samples + sample, token) for token in whole)
 
 
 def stop_ids(vocabulary: Vocabulary, settings: GenerationSettings) -> list[int]:
@@ -118,11 +238,7 @@ def stop_ids(vocabulary: Vocabulary, settings: GenerationSettings) -> list[int]:
     return [vocabulary.eos] if settings.stop is None else list(settings.stop)
 
 
-def suppressed(vocabulary: Vocabulary, settings: GenerationSettings, vocab_size: int) -> Tensor:
-    """(V,) bool, True for an id that must not be written: also rows of the head that no token has."""
-    hidden = torch.zeros(vocab_size, dtype=torch.bool)
-    hidden[vocabulary.size :] = True
+def suppressed(vocabulary: Vocabulary, settings: GenerationSettings, vocab_size: int) -> list[int]:
+    """Ids that must not be written: also rows of the head that no token has."""
     never = vocabulary.special if settings.suppress is None else settings.suppress
-    hidden[list(never)] = True
-    hidden[stop_ids(vocabulary, settings)] = False
-    return hidden
+    return sorted({*never, *range(vocabulary.size, vocab_size)} - set(stop_ids(vocabulary, settings)))

@@ -2,6 +2,8 @@
 
 Rows of different length stand side by side, padded at the left. Padding is a segment of its own (-1), so that by the
 one visibility rule no token sees it, and positions count real tokens alone: a row is read as if it were by itself.
+While no row has padding, all rows stand alike, and visibility
+need not be written out: a new token sees everything, or the last tokens of a window.
 
 Axis letters: B rows, T new positions, S positions read so far, M positions of the encoder's row, D hidden_size.
 """
@@ -16,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pretextlm.batch import Batch
-from pretextlm.model.attention import cached_sight, cross_sight
+from pretextlm.model.attention import Sight, cached_sight, cross_sight
 from pretextlm.model.cache import new_cache
 from pretextlm.model.inputs import Inputs, Row, prepare
+from pretextlm.model.positions import BIASED
 from pretextlm.model.rotary import angles_of
 from pretextlm.model.transformer import Transformer
 from pretextlm.visibility import Attention
@@ -52,39 +55,50 @@ class Incremental:
         self.device = model.embed_tokens.weight.device
         self._cache = new_cache(model.config.layers("decoder"))
         self._starts_B1 = None if starts is None else torch.tensor(starts, device=self.device)[:, None]
+        self._even = True
         self._segments_BS: Tensor | None = None
         self._positions_BS: Tensor | None = None
         self._memory_BMD: Tensor | None = None
         self._memory_segments_BM: Tensor | None = None
+        self._across: Sight | None = None
         if sources is not None:
             ids, segments, positions = self._on_device(*pad_left(sources, pad))
+            even = _alike(sources)
             if model.encoder is None:
-                self._read(ids, segments, "bidirectional")
+                self._read(ids, segments, "bidirectional", even)
                 if reread:
                     self._drop_last()
             else:
                 self._memory_BMD = encode(model, ids, segments, positions, dtype)
                 self._memory_segments_BM = segments
+                self._across = Sight() if even else None
 
     def extend(self, pieces: Sequence[Sequence[int]]) -> Tensor:
         """Read a piece more of each row, ragged or empty; returns its hidden states (B, T, D), padded at the left."""
         ids, segments, _ = self._on_device(*pad_left(pieces, self.pad))
-        return self.extend_padded(ids, segments)
+        return self._read(ids, segments, "causal", _alike(pieces))
 
     def extend_padded(self, ids_BT: Tensor, segments_BT: Tensor | None = None) -> Tensor:
         """The same for ids (B, T) with segments 0, or -1 where they are padding; without segments there is none."""
-        return self._read(ids_BT, torch.zeros_like(ids_BT) if segments_BT is None else segments_BT, "causal")
+        if segments_BT is None:
+            return self._read(ids_BT, torch.zeros_like(ids_BT), "causal", even=True)
+        return self._read(ids_BT, segments_BT, "causal", even=False)
 
-    def keep(self, rows: Tensor) -> None:
-        """Go on with the given rows (R,) only; a row named several times is repeated."""
+    def keep(self, rows: Tensor, same_sources: bool = False) -> None:
+        """Go on with the given rows (R,) only; a row named several times is repeated.
+
+        Args:
+            same_sources: each row's source is that of the row in its place before, as when beams of one text change.
+        """
         for own, cross in self._cache:
             own.keep(rows)
-            cross.keep(rows)
+            if not same_sources:
+                cross.keep(rows)
         if self._segments_BS is not None and self._positions_BS is not None:
             self._segments_BS, self._positions_BS = self._segments_BS[rows], self._positions_BS[rows]
         if self._starts_B1 is not None:
             self._starts_B1 = self._starts_B1[rows]
-        if self._memory_BMD is not None and self._memory_segments_BM is not None:
+        if self._memory_BMD is not None and self._memory_segments_BM is not None and not same_sources:
             self._memory_BMD = self._memory_BMD[rows]
             self._memory_segments_BM = self._memory_segments_BM[rows]
 
@@ -96,31 +110,51 @@ class Incremental:
         for own, _ in self._cache:
             own.drop_last()
 
-    def _read(self, ids_BT: Tensor, segments_BT: Tensor, attention: Attention) -> Tensor:
+    def _read(self, ids_BT: Tensor, segments_BT: Tensor, attention: Attention, even: bool) -> Tensor:
+        """Read more, of each row equally much and without padding where it is even."""
+        self._even = self._even and even
         positions_BT = self._next_positions(segments_BT)
         self._segments_BS = _joined(self._segments_BS, segments_BT)
         self._positions_BS = _joined(self._positions_BS, positions_BT)
-        everything = (segments_BT, self._segments_BS, positions_BT, self._positions_BS, attention, self.dtype)
-        config = self.model.config
         sights = {
-            window: cached_sight(*everything, window, config.attention.global_tokens)
-            for window in set(config.attention.windows)
+            window: self._sight(segments_BT, positions_BT, attention, window)
+            for window in set(self.model.config.attention.windows)
         }
-        at = angles_of(config, positions_BT, self.dtype)
+        at = angles_of(self.model.config, positions_BT, self.dtype)
         row = Row(ids_BT, positions_BT, sights, at, key_positions=self._positions_BS)
         return self.model.decode(self._inputs(row, segments_BT), self._memory_BMD, self._cache)
 
+    def _sight(self, segments_BT: Tensor, positions_BT: Tensor, attention: Attention, window: int) -> Sight:
+        """What the new tokens see under a window."""
+        assert self._segments_BS is not None, "something has been read"
+        assert self._positions_BS is not None, "something has been read"
+        config = self.model.config
+        free = self._even and config.positions.kind not in BIASED and not config.attention.global_tokens
+        if free and positions_BT.size(1) == 1 and attention == "causal":
+            return Sight(last=window)
+        first = self._segments_BS.size(1) == positions_BT.size(1)
+        if free and first and not window and not config.attention.softcap:
+            return Sight(causal=attention == "causal")
+        everything = (segments_BT, self._segments_BS, positions_BT, self._positions_BS, attention, self.dtype)
+        return cached_sight(*everything, window, config.attention.global_tokens)
+
     def _next_positions(self, segments_BT: Tensor) -> Tensor:
         """Positions of new tokens: the number of real tokens before each, counted from where the row starts."""
-        real = segments_BT >= 0
-        before = 0 if self._segments_BS is None else (self._segments_BS >= 0).sum(dim=1, keepdim=True)
-        positions_BT = (before + real.cumsum(dim=1) - 1).clamp(min=0)  # padding at a row's beginning has none
+        if self._even:
+            read = 0 if self._segments_BS is None else self._segments_BS.size(1)
+            positions_BT = torch.arange(read, read + segments_BT.size(1), device=self.device).expand_as(segments_BT)
+        else:
+            real = segments_BT >= 0
+            before = 0 if self._segments_BS is None else (self._segments_BS >= 0).sum(dim=1, keepdim=True)
+            positions_BT = (before + real.cumsum(dim=1) - 1).clamp(min=0)  # padding at a row's beginning has none
         return positions_BT if self._starts_B1 is None else positions_BT + self._starts_B1
 
     def _inputs(self, row: Row, segments_BT: Tensor) -> Inputs:
         none = torch.zeros(0, dtype=torch.int64, device=self.device)
         if self._memory_segments_BM is None:
             return Inputs(row, none, none, self.dtype)
+        if self._across is not None:
+            return Inputs(row, none, none, self.dtype, row, self._across)
         every = torch.zeros_like(segments_BT)  # padding looks somewhere too: a query that sees nothing is NaN
         rows, width = row.ids.shape
         shapes = (rows, width), (rows, self._memory_segments_BM.size(1))
@@ -153,3 +187,8 @@ def pad_left(rows: Sequence[Sequence[int]], pad: int) -> tuple[NDArray[np.int64]
 
 def _joined(before: Tensor | None, after: Tensor) -> Tensor:
     return after if before is None else torch.cat([before, after], dim=1)
+
+
+def _alike(rows: Sequence[Sequence[int]]) -> bool:
+    """Whether all are of one length."""
+    return len({len(row) for row in rows}) <= 1
