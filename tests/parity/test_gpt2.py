@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import pytest
-from tests.parity.decoders import DecoderParity
+import torch
+from tests.parity.decoders import IDS, DecoderParity
+from tests.parity.families import our_logits
 
 from pretextlm.errors import UserError
-from pretextlm.model.families.base import values_out
+from pretextlm.model.families.base import values_out, weights_in
 from pretextlm.model.families.gpt2 import Gpt2
+from pretextlm.model.transformer import Transformer
 
 SHAPE = {"n_embd": 24, "n_layer": 3, "n_head": 4, "n_positions": 20}
 
@@ -32,6 +35,19 @@ class TestGpt2OfItsOwnHeadAndScale(DecoderParity):
         "scale_attn_weights": False,
         "tie_word_embeddings": False,
     }
+
+
+def test_a_model_without_a_head_and_with_the_masks_of_older_files_is_read_whole():
+    transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
+    bare = transformers.GPT2Model(transformers.GPT2Config(vocab_size=90, **SHAPE))
+    weights = dict(bare.state_dict()) | {"h.0.attn.bias": torch.ones(1, 1, 20, 20).tril()}
+    config = Gpt2().config_in(bare.config.to_dict())
+    ours = Transformer(config)
+    found = weights_in(Gpt2(), config, weights, {name: tensor.shape for name, tensor in ours.state_dict().items()})
+    assert (found.missing, found.left) == ([], [])
+    ours.load_state_dict(found.weights)
+    states = bare.eval()(torch.as_tensor(IDS)).last_hidden_state
+    torch.testing.assert_close(our_logits(ours, input_ids=IDS, attention="causal"), states @ bare.wte.weight.T)
 
 
 def test_a_width_of_the_inner_layer_that_is_not_given_is_four_times_the_models():

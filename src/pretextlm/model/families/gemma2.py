@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.bert import activation_in, activation_out
 from pretextlm.model.families.llama import Llama
@@ -36,8 +37,9 @@ class Gemma2(Llama):
 
     def parts_in(self, values: Mapping[str, Any]) -> dict[str, Any]:
         refuse(values, "use_bidirectional_attention")
-        layers, bias, divisor = values["num_hidden_layers"], values["attention_bias"], values["query_pre_attn_scalar"]
-        other = ["full_attention" if i % 2 else "sliding_attention" for i in range(layers)]
+        bias, divisor = values["attention_bias"], values["query_pre_attn_scalar"]
+        if divisor < 1:
+            raise UserError(f"query_pre_attn_scalar is {divisor}.", "It is the number whose root divides the scores.")
         window = values.get("sliding_window", 4096) or 0
         return {
             "norm": {
@@ -53,7 +55,7 @@ class Gemma2(Llama):
                 "output_bias": bias,
                 "scale": 0.0 if divisor == values["head_dim"] else divisor**-0.5,
                 "softcap": values.get("attn_logit_softcapping", 50.0) or 0.0,
-                "windows": windows_in(values.get("layer_types") or other, window, layers),
+                "windows": windows_in(values, window, lambda i: i % 2 == 0),
             },
             "feed_forward": {"activation": activation_in(values["hidden_activation"]), "gated": True},
             "embedding": {"norm": False, "scale": values["hidden_size"] ** 0.5},

@@ -44,7 +44,7 @@ def gpt_values(config: ModelConfig) -> dict[str, Any]:
     return {
         "vocab_size": config.vocab_size,
         **{theirs: getattr(config, ours) for ours, theirs in NAMES.items()},
-        "n_positions": config.positions.max_positions,
+        "n_positions": config.positions.max_positions or 1,  # a shape without a table is told apart by its kind
         "layer_norm_epsilon": config.norm.eps,
         "tie_word_embeddings": config.tie_word_embeddings,
     }

@@ -38,9 +38,7 @@ class Qwen2(Llama):
 def qwen_windows_in(values: Mapping[str, Any]) -> tuple[int, ...]:
     """The window of each layer, by its kind or by the number of the first with one."""
     window = values.get("sliding_window", 4096) if values["use_sliding_window"] else None
-    layers = values["num_hidden_layers"]
-    later = ["sliding_attention" if i >= values["max_window_layers"] else "full_attention" for i in range(layers)]
-    return windows_in(values.get("layer_types") or later, window or 0, layers)
+    return windows_in(values, window or 0, lambda i: i >= values["max_window_layers"])
 
 
 def qwen_windows_out(config: ModelConfig) -> dict[str, Any]:

@@ -25,10 +25,11 @@ def rope_in(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values of our `PositionConfig`. Raises UserError for a scaling that the trunk does not have."""
     found = values.get("rope_parameters") or values.get("rope_scaling") or {}
     if not isinstance(found, dict):
-        raise UserError(f"rope_parameters is {found!r}.", "config.json must give a table there.")
+        raise UserError(f"rope_parameters is {found!r:.80}.", "config.json must give a table there.")
     kind = found.get("rope_type", found.get("type", "default"))
-    if kind not in SCALING:
-        raise UserError(f"Rotary positions of kind {kind!r} are not known.", f"Known: {', '.join(SCALING)}.")
+    known = f"{', '.join(SCALING)}, the same for all layers"
+    if not isinstance(kind, str) or kind not in SCALING or any(isinstance(value, dict) for value in found.values()):
+        raise UserError(f"Rotary positions of kind {kind!r:.80} are not known.", f"Known: {known}.")
     fraction = found.get("partial_rotary_factor", values.get("partial_rotary_factor"))
     if fraction not in (None, 1):
         raise UserError(f"partial_rotary_factor = {fraction!r} is not known here.", "Heads are turned as a whole.")

@@ -22,7 +22,7 @@ def complete(values: Mapping[str, Any], needed: Iterable[str], defaults: Mapping
     for name, kind in {**dict.fromkeys(needed, int), **kinds}.items():
         value = filled.get(name)
         if type(value) is not kind and not (kind is float and type(value) is int):
-            raise UserError(f"The value {name!r} is {value!r}.", f"config.json must give {KINDS[kind]} there.")
+            raise UserError(f"The value {name!r} is {value!r:.80}.", f"config.json must give {KINDS[kind]} there.")
     return filled
 
 
@@ -33,4 +33,4 @@ def refuse(values: Mapping[str, Any], *names: str) -> None:
     """Raises UserError where one of these options, which the trunk does not have, is on."""
     for name in names:
         if values.get(name):
-            raise UserError(f"A model with {name} = {values[name]!r} is not known.", "Only those without it are.")
+            raise UserError(f"A model with {name} = {values[name]!r:.80} is not known.", "Only those without it are.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pretextlm.errors import UserError
@@ -10,14 +10,28 @@ from pretextlm.model.config import ModelConfig
 
 KINDS = {"full_attention": False, "sliding_attention": True}
 """Kind of a layer → whether it has a window."""
+MOST_LAYERS = 1024
 
 
-def windows_in(kinds: object, window: int, layers: int) -> tuple[int, ...]:
-    """The window of each layer, as few as give all by repetition. Raises UserError for unknown or too few kinds."""
-    if not isinstance(kinds, (list, tuple)) or len(kinds) != layers or any(kind not in KINDS for kind in kinds):
+def windows_in(values: Mapping[str, Any], window: int, usual: Callable[[int], bool]) -> tuple[int, ...]:
+    """The window of each layer, as few as give all by repetition.
+
+    Args:
+        values: of the config.json; its layer_types, where it has them, name the kind of each layer.
+        usual: whether a layer has a window where they are not named.
+
+    Raises:
+        UserError: kinds that are unknown, or not as many as layers.
+    """
+    layers, kinds = values["num_hidden_layers"], values.get("layer_types")
+    if not 0 < layers <= MOST_LAYERS:
+        raise UserError(f"num_hidden_layers is {layers}.", f"It is at least 1 and at most {MOST_LAYERS}.")
+    if kinds is None:
+        return shortest([window if usual(i) else 0 for i in range(layers)])
+    if not isinstance(kinds, list | tuple) or len(kinds) != layers or not all(str(kind) in KINDS for kind in kinds):
         known = ", ".join(KINDS)
-        raise UserError(f"layer_types of {layers} layers is {kinds!r}.", f"It names for each layer one of {known}.")
-    return shortest([window if KINDS[kind] else 0 for kind in kinds])
+        raise UserError(f"layer_types of {layers} layers is {kinds!r:.80}.", f"It names for each one of {known}.")
+    return shortest([window if KINDS[str(kind)] else 0 for kind in kinds])
 
 
 def windows_of(config: ModelConfig) -> tuple[int, ...]:
