@@ -117,7 +117,15 @@ def test_a_value_left_out_is_the_one_that_transformers_takes():
 
 @pytest.mark.parametrize(
     "values",
-    [{"position_embedding_type": "relative_key"}, {"is_decoder": True}, {"tie_word_embeddings": False}],
+    [
+        {"position_embedding_type": "relative_key"},
+        {"is_decoder": True},
+        {"tie_word_embeddings": False},
+        {"hidden_size": "24"},
+        {"hidden_act": ["gelu"]},
+        {"num_attention_heads": 5},
+        {"type_vocab_size": 0},
+    ],
     ids=lambda values: next(iter(values)),
 )
 def test_a_bert_that_the_trunk_cannot_be_is_refused(values):

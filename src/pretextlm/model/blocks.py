@@ -159,14 +159,14 @@ class FeedForward(nn.Module):
 class SubLayer(nn.Module):
     """The norms around one sub-layer f: last(x + after(f(before(x)))), each of them there or not."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, before: bool = True) -> None:
         super().__init__()
         place = config.norm.place
 
         def norm(there: bool) -> nn.Module:
             return Norm(config.norm, config.hidden_size) if there else nn.Identity()
 
-        self.before = norm(place in ("before", "both"))
+        self.before = norm(before and place in ("before", "both"))
         self.after = norm(place == "both")
         self.last = norm(place == "after")
 
@@ -174,9 +174,10 @@ class SubLayer(nn.Module):
 class Block(nn.Module):
     """Self-attention, then cross-attention in a decoder over an encoder, then feed-forward, each with its norms."""
 
-    def __init__(self, config: ModelConfig, cross: bool) -> None:
+    def __init__(self, config: ModelConfig, cross: bool, first: bool = False) -> None:
         super().__init__()
-        self.self_attn, self.self_attn_norm = SelfAttention(config), SubLayer(config)
+        before = config.norm.first or not first
+        self.self_attn, self.self_attn_norm = SelfAttention(config), SubLayer(config, before)
         self.cross_attn = CrossAttention(config) if cross else None
         self.cross_attn_norm = SubLayer(config) if cross else None
         self.mlp, self.mlp_norm = FeedForward(config), SubLayer(config)

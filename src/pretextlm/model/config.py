@@ -21,6 +21,7 @@ class NormConfig(Config):
         around_one: the weight is kept as its difference from 1 (Gemma).
         place: "before" a sub-layer (pre-norm), "after" the sum of its output and the residual stream (post-norm), or
             "both" before it and on its output, before the sum (Gemma 2).
+        first: the first block normalises what its attention reads; else it takes the embedding as it is (ModernBERT).
     """
 
     kind: Literal["rms", "layer"] = "rms"
@@ -29,6 +30,7 @@ class NormConfig(Config):
     bias: bool = False
     around_one: bool = False
     place: Literal["before", "after", "both"] = "before"
+    first: bool = True
 
 
 class RotaryScaling(Config):
@@ -61,8 +63,10 @@ class PositionConfig(Config):
 
     Attributes:
         kind: "rotary" (Su et al. 2021), "learned" or "sinusoidal" (added to the embedding), "relative" (T5's learned
-            bias of each distance), "disentangled" (DeBERTa's table of distances), "alibi" (a fixed slope per head, Press et al. 2022), or "none".
+            bias of each distance), "disentangled" (DeBERTa's table of distances), "alibi" (a fixed slope per head,
+            Press et al. 2022), or "none".
         theta: base of the rotary angles.
+        local_theta: that of layers with a window, whose angles are not scaled; 0: theta, and as the others.
         fraction: share of a head's width that is turned.
         scaling: of the rotary angles.
         max_positions: rows of a learned or sinusoidal table; with other kinds, how long a text the model was made for
@@ -74,6 +78,7 @@ class PositionConfig(Config):
 
     kind: Literal["rotary", "learned", "sinusoidal", "relative", "disentangled", "alibi", "none"] = "rotary"
     theta: float = Field(10_000.0, gt=0)
+    local_theta: float = Field(0.0, ge=0)
     fraction: float = Field(1.0, gt=0, le=1)
     scaling: RotaryScaling = RotaryScaling()
     max_positions: int = Field(0, ge=0, le=1 << 24)
@@ -138,7 +143,7 @@ class HeadConfig(Config):
     """The language-model head before its matrix.
 
     Attributes:
-        dense: a square layer, or one from hidden_size to embedding_size, with a bias (BERT).
+        dense: a square layer, or one from hidden_size to embedding_size (BERT); dense_bias: it has a bias.
         activation: after it; "none" for nothing.
         norm: a normalisation after that.
         bias: one number for each token on top of its score.
@@ -146,6 +151,7 @@ class HeadConfig(Config):
     """
 
     dense: bool = False
+    dense_bias: bool = True
     activation: Activation | Literal["none"] = "none"
     norm: bool = False
     bias: bool = False

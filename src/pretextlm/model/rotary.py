@@ -18,10 +18,11 @@ UNSCALED = RotaryScaling()
 
 
 class Angles(NamedTuple):
-    """cos and sin, each (B or 1, T, 1, R/2)."""
+    """cos and sin, each (B or 1, T, 1, R/2); `local` are those of layers with a window, where these have their own."""
 
     cos: Tensor
     sin: Tensor
+    local: Angles | None = None
 
 
 def angles_of(config: ModelConfig, positions_BT: Tensor, dtype: torch.dtype) -> Angles | None:
@@ -29,7 +30,11 @@ def angles_of(config: ModelConfig, positions_BT: Tensor, dtype: torch.dtype) -> 
     parts = config.positions
     if parts.kind != "rotary":
         return None
-    return angles(positions_BT, int(config.head_dim * parts.fraction), parts.theta, dtype, parts.scaling)
+    width = int(config.head_dim * parts.fraction)
+    usual = angles(positions_BT, width, parts.theta, dtype, parts.scaling)
+    if not parts.local_theta:
+        return usual
+    return usual._replace(local=angles(positions_BT, width, parts.local_theta, dtype))
 
 
 def angles(

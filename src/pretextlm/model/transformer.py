@@ -32,6 +32,7 @@ from pretextlm.model.inputs import Inputs, Row
 from pretextlm.model.loss import Softmax, bounded, linear_cross_entropy, softmax_eager, softmax_written_out
 from pretextlm.model.norm import Norm, normalise
 from pretextlm.model.positions import Alibi, RelativeBias, Sinusoids
+from pretextlm.model.rotary import Angles
 
 if TYPE_CHECKING:
     from pretextlm.model.ready import Ready
@@ -151,7 +152,7 @@ class HeadLayers(nn.Module):
         super().__init__()
         parts, size = config.head, config.embedding_size
         wide = size != config.hidden_size
-        self.dense = Linear(config.hidden_size, size, parts.dense) if parts.dense or wide else None
+        self.dense = Linear(config.hidden_size, size, parts.dense and parts.dense_bias) if parts.dense or wide else None
         self.activation = None if parts.activation == "none" else ACTIVATIONS[parts.activation]
         self.norm = Norm(config.norm, size) if parts.norm else nn.Identity()
         self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if parts.bias else None
@@ -220,7 +221,7 @@ class Transformer(nn.Module):
         layers = self.config.layers(stack)
         if self.config.shared_layers:
             return nn.ModuleList([Block(self.config, cross)])
-        return nn.ModuleList(Block(self.config, cross) for _ in range(layers))
+        return nn.ModuleList(Block(self.config, cross, first=index == 0) for index in range(layers))
 
     def _final_norm(self) -> nn.Module:
         return Norm(self.config.norm, self.config.hidden_size) if self.config.final_norm else nn.Identity()
@@ -292,7 +293,7 @@ class Transformer(nn.Module):
         x_BTD = self.embed(row, inputs.dtype)
         sights = self._sights(row, self.encoder_bias, inputs.dtype)
         for index in range(self.config.layers("encoder")):
-            x_BTD = self._block(self.encoder, index)(x_BTD, self._sight(sights, index), row.angles)
+            x_BTD = self._block(self.encoder, index)(x_BTD, self._sight(sights, index), self._angles(row, index))
         out: Tensor = self.encoder_norm(x_BTD)
         return out
 
@@ -309,7 +310,8 @@ class Transformer(nn.Module):
         for index in range(self.config.layers("decoder")):
             block = self._block(self.decoder, index)
             own = cache[index] if cache else None
-            x_BTD = block(x_BTD, self._sight(sights, index), row.angles, memory_BSD, inputs.cross_sight, own)
+            at = self._angles(row, index)
+            x_BTD = block(x_BTD, self._sight(sights, index), at, memory_BSD, inputs.cross_sight, own)
         out: Tensor = self.decoder_norm(x_BTD)
         return out
 
@@ -317,8 +319,18 @@ class Transformer(nn.Module):
         return blocks[0] if self.config.shared_layers else blocks[index]
 
     def _sight(self, sights: Mapping[int, Sight], index: int) -> Sight:
+        return sights[self._window(index)]
+
+    def _angles(self, row: Row, index: int) -> Angles | None:
+        """Those of layers with a window, where they are others than the rest's."""
+        at = row.angles
+        if at is None or at.local is None:
+            return at
+        return at.local if self._window(index) else at._replace(local=None)
+
+    def _window(self, index: int) -> int:
         windows = self.config.attention.windows
-        return sights[windows[index % len(windows)]]
+        return windows[index % len(windows)]
 
     def _sights(self, row: Row, bias: nn.Module | None, dtype: torch.dtype) -> Mapping[int, Sight]:
         """The row's visibility with the bias of positions, where the model has one."""

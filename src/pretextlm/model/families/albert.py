@@ -18,6 +18,7 @@ from pretextlm.model.families.bert import (
     post_norm_out,
     refuse_untied,
 )
+from pretextlm.model.families.values import complete
 
 LARGEST: Mapping[str, Any] = {
     "vocab_size": 30000,
@@ -46,7 +47,7 @@ class Albert(Family):
     )
 
     def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
-        values = {**DEFAULTS, **LARGEST, **values}
+        values = complete(values, (), {**DEFAULTS, **LARGEST})
         refuse_untied(self, values)
         for name in ("num_hidden_groups", "inner_group_num"):
             if values.get(name, 1) != 1:

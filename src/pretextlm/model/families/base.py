@@ -40,6 +40,7 @@ FAMILIES = Registry(
         "mbart": "pretextlm.model.families.mbart:MBart",
         "mistral": "pretextlm.model.families.mistral:Mistral",
         "mt5": "pretextlm.model.families.mt5:MT5",
+        "modernbert": "pretextlm.model.families.modernbert:ModernBert",
         "openai-gpt": "pretextlm.model.families.openai_gpt:OpenAIGpt",
         "qwen2": "pretextlm.model.families.qwen2:Qwen2",
         "qwen3": "pretextlm.model.families.qwen3:Qwen3",

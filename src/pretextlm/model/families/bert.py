@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.base import Family, Map, WithHead, layer, same
+from pretextlm.model.families.values import complete
 
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -42,6 +43,7 @@ DEFAULTS: Mapping[str, Any] = {
     "max_position_embeddings": 512,
     "type_vocab_size": 2,
     "layer_norm_eps": 1e-12,
+    "tie_word_embeddings": True,
 }
 """What Hugging Face takes for a value that a config.json leaves out."""
 
@@ -65,7 +67,7 @@ class Bert(Family):
     )
 
     def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
-        values = {**DEFAULTS, **values}
+        values = complete(values, (), DEFAULTS)
         refuse_untied(self, values)
         return post_norm(self, values, activation_in(values["hidden_act"]))
 
@@ -129,7 +131,7 @@ def post_norm(family: Family, values: Mapping[str, Any], head_activation: str, o
             "architecture": "encoder",
             **{key: values[key] for key in SAME},
             "embedding_size": size,
-            "tie_word_embeddings": values.get("tie_word_embeddings", True),
+            "tie_word_embeddings": values["tie_word_embeddings"],
             "final_norm": False,
             "norm": {
                 "kind": "layer",
@@ -162,7 +164,7 @@ def post_norm_out(family: Family, config: ModelConfig) -> dict[str, Any]:
 
 def refuse_untied(family: Family, values: Mapping[str, Any]) -> None:
     """Raises UserError for a head with a matrix of its own, which would have two biases."""
-    if not values.get("tie_word_embeddings", True):
+    if not values["tie_word_embeddings"]:
         raise UserError(
             f"A model of the family {family.name!r} has the embedding as the head's matrix.",
             "Give tie_word_embeddings = true.",

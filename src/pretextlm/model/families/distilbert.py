@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.base import Family, Map, same
 from pretextlm.model.families.bert import activation_in, activation_out, modules
+from pretextlm.model.families.values import complete
 
 EPS = 1e-12
 """Of all its norms."""
@@ -46,7 +47,7 @@ class DistilBert(Family):
     ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", r"vocab_projector\.weight$")
 
     def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
-        values = {**DEFAULTS, **values}
+        values = complete(values, (), DEFAULTS)
         activation = activation_in(values["activation"])
         return ModelConfig.parse(
             {

@@ -12,6 +12,7 @@ from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.base import Family, Map, WithHead, layer, same
 from pretextlm.model.families.bert import DEFAULTS, embeddings, layers, modules, post_norm, post_norm_out
+from pretextlm.model.families.values import complete
 
 JUDGE = "ElectraForPreTraining"
 
@@ -33,8 +34,8 @@ class Electra(Family):
 
     def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
         small = {"embedding_size": 128, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024}
-        values = {**DEFAULTS, **small, **values}
-        if JUDGE in (values.get("architectures") or ()) and values["hidden_act"] != "gelu":
+        values = complete(values, (), {**DEFAULTS, **small})
+        if values.get("architectures") == [JUDGE] and values["hidden_act"] != "gelu":
             raise UserError(
                 f"A discriminator with the activation {values['hidden_act']!r} is not known.", "Known: gelu."
             )

@@ -18,6 +18,7 @@ from pretextlm.model.families.bert import (
     post_norm_out,
     refuse_untied,
 )
+from pretextlm.model.families.values import complete
 
 
 class Roberta(Family):
@@ -32,7 +33,7 @@ class Roberta(Family):
     ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", rf"lm_head{TIED}")
 
     def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
-        values = {**DEFAULTS, "vocab_size": 50265, "pad_token_id": 1, **values}
+        values = {"pad_token_id": 1} | complete(values, (), {**DEFAULTS, "vocab_size": 50265})
         refuse_untied(self, values)
         pad = values["pad_token_id"]
         if not isinstance(pad, int) or pad < 0:

@@ -1,0 +1,163 @@
+"""ModernBERT (Warner et al. 2024, https://arxiv.org/abs/2412.13663): pre-norm, rotary, gated, mostly without biases.
+
+Every third layer sees the whole document, the others a window, and the two kinds turn by angles of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pretextlm.errors import UserError
+from pretextlm.model.config import ModelConfig
+from pretextlm.model.families.base import Family, Map, layer, same
+from pretextlm.model.families.bert import activation_in, activation_out
+from pretextlm.model.families.values import complete
+from pretextlm.model.families.windows import windows_in, windows_of, windows_out
+
+SAME = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+"""Values that both configurations call alike."""
+
+DEFAULTS: Mapping[str, Any] = {
+    "vocab_size": 50368,
+    "hidden_size": 768,
+    "num_hidden_layers": 22,
+    "num_attention_heads": 12,
+    "intermediate_size": 1152,
+    "hidden_activation": "gelu",
+    "max_position_embeddings": 8192,
+    "norm_eps": 1e-5,
+    "norm_bias": False,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "decoder_bias": True,
+    "classifier_bias": False,
+    "classifier_activation": "gelu",
+    "local_attention": 128,
+    "global_attn_every_n_layers": 3,
+    "tie_word_embeddings": True,
+}
+"""What Hugging Face takes for a value that a config.json leaves out."""
+
+THETAS = {
+    "full_attention": ("global_rope_theta", 160_000.0),
+    "sliding_attention": ("local_rope_theta", 10_000.0),
+}
+"""Kind of a layer → what older configurations call the base of its angles, and its default."""
+
+
+class ModernBert(Family):
+    """modernbert. The first block's attention reads the embedding, which is normalised already, as it is."""
+
+    name: ClassVar[str] = "modernbert"
+    classes: ClassVar[Mapping[str, Literal["encoder", "decoder", "encoder_decoder"]]] = {
+        "ModernBertForMaskedLM": "encoder",
+        "ModernBertModel": "encoder",
+    }
+    prefix: ClassVar[str] = "model."
+    ignored: ClassVar[tuple[str, ...]] = (r"inv_freq$", r"^decoder\.weight$")
+
+    def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
+        values = complete(values, (), DEFAULTS)
+        every, bias = values["global_attn_every_n_layers"], values["attention_bias"]
+        if values["local_attention"] < 1 or every < 1:
+            raise UserError(
+                f"A window of {values['local_attention']} tokens in all but each {every}th layer is none.",
+                "Give a local_attention and a global_attn_every_n_layers of 1 or more.",
+            )
+        return ModelConfig.parse(
+            {
+                "architecture": "encoder",
+                **{key: values[key] for key in SAME},
+                "tie_word_embeddings": values["tie_word_embeddings"],
+                "norm": {
+                    "kind": "layer",
+                    "eps": values["norm_eps"],
+                    "weight": True,
+                    "bias": values["norm_bias"],
+                    "first": False,
+                },
+                "positions": {
+                    "kind": "rotary",
+                    "theta": _theta(values, "full_attention"),
+                    "local_theta": _theta(values, "sliding_attention"),
+                    "max_positions": values["max_position_embeddings"],
+                },
+                "attention": {
+                    "normalise_heads": False,
+                    "bias": bias,
+                    "output_bias": bias,
+                    "windows": windows_in(values, values["local_attention"], lambda i: i % every > 0),
+                },
+                "feed_forward": {
+                    "activation": activation_in(values["hidden_activation"]),
+                    "gated": True,
+                    "bias": values["mlp_bias"],
+                },
+                "head": {
+                    "dense": True,
+                    "dense_bias": values["classifier_bias"],
+                    "activation": activation_in(values["classifier_activation"]),
+                    "norm": True,
+                    "bias": values["decoder_bias"],
+                },
+            }
+        )
+
+    def config_out(self, config: ModelConfig) -> dict[str, Any]:
+        windows, places = windows_of(config), config.positions
+        thetas = zip(THETAS, (places.theta, places.local_theta or places.theta), strict=True)
+        return {
+            "model_type": self.name,
+            "architectures": [next(iter(self.classes))],
+            **{key: getattr(config, key) for key in SAME},
+            "hidden_activation": activation_out(config.feed_forward.activation),
+            "max_position_embeddings": places.max_positions or DEFAULTS["max_position_embeddings"],
+            "norm_eps": config.norm.eps,
+            "norm_bias": config.norm.bias,
+            "attention_bias": config.attention.bias,
+            "mlp_bias": config.feed_forward.bias,
+            "decoder_bias": config.head.bias,
+            "classifier_bias": config.head.dense_bias,
+            "classifier_activation": activation_out(config.head.activation),
+            "layer_types": windows_out(windows)["layer_types"],
+            "local_attention": max(windows) or DEFAULTS["local_attention"],
+            "rope_parameters": {kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in thetas},
+            "tie_word_embeddings": config.tie_word_embeddings,
+        }
+
+    def maps(self, config: ModelConfig) -> list[Map]:
+        block, theirs = "encoder.{i}", "model.layers.{i}"
+        attention, mlp, norm = config.attention.bias, config.feed_forward.bias, config.norm.bias
+        return [
+            same("embed_tokens.weight", "model.embeddings.tok_embeddings.weight"),
+            *layer("embedding.norm", "model.embeddings.norm", norm),
+            *layer(f"{block}.self_attn_norm.before", f"{theirs}.attn_norm", norm),
+            *_joined([f"{block}.self_attn.{part}_proj" for part in "qkv"], f"{theirs}.attn.Wqkv", attention),
+            *layer(f"{block}.self_attn.o_proj", f"{theirs}.attn.Wo", attention),
+            *layer(f"{block}.mlp_norm.before", f"{theirs}.mlp_norm", norm),
+            *_joined([f"{block}.mlp.gate_proj", f"{block}.mlp.up_proj"], f"{theirs}.mlp.Wi", mlp),
+            *layer(f"{block}.mlp.down_proj", f"{theirs}.mlp.Wo", mlp),
+            *layer("encoder_norm", "model.final_norm", norm),
+            *layer("head_layers.dense", "head.dense", config.head.dense_bias),
+            *layer("head_layers.norm", "head.norm", norm),
+            *([same("head_layers.bias", "decoder.bias")] if config.head.bias else []),
+            *([] if config.tie_word_embeddings else [same("lm_head.weight", "decoder.weight")]),
+        ]
+
+
+def _joined(ours: list[str], theirs: str, bias: bool) -> list[Map]:
+    """Modules of ours that are one above the other in one of theirs."""
+    parts = ("weight", "bias") if bias else ("weight",)
+    return [Map(tuple(f"{name}.{part}" for name in ours), f"{theirs}.{part}") for part in parts]
+
+
+def _theta(values: Mapping[str, Any], kind: str) -> Any:
+    """Base of the angles of such layers. Raises UserError for angles that are scaled."""
+    older, default = THETAS[kind]
+    every = values.get("rope_parameters") or {}
+    found = every.get(kind) if isinstance(every, Mapping) else None
+    found = found if isinstance(found, Mapping) else {}
+    if found.get("rope_type", "default") != "default" or values.get("rope_scaling"):
+        raise UserError("Rotary angles that are scaled are not known in 'modernbert'.", "Known: rope_type default.")
+    return found.get("rope_theta") or values.get(older) or default
