@@ -74,7 +74,7 @@ class Muon:
             parameter.grad = None
 
 
-def _kinds(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+def kinds(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
     """(embeddings and head, matrices of the blocks, everything else)."""
     kinds: tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]] = ([], [], [])
     for name, parameter in model.named_parameters():
@@ -89,7 +89,7 @@ class Optimizer:
 
     def __init__(self, model: nn.Module, config: TrainingConfig, dtype: torch.dtype) -> None:
         self.config = config
-        tables, matrices, rest = _kinds(model)
+        tables, matrices, rest = kinds(model)
         if config.optimizer == "adamw":
             matrices, rest = [], matrices + rest
         self.muon = Muon(matrices, config.momentum, config.weight_decay, dtype) if matrices else None

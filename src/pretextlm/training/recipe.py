@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, SerializeAsAny, model_validator
 from pretextlm.config import Config
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
+from pretextlm.model.presets.preset import filled_in
 from pretextlm.objectives.base import Objective, build
 
 
@@ -134,7 +135,8 @@ class Recipe(Config):
             raise UserError(f"Missing key 'objective.name' in {where}.", 'Add: [objective] name = "causal"')
         objective = build(table["name"], {k: v for k, v in table.items() if k != "name"})
         values["objective"] = objective
-        model = dict(values.get("model") or {})
+        given = dict(values.get("model") or {})
+        model = filled_in(given, where)
         suits = objective.suits()
         model.setdefault("architecture", suits[0])
         if model["architecture"] not in suits:
@@ -142,8 +144,8 @@ class Recipe(Config):
                 f"The objective {objective.name!r} does not train a model of architecture {model['architecture']!r}.",
                 f"It suits: {', '.join(suits)}.",
             )
-        if objective.parts():
-            model.setdefault("type_vocab_size", objective.parts())
+        if "type_vocab_size" not in given and objective.parts() > model.get("type_vocab_size", 0):
+            model["type_vocab_size"] = objective.parts()
         values["model"] = model
         return cls.parse(values, where)
 

@@ -1,0 +1,154 @@
+"""The parameters of a model, counted one by one and told apart by what they are for."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from pretextlm.model.config import ModelConfig
+from pretextlm.model.transformer import Transformer
+
+BLOCK = re.compile(r"^(encoder|decoder)\.(\d+)\.(.+)$")
+
+OUTSIDE = (
+    (r"^embed_tokens\.weight$", "embeddings", "tokens"),
+    (r"^(decoder_)?embedding\.positions\.", "embeddings", "positions"),
+    (r"^(decoder_)?embedding\.types\.", "embeddings", "token types"),
+    (r"^(decoder_)?embedding\.norm\.", "embeddings", "norm"),
+    (r"^(decoder_)?embedding\.projection\.", "embeddings", "projection to hidden_size"),
+    (r"^encoder_bias\.", "encoder", "distances"),
+    (r"^decoder_bias\.", "decoder", "distances"),
+    (r"^encoder_norm\.", "encoder", "final norm"),
+    (r"^decoder_norm\.", "decoder", "final norm"),
+    (r"^head_layers\.dense\.", "head", "dense layer"),
+    (r"^head_layers\.norm\.", "head", "norm"),
+    (r"^head_layers\.bias$", "head", "bias of each token"),
+    (r"^lm_head\.", "head", "matrix"),
+)
+"""Parameters outside of the blocks: pattern, group, name."""
+
+INSIDE = (
+    (r"norm.*\.(weight|bias)$", "norms"),
+    (r"\.bias$", "biases"),
+    (r"^self_attn\.q_proj\.", "attention: queries"),
+    (r"^self_attn\.k_proj\.", "attention: keys"),
+    (r"^self_attn\.v_proj\.", "attention: values"),
+    (r"^self_attn\.o_proj\.", "attention: output"),
+    (r"^cross_attn\.q_proj\.", "cross-attention: queries"),
+    (r"^cross_attn\.k_proj\.", "cross-attention: keys"),
+    (r"^cross_attn\.v_proj\.", "cross-attention: values"),
+    (r"^cross_attn\.o_proj\.", "cross-attention: output"),
+    (r"^self_attn\.of_globals\.", "attention: of global tokens"),
+    (r"^mlp\.", "feed-forward"),
+)
+"""Parameters of a block: pattern, name. The first that fits counts."""
+
+ORDER = ("embeddings", "encoder", "decoder", "head")
+LAST = ("norms", "biases", "distances", "final norm")
+
+
+@dataclass
+class Component:
+    """Parameters for one purpose.
+
+    Attributes:
+        group: embeddings, encoder, decoder, head, or a head of the objective.
+        name: what they are for.
+        layers: blocks that have them; 0 outside of the blocks.
+        parameters: how many, over all blocks.
+        shapes: sizes of their tensors in one block → how many of that size.
+        note: why there are none, or fewer than one thinks.
+    """
+
+    group: str
+    name: str
+    layers: int = 0
+    parameters: int = 0
+    shapes: Counter[tuple[int, ...]] = field(default_factory=Counter)
+    note: str = ""
+
+    @property
+    def each(self) -> int:
+        """Parameters of one block; of all, outside of the blocks."""
+        return self.parameters // max(1, self.layers)
+
+    @property
+    def formula(self) -> str:
+        """ "2 × 768 × 3072"."""
+        parts = []
+        for shape, times in self.shapes.items():
+            parts.append(" × ".join(map(str, ((times,) if times > 1 else ()) + shape)))
+        return " + ".join(parts)
+
+
+def on_meta(config: ModelConfig, heads: Mapping[str, nn.Module] | None = None) -> Transformer:
+    """A model without memory for its weights, whatever its size."""
+    with torch.device("meta"):
+        return Transformer(config, heads)
+
+
+def components(model: Transformer) -> list[Component]:
+    """Every parameter of the model in exactly one component; tied ones once."""
+    found: dict[tuple[str, str], Component] = {}
+    blocks: dict[tuple[str, str], set[int]] = {}
+    for name, parameter in model.named_parameters():
+        group, what, block = _place(name)
+        one = found.setdefault((group, what), Component(group, what))
+        one.parameters += parameter.numel()
+        if block is not None:
+            blocks.setdefault((group, what), set()).add(block)
+        one.shapes[tuple(parameter.shape)] += 1
+    for key, seen in blocks.items():
+        one = found[key]
+        one.layers = len(seen)
+        whole = all(times % len(seen) == 0 for times in one.shapes.values())
+        one.shapes = Counter({s: n // len(seen) if whole else n for s, n in one.shapes.items()})
+        if model.config.shared_layers:
+            one.note = f"shared by {model.config.layers('decoder' if one.group == 'decoder' else 'encoder')} layers"
+    if model.lm_head is None:
+        found["head", "matrix"] = Component("head", "matrix", note="tied to the tokens")
+    assert sum(one.parameters for one in found.values()) == total(model), "every parameter is in one component"
+    return sorted(found.values(), key=_order)
+
+
+def total(model: nn.Module) -> int:
+    """All parameters, tied ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def group_totals(parts: Iterable[Component]) -> dict[str, int]:
+    """Parameters of each group."""
+    sums: Counter[str] = Counter()
+    for part in parts:
+        sums[part.group] += part.parameters
+    return dict(sums)
+
+
+def _place(name: str) -> tuple[str, str, int | None]:
+    """(group, component, number of the block or None) of a parameter. One of no known part has its own name."""
+    inside = BLOCK.match(name)
+    if inside:
+        stack, number, rest = inside.groups()
+        return stack, next(_fitting(INSIDE, rest), rest), int(number)
+    if name.startswith("heads."):
+        head = name.split(".")[1]
+        return f"objective: {head}", "all", None
+    for pattern, group, what in OUTSIDE:
+        if re.search(pattern, name):
+            return group, what, None
+    return "other", name.removesuffix(".weight"), None
+
+
+def _fitting(table: Iterable[tuple[str, str]], name: str) -> Iterator[str]:
+    return (what for pattern, what in table if re.search(pattern, name))
+
+
+def _order(part: Component) -> tuple[int, int]:
+    """Groups as a token meets them; in each, the order of the model, and what is small at its end."""
+    group = ORDER.index(part.group) if part.group in ORDER else len(ORDER)
+    return group, LAST.index(part.name) + 1 if part.name in LAST else 0
