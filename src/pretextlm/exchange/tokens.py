@@ -19,6 +19,9 @@ MAX_ADDED = 100_000
 MAX_WORD = 1000
 """Word-piece tokenizers take time cubic in the length of a word; longer ones are unknown words."""
 
+PROBES = ("a" * 3000 + "!", " " * 3000 + "a", "0" * 3000 + "a", "ab " * 1000, "é" * 3000 + "\0")
+"""Texts at which a pattern that goes back and forth without end gives up, which the library reports as a panic."""
+
 
 @dataclass(frozen=True)
 class Taken:
@@ -78,6 +81,8 @@ def _completed(tokenizer: Tokenizer, place: Path, original: bytes | None) -> Tak
     if not before:
         raise UserError(f"{place} knows no token.", "Fetch the model again.")
     own_size = max(before.values()) + 1
+    for text in PROBES:
+        tokenizer.encode(text, add_special_tokens=False)
     complete(tokenizer, str(place))
     after = tokenizer.get_vocab(with_added_tokens=True)
     added = sorted((index, token) for token, index in after.items() if token not in before)

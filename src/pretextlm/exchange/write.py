@@ -39,6 +39,8 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 ADDED = ("embed_tokens.weight", "lm_head.weight", "lm_head.bias", "head_layers.bias")
 """Parameters with a row for each token."""
 
+USUAL = ("bert", "llama", "gpt2", "t5", "bart")
+"""Families tried first where several have a place for a model."""
 SHAPES = {
     "encoder": "bert: model.final_norm=false model.norm={kind='layer',weight=true,bias=true,place='after',eps=1e-12} "
     "model.positions={kind='learned',max_positions=512} model.attention={normalise_heads=false,bias=true,"
@@ -146,7 +148,7 @@ def _translated(
     if name is not None:
         family: Family = FAMILIES[name]()
         return family, _fitting(family, config, weights)
-    for known in FAMILIES:
+    for known in (*USUAL, *(other for other in FAMILIES if other not in USUAL)):
         family = FAMILIES[known]()
         try:
             return family, _fitting(family, config, weights)
