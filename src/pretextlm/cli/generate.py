@@ -9,13 +9,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pretextlm.evaluation.cloze import TokenTexts
 
 
 def generate(
     run: Annotated[Path, typer.Argument(help="Run directory, as `pretextlm pretrain` wrote it.")],
     prompt: Annotated[str, typer.Argument(help="Text to continue; nothing: a document from its beginning.")] = "",
+    prompts: Annotated[
+        Path | None, typer.Option(help="Continue every text of this file: one a line, or JSON lines in a .jsonl file.")
+    ] = None,
+    examples: Annotated[
+        Path | None,
+        typer.Option(help="Show these before each prompt: INPUT, a tab, TARGET a line, or JSON lines (few-shot)."),
+    ] = None,
+    template: Annotated[
+        str, typer.Option(help=r"How an example reads, with {input} and {target}; \n is a new line, \t a tab.")
+    ] = "",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens written.")] = 100,
+    min_new_tokens: Annotated[int, typer.Option(min=0, help="Fewest tokens written.")] = 0,
     temperature: Annotated[
         float, typer.Option(min=0, help="Above 1 bolder, below 1 safer; 0 always takes the likeliest token.")
     ] = 0.8,
@@ -23,9 +36,31 @@ def generate(
     top_p: Annotated[
         float, typer.Option(help="Draw from the likeliest tokens that together have this probability; 1: from all.")
     ] = 0.95,
+    min_p: Annotated[
+        float, typer.Option(help="Draw from tokens at least this share as likely as the likeliest; 0: from all.")
+    ] = 0.0,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="Above 1 makes tokens that were there before less likely.")
+    ] = 1.0,
+    beams: Annotated[
+        int,
+        typer.Option(min=1, max=1024, help="Search for the likeliest text with so many side by side."),
+    ] = 1,
+    length_penalty: Annotated[float, typer.Option(help="Of a search: above 0 favours longer texts.")] = 1.0,
+    early_stopping: Annotated[
+        bool,
+        typer.Option("--early-stopping", help="Of a search: end as soon as so many texts have ended."),
+    ] = False,
+    stop: Annotated[
+        list[str] | None, typer.Option(help=r"End a text before this string; may be given again. \n is a new line.")
+    ] = None,
+    suppress: Annotated[
+        list[str] | None, typer.Option(help="Never write a token of this string; may be given again.")
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, max=1024, help="Number of texts, each with other draws.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the draws: the same seed gives the same text.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print prompt and texts as JSON.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16: faster where the machine has it.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print prompts and texts as JSON.")] = False,
 ) -> None:
     """Continue a text.
 
@@ -34,39 +69,92 @@ def generate(
     and writes what stands there: a few words, as it was trained to; a denoising model does so with [MASK]. A mixture of
     denoisers is told by [S2S] to go on. A model of text to text takes the prompt for a source and writes its target.
     Models that only fill in gaps where they are do not write on; see `pretextlm fill`.
+
+    With examples, the prompt is the input of a last one, whose target is written; it ends where the template's does.
     """
     from pretextlm.cli.console import print_json, stderr
+    from pretextlm.evaluation.prompt_files import TEMPLATE, Template, read_examples, read_prompts
 
+    asked = read_prompts(prompts) if prompts else [prompt]
+    stops = [unescaped(text) for text in stop or []]
+    full = asked
+    if examples:
+        form = Template(unescaped(template) or TEMPLATE)
+        shown = read_examples(examples)
+        full = [form.prompt(shown, text) for text in asked]
+        stops += form.stop_strings()
     with stderr().status("opening the run"):
         from pretextlm.training.runtime import tune_process
 
         tune_process()
+        import torch
+
         from pretextlm.evaluation.evaluate import open_trained
         from pretextlm.evaluation.prompts import continue_texts
         from pretextlm.model.generation import GenerationSettings
+        from pretextlm.model.ready import ready_to_write
         from pretextlm.objectives.text_to_text import TextToText
         from pretextlm.training.run import Run
 
-        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-        settings = GenerationSettings.parse({"max_new_tokens": max_new_tokens, **options}, "the options")
+        options = {
+            "max_new_tokens": max_new_tokens,
+            "min_new_tokens": min_new_tokens,
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "min_p": min_p,
+            "repetition_penalty": repetition_penalty,
+            "beams": beams,
+            "length_penalty": length_penalty,
+            "early_stopping": early_stopping,
+            "stop_strings": tuple(stops),
+            "samples": samples,
+            "seed": seed,
+        }
+        settings = GenerationSettings.parse(options, "the options")
         model, objective, texts = open_trained(Run.open(run))
-    ids = texts.encode(prompt)
-    apart = isinstance(objective, TextToText)  # a target is no continuation of its source
-    live = sys.stdout.isatty() and samples == 1 and not as_json
+    if suppress:
+        never = {token for text in suppress for token in texts.encode(text)}
+        settings = settings.model_copy(update={"suppress": tuple(sorted(never | texts.vocabulary.special))})
+    ids = [texts.encode(text) for text in full]
+    apart = examples is not None or isinstance(objective, TextToText)  # an answer is no continuation of its question
+    contexts = [[] if apart else row for row in ids]
+    live = sys.stdout.isatty() and len(asked) * samples == 1 and beams == 1 and not as_json
     if live and apart:
-        sys.stdout.write(prompt + "\n")
-    stream = Stream(texts, [] if apart else ids) if live else None
-    answers = continue_texts(model, objective, texts, [ids] * samples, settings, stream.token if stream else None)
+        sys.stdout.write(asked[0] + "\n")
+    stream = Stream(texts, contexts[0], stops) if live else None
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    with ready_to_write(model, dtype, len(asked) * samples):
+        answers = continue_texts(model, objective, texts, ids, settings, stream.token if stream else None, dtype)
     if stream:
         stream.end()
         return
-    context = [] if apart else ids
-    before = texts.decode(context)
-    found = [texts.decode([*context, *answer])[len(before) :] for answer in answers]
+    found = [new_text(texts, contexts[n // samples], answer, stops) for n, answer in enumerate(answers)]
+    if examples:
+        found = [text.strip() for text in found]
+    groups = [found[n * samples : (n + 1) * samples] for n in range(len(asked))]
     if as_json:
-        print_json({"run": str(run), "prompt": prompt, "texts": found, "settings": settings.model_dump(mode="json")})
+        used = settings.model_dump(mode="json")
+        results = [{"prompt": text, "texts": group} for text, group in zip(asked, groups, strict=True)]
+        print_json({"run": str(run), **({"results": results} if prompts else results[0]), "settings": used})
         return
-    sys.stdout.write("\n---\n".join(prompt + ("\n" if apart else "") + text for text in found) + "\n")
+    shown_texts = [
+        text + ("\n" if apart else "") + answer for text, group in zip(asked, groups, strict=True) for answer in group
+    ]
+    sys.stdout.write("\n---\n".join(shown_texts) + "\n")
+
+
+def unescaped(text: str) -> str:
+    r"""With \n and \t as the characters that they stand for."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def new_text(texts: TokenTexts, context: Sequence[int], answer: Sequence[int], stops: Sequence[str]) -> str:
+    """What an answer adds to its context, up to a stop string."""
+    from pretextlm.model.streaming import cut_at
+
+    before = texts.decode(context)
+    return cut_at(texts.decode([*context, *answer])[len(before) :], stops)[0]
 
 
 class Stream:
@@ -75,24 +163,22 @@ class Stream:
     Args:
         texts: the tokenizer's tokens.
         prompt: ids, shown first.
+        stops: strings that end it.
     """
 
-    def __init__(self, texts: TokenTexts, prompt: list[int]) -> None:
-        self._texts, self._ids = texts, list(prompt)
-        self._shown = texts.decode(prompt)
-        self._write(self._shown)
+    def __init__(self, texts: TokenTexts, prompt: Sequence[int], stops: Sequence[str] = ()) -> None:
+        from pretextlm.model.streaming import TextStream
+
+        self._stream = TextStream(texts.decode, prompt, stops)
+        self._write(texts.decode(prompt))
 
     def token(self, row: int, token: int) -> None:
         """Show what a new token adds; an unfinished character waits for its other bytes."""
-        self._ids.append(token)
-        text = self._texts.decode(self._ids)
-        if not text.endswith("\N{REPLACEMENT CHARACTER}"):
-            self._write(text[len(self._shown) :])
-            self._shown = text
+        self._write(self._stream.add(token))
 
     def end(self) -> None:
         """Show what is left, and end the line."""
-        self._write(self._texts.decode(self._ids)[len(self._shown) :] + "\n")
+        self._write(self._stream.end() + "\n")
 
     def _write(self, text: str) -> None:
         sys.stdout.write(text)

@@ -16,6 +16,8 @@ from pretextlm.objectives.base import Objective
 from pretextlm.objectives.text_to_text import TextToText
 
 if TYPE_CHECKING:
+    import torch
+
     from pretextlm.data.vocabulary import Vocabulary
     from pretextlm.model.transformer import Transformer
 
@@ -30,12 +32,14 @@ def continue_texts(
     prompts: Sequence[Sequence[int]],
     settings: GenerationSettings,
     on_token: Callable[[int, int], None] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> list[list[int]]:
     """New tokens after each text, in the way of the objective; a model of text to text writes the target of each.
 
     Args:
         prompts: ids of the texts, without any special token.
         settings: `stop` is set here where the objective has its own.
+        on_token, dtype: as in `generate`.
 
     Raises:
         UserError: the model was not trained to go on from a text.
@@ -50,7 +54,7 @@ def continue_texts(
             f"A model trained by {objective.name} with these options does not go on from a text.",
             "Let it fill in blanks instead: pretextlm fill RUN 'The ____ of the people.'",
         )
-    return write(model, texts.vocabulary, openings, settings, on_token)
+    return write(model, texts, openings, settings, on_token, dtype)
 
 
 def target_of(model: Transformer, vocabulary: Vocabulary, source: Sequence[int]) -> Opening:
@@ -61,19 +65,21 @@ def target_of(model: Transformer, vocabulary: Vocabulary, source: Sequence[int])
 
 def write(
     model: Transformer,
-    vocabulary: Vocabulary,
+    texts: TokenTexts,
     openings: Sequence[Opening],
     settings: GenerationSettings,
     on_token: Callable[[int, int], None] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> list[list[int]]:
     """New tokens from each opening, all of one kind."""
     first, contexts = openings[0], [opening.context for opening in openings]
     if first.stop is not None:
         settings = settings.model_copy(update={"stop": first.stop})
-    if first.source is None:
-        return generate(model, vocabulary, contexts, settings, on_token=on_token)
-    sources = [opening.source or [] for opening in openings]
-    return generate(model, vocabulary, sources, settings, contexts, on_token, first.reread)
+    sources = None if first.source is None else [opening.source or [] for opening in openings]
+    prompts, starts = (contexts, None) if sources is None else (sources, contexts)
+    kind = {} if dtype is None else {"dtype": dtype}
+    decode = texts.decode
+    return generate(model, texts.vocabulary, prompts, settings, starts, on_token, first.reread, decode, **kind)
 
 
 def prompt_samples(way: Filler | None, split: Split, count: int, seed: int) -> list[dict[str, Any]]:
@@ -86,7 +92,7 @@ def prompt_samples(way: Filler | None, split: Split, count: int, seed: int) -> l
     if way is None or not openings:
         return []
     settings = GenerationSettings(max_new_tokens=NEW_TOKENS, temperature=0.8, top_p=0.95, seed=seed)
-    answers = write(way.model, way.vocabulary, openings, settings)
+    answers = write(way.model, way.texts, openings, settings)
     decode = way.texts.decode
     samples = []
     for prompt, answer in zip(prompts, answers, strict=True):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +16,7 @@ from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.generation import GenerationSettings, generate
 from pretextlm.model.inputs import prepare
+from pretextlm.model.ready import ready_to_write
 from pretextlm.model.sampling import Sampling, choose, probabilities
 from pretextlm.model.transformer import Transformer
 
@@ -21,7 +25,9 @@ VOCABULARY = Vocabulary(SIZE, 0, 1, 2, 3, 4, 5, 6, (7, 8, 9), frozenset(range(10
 FREE = GenerationSettings(max_new_tokens=12, temperature=0, stop=(), suppress=())
 
 
-def random_model(architecture: str = "decoder", key_value_heads: int = 4, vocab_size: int = SIZE) -> Transformer:
+def random_model(
+    architecture: str = "decoder", key_value_heads: int = 4, vocab_size: int = SIZE, **parts: object
+) -> Transformer:
     """Random weights everywhere, also where training starts from zero, large enough to give peaked predictions."""
     torch.manual_seed(3)
     shape = {
@@ -29,6 +35,7 @@ def random_model(architecture: str = "decoder", key_value_heads: int = 4, vocab_
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": key_value_heads,
+        **parts,
     }
     model = Transformer(ModelConfig(architecture=architecture, vocab_size=vocab_size, **shape))
     with torch.no_grad():
@@ -74,6 +81,28 @@ def test_a_cached_batch_of_ragged_prompts_writes_what_reading_everything_anew_gi
             written.append(expected[-1])
         assert answers[row] == expected
     assert len({tuple(answer) for answer in answers}) > 1
+
+
+@pytest.mark.parametrize("even", [True, False])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"attention": {"windows": (3, 0)}},
+        {"attention": {"windows": (4,), "global_tokens": 1}},
+        {"attention": {"softcap": 2.0}},
+        {"positions": {"kind": "relative", "buckets": 8}},
+        {"positions": {"kind": "learned", "max_positions": 64}},
+    ],
+    ids=str,
+)
+def test_windows_and_positions_of_every_kind_are_cached_with_and_without_padding(parts, even):
+    model = random_model(key_value_heads=2, **parts)
+    texts = [text + [11] * (9 - len(text) if even else 0) for text in prompts(5)]
+    for text, answer in zip(texts, generate(model, VOCABULARY, texts, FREE), strict=True):
+        written = list(text)
+        for token in answer:
+            assert token == int(next_logits(model, [], written).argmax())
+            written.append(token)
 
 
 def test_a_prefix_is_seen_in_both_directions():
@@ -162,10 +191,101 @@ def test_an_encoder_points_at_fill():
         generate(random_model("encoder"), VOCABULARY, [[5]])
 
 
+def test_samples_of_a_prompt_are_draws_of_their_own_and_do_not_depend_on_how_many_there_are():
+    model, texts = random_model(), prompts(4)
+    settings = GenerationSettings(max_new_tokens=8, temperature=2.0, stop=(12, 13))
+    one, three = (
+        generate(model, VOCABULARY, texts, settings.model_copy(update={"samples": samples})) for samples in (1, 3)
+    )
+    assert three[::3] == one
+    assert len({tuple(text) for text in three}) > 8
+
+
+def test_no_text_ends_before_its_least_length():
+    model, texts = random_model(), prompts(8)
+    settings = FREE.model_copy(update={"stop": tuple(range(10, 30)), "min_new_tokens": 5})
+    lengths = [len(answer) for answer in generate(model, VOCABULARY, texts, settings)]
+    assert min(lengths) == 5
+    assert max(lengths) > 5
+
+
+def text_of(ids) -> str:
+    return "".join(chr(ord("a") + token % 26) for token in ids)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_text_ends_with_the_token_that_completes_a_stop_string(beams):
+    model, texts = random_model(), prompts(6)
+    settings = FREE.model_copy(update={"beams": beams})
+    free = generate(model, VOCABULARY, texts, settings)
+    stop = text_of(free[0][3:5])
+    stopped = generate(model, VOCABULARY, texts, settings.model_copy(update={"stop_strings": (stop,)}), decode=text_of)
+    for answer in stopped:
+        assert stop not in text_of(answer[:-1])
+    if beams == 1:
+        assert stopped[0] == free[0][:5]
+        for whole, cut in zip(free, stopped, strict=True):
+            end = text_of(whole).find(stop)
+            assert cut == (whole[: end + 2] if end >= 0 else whole)
+
+
+def test_repeated_tokens_lose_score_as_transformers_has_it():
+    model, (text,) = random_model(), prompts(1)
+    settings = FREE.model_copy(update={"repetition_penalty": 3.0, "max_new_tokens": 6})
+    (answer,) = generate(model, VOCABULARY, [text], settings)
+    written = list(text)
+    for token in answer:
+        scores = next_logits(model, [], written).clone()
+        seen = torch.tensor(sorted(set(written)))
+        scores[seen] = torch.where(scores[seen] < 0, scores[seen] * 3, scores[seen] / 3)
+        assert token == int(scores.argmax())
+        written.append(token)
+
+
+def test_a_wide_enough_search_finds_the_likeliest_text():
+    model, (text,) = random_model(), prompts(1)
+    allowed = list(range(10, 16))
+    settings = GenerationSettings(
+        beams=36, max_new_tokens=3, stop=(), suppress=tuple(i for i in range(SIZE) if i not in allowed)
+    )
+    (found,) = generate(model, VOCABULARY, [text], settings)
+
+    def log_probability(answer) -> float:
+        total = 0.0
+        for place, token in enumerate(answer):
+            total += float(next_logits(model, [], [*text, *answer[:place]]).log_softmax(0)[token])
+        return total
+
+    assert tuple(found) == max(itertools.product(allowed, repeat=3), key=log_probability)
+
+
+@pytest.mark.parametrize("architecture", ["decoder", "encoder_decoder"])
+@pytest.mark.parametrize("rows", [1, 8])
+def test_weights_laid_out_for_writing_write_the_same(architecture, rows):
+    model, texts = random_model(architecture), prompts(rows)
+    starts = [[5]] * rows if architecture == "encoder_decoder" else None
+    expected = generate(model, VOCABULARY, texts, FREE, starts)
+    with ready_to_write(model, rows=rows):
+        assert generate(model, VOCABULARY, texts, FREE, starts) == expected
+    assert model.ready_head is None
+    assert not any(getattr(module, "ready", None) for module in model.modules())
+
+
+def test_half_precision_writes_by_the_rounded_model():
+    model, texts = random_model(), prompts(3)
+    rounded = copy.deepcopy(model)
+    for parameter in rounded.parameters():
+        parameter.data = parameter.data.bfloat16().float()
+    found = generate(model, VOCABULARY, texts, FREE, dtype=torch.bfloat16)
+    for text, answer in zip(texts, found, strict=True):
+        scores = next_logits(rounded, [], text)
+        assert scores[answer[0]] > scores.max() - 0.05 * scores.std()
+
+
 LOGITS = torch.tensor([[2.0, 1.5, 0.2, -1.0, -0.5, 1.0, -3.0, 0.0]])
 
 
-def expected_distribution(temperature: float, top_k: int, top_p: float) -> np.ndarray:
+def expected_distribution(temperature: float, top_k: int, top_p: float, min_p: float) -> np.ndarray:
     p = np.exp(LOGITS[0].double().numpy() / temperature)
     p /= p.sum()
     kept = np.argsort(-p)[: top_k or len(p)]
@@ -173,16 +293,26 @@ def expected_distribution(temperature: float, top_k: int, top_p: float) -> np.nd
     needed = int(np.searchsorted(np.cumsum(kept_p), top_p - 1e-12)) + 1
     out = np.zeros_like(p)
     out[kept[:needed]] = p[kept[:needed]]
+    out[out < min_p * out.max()] = 0
     return out / out.sum()
 
 
 @pytest.mark.parametrize(
-    ("temperature", "top_k", "top_p"),
-    [(1.0, 0, 1.0), (0.5, 0, 1.0), (2.0, 0, 1.0), (1.0, 3, 1.0), (1.0, 0, 0.8), (1.3, 5, 0.7)],
+    ("temperature", "top_k", "top_p", "min_p"),
+    [
+        (1.0, 0, 1.0, 0.0),
+        (0.5, 0, 1.0, 0.0),
+        (2.0, 0, 1.0, 0.0),
+        (1.0, 3, 1.0, 0.0),
+        (1.0, 0, 0.8, 0.0),
+        (1.3, 5, 0.7, 0.0),
+        (1.0, 0, 1.0, 0.2),
+        (1.3, 6, 0.95, 0.3),
+    ],
 )
-def test_draws_follow_the_softmax_under_temperature_top_k_and_top_p(temperature, top_k, top_p):
-    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=5)
-    expected = expected_distribution(temperature, top_k, top_p)
+def test_draws_follow_the_softmax_under_temperature_top_k_top_p_and_min_p(temperature, top_k, top_p, min_p):
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=5)
+    expected = expected_distribution(temperature, top_k, top_p, min_p)
     assert np.allclose(probabilities(LOGITS, sampling)[0].numpy(), expected, atol=1e-12)
     n = 20_000
     drawn = torch.cat([choose(LOGITS.expand(n // 10, -1), sampling, np.arange(n // 10), step) for step in range(10)])

@@ -1,0 +1,116 @@
+"""Prompts from files: texts to continue, and examples that show a model what to do before it is asked (few-shot).
+
+examples.jsonl   {"input": "cat", "target": "chat"}
+                 {"input": "dog", "target": "chien"}
+template         "English: {input}\\nFrench: {target}\\n\\n"
+prompt "house"   English: cat⏎French: chat⏎⏎English: dog⏎French: chien⏎⏎English: house⏎French:
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pretextlm.errors import UserError
+
+TEMPLATE = "Input: {input}\nOutput: {target}\n\n"
+INPUT, TARGET = "{input}", "{target}"
+
+
+class Example(NamedTuple):
+    """An input and what is to be written for it."""
+
+    input: str
+    target: str
+
+
+class Template:
+    """How an example reads, with {input} and, behind it, {target} once each.
+
+    Raises:
+        UserError: one of them is missing or there twice, or the target comes first.
+    """
+
+    def __init__(self, text: str = TEMPLATE) -> None:
+        if text.count(INPUT) != 1 or text.count(TARGET) != 1 or text.index(INPUT) > text.index(TARGET):
+            raise UserError(
+                f"The template {text!r} does not have {INPUT} once and {TARGET} once after it.",
+                f"For example: {TEMPLATE!r}",
+            )
+        self._question, self.end = text.split(TARGET)
+
+    def prompt(self, examples: Sequence[Example], question: str) -> str:
+        """The examples and the question, up to where its target stands; a space before that is the target's own."""
+        shown = [self._question.replace(INPUT, one.input) + one.target + self.end for one in examples]
+        return "".join(shown) + self._question.replace(INPUT, question).rstrip(" ")
+
+    def stop_strings(self) -> tuple[str, ...]:
+        """What follows a target in the template, and so ends one."""
+        return (self.end,) if self.end else ()
+
+
+def read_prompts(path: Path) -> list[str]:
+    """One prompt a line; of a .jsonl file, a string or an object with "prompt" a line. Empty lines are left out.
+
+    Raises:
+        UserError: the file is not there, is no UTF-8 text, holds no prompt, or a line of it is none.
+    """
+    lines = _lines(path)
+    if path.suffix != ".jsonl":
+        found = [text for _, text in lines]
+    else:
+        found = [_prompt(path, number, _parsed(path, number, text)) for number, text in lines]
+    if not found:
+        raise UserError(f"{path} holds no prompt.", "Write one a line.")
+    return found
+
+
+def read_examples(path: Path) -> list[Example]:
+    """Pairs of input and target: one a line, as JSON objects in a .jsonl file, else with a tab between them.
+
+    Raises:
+        UserError: as in `read_prompts`.
+    """
+    found = []
+    for number, text in _lines(path):
+        parts: list[Any] = text.split("\t")
+        if path.suffix == ".jsonl":
+            value = _parsed(path, number, text)
+            parts = [value.get("input"), value.get("target")] if isinstance(value, dict) else []
+        if len(parts) != 2 or not all(isinstance(part, str) for part in parts):
+            raise UserError(
+                f"{path}, line {number}: no input and target.",
+                'Write INPUT, a tab, TARGET; in a .jsonl file {"input": "…", "target": "…"}.',
+            )
+        found.append(Example(*parts))
+    if not found:
+        raise UserError(f"{path} holds no example.", "Write one a line.")
+    return found
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """(number from 1, text) of the lines that are not empty."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.", "Give the path of a text file.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is no UTF-8 text.", "Save it as UTF-8.") from None
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _parsed(path: Path, number: int, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {number} is no JSON: {error.msg}.", "Write one JSON value a line.") from None
+
+
+def _prompt(path: Path, number: int, value: Any) -> str:
+    text = value.get("prompt") if isinstance(value, dict) else value
+    if not isinstance(text, str):
+        raise UserError(f"{path}, line {number}: no prompt.", 'Write a string, or {"prompt": "…"}.')
+    return text
