@@ -41,7 +41,7 @@ def by_depth():
         yield pytest.param(name, marks=pytest.mark.slow if depth > 32 else ())
 
 
-@pytest.mark.parametrize("name", by_depth())
+@pytest.mark.parametrize("name", list(by_depth()))
 def test_a_preset_has_the_parameters_of_transformers_model(name):
     preset = presets()[name]
     config = preset.config()

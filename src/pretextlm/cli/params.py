@@ -157,10 +157,10 @@ def _show(console: Console, name: str, config: ModelConfig, result: dict[str, An
     for group, size in result["groups"].items():
         table.add_row(Text(group, style="bold"), "", "", "", Text(f"{size:,}", style="bold"), f"{size / total:.1%}")
         for part in (part for part in result["components"] if part["group"] == group):
-            layers = part["layers"]
             shapes = ", ".join(text for text in (part["shapes"], part["note"]) if text)
-            of_a_layer = (f"{part['each']:,}", f"{layers}") if layers else ("", "")
-            table.add_row(f"  {part['name']}", shapes, *of_a_layer, f"{part['parameters']:,}", "")
+            each = "" if part["each"] is None else f"{part['each']:,}"
+            layers = str(part["layers"] or "")
+            table.add_row(f"  {part['name']}", shapes, each, layers, f"{part['parameters']:,}", "")
     console.print(table)
     if result["published"]:
         console.print()

@@ -83,6 +83,8 @@ def count(
     own, seen = attention_weights(config)
     feed_forward = feed_forward_weights(config)
     weights: float = config.layers(first) * (own + seen + feed_forward) * length
+    if config.attention.global_projections:
+        weights += config.layers(first) * (own // 2 + seen) * length
     visible = _stack_pairs(config, first, length, causal)
     tokens = length
     if target_length is not None and config.architecture == "encoder_decoder":
@@ -92,8 +94,13 @@ def count(
         tokens += target_length
     if config.embedding_size != config.hidden_size:
         weights += config.hidden_size * config.embedding_size * tokens
+    per_batch = 0
+    if config.positions.kind == "disentangled":  # contents meet places, of which each layer makes keys and queries
+        places = 2 * config.positions.buckets
+        per_batch = config.layers(first) * places * (own + seen) // 2
+        visible += config.layers(first) * places * length
     return Flops(
-        matrices=6.0 * weights * rows,
+        matrices=6.0 * (weights * rows + per_batch),
         attention=12.0 * config.num_attention_heads * config.head_dim * visible * rows,
         head=6.0 * head_weights(config) * labels,
     )
@@ -107,6 +114,10 @@ def training_flops(config: ModelConfig, batch: Batch, labels: int) -> float:
 
 
 def _stack_pairs(config: ModelConfig, stack: Literal["encoder", "decoder"], length: int, causal: bool) -> float:
-    """Over all layers of a stack."""
-    windows = config.attention.windows
-    return sum(pairs(length, causal, windows[i % len(windows)]) for i in range(config.layers(stack)))
+    """Over all layers of a stack; tokens that see and are seen from beyond a window count on top of it."""
+    windows, all_pairs = config.attention.windows, pairs(length, causal)
+    beyond = config.attention.global_tokens * length * (1 if causal else 2)
+    found = 0.0
+    for window in (windows[i % len(windows)] for i in range(config.layers(stack))):
+        found += min(all_pairs, pairs(length, causal, window) + beyond) if window else all_pairs
+    return found

@@ -63,6 +63,7 @@ class Component:
         parameters: how many, over all blocks.
         shapes: sizes of their tensors in one block → how many of that size.
         note: why there are none, or fewer than one thinks.
+        even: every block has the same.
     """
 
     group: str
@@ -72,10 +73,12 @@ class Component:
     shapes: Counter[tuple[int, ...]] = field(default_factory=Counter)
     note: str = ""
 
+    even: bool = True
+
     @property
-    def each(self) -> int:
-        """Parameters of one block; of all, outside of the blocks."""
-        return self.parameters // max(1, self.layers)
+    def each(self) -> int | None:
+        """Parameters of one block; None outside of the blocks, and where blocks differ."""
+        return self.parameters // self.layers if self.layers and self.even else None
 
     @property
     def formula(self) -> str:
@@ -106,8 +109,8 @@ def components(model: Transformer) -> list[Component]:
     for key, seen in blocks.items():
         one = found[key]
         one.layers = len(seen)
-        whole = all(times % len(seen) == 0 for times in one.shapes.values())
-        one.shapes = Counter({s: n // len(seen) if whole else n for s, n in one.shapes.items()})
+        one.even = all(times % len(seen) == 0 for times in one.shapes.values())
+        one.shapes = Counter({shape: n // len(seen) if one.even else n for shape, n in one.shapes.items()})
         if model.config.shared_layers:
             one.note = f"shared by {model.config.layers('decoder' if one.group == 'decoder' else 'encoder')} layers"
     if model.lm_head is None:

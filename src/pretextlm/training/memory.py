@@ -24,6 +24,7 @@ FORMULA = (
 )
 """The estimate in words."""
 
+
 @dataclass(frozen=True)
 class Memory:
     """Bytes of a training step on one device.

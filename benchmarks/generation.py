@@ -1,0 +1,126 @@
+"""Tokens written per second, with a key-value cache, beside transformers.generate: same weights, prompts and type.
+
+    OMP_WAIT_POLICY=PASSIVE python -m benchmarks.generation
+
+One thread, CPU time, greedy, prompts of 32 tokens and 64 new ones; the two take turns, the best turn of each counts.
+Both have their weights in the type before the clock starts: theirs by `.to(dtype)`, ours by `ready_to_write`. In fp32,
+the tokens are held to be the same. Target: 1.5 times as many.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from benchmarks.training.output import machine, show
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from pretextlm.data.vocabulary import Vocabulary
+from pretextlm.model.families.base import FAMILIES, weights_in
+from pretextlm.model.generation import GenerationSettings, generate
+from pretextlm.model.ready import ready_to_write
+from pretextlm.model.transformer import Transformer
+
+PROMPT, NEW = 32, 64
+LLAMA = {
+    "hidden_size": 512,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "intermediate_size": 1408,
+    "max_position_embeddings": 512,
+}
+MODELS: dict[str, Callable[[], Any]] = {
+    "gpt2, 6 × 512": lambda: GPT2LMHeadModel(GPT2Config(n_embd=512, n_layer=6, n_head=8)),
+    "llama, 6 × 512": lambda: LlamaForCausalLM(LlamaConfig(vocab_size=32_000, **LLAMA)),
+}
+
+
+def ours_of(model: Any) -> Transformer:
+    """Our model with the weights of theirs."""
+    family = FAMILIES[model.config.model_type]()
+    theirs = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    config = family.settled(family.config_in(model.config.to_dict()), theirs)
+    ours = Transformer(config)
+    shapes = {name: tensor.shape for name, tensor in ours.state_dict().items()}
+    found = weights_in(family, config, theirs, shapes)
+    assert not found.missing, found.missing
+    ours.load_state_dict(found.weights, strict=False)
+    return ours.eval()
+
+
+def seconds(write: Callable[[], Any]) -> float:
+    start = time.process_time()
+    write()
+    return time.process_time() - start
+
+
+def measure(name: str, batch: int, dtype: torch.dtype, turns: int) -> dict[str, Any]:
+    """Tokens a second of both."""
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    ours, size = ours_of(model), model.config.vocab_size
+    model = model.to(dtype)
+    ids = torch.randint(10, size, (batch, PROMPT))
+    vocabulary = Vocabulary(size, 0, 1, 2, 3, 4, 5, 6, (7, 8, 9), frozenset(range(10)))
+    settings = GenerationSettings(max_new_tokens=NEW, temperature=0, stop=(), suppress=())
+    model.generation_config.eos_token_id = None
+
+    def we() -> list[list[int]]:
+        return generate(ours, vocabulary, ids.tolist(), settings, dtype=dtype)
+
+    def they() -> list[list[int]]:
+        found = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW, do_sample=False, pad_token_id=0
+        )
+        texts: list[list[int]] = found[:, PROMPT:].tolist()
+        return texts
+
+    with ready_to_write(ours, dtype, batch):
+        mine, yours = we(), they()
+        if dtype == torch.float32:
+            assert mine == yours, "the two write different tokens"
+        assert all(len(text) == NEW for text in (*mine, *yours))
+        times = [(seconds(we), seconds(they)) for _ in range(turns)]
+    best = [batch * NEW / min(column) for column in zip(*times, strict=True)]
+    kind = str(dtype).removeprefix("torch.")
+    return {
+        "model": name,
+        "batch": batch,
+        "dtype": kind,
+        "ours": best[0],
+        "transformers": best[1],
+        "ratio": best[0] / best[1],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    types = (torch.float32, torch.bfloat16)
+    found = [measure(name, batch, dtype, options.turns) for name in MODELS for batch in (1, 16) for dtype in types]
+    if options.json:
+        print(json.dumps({"machine": machine(), "results": found}))
+        return
+    rows = [
+        [
+            one["model"],
+            str(one["batch"]),
+            one["dtype"],
+            *(f"{one[key]:.1f}" for key in ("ours", "transformers")),
+            f"{one['ratio']:.2f}",
+        ]
+        for one in found
+    ]
+    show("Tokens written per second", ["model", "batch", "type", "ours", "transformers", "ratio"], rows)
+
+
+if __name__ == "__main__":
+    main()
