@@ -2,5 +2,15 @@
 
 import os
 
+import pytest
+import torch
+
 # As the command line does: spinning threads would make the tests several times slower beside anything else.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@pytest.fixture(autouse=True)
+def denormal_numbers():
+    """A test that runs a command flushes denormal numbers in the whole process; the next must find them again."""
+    yield
+    torch.set_flush_denormal(False)
