@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from pretextlm.model.disentangled import Places
+from pretextlm.model.products import attend_products
 from pretextlm.model.windowed import BLOCKS_PAY, Local, attend_local, local_sight
 from pretextlm.visibility import Attention, visible
 
@@ -65,29 +66,25 @@ def attend(
 ) -> Tensor:
     """softmax(scale · q·k) v over the visible keys, (B, T, H, E); a scale of 0 is 1/√E.
 
-    With a softcap, scores are bounded to ± that by tanh, for which the visibility must be written out. `of_globals` are
-    queries, keys and values for what global tokens see, where those have projections of their own.
+    With a softcap, scores are bounded to ± that by tanh, for which the visibility must be a bias or in blocks.
+    `of_globals` are queries, keys and values for what global tokens see, where those have projections of their own.
     """
     usual = q_BTHE.size(-1) ** -0.5
     scale = scale or usual
     if sight.last:
         k_BSKE, v_BSKE = k_BSKE[:, -sight.last :], v_BSKE[:, -sight.last :]
     if sight.local is not None:
-        assert not softcap, "bounded scores are written out"
-        return attend_local(q_BTHE, k_BSKE, v_BSKE, sight.local, scale, of_globals)
+        return attend_local(q_BTHE, k_BSKE, v_BSKE, sight.local, scale, of_globals, softcap)
     assert of_globals is None, "global tokens with projections of their own are computed in blocks"
     if softcap:
         assert sight.cu_queries is None, "bounded scores are written out"
         assert not sight.causal, "bounded scores are written out"
-        groups = q_BTHE.size(2) // k_BSKE.size(2)
-        if groups > 1:
-            k_BSKE, v_BSKE = (x.repeat_interleave(groups, dim=2) for x in (k_BSKE, v_BSKE))
-        return _attend_products(q_BTHE, k_BSKE, v_BSKE, sight, scale, softcap)
+        return attend_products(q_BTHE, k_BSKE, v_BSKE, sight.bias, scale, softcap)
     if sight.cu_queries is not None:
         return _attend_varlen(q_BTHE if scale == usual else q_BTHE * (scale / usual), k_BSKE, v_BSKE, sight)
     grouped = q_BTHE.size(2) != k_BSKE.size(2)
     if sight.products and not grouped:
-        return _attend_products(q_BTHE, k_BSKE, v_BSKE, sight, scale)
+        return attend_products(q_BTHE, k_BSKE, v_BSKE, sight.bias, scale)
     if grouped and q_BTHE.size(1) == 1 and not sight.causal and (sight.bias is None or sight.bias.size(1) == 1):
         return _attend_one(q_BTHE, k_BSKE, v_BSKE, sight, scale)
     out = scaled_dot_product_attention(
@@ -109,18 +106,6 @@ def _attend_one(q_B1HE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, sight: Sight, sc
     keys, values = k_BSKE.transpose(1, 2), v_BSKE.transpose(1, 2)
     out = scaled_dot_product_attention(q_BKGE, keys, values, attn_mask=sight.bias, scale=scale)
     return out.reshape(rows, 1, heads, width)
-
-
-def _attend_products(
-    q_BTHE: Tensor, k_BSHE: Tensor, v_BSHE: Tensor, sight: Sight, scale: float, softcap: float = 0.0
-) -> Tensor:
-    scores_BHTS = torch.matmul(q_BTHE.transpose(1, 2) * scale, k_BSHE.permute(0, 2, 3, 1))
-    if softcap:
-        scores_BHTS = (scores_BHTS / softcap).tanh() * softcap
-    if sight.bias is not None:
-        scores_BHTS = scores_BHTS + sight.bias
-    weights_BHTS = scores_BHTS.softmax(dim=-1, dtype=torch.float32).to(v_BSHE.dtype)
-    return torch.matmul(weights_BHTS, v_BSHE.transpose(1, 2)).transpose(1, 2)
 
 
 def varlen_kernel(*args: Any, **kwargs: Any) -> Tensor:
@@ -176,18 +161,20 @@ def self_sight(
     written_out: bool = False,
     global_tokens: int = 0,
     always_in_blocks: bool = False,
+    capped: bool = False,
 ) -> Sight:
     """Visibility inside one row. Segments None: every row is one whole segment.
 
     Args:
         window: tokens that one sees, as in `AttentionConfig.windows`; 0: all.
         global_tokens: tokens at each document's beginning that no window hides, and that see beyond theirs.
-        written_out: always as a bias, to which that of positions is added, or for scores that are bounded.
+        written_out: always as a bias, to which that of positions is added.
         always_in_blocks: a window is computed in blocks however short the row is.
+        capped: scores are bounded, for which a bias is needed, or blocks.
     """
     in_blocks = window > 0 and not written_out and attention in ("causal", "bidirectional")
     in_blocks = in_blocks and (always_in_blocks or shape[1] >= BLOCKS_PAY * window)
-    written_out = written_out or window > 0
+    written_out = written_out or capped or window > 0
     if not written_out and use_varlen(device, dtype, attention):
         starts = _segment_starts(segments_BT, shape, device)
         return Sight(None, attention == "causal", starts, starts, shape[1], shape[1])

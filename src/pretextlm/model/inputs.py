@@ -102,7 +102,8 @@ def _row(batch: Batch, config: ModelConfig, device: torch.device, dtype: torch.d
             window=window,
             global_tokens=config.attention.global_tokens,
             always_in_blocks=config.attention.global_projections,
-            written_out=config.positions.kind in BIASED or config.attention.softcap > 0,
+            written_out=config.positions.kind in BIASED,
+            capped=config.attention.softcap > 0,
         )
         for window in set(config.attention.windows)
     }

@@ -14,6 +14,7 @@ from typing import Literal
 
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.transformer import Transformer
+from pretextlm.model.windowed import BLOCKS_PAY
 from pretextlm.training.optimizers import kinds
 
 FORMULA = (
@@ -114,5 +115,10 @@ def _norms(config: ModelConfig, size: int) -> int:
 
 def _scores(config: ModelConfig, length: int, size: int) -> int:
     """Scores that no fused kernel can forget: a bias that is learned, or bounds."""
-    kept = config.positions.kind == "relative" or config.attention.softcap
-    return config.num_attention_heads * length * length * size if kept else 0
+    if config.positions.kind == "relative":
+        return config.num_attention_heads * length * length * size
+    if not config.attention.softcap:
+        return 0
+    windows = config.attention.windows
+    seen = sum(2 * window if 0 < BLOCKS_PAY * window <= length else length for window in windows) // len(windows)
+    return config.num_attention_heads * length * seen * size

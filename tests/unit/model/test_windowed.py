@@ -26,7 +26,7 @@ def row(width: int, lengths: list[list[int]]) -> tuple[torch.Tensor, torch.Tenso
     return segments, positions
 
 
-def by_definition(q, k, v, segments, positions, window, global_tokens, causal, scale):
+def by_definition(q, k, v, segments, positions, window, global_tokens, causal, scale, softcap=0.0):
     seen = visible(segments, segments, positions, positions, attention="causal" if causal else "bidirectional")
     distance = positions[:, :, None] - positions[:, None, :]
     near = distance < window if causal else distance.abs() <= window // 2
@@ -36,6 +36,7 @@ def by_definition(q, k, v, segments, positions, window, global_tokens, causal, s
     groups = q.size(2) // k.size(2)
     k, v = k.repeat_interleave(groups, 2), v.repeat_interleave(groups, 2)
     scores = torch.einsum("bthe,bshe->bhts", q, k) * scale
+    scores = softcap * torch.tanh(scores / softcap) if softcap else scores
     weights = scores.masked_fill(~seen[:, None], float("-inf")).softmax(-1)
     return torch.einsum("bhts,bshe->bthe", weights, v)
 
@@ -47,26 +48,28 @@ ROWS = [(37, [[37], [20, 17]]), (40, [[9, 11, 15], [40]]), (64, [[50], [3, 1, 30
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("window", [1, 2, 7, 8])
 @pytest.mark.parametrize("global_tokens", [0, 1, 3])
-def test_blocks_equal_the_definition(width, lengths, causal, window, global_tokens):
+@pytest.mark.parametrize("softcap", [0.0, 0.8])
+def test_blocks_equal_the_definition(width, lengths, causal, window, global_tokens, softcap):
     generator = torch.Generator().manual_seed(0)
     q = torch.randn(2, width, 4, 6, generator=generator, dtype=torch.float64)
     k, v = (torch.randn(2, width, 2, 6, generator=generator, dtype=torch.float64) for _ in range(2))
     segments, positions = row(width, lengths)
     sight = local_sight(segments, positions, window, global_tokens, causal, torch.float64)
     real = segments >= 0
-    expected = by_definition(q, k, v, segments, positions, window, global_tokens, causal, 0.4)
-    torch.testing.assert_close(attend_local(q, k, v, sight, 0.4)[real], expected[real])
+    expected = by_definition(q, k, v, segments, positions, window, global_tokens, causal, 0.4, softcap)
+    torch.testing.assert_close(attend_local(q, k, v, sight, 0.4, softcap=softcap)[real], expected[real])
 
 
-def test_gradients_equal_those_of_the_definition_and_padding_has_none():
+@pytest.mark.parametrize("softcap", [0.0, 0.8])
+def test_gradients_equal_those_of_the_definition_and_padding_has_none(softcap):
     segments, positions = row(40, [[9, 11, 15], [40]])
     generator = torch.Generator().manual_seed(1)
     inputs = [torch.randn(2, 40, 2, 4, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(3)]
     sight = local_sight(segments, positions, 6, 1, False, torch.float64)
     real = segments >= 0
-    found = torch.autograd.grad(attend_local(*inputs, sight, 0.5)[real].square().sum(), inputs)
+    found = torch.autograd.grad(attend_local(*inputs, sight, 0.5, softcap=softcap)[real].square().sum(), inputs)
     expected = torch.autograd.grad(
-        by_definition(*inputs, segments, positions, 6, 1, False, 0.5)[real].square().sum(), inputs
+        by_definition(*inputs, segments, positions, 6, 1, False, 0.5, softcap)[real].square().sum(), inputs
     )
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs)
@@ -81,8 +84,9 @@ def test_nothing_as_long_as_the_row_squared_is_made():
 
 
 @pytest.mark.parametrize("architecture", ["encoder", "decoder"])
-def test_a_model_with_windows_gives_the_same_states_in_blocks_and_by_a_matrix(architecture, monkeypatch):
-    attention = {"windows": (6, 0), "global_tokens": 1}
+@pytest.mark.parametrize("softcap", [0.0, 0.3])
+def test_a_model_with_windows_gives_the_same_states_in_blocks_and_by_a_matrix(architecture, softcap, monkeypatch):
+    attention = {"windows": (6, 0), "global_tokens": 1, "softcap": softcap}
     model = make_model(
         architecture=architecture, attention=attention, positions={"kind": "learned", "max_positions": 64}
     )
