@@ -131,33 +131,43 @@ class _LinearDivergence(torch.autograd.Function):
         teacher_VE: Tensor,
         temperature: float,
         softcaps: tuple[float, float],
+        bias_V: Tensor | None,
+        teacher_bias_V: Tensor | None,
     ) -> Tensor:
         weight, teacher = weight_VD.to(hidden_ND.dtype), teacher_VE.to(teacher_NE.dtype)
+        bias = None if bias_V is None else bias_V.to(hidden_ND.dtype)
+        teacher_bias = None if teacher_bias_V is None else teacher_bias_V.to(teacher_NE.dtype)
         wanted = any(ctx.needs_input_grad)
         grad_hidden = torch.empty_like(hidden_ND) if wanted else None
         grad_weight = torch.zeros_like(weight_VD) if wanted else None
+        grad_bias = torch.zeros_like(bias_V) if wanted and bias_V is not None else None
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
         chunk = chunk_of(hidden_ND)
         for start in range(0, hidden_ND.size(0), chunk):
             rows = slice(start, start + chunk)
-            scores_CV = bounded((hidden_ND[rows] @ weight.T).float(), softcaps[0])
+            scores_CV = bounded(functional.linear(hidden_ND[rows], weight, bias).float(), softcaps[0])
             logs_CV = (scores_CV / temperature).log_softmax(dim=1)
-            wanted_CV = (bounded((teacher_NE[rows] @ teacher.T).float(), softcaps[1]) / temperature).log_softmax(dim=1)
+            teacher_CV = bounded(functional.linear(teacher_NE[rows], teacher, teacher_bias).float(), softcaps[1])
+            wanted_CV = (teacher_CV / temperature).log_softmax(dim=1)
             soft_CV = wanted_CV.exp()
             total += (soft_CV * (wanted_CV - logs_CV)).sum() * temperature**2
             if grad_hidden is not None and grad_weight is not None:
                 gradient_CV = (logs_CV.exp_() - soft_CV).mul_(temperature)
                 if softcaps[0]:
                     gradient_CV *= 1 - (scores_CV / softcaps[0]).square()
+                if grad_bias is not None:
+                    grad_bias += gradient_CV.sum(dim=0)
                 gradient_CV = gradient_CV.to(hidden_ND.dtype)
                 torch.mm(gradient_CV, weight, out=grad_hidden[rows])
                 grad_weight += gradient_CV.T @ hidden_ND[rows]
-        ctx.save_for_backward(grad_hidden, grad_weight)
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
-        return *_scaled(ctx, *grad_outputs), None, None, None, None
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (scale,) = grad_outputs
+        *_, grad_bias = ctx.saved_tensors
+        return *_scaled(ctx, scale), None, None, None, None, None if grad_bias is None else grad_bias * scale, None
 
 
 def linear_divergence(
@@ -167,6 +177,8 @@ def linear_divergence(
     teacher_VE: Tensor,
     temperature: float,
     softcaps: tuple[float, float] = (0.0, 0.0),
+    bias_V: Tensor | None = None,
+    teacher_bias_V: Tensor | None = None,
 ) -> Tensor:
     """Summed T² · KL(teacher || student) of the two heads' distributions at temperature T, in nats.
 
@@ -177,8 +189,9 @@ def linear_divergence(
         hidden_ND, weight_VD: the student's states and head.
         teacher_NE, teacher_VE: the teacher's.
         softcaps: bounds of the student's and of the teacher's logits; 0: not bounded.
+        bias_V, teacher_bias_V: of the student's and of the teacher's head, in fp32; None for none.
     """
     total: Tensor = _LinearDivergence.apply(  # type: ignore[no-untyped-call]
-        hidden_ND, weight_VD, teacher_NE, teacher_VE, temperature, softcaps
+        hidden_ND, weight_VD, teacher_NE, teacher_VE, temperature, softcaps, bias_V, teacher_bias_V
     )
     return total

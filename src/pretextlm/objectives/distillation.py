@@ -151,6 +151,8 @@ class Distillation(Wrapper):
                 wanted.head_weight,
                 self.temperature,
                 (own.config.logit_softcap, wanted.config.logit_softcap),
+                own.head_layers.bias,
+                wanted.head_layers.bias,
             )
             terms["soft"] = Term(total, len(places), self.weight_soft)
         if self.weight_cosine:

@@ -49,27 +49,33 @@ def batch_of(objective):
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0])
 @pytest.mark.parametrize("softcaps", [(0.0, 0.0), (3.0, 2.0)])
-def test_the_divergence_and_its_gradient_are_those_of_the_formula(temperature, softcaps):
+@pytest.mark.parametrize("with_biases", [False, True])
+def test_the_divergence_and_its_gradient_are_those_of_the_formula(temperature, softcaps, with_biases):
     generator = torch.Generator().manual_seed(0)
     hidden, wanted = (torch.randn(2100, width, generator=generator) for width in (16, 24))  # three chunks
     weight, teacher = (torch.randn(50, width, generator=generator) for width in (16, 24))
     hidden.requires_grad_()
     weight.requires_grad_()
-    total = linear_divergence(hidden, weight, wanted, teacher, temperature, softcaps)
-    found = torch.autograd.grad(3 * total, [hidden, weight])
+    learned = [hidden, weight]
+    biases = (None, None)
+    if with_biases:
+        biases = torch.randn(50, generator=generator, requires_grad=True), torch.randn(50, generator=generator)
+        learned.append(biases[0])
+    total = linear_divergence(hidden, weight, wanted, teacher, temperature, softcaps, *biases)
+    found = torch.autograd.grad(3 * total, learned)
 
-    def scores(states, table, softcap):
-        plain = states @ table.T
+    def scores(states, table, softcap, bias):
+        plain = states @ table.T + (0 if bias is None else bias)
         return (softcap * torch.tanh(plain / softcap) if softcap else plain) / temperature
 
     expected = temperature**2 * functional.kl_div(
-        scores(hidden, weight, softcaps[0]).log_softmax(1),
-        scores(wanted, teacher, softcaps[1]).log_softmax(1),
+        scores(hidden, weight, softcaps[0], biases[0]).log_softmax(1),
+        scores(wanted, teacher, softcaps[1], biases[1]).log_softmax(1),
         reduction="sum",
         log_target=True,
     )
     assert total.item() == pytest.approx(expected.item(), rel=1e-5)
-    for mine, theirs in zip(found, torch.autograd.grad(3 * expected, [hidden, weight]), strict=True):
+    for mine, theirs in zip(found, torch.autograd.grad(3 * expected, learned), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-3)
 
 
@@ -82,10 +88,13 @@ def test_a_student_equal_to_its_teacher_has_nothing_left_to_learn_from_it():
 
 
 @pytest.mark.parametrize("positions", ["all", "labelled"])
-def test_the_terms_and_their_counts_by_hand(positions):
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_terms_and_their_counts_by_hand(positions, bias):
     objective = distillation(positions=positions, temperature=3.0)
     batch = batch_of(objective)
-    student, teacher = encoder(1), encoder(2)
+    student, teacher = (encoder(seed, head={"bias": bias}) for seed in (1, 2))
+    for model in (student, teacher) if bias else ():
+        torch.nn.init.normal_(model.head_layers.bias, generator=torch.Generator().manual_seed(3))
     terms = objective.step(TwoModels(student, teacher), batch)
     assert {name: term.count for name, term in terms.items()} == objective.counts(batch)
     assert {name: term.coefficient for name, term in terms.items()} == {"lm": 2.0, "soft": 5.0, "cosine": 1.0}
