@@ -4,6 +4,7 @@
   in half precision its backward is two to three times slower than plain matrix products while rows are short, so
   there the products are written out.
 * windowed.py: blocks of a window and global tokens, linear in the row's length, where a window is short beside the row.
+* sparse.py: blocks of a document of which most see few others (BigBird), linear in the row's length.
 * varlen: flat tokens with cumulative segment lengths, no work between segments; CUDA in half precision only.
 
 Axis letters: B rows, T query positions, S key positions, H heads, K key-value heads, E width of a head.
@@ -18,8 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from pretextlm.errors import UserError
 from pretextlm.model.disentangled import Places
 from pretextlm.model.products import attend_products
+from pretextlm.model.sparse import Sparse, Sparsity, attend_sparse, sparse_sight
 from pretextlm.model.windowed import BLOCKS_PAY, Local, attend_local, local_sight
 from pretextlm.visibility import Attention, visible
 
@@ -39,6 +42,7 @@ class Sight:
         longest_query, longest_key: bounds of the segments' lengths, constants for the compiler.
         products: write the matrix products out instead of calling the fused kernel.
         local: a window's visibility in blocks, which needs none of the others.
+        sparse: a block-sparse visibility, which needs none of the others.
         places: relative places that each layer compares with contents, where the model's positions are disentangled.
         last: only the last so many keys are looked at, and the bias is of these; 0: all.
     """
@@ -51,6 +55,7 @@ class Sight:
     longest_key: int = 0
     products: bool = False
     local: Local | None = None
+    sparse: Sparse | None = None
     places: Places | None = None
     last: int = 0
 
@@ -75,6 +80,8 @@ def attend(
         k_BSKE, v_BSKE = k_BSKE[:, -sight.last :], v_BSKE[:, -sight.last :]
     if sight.local is not None:
         return attend_local(q_BTHE, k_BSKE, v_BSKE, sight.local, scale, of_globals, softcap)
+    if sight.sparse is not None:
+        return attend_sparse(q_BTHE, k_BSKE, v_BSKE, sight.sparse, scale, softcap)
     assert of_globals is None, "global tokens with projections of their own are computed in blocks"
     if softcap:
         assert sight.cu_queries is None, "bounded scores are written out"
@@ -162,6 +169,7 @@ def self_sight(
     global_tokens: int = 0,
     always_in_blocks: bool = False,
     capped: bool = False,
+    sparsity: Sparsity | None = None,
 ) -> Sight:
     """Visibility inside one row. Segments None: every row is one whole segment.
 
@@ -171,7 +179,19 @@ def self_sight(
         written_out: always as a bias, to which that of positions is added.
         always_in_blocks: a window is computed in blocks however short the row is.
         capped: scores are bounded, for which a bias is needed, or blocks.
+        sparsity: of a block-sparse visibility, for rows in which a document may be too long to be read as a whole.
+
+    Raises:
+        UserError: a block-sparse visibility of rows that are not read in both directions.
     """
+    if sparsity is not None and shape[1] > sparsity.whole:
+        if attention != "bidirectional":
+            raise UserError(
+                "Block-sparse attention reads rows in both directions only.", "Give attention.block_size = 0."
+            )
+        if segments_BT is None:
+            segments_BT = torch.zeros(shape, dtype=torch.int32, device=device)
+        return Sight(sparse=sparse_sight(segments_BT, sparsity))
     in_blocks = window > 0 and not written_out and attention in ("causal", "bidirectional")
     in_blocks = in_blocks and (always_in_blocks or shape[1] >= BLOCKS_PAY * window)
     written_out = written_out or capped or window > 0

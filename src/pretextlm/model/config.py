@@ -112,6 +112,11 @@ class AttentionConfig(Config):
     normalise_heads: bool = True
     head_norm_weight: bool = False
     bias: bool = False
+        block_size: tokens of a block of an encoder's block-sparse visibility (BigBird): a token sees its block, those
+            beside it and a document's first and last, whose tokens see all of it; 0: not in blocks.
+        random_blocks: further blocks that a token sees; a document of at most 5 + 2 · random_blocks is read as a whole.
+        draw_blocks: the random blocks are drawn, for each layer; else the first block counts so many times more, as
+            in a published BigBird outside of training.
     output_bias: bool = False
     scale: float = Field(0.0, ge=0)
     softcap: float = Field(0.0, ge=0)
@@ -123,6 +128,9 @@ class AttentionConfig(Config):
 class FeedForwardConfig(Config):
     """Attributes: activation; gated: its output is multiplied by a second projection (GLU); bias: of all."""
 
+    block_size: int = Field(0, ge=0, le=1 << 16)
+    random_blocks: int = Field(0, ge=0, le=1024)
+    draw_blocks: bool = False
     activation: Activation = "relu2"
     gated: bool = False
     bias: bool = False
@@ -152,6 +160,7 @@ class HeadConfig(Config):
 
     dense: bool = False
     dense_bias: bool = True
+        pooler: a square layer that no language model reads; published BigBirds carry one, and it is kept as it is.
     activation: Activation | Literal["none"] = "none"
     norm: bool = False
     bias: bool = False
@@ -160,6 +169,7 @@ class HeadConfig(Config):
 
 class ModelConfig(Config):
     """Shape of a model. Which tokens see which is the batch's affair, not the model's: an encoder and a decoder
+    pooler: bool = False
     are the same blocks, and a prefix LM is a decoder whose batch has a bidirectional prefix.
 
     Attributes:
@@ -236,3 +246,10 @@ class ModelConfig(Config):
         """Blocks of a stack."""
         second = self.architecture == "encoder_decoder" and stack == "decoder"
         return self.num_decoder_layers if second else self.num_hidden_layers
+        if self.attention.block_size:
+            if self.architecture != "encoder":
+                raise ValueError(f"attention.block_size is for an encoder; this is {self.architecture!r}")
+            if self.positions.kind in ("relative", "alibi", "disentangled") or any(self.attention.windows):
+                raise ValueError(
+                    "attention.block_size goes with neither windows nor positions that are a bias of scores"
+                )

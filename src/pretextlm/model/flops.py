@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pretextlm.batch import Batch
-from pretextlm.model.config import ModelConfig
+from pretextlm.model.config import AttentionConfig, ModelConfig
+from pretextlm.model.sparse import BESIDE, Sparsity
 
 FORWARD_ONLY = 1 / 3
 """Share of a training pass's operations that its forward half makes."""
@@ -69,6 +70,16 @@ def pairs(length: int, causal: bool, window: int = 0) -> float:
     return (1.0 if causal else 2.0) * (length * reach - reach * reach / 2)
 
 
+def pairs_in_blocks(parts: AttentionConfig, length: int) -> float:
+    """The same of one document that is read in blocks."""
+    sparsity = Sparsity(parts.block_size, parts.random_blocks, parts.draw_blocks)
+    if length <= sparsity.whole:
+        return pairs(length, causal=False)
+    size, between = sparsity.size, length / sparsity.size - 2
+    seen = between * (BESIDE + sparsity.random * sparsity.draw) - 2  # the second and the last but one see one fewer
+    return seen * size * size + 2.0 * size * length
+
+
 def count(
     config: ModelConfig, rows: int, length: int, labels: int, causal: bool = False, target_length: int | None = None
 ) -> Flops:
@@ -116,6 +127,8 @@ def training_flops(config: ModelConfig, batch: Batch, labels: int) -> float:
 def _stack_pairs(config: ModelConfig, stack: Literal["encoder", "decoder"], length: int, causal: bool) -> float:
     """Over all layers of a stack; tokens that see and are seen from beyond a window count on top of it."""
     windows, all_pairs = config.attention.windows, pairs(length, causal)
+    if config.attention.block_size:
+        return config.layers(stack) * min(all_pairs, pairs_in_blocks(config.attention, length))
     beyond = config.attention.global_tokens * length * (1 if causal else 2)
     found = 0.0
     for window in (windows[i % len(windows)] for i in range(config.layers(stack))):

@@ -15,6 +15,7 @@ from pretextlm.model.attention import Sight, cross_sight, self_sight
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.positions import BIASED
 from pretextlm.model.rotary import Angles, angles_of
+from pretextlm.model.sparse import Sparsity
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ def _row(batch: Batch, config: ModelConfig, device: torch.device, dtype: torch.d
     positions = batch.position_ids
     if positions is None:
         positions = torch.arange(shape[1], device=device)[None]
+    parts = config.attention
+    sparsity = Sparsity(parts.block_size, parts.random_blocks, parts.draw_blocks) if parts.block_size else None
     sights = {
         window: self_sight(
             batch.segment_ids,
@@ -100,12 +103,13 @@ def _row(batch: Batch, config: ModelConfig, device: torch.device, dtype: torch.d
             ranks_BT=batch.rank,
             reach_BT=batch.reach,
             window=window,
-            global_tokens=config.attention.global_tokens,
-            always_in_blocks=config.attention.global_projections,
+            global_tokens=parts.global_tokens,
+            always_in_blocks=parts.global_projections,
             written_out=config.positions.kind in BIASED,
-            capped=config.attention.softcap > 0,
+            capped=parts.softcap > 0,
+            sparsity=sparsity,
         )
-        for window in set(config.attention.windows)
+        for window in set(parts.windows)
     }
     return Row(batch.input_ids, positions, sights, angles_of(config, positions, dtype), batch.token_type_ids)
 

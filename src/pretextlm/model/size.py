@@ -28,6 +28,7 @@ OUTSIDE = (
     (r"^head_layers\.dense\.", "head", "dense layer"),
     (r"^head_layers\.norm\.", "head", "norm"),
     (r"^head_layers\.bias$", "head", "bias of each token"),
+    (r"^head_layers\.pooler\.", "head", "pooler, not read here"),
     (r"^lm_head\.", "head", "matrix"),
 )
 """Parameters outside of the blocks: pattern, group, name."""

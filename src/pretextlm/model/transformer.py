@@ -157,11 +157,15 @@ class HeadLayers(nn.Module):
         self.norm = Norm(config.norm, size) if parts.norm else nn.Identity()
         self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if parts.bias else None
         self.scale = parts.scale
+        self.pooler = Linear(config.hidden_size, config.hidden_size, True) if parts.pooler else None
+        if self.pooler is not None:
+            self.pooler.requires_grad_(False)  # no loss reaches it
 
     def reset_parameters(self, generator: torch.Generator | None) -> None:
         """The dense layer with variance 1/fan-in, biases 0."""
-        if self.dense is not None:
-            _fan_in(self.dense, generator)
+        for layer in (self.dense, self.pooler):
+            if layer is not None:
+                _fan_in(layer, generator)
         if isinstance(self.norm, Norm):
             self.norm.reset_parameters()
         if self.bias is not None:
@@ -319,7 +323,8 @@ class Transformer(nn.Module):
         return blocks[0] if self.config.shared_layers else blocks[index]
 
     def _sight(self, sights: Mapping[int, Sight], index: int) -> Sight:
-        return sights[self._window(index)]
+        sight = sights[self._window(index)]
+        return sight if sight.sparse is None else dataclasses.replace(sight, sparse=sight.sparse.of_layer(index))
 
     def _angles(self, row: Row, index: int) -> Angles | None:
         """Those of layers with a window, where they are others than the rest's."""

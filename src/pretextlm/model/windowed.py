@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import pad
 
-from pretextlm.model.products import attend_products
+from pretextlm.model.products import attend_blocks
 
 BLOCKS_PAY = 4
 """Reaches in a row from which blocks are cheaper than a matrix of all pairs."""
@@ -110,26 +110,16 @@ def attend_local(
             torch.cat([blocks, _at(x, sight.globals)[:, None].expand(-1, blocks.size(1), -1, -1, -1)], dim=2)
             for blocks, x in ((k, k_BTKE), (v, v_BTKE))
         )
-    out = _attend(q, k.flatten(0, 1), v.flatten(0, 1), sight.bias, scale, softcap)
+    out = attend_blocks(q, k.flatten(0, 1), v.flatten(0, 1), sight.bias, scale, softcap)
     out = out.reshape(rows, -1, heads, size)[:, :width]
     if sight.globals is None:
         return out
     assert sight.global_bias is not None, "global tokens have their own visibility"
     assert sight.is_global is not None, "global tokens are known"
     queries, keys, values = of_globals or (q_BTHE, k_BTKE, v_BTKE)
-    own = _attend(_at(queries, sight.globals), keys, values, sight.global_bias, scale, softcap)
+    own = attend_blocks(_at(queries, sight.globals), keys, values, sight.global_bias, scale, softcap)
     row, nth = sight.is_global.nonzero(as_tuple=True)
     return out.index_put((row, sight.globals[row, nth]), own[row, nth])
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, softcap: float) -> Tensor:
-    if softcap:
-        return attend_products(q, k, v, bias, scale, softcap)
-    grouped = q.size(2) != k.size(2)
-    out = scaled_dot_product_attention(
-        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=bias, scale=scale, enable_gqa=grouped
-    )
-    return out.transpose(1, 2)
 
 
 def _blocks(x: Tensor, reach: int, fill: int) -> Tensor:

@@ -60,12 +60,12 @@ def training_memory(
         length, target_length: tokens of a row, and of an encoder-decoder's second row.
     """
     tables, matrices, rest = (sum(p.numel() for p in kind) for kind in kinds(model))
-    weights = tables + matrices + rest
-    state = 2 * weights - (matrices if optimizer == "muon" else 0)
+    weights, trained = sum(p.numel() for p in model.parameters()), tables + matrices + rest
+    state = 2 * trained - (matrices if optimizer == "muon" else 0)
     size = 2 if dtype == "bf16" else 4
     config = model.config
     kept = rows * _bytes_of_a_row(config, length, target_length, size)
-    return Memory(4 * weights, 4 * weights, 4 * state, kept + (size * matrices if dtype == "bf16" else 0))
+    return Memory(4 * weights, 4 * trained, 4 * state, kept + (size * matrices if dtype == "bf16" else 0))
 
 
 def _bytes_of_a_row(config: ModelConfig, length: int, target_length: int | None, size: int) -> int:

@@ -75,9 +75,11 @@ class Muon:
 
 
 def kinds(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """(embeddings and head, matrices of the blocks, everything else)."""
+    """(embeddings and head, matrices of the blocks, everything else), of those that are trained."""
     kinds: tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]] = ([], [], [])
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         table = parameter.ndim == 2 and ("embed" in name or "lm_head" in name)
         block = ".self_attn." in name or ".cross_attn." in name or ".mlp." in name
         kinds[0 if table else 1 if block and parameter.ndim == 2 else 2].append(parameter)

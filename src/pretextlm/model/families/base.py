@@ -29,6 +29,7 @@ FAMILIES = Registry(
         "albert": "pretextlm.model.families.albert:Albert",
         "bart": "pretextlm.model.families.bart:Bart",
         "bert": "pretextlm.model.families.bert:Bert",
+        "big_bird": "pretextlm.model.families.big_bird:BigBird",
         "longformer": "pretextlm.model.families.longformer:Longformer",
         "deberta-v2": "pretextlm.model.families.deberta_v2:DebertaV2",
         "distilbert": "pretextlm.model.families.distilbert:DistilBert",
