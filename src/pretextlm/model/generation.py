@@ -5,7 +5,7 @@
 
 Many calls are faster inside `with ready_to_write(model): …` (ready.py), where the weights are laid out once.
 
-Axis letters: B rows, V vocab_size.
+Axis letters: B rows, D hidden_size, V vocab_size.
 """
 
 from __future__ import annotations
@@ -145,21 +145,22 @@ def _texts(
         joined = sources if sources is not None and model.encoder is None else [[]] * len(rows)
         before = [[*source, *context] for source, context in zip(joined, contexts, strict=True)]
         reader = Incremental(model, sources, vocabulary.pad, dtype, reread=reread)
-        logits_BV = model.logits(reader.extend(contexts)[:, -1])
+        hidden_BD = reader.extend(contexts)[:, -1]
+        size = model.head_weight.size(0)
         constraints = Constraints(
             stop_ids(vocabulary, settings),
-            suppressed(vocabulary, settings, logits_BV.size(1)),
+            suppressed(vocabulary, settings, size),
             settings.min_new_tokens,
             settings.repetition_penalty,
             before,
-            logits_BV.size(1),
-            logits_BV.device,
+            size,
+            hidden_BD.device,
         )
         streams = [TextStream(decode, ids, settings.stop_strings) for ids in before] if decode else []
         if settings.beams > 1:
-            written = _search(reader, logits_BV, rows, settings, constraints, streams)
+            written = _search(reader, model.logits(hidden_BD), rows, settings, constraints, streams)
         else:
-            written = _write(reader, logits_BV, np.array(rows), settings, constraints, streams)
+            written = _write(reader, hidden_BD, np.array(rows), settings, constraints, streams)
         for number, token in written:
             answers[number].append(token)
             if on_token is not None:
@@ -169,7 +170,7 @@ def _texts(
 
 def _write(
     reader: Incremental,
-    logits_BV: Tensor,
+    hidden_BD: Tensor,
     rows: NDArray[np.int64],
     settings: GenerationSettings,
     constraints: Constraints,
@@ -179,13 +180,13 @@ def _write(
     samples = np.tile(np.arange(settings.samples), len(rows))
     watched = [stream.copy() for stream in streams for _ in range(settings.samples)] if settings.stop_strings else []
     if settings.samples > 1:
-        spread = torch.arange(len(rows), device=logits_BV.device).repeat_interleave(settings.samples)
+        spread = torch.arange(len(rows), device=hidden_BD.device).repeat_interleave(settings.samples)
         reader.keep(spread)
         constraints.keep(spread)
-        rows, logits_BV = rows.repeat(settings.samples), logits_BV[spread]
+        rows, hidden_BD = rows.repeat(settings.samples), hidden_BD[spread]
     stops = constraints.stops.cpu().numpy()
     for step in range(settings.max_new_tokens):
-        tokens_B = choose(constraints.apply(logits_BV, step), settings, rows, step, samples)
+        tokens_B = _next(reader.model, hidden_BD, constraints, settings, rows, step, samples)
         tokens = tokens_B.cpu().numpy()
         alive = ~np.isin(tokens, stops)
         numbers = rows * settings.samples + samples
@@ -198,12 +199,30 @@ def _write(
             return
         constraints.wrote(tokens_B)
         if not alive.all():
-            index = torch.from_numpy(np.flatnonzero(alive)).to(logits_BV.device)
+            index = torch.from_numpy(np.flatnonzero(alive)).to(hidden_BD.device)
             reader.keep(index)
             constraints.keep(index)
             rows, samples, tokens_B = rows[alive], samples[alive], tokens_B[index]
             watched = [stream for stream, goes_on in zip(watched, alive, strict=True) if goes_on] if watched else []
-        logits_BV = reader.model.logits(reader.extend_padded(tokens_B[:, None])[:, -1])
+        hidden_BD = reader.extend_padded(tokens_B[:, None])[:, -1]
+
+
+def _next(
+    model: Transformer,
+    hidden_BD: Tensor,
+    constraints: Constraints,
+    settings: GenerationSettings,
+    rows: NDArray[np.int64],
+    step: int,
+    samples: NDArray[np.int64],
+) -> Tensor:
+    """(B,) ids of the next tokens."""
+    if model.coarse_head is not None and settings.temperature == 0 and settings.repetition_penalty == 1:
+        x_BD = model.before_head(hidden_BD)
+        found = model.coarse_head.likeliest(x_BD, lambda scores_BV: constraints.apply(scores_BV, step))
+        if found is not None:
+            return found
+    return choose(constraints.apply(model.logits(hidden_BD), step), settings, rows, step, samples)
 
 
 def _search(

@@ -4,49 +4,22 @@
         generate(model, vocabulary, prompts, settings, dtype=torch.bfloat16)
 
 A token needs each weight once, so its cost is that of reading them. Training rounds its fp32 weights as it uses them;
-writing would do so for every token. The copy takes memory of its own, and is thrown away at the end.
+writing would do so for every token. Matrices of one input lie as one. The copy takes memory of its own, and is thrown
+away at the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from pretextlm.model.blocks import Linear
+from pretextlm.model.blocks import FeedForward, Linear, SelfAttention
+from pretextlm.model.coarse import CoarseHead
+from pretextlm.model.ordered import Ready
 from pretextlm.model.transformer import Transformer
-
-FEW = 4
-"""Rows from which on ordered fp32 weights are faster; fewer read them as they are at the same speed."""
-
-
-class Ready:
-    """A matrix and its bias in one type, for `rows` rows at a time or any other number.
-
-    Args:
-        weight: (out, in).
-        bias: (out,).
-        dtype: of the activations that it will multiply.
-        rows: how many there will be in most cases.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, rows: int) -> None:
-        self.dtype = dtype
-        self._weight = weight.detach().to(dtype)
-        self._bias = None if bias is None else bias.detach().to(dtype)
-        self._ordered = can_order(self._weight) and (dtype == torch.bfloat16 or rows >= FEW)
-        if self._ordered:
-            self._weight = _kernels()._reorder_linear_weight(self._weight, rows)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if not self._ordered:
-            return functional.linear(x, self._weight, self._bias)
-        out: Tensor = _kernels()._linear_pointwise(x, self._weight, self._bias, "none", [], "")
-        return out
 
 
 @contextmanager
@@ -60,27 +33,35 @@ def ready_to_write(model: Transformer, dtype: torch.dtype = torch.float32, rows:
     if model.ready_head is not None:
         yield
         return
-    layers = [module for module in model.modules() if isinstance(module, Linear) and module is not model.lm_head]
+    modules = list(model.modules())
+    wide = [module for module in modules if isinstance(module, SelfAttention | FeedForward) and _joins(module)]
+    joined = {id(layer) for module in wide for layer in module.side_by_side} | {id(model.lm_head)}
+    layers = [module for module in modules if isinstance(module, Linear) and id(module) not in joined]
+    head = model.head_weight, model.head_layers.bias
     with torch.inference_mode():
         for layer in layers:
             layer.ready = Ready(layer.weight, layer.bias, dtype, rows)
-        model.ready_head = Ready(model.head_weight, model.head_layers.bias, dtype, rows)
+        for module in wide:
+            module.joined = Ready(*_as_one(module.side_by_side), dtype, rows)
+        model.ready_head = Ready(*head, dtype, rows)
+        if dtype == torch.float32 and not model.config.logit_softcap and CoarseHead.pays(*head):
+            model.coarse_head = CoarseHead(model.head_weight, rows)
     try:
         yield
     finally:
-        model.ready_head = None
+        model.ready_head = model.coarse_head = None
         for layer in layers:
             layer.ready = None
+        for module in wide:
+            module.joined = None
 
 
-def can_order(weight: Tensor) -> bool:
-    """Whether this machine has kernels that read an ordered matrix of this type."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return False
-    return weight.dtype == torch.float32 or (
-        weight.dtype == torch.bfloat16 and bool(_kernels()._is_mkldnn_bf16_supported())
-    )
+def _joins(module: SelfAttention | FeedForward) -> bool:
+    layers = module.side_by_side
+    return len(layers) > 1 and len({layer.bias is None for layer in layers}) == 1
 
 
-def _kernels() -> Any:
-    return torch.ops.mkldnn
+def _as_one(layers: Sequence[Linear]) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of one matrix that makes what the others make, one after the other."""
+    biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
+    return torch.cat([layer.weight for layer in layers]), torch.cat(biases) if biases else None

@@ -35,7 +35,8 @@ from pretextlm.model.positions import Alibi, RelativeBias, Sinusoids
 from pretextlm.model.rotary import Angles
 
 if TYPE_CHECKING:
-    from pretextlm.model.ready import Ready
+    from pretextlm.model.coarse import CoarseHead
+    from pretextlm.model.ordered import Ready
 
 __all__ = ["DELTA", "INITIAL_STD", "Linear", "Outputs", "Transformer", "normalise", "scores"]
 
@@ -156,10 +157,10 @@ class HeadLayers(nn.Module):
         self.activation = None if parts.activation == "none" else ACTIVATIONS[parts.activation]
         self.norm = Norm(config.norm, size) if parts.norm else nn.Identity()
         self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if parts.bias else None
-        self.scale = parts.scale
         self.pooler = Linear(config.hidden_size, config.hidden_size, True) if parts.pooler else None
         if self.pooler is not None:
             self.pooler.requires_grad_(False)  # no loss reaches it
+        self.scale = parts.scale
 
     def reset_parameters(self, generator: torch.Generator | None) -> None:
         """The dense layer with variance 1/fan-in, biases 0."""
@@ -219,6 +220,7 @@ class Transformer(nn.Module):
                 head.share(self.embed_tokens)  # type: ignore[operator]
         self.softmax: Softmax = softmax_eager
         self.ready_head: Ready | None = None
+        self.coarse_head: CoarseHead | None = None
         self.reset_parameters()
 
     def _stack(self, stack: Literal["encoder", "decoder"], cross: bool) -> nn.ModuleList:

@@ -268,7 +268,8 @@ def test_weights_laid_out_for_writing_write_the_same(architecture, rows):
     with ready_to_write(model, rows=rows):
         assert generate(model, VOCABULARY, texts, FREE, starts) == expected
     assert model.ready_head is None
-    assert not any(getattr(module, "ready", None) for module in model.modules())
+    assert not any(getattr(module, "ready", None) or getattr(module, "joined", None) for module in model.modules())
+    assert model.coarse_head is None
 
 
 def test_half_precision_writes_by_the_rounded_model():
