@@ -64,7 +64,7 @@ def test_the_older_way_of_writing_rotary_positions_means_the_same():
 
 
 def test_a_scaling_that_is_not_known_or_lacks_a_number_is_refused():
-    with pytest.raises(UserError, match="yarn"):
-        Llama().config_in({**SHAPE, "vocab_size": 90, "rope_parameters": {"rope_type": "yarn", "factor": 2.0}})
+    with pytest.raises(UserError, match="proportional"):
+        Llama().config_in({**SHAPE, "vocab_size": 90, "rope_parameters": {"rope_type": "proportional", "factor": 2.0}})
     with pytest.raises(UserError, match="low_freq_factor"):
         Llama().config_in({**SHAPE, "vocab_size": 90, "rope_parameters": {"rope_type": "llama3", "factor": 2.0}})

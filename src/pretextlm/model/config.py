@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from pretextlm.config import Config
+from pretextlm.errors import UserError
+
+if TYPE_CHECKING:
+    from pretextlm.data.vocabulary import Vocabulary
 
 Activation = Literal["relu2", "relu", "gelu", "gelu_tanh", "silu"]
 
@@ -38,23 +43,36 @@ class RotaryScaling(Config):
 
     Attributes:
         kind: "none"; "linear", all frequencies divided by `factor` (Chen et al. 2023, https://arxiv.org/abs/2306.15595);
-            or "llama3", only low ones (Dubey et al. 2024, https://arxiv.org/abs/2407.21783).
+            "llama3", only low ones (Dubey et al. 2024, https://arxiv.org/abs/2407.21783); "yarn", low ones too, with
+            larger scores (Peng et al. 2023, https://arxiv.org/abs/2309.00071); "longrope", each by a factor of its own
+            (Ding et al. 2024, https://arxiv.org/abs/2402.13753); "dynamic", a larger base for a text longer than
+            `original_positions`, the larger the longer it is.
         factor: what frequencies are divided by.
         low, high: turns within `original_positions` up to which a frequency is low, and from which it is high and
             left as it is; between the two the division fades.
         original_positions: length of the texts that the model was first trained on.
+        attention_factor: of cosines and sines under "yarn" and "longrope"; 0: by their papers' formulas.
+        whole_range: under "yarn", the range of fading frequencies is widened to whole numbers of frequencies.
+        short_factors, long_factors: under "longrope", what each frequency is divided by in texts up to
+            `original_positions`, and in longer ones.
     """
 
-    kind: Literal["none", "linear", "llama3"] = "none"
+    kind: Literal["none", "linear", "llama3", "yarn", "longrope", "dynamic"] = "none"
     factor: float = Field(1.0, gt=0)
     low: float = Field(1.0, gt=0)
     high: float = Field(4.0, gt=0)
     original_positions: int = Field(8192, ge=1, le=1 << 24)
+    attention_factor: float = Field(0.0, ge=0)
+    whole_range: bool = True
+    short_factors: tuple[Annotated[float, Field(gt=0)], ...] = Field((), max_length=1 << 15)
+    long_factors: tuple[Annotated[float, Field(gt=0)], ...] = Field((), max_length=1 << 15)
 
     @model_validator(mode="after")
     def _low_is_below_high(self) -> RotaryScaling:
-        if self.kind == "llama3" and self.low >= self.high:
+        if self.kind in ("llama3", "yarn") and self.low >= self.high:
             raise ValueError("rotary scaling needs low < high")
+        if self.kind == "longrope" and self.original_positions < 2:
+            raise ValueError("rotary scaling needs original_positions above 1")
         return self
 
 
@@ -90,6 +108,8 @@ class PositionConfig(Config):
     def _table_has_rows(self) -> PositionConfig:
         if self.kind in ("learned", "sinusoidal") and not self.max_positions:
             raise ValueError(f"positions of kind {self.kind!r} need max_positions")
+        if self.kind == "rotary" and self.scaling.kind == "yarn" and self.theta <= 1:
+            raise ValueError("yarn rotary scaling needs theta above 1")
         return self
 
 
@@ -107,30 +127,30 @@ class AttentionConfig(Config):
         global_tokens: tokens at the beginning of each document that see all of it and are seen by all of it, whatever
             the window (Longformer's [CLS], attention sinks).
         global_projections: their queries, and the keys and values that these look at, have projections of their own.
-    """
-
-    normalise_heads: bool = True
-    head_norm_weight: bool = False
-    bias: bool = False
         block_size: tokens of a block of an encoder's block-sparse visibility (BigBird): a token sees its block, those
             beside it and a document's first and last, whose tokens see all of it; 0: not in blocks.
         random_blocks: further blocks that a token sees; a document of at most 5 + 2 · random_blocks is read as a whole.
         draw_blocks: the random blocks are drawn, for each layer; else the first block counts so many times more, as
             in a published BigBird outside of training.
+    """
+
+    normalise_heads: bool = True
+    head_norm_weight: bool = False
+    bias: bool = False
     output_bias: bool = False
     scale: float = Field(0.0, ge=0)
     softcap: float = Field(0.0, ge=0)
     windows: tuple[int, ...] = (0,)
     global_tokens: int = Field(0, ge=0, le=1024)
     global_projections: bool = False
+    block_size: int = Field(0, ge=0, le=1 << 16)
+    random_blocks: int = Field(0, ge=0, le=1024)
+    draw_blocks: bool = False
 
 
 class FeedForwardConfig(Config):
     """Attributes: activation; gated: its output is multiplied by a second projection (GLU); bias: of all."""
 
-    block_size: int = Field(0, ge=0, le=1 << 16)
-    random_blocks: int = Field(0, ge=0, le=1024)
-    draw_blocks: bool = False
     activation: Activation = "relu2"
     gated: bool = False
     bias: bool = False
@@ -155,21 +175,48 @@ class HeadConfig(Config):
         activation: after it; "none" for nothing.
         norm: a normalisation after that.
         bias: one number for each token on top of its score.
+        pooler: a square layer that no language model reads; published BigBirds carry one, and it is kept as it is.
         scale: factor of the hidden state before the matrix (T5 with a tied head: 1/√hidden_size).
     """
 
     dense: bool = False
     dense_bias: bool = True
-        pooler: a square layer that no language model reads; published BigBirds carry one, and it is kept as it is.
     activation: Activation | Literal["none"] = "none"
     norm: bool = False
     bias: bool = False
+    pooler: bool = False
     scale: float = Field(1.0, gt=0)
+
+
+class SpecialIds(Config):
+    """Ids of special tokens where a model gives a role to another token than the tokenizer's names say (vocabulary.py).
+
+    Attributes:
+        pad, bos: None: by name.
+        eos: those that end a text, the first of which it is trained with; None: by name.
+        decoder_start: what a decoder over an encoder reads first; None: the padding, as in T5. BART has </s>.
+    """
+
+    pad: int | None = Field(None, ge=0)
+    bos: int | None = Field(None, ge=0)
+    eos: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(None, min_length=1, max_length=64)
+    decoder_start: int | None = Field(None, ge=0)
+
+    def roles(self, vocabulary: Vocabulary) -> Vocabulary:
+        """The vocabulary with these ids in their roles. Raises UserError for one that it does not have."""
+        given = {name: index for name, index in self.model_dump(exclude={"eos"}).items() if index is not None}
+        ends = self.eos or vocabulary.ends
+        wrong = next((index for index in (*given.values(), *ends) if index >= vocabulary.size), None)
+        if wrong is not None:
+            raise UserError(
+                f"model.special_ids names the token {wrong}; the tokenizer has {vocabulary.size:,} tokens.",
+                "Give an id that the tokenizer has.",
+            )
+        return replace(vocabulary, **given, eos=ends[0], also_end=ends[1:]) if given or self.eos else vocabulary
 
 
 class ModelConfig(Config):
     """Shape of a model. Which tokens see which is the batch's affair, not the model's: an encoder and a decoder
-    pooler: bool = False
     are the same blocks, and a prefix LM is a decoder whose batch has a bidirectional prefix.
 
     Attributes:
@@ -191,6 +238,7 @@ class ModelConfig(Config):
             from the objective.
         final_norm: the output of a stack is normalised.
         norm, positions, attention, feed_forward, embedding, head: the parts; by default those that measurements favour.
+        special_ids: roles of tokens, where their names do not tell them.
     """
 
     architecture: Literal["encoder", "decoder", "encoder_decoder"] = "decoder"
@@ -214,6 +262,7 @@ class ModelConfig(Config):
     feed_forward: FeedForwardConfig = FeedForwardConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()
     head: HeadConfig = HeadConfig()
+    special_ids: SpecialIds = SpecialIds()
 
     @model_validator(mode="before")
     @classmethod
@@ -238,6 +287,19 @@ class ModelConfig(Config):
     def _check(self) -> ModelConfig:
         if self.positions.kind == "rotary" and int(self.head_dim * self.positions.fraction) % 2:
             raise ValueError("rotary positions need an even head width (hidden_size / num_attention_heads)")
+        if self.positions.kind == "rotary" and self.positions.scaling.kind in ("longrope", "dynamic"):
+            pairs, scaling = int(self.head_dim * self.positions.fraction) // 2, self.positions.scaling
+            if scaling.kind == "longrope" and {len(scaling.short_factors), len(scaling.long_factors)} != {pairs}:
+                raise ValueError(f"rotary scaling needs {pairs} short_factors and long_factors, half a head's width")
+            if scaling.kind == "dynamic" and pairs < 2:
+                raise ValueError("dynamic rotary scaling needs heads wider than 2")
+        if self.attention.block_size:
+            if self.architecture != "encoder":
+                raise ValueError(f"attention.block_size is for an encoder; this is {self.architecture!r}")
+            if self.positions.kind in ("relative", "alibi", "disentangled") or any(self.attention.windows):
+                raise ValueError(
+                    "attention.block_size goes with neither windows nor positions that are a bias of scores"
+                )
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError("num_attention_heads must be a multiple of num_key_value_heads")
         return self
@@ -246,10 +308,3 @@ class ModelConfig(Config):
         """Blocks of a stack."""
         second = self.architecture == "encoder_decoder" and stack == "decoder"
         return self.num_decoder_layers if second else self.num_hidden_layers
-        if self.attention.block_size:
-            if self.architecture != "encoder":
-                raise ValueError(f"attention.block_size is for an encoder; this is {self.architecture!r}")
-            if self.positions.kind in ("relative", "alibi", "disentangled") or any(self.attention.windows):
-                raise ValueError(
-                    "attention.block_size goes with neither windows nor positions that are a bias of scores"
-                )

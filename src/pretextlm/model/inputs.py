@@ -111,7 +111,8 @@ def _row(batch: Batch, config: ModelConfig, device: torch.device, dtype: torch.d
         )
         for window in set(parts.windows)
     }
-    return Row(batch.input_ids, positions, sights, angles_of(config, positions, dtype), batch.token_type_ids)
+    at = angles_of(config, positions, dtype, batch.segment_ids)
+    return Row(batch.input_ids, positions, sights, at, batch.token_type_ids)
 
 
 def _tensor(array: Any) -> Tensor:
