@@ -46,6 +46,7 @@ def _register() -> None:
         import_,
         params,
         pretrain,
+        prune,
         quickstart,
         report,
         show,
@@ -62,6 +63,7 @@ def _register() -> None:
         compare.compare,
         report.report,
         export.export,
+        prune.prune,
     ):
         app.command()(command)
     app.command("import")(import_.import_model)

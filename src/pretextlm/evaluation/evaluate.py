@@ -56,7 +56,7 @@ def evaluate_run(
     say = progress or (lambda text: None)
     run = Run.open(directory)
     settings = run.recipe.evaluation
-    opened = _open_store(run, store)
+    opened = open_store(run, store)
     split = held_out_documents(opened.validation, max_documents or settings.documents, max_tokens)
     model, objective, texts = open_trained(run, device)
     way = filler(model, objective, texts) if can_fill(model, objective) else None
@@ -134,7 +134,8 @@ def held_out_documents(split: Split, documents: int, tokens: int) -> Split:
     return split.first_documents(max(min(documents, fitting), first_with_text))
 
 
-def _open_store(run: Run, place: Path | None) -> Store:
+def open_store(run: Run, place: Path | None = None) -> Store:
+    """The store that a run is measured on; by default its own. Raises UserError when it has another tokenizer."""
     store = Store.open(place or Path(run.recipe.data.store))
     if sha256_of(store.path / "tokenizer.json") != sha256_of(run.directory / "tokenizer.json"):
         raise UserError(

@@ -75,8 +75,11 @@ def load_start(model: Transformer, recipe: Recipe) -> list[str]:
 
 
 def carry_origin(start: Path, directory: Path) -> dict[str, Any]:
-    """Copy what the run `start` kept of its import; returns what the new run's environment.json says of it."""
+    """Copy what the run `start` kept of its import; returns what the new run's environment.json says of it.
+
+    That it was pruned is carried on, too.
+    """
     known = json.loads((start / ENVIRONMENT).read_text(encoding="utf-8")) if (start / ENVIRONMENT).exists() else {}
     if (start / ORIGIN).is_dir() and not (directory / ORIGIN).exists():
         shutil.copytree(start / ORIGIN, directory / ORIGIN)
-    return {"imported": known["imported"]} if "imported" in known else {}
+    return {name: known[name] for name in ("imported", "pruned") if name in known}
