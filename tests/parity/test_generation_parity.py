@@ -10,15 +10,14 @@ import torch
 from tests.parity.families import imported, randomised
 
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.model.families.base import FAMILIES
+from pretextlm.model import coarse
 from pretextlm.model.generation import GenerationSettings, generate
+from pretextlm.model.ready import ready_to_write
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
 
-SIZE, PAD, BOS, NEW = 60, 0, 1, 14
-ENDS = [2, *range(12, 18)]
-"""Several, so that random models come upon one now and then."""
-VOCABULARY = Vocabulary(SIZE, PAD, 3, 4, 5, 6, BOS, ENDS[0], (7, 8), frozenset(range(9)))
+SIZE, PAD, BOS, EOS, NEW = 60, 0, 1, 2, 14
+VOCABULARY = Vocabulary(SIZE, PAD, 3, 4, 5, 6, BOS, EOS, (7, 8), frozenset(range(9)))
 LAYERS = {
     "hidden_size": 24,
     "intermediate_size": 44,
@@ -41,6 +40,7 @@ BART = {
     "max_position_embeddings": 64,
 }
 FAMILY: dict[str, tuple[str, dict[str, Any]]] = {
+    "openai-gpt": ("OpenAIGPTLMHeadModel", GPT),
     "gpt2": ("GPT2LMHeadModel", GPT),
     "llama": ("LlamaForCausalLM", LAYERS),
     "mistral": ("MistralForCausalLM", {**LAYERS, "sliding_window": 5}),
@@ -53,7 +53,9 @@ FAMILY: dict[str, tuple[str, dict[str, Any]]] = {
     "bart": ("BartForConditionalGeneration", BART),
     "mbart": ("MBartForConditionalGeneration", BART),
 }
-"""model_type → transformers' class and what its configuration says; families that have not been read are left out."""
+"""model_type → transformers' class and what its configuration says."""
+UNPADDED = ("openai-gpt",)
+"""Families in which transformers counts padding as positions: it is given their prompts one by one."""
 
 RNG = np.random.default_rng(4)
 PROMPTS = [RNG.integers(9, SIZE, RNG.integers(1, 12)).tolist() for _ in range(10)]
@@ -68,43 +70,88 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="module", params=[name for name in FAMILY if name in FAMILIES])
+@pytest.fixture(scope="module", params=FAMILY)
 def both(request, tmp_path_factory):
+    """(theirs, ours, ids that end a text)."""
     name, values = FAMILY[request.param]
     cls = getattr(transformers, name)
-    ids = {"vocab_size": SIZE, "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": ENDS}
-    model = randomised(cls(cls.config_class(**ids, **values)))
+    ids = {"vocab_size": SIZE, "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
+    model = randomised(cls(cls.config_class(**ids, **values)), seed=2)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():  # scores far apart, and not always of the token just read
-            parameter.mul_(12 if "wpe" in name or "positions" in name else 3 if parameter.ndim == 2 else 1)
+        for name, parameter in model.named_parameters():  # so that texts differ, and are more than one token repeated
+            if ".ln_" in name and name.endswith("weight"):
+                parameter.add_(1)
+            elif parameter.ndim == 2 and len(parameter) == SIZE:
+                parameter.div_(parameter.norm(dim=1, keepdim=True))
+            elif parameter.ndim == 2:
+                parameter.mul_(12 if "wpe" in name or "positions" in name else 6)
     ours, _ = imported(model, tmp_path_factory.mktemp("theirs"))
-    return model, ours
+    return model, ours, some_ends(theirs(model, settings_of("greedy", ())))
+
+
+def settings_of(name: str, ends: tuple[int, ...]) -> GenerationSettings:
+    usual = {"temperature": 0, "max_new_tokens": NEW, "suppress": (PAD,), "stop": ends}
+    return GenerationSettings.parse({**usual, **SETTINGS[name]}, "the test")
+
+
+def some_ends(texts: list[list[int]]) -> tuple[int, ...]:
+    """Tokens that end about half of these texts, none of them as its first token."""
+    ends: set[int] = set()
+    for token in sorted({token for text in texts for token in text[1:]} - {text[0] for text in texts}):
+        ended = sum(not ends.isdisjoint(text) for text in texts)
+        if ended < len(texts) // 2 and sum(not (ends | {token}).isdisjoint(text) for text in texts) < len(texts) - 1:
+            ends.add(token)
+    return tuple(sorted(ends))
+
+
+def ours_of(ours: Any, settings: GenerationSettings) -> list[list[int]]:
+    starts = None if ours.encoder is None else [[PAD]] * len(PROMPTS)
+    return generate(ours, VOCABULARY, PROMPTS, settings, starts)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_same_tokens_are_written(both, name):
-    model, ours = both
-    settings = GenerationSettings.parse(
-        {"temperature": 0, "max_new_tokens": NEW, "suppress": (PAD,), "stop": tuple(ENDS), **SETTINGS[name]}, "the test"
-    )
-    starts = None if ours.encoder is None else [[PAD]] * len(PROMPTS)
-    found = generate(ours, VOCABULARY, PROMPTS, settings, starts)
-    expected = theirs(model, settings, starts is not None)
-    assert found == expected
-    assert len({tuple(text) for text in found}) > 1
+    model, ours, ends = both
+    settings = settings_of(name, ends)
+    found = ours_of(ours, settings)
+    assert found == theirs(model, settings)
+    different = len({tuple(text) for text in found})
+    assert different >= (2 if settings.length_penalty < 0 else len(PROMPTS) // 2)
+
+
+@pytest.mark.parametrize("rows", [1, 16])
+def test_weights_laid_out_for_writing_write_the_same_tokens(both, rows, monkeypatch):
+    model, ours, ends = both
+    monkeypatch.setattr(coarse, "SMALLEST", 1)  # small heads too
+    settings = settings_of("greedy", ends)
+    with ready_to_write(ours, rows=rows):
+        found = ours_of(ours, settings)
+    assert found == theirs(model, settings)
 
 
 def test_some_texts_end_and_others_go_on(both):
-    model, ours = both
-    lengths = {len(text) for text in theirs(model, GenerationSettings(max_new_tokens=NEW), ours.encoder is not None)}
-    assert len(lengths) > 1
+    model, ours, ends = both
+    free, ended = (ours_of(ours, settings_of("greedy", stop)) for stop in ((), ends))
+    assert free == theirs(model, settings_of("greedy", ()))
+    assert all(len(text) == NEW for text in free)
+    for whole, text in zip(free, ended, strict=True):  # each goes as far as it went, up to its first end
+        assert text == whole[: next((place for place, token in enumerate(whole) if token in ends), NEW)]
+    assert 2 <= sum(len(text) < NEW for text in ended) <= len(PROMPTS) - 2
 
 
-def theirs(model: Any, settings: GenerationSettings, reads_sources: bool) -> list[list[int]]:
+def theirs(model: Any, settings: GenerationSettings) -> list[list[int]]:
     """New tokens without the one that ended them, by transformers."""
-    width = max(map(len, PROMPTS))
-    rows, mask = np.full((len(PROMPTS), width), PAD), np.zeros((len(PROMPTS), width), int)
-    for row, prompt in enumerate(PROMPTS):
+    if model.config.model_type in UNPADDED:
+        return [text for prompt in PROMPTS for text in theirs_of(model, settings, [prompt])]
+    return theirs_of(model, settings, PROMPTS)
+
+
+def theirs_of(model: Any, settings: GenerationSettings, prompts: list[list[int]]) -> list[list[int]]:
+    """The same for a batch."""
+    reads_sources, ends = model.config.is_encoder_decoder, list(settings.stop or ())
+    width = max(map(len, prompts))
+    rows, mask = np.full((len(prompts), width), PAD), np.zeros((len(prompts), width), int)
+    for row, prompt in enumerate(prompts):
         place = slice(0, len(prompt)) if reads_sources else slice(width - len(prompt), width)
         rows[row, place], mask[row, place] = prompt, 1
     options = {} if settings.beams == 1 else {"length_penalty": settings.length_penalty}
@@ -121,10 +168,10 @@ def theirs(model: Any, settings: GenerationSettings, reads_sources: bool) -> lis
             num_beams=settings.beams,
             suppress_tokens=[PAD],
             pad_token_id=PAD,
-            eos_token_id=ENDS,
+            eos_token_id=ends or [SIZE],  # none: a token that there is not
             decoder_start_token_id=PAD,
             forced_eos_token_id=None,
             **options,
         )
     texts = out[:, 1 if reads_sources else width :].tolist()
-    return [text[: next((n for n, token in enumerate(text) if token in ENDS), None)] for text in texts]
+    return [text[: next((n for n, token in enumerate(text) if token in ends), None)] for text in texts]
