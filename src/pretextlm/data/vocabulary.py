@@ -62,6 +62,8 @@ class Vocabulary:
         sentinels: ids of <extra_id_0>, <extra_id_1>, … in order of use.
         special: every special id, the above and any the tokenizer adds of its own.
         further: ids of the tokens of FURTHER that the tokenizer has, by name.
+        decoder_start: what a decoder over an encoder reads first; None: the padding, as in T5.
+        also_end: further ids that end a text that is written.
         speller: makes `spelling` when it is first asked for, which few objectives do; None where no text is known.
     """
 
@@ -76,6 +78,8 @@ class Vocabulary:
     sentinels: tuple[int, ...]
     special: frozenset[int]
     further: Mapping[str, int] = field(default_factory=dict, hash=False)
+    decoder_start: int | None = None
+    also_end: tuple[int, ...] = ()
     speller: Callable[[], Spelling] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
@@ -95,6 +99,16 @@ class Vocabulary:
         further = {token: ids[token] for token in FURTHER if token in ids}
         every = special | frozenset(named) | frozenset(sentinels) | frozenset(further.values())
         return cls(size, pad, unk, cls_, sep, mask, bos, eos, tuple(sentinels), every, further)
+
+    @property
+    def start(self) -> int:
+        """Id that a decoder over an encoder reads first."""
+        return self.pad if self.decoder_start is None else self.decoder_start
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Ids that end a text, </s> first."""
+        return (self.eos, *self.also_end)
 
     def id_of(self, token: str) -> int:
         """Id of one of the FURTHER tokens. Raises UserError when the tokenizer lacks it."""

@@ -42,7 +42,7 @@ class DenoisingFiller(ContinuationFiller):
         return [*row, v.eos]
 
     def before(self, cloze: Cloze) -> list[int]:
-        return [self.vocabulary.pad, self.vocabulary.bos, *cloze.left]
+        return [self.vocabulary.start, self.vocabulary.bos, *cloze.left]
 
     def after(self, cloze: Cloze) -> list[int]:
         end = [] if cloze.later else [self.vocabulary.eos]
@@ -52,7 +52,7 @@ class DenoisingFiller(ContinuationFiller):
         if self.noise != "infilling":
             return None
         v: Vocabulary = self.vocabulary
-        return Opening([v.pad, v.bos, *prompt], [v.bos, *prompt, v.mask, v.eos])
+        return Opening([v.start, v.bos, *prompt], [v.bos, *prompt, v.mask, v.eos])
 
     def _hole(self, length: int) -> list[int]:
         """What stands in the source for so many hidden tokens."""

@@ -46,4 +46,4 @@ class PrefixFiller(CausalFiller):
         return self.framed(left, begins) if self.model.encoder is None else [*left, self.vocabulary.eos]
 
     def _start(self, source: list[int]) -> list[int]:
-        return source[-1:] if self.model.encoder is None else [self.vocabulary.pad]
+        return source[-1:] if self.model.encoder is None else [self.vocabulary.start]

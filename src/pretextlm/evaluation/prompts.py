@@ -60,7 +60,7 @@ def continue_texts(
 def target_of(model: Transformer, vocabulary: Vocabulary, source: Sequence[int]) -> Opening:
     """Where a model of text to text stands when it is to write the target of a source."""
     joint = model.encoder is None
-    return Opening([vocabulary.eos if joint else vocabulary.pad], [*source, vocabulary.eos], reread=joint)
+    return Opening([vocabulary.eos if joint else vocabulary.start], [*source, vocabulary.eos], reread=joint)
 
 
 def write(

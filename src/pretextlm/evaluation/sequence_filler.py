@@ -37,7 +37,7 @@ class MaskedSequenceFiller(ContinuationFiller):
         return row
 
     def before(self, cloze: Cloze) -> list[int]:
-        return [self.vocabulary.pad, *cloze.left[self.start(cloze) :]]
+        return [self.vocabulary.start, *cloze.left[self.start(cloze) :]]
 
     def after(self, cloze: Cloze) -> list[int]:
         return [*cloze.right[: min(RIGHT_WINDOW, self._stretch(cloze))]]

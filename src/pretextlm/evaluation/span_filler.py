@@ -63,7 +63,7 @@ class SpanFiller(Filler):
     @property
     def target_start(self) -> list[int]:
         """What stands before the answer: the start token, where the decoder has a row of its own, and a sentinel."""
-        start = [] if self.model.encoder is None else [self.vocabulary.pad]
+        start = [] if self.model.encoder is None else [self.vocabulary.start]
         return [*start, self.vocabulary.sentinels[0]]
 
     @property
@@ -78,7 +78,7 @@ class SpanFiller(Filler):
         v = self.vocabulary
         source = [*self._mode(_ending), *prompt, v.eos]
         joint = self.model.encoder is None
-        return Opening([v.eos] if joint else [v.pad], source, reread=joint)
+        return Opening([v.eos] if joint else [v.start], source, reread=joint)
 
     def _mode(self, chosen: Callable[[Objective], Denoiser | None]) -> list[int]:
         """The mode token of a denoiser, where there is one."""

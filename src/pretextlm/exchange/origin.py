@@ -15,7 +15,8 @@ from typing import Any
 
 from pretextlm.training.run import ORIGIN
 
-KEPT = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+GENERATION = "generation_config.json"
+KEPT = ("config.json", GENERATION, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 """Files of a foreign directory that are kept."""
 
 

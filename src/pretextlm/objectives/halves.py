@@ -96,7 +96,7 @@ class Halves:
         column, end = np.arange(text.shape[2]), sizes[:, None]
         labels = text[(column >= cut) & (column <= end)].reshape(rows, -1)
         inputs = text.copy()
-        np.put_along_axis(inputs, cut - 1, np.int32(vocabulary.pad), axis=2)
+        np.put_along_axis(inputs, cut - 1, np.int32(vocabulary.start), axis=2)
         inputs = inputs[(column >= cut - 1) & (column < end)].reshape(rows, -1)
         np.put_along_axis(text, cut, np.int32(vocabulary.eos), axis=2)
         source = room[np.arange(room.shape[2]) <= before + cut].reshape(rows, -1)

@@ -28,9 +28,9 @@ def write(source: I32, target: I32, vocabulary: Vocabulary, example_ids: I64, jo
 
 
 def encoder_decoder(source: I32, target: I32, vocabulary: Vocabulary, example_ids: NDArray[np.int64]) -> Batch:
-    """The encoder reads the source; the decoder reads the target one place later, starting from the pad id as in T5."""
+    """The encoder reads the source; the decoder reads the target one place later, from its start token on."""
     shifted = np.empty_like(target)
-    shifted[:, 0] = vocabulary.pad
+    shifted[:, 0] = vocabulary.start
     shifted[:, 1:] = target[:, :-1]
     return Batch(input_ids=source, decoder_input_ids=shifted, decoder_labels=target, example_ids=example_ids)
 

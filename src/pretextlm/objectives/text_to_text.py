@@ -222,7 +222,7 @@ class TextToText(Objective):
         labels = rows.tokens.take(target.places)
         shifted = rows.tokens.take(target.places - 1)  # the token before: a target follows its source
         opens = np.flatnonzero(~is_target.take(target.places - 1))
-        shifted[opens] = vocabulary.pad
+        shifted[opens] = vocabulary.start
         positions = rows.position_ids.take(target.places)
         positions -= np.repeat(positions[opens], np.diff(opens, append=len(positions)))
         return Batch(

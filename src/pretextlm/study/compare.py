@@ -92,7 +92,7 @@ def check(plan: StudyPlan) -> list[tuple[PlannedRun, Any]]:
     for _, recipe in recipes:
         objective = recipe.with_vocabulary(store.vocabulary.size).objective
         for split in (store.train, store.validation):
-            objective.reader(split, store.vocabulary, recipe.data.length)
+            objective.reader(split, recipe.vocabulary(store), recipe.data.length)
     return recipes
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict, Field, SerializeAsAny, model_validator
 
@@ -12,6 +12,10 @@ from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.presets.preset import filled_in
 from pretextlm.objectives.base import Objective, build
+
+if TYPE_CHECKING:
+    from pretextlm.data.store import Store
+    from pretextlm.data.vocabulary import Vocabulary
 
 
 class DataConfig(Config):
@@ -154,6 +158,10 @@ class Recipe(Config):
         values = self.model_dump(mode="json", exclude_none=True)
         values["objective"] = {"name": self.objective.name, **values["objective"]}
         return values
+
+    def vocabulary(self, store: Store) -> Vocabulary:
+        """The store's special ids in the roles that the model gives them."""
+        return self.model.special_ids.roles(store.vocabulary)
 
     def with_vocabulary(self, size: int) -> Recipe:
         """The recipe with the model's vocab_size taken from the store. Raises UserError when it is too small."""

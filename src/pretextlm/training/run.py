@@ -86,10 +86,10 @@ class Run:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """Special ids of the tokenizer."""
+        """Special ids of the tokenizer, in the roles that the model gives them."""
         from pretextlm.data.tokenizer import vocabulary_of
 
-        return vocabulary_of(self.tokenizer)
+        return self.recipe.model.special_ids.roles(vocabulary_of(self.tokenizer))
 
     def load_model(self, device: torch.device | None = None) -> Transformer:
         """The trunk with the weights of the newest checkpoint that verifies, ready to evaluate."""

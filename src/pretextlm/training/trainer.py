@@ -119,7 +119,7 @@ class Plan:
 def make_plan(recipe: Recipe, store: Store, device: torch.device) -> Plan:
     """Raises UserError when the objective cannot be had with this vocabulary, length or batch."""
     config, objective = recipe.training, recipe.objective
-    reader = objective.reader(store.train, store.vocabulary, recipe.data.length)
+    reader = objective.reader(store.train, recipe.vocabulary(store), recipe.data.length)
     per_row = reader.tokens_per_row
     rows = max(1, int(config.batch_tokens // per_row))
     micro_tokens = config.micro_batch_tokens or (
@@ -218,7 +218,7 @@ class Trainer:
     def train(self, stop: StopFlag) -> None:
         """Until the budget is used or a signal comes; a checkpoint stands at the end either way."""
         saved_at = time.monotonic()
-        reader = self.objective.reader(self.store.train, self.store.vocabulary, self.recipe.data.length)
+        reader = self.objective.reader(self.store.train, self.recipe.vocabulary(self.store), self.recipe.data.length)
         with closing(_loader(self.recipe, self.store, reader, self.plan.total_rows)) as loader:
             self._compile(loader)
             steps = loader.steps(self.position.step * self.plan.rows, self.plan.rows, self.plan.micro_rows)
@@ -318,7 +318,7 @@ class Trainer:
         if due <= self.position.validations or not self.config.validations:
             return
         self.position.validations = due
-        vocabulary = self.store.vocabulary
+        vocabulary = self.recipe.vocabulary(self.store)
         reader = self.objective.reader(self.store.validation, vocabulary, self.recipe.data.length)
         rows, seed = self.config.validation_rows, self.recipe.evaluation.seed
         found = validate(self.forward, reader, self.objective, vocabulary, rows=rows, seed=seed)
@@ -364,7 +364,7 @@ def count_parameters(model: torch.nn.Module) -> int:
 
 
 def _loader(recipe: Recipe, store: Store, reader: Reader, total_rows: float | None) -> Loader:
-    objective, vocabulary = recipe.objective, store.vocabulary
+    objective, vocabulary = recipe.objective, recipe.vocabulary(store)
     return Loader(
         reader,
         lambda rows, rng: objective.corrupt(rows, vocabulary, rng),

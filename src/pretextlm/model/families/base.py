@@ -237,7 +237,11 @@ def values_out(family: Family, config: ModelConfig, names: Collection[str] = ())
     head = _with_head(family, names)
     if head:
         values |= {"architectures": [head.theirs]}
-    wanted, read = _shape(config), _shape(family.config_in(values))
+    try:
+        wanted, read = _shape(config), _shape(family.config_in(values))
+    except UserError as error:
+        message = f"A model of the family {family.name!r} cannot have this shape. {error.message}"
+        raise UserError(message, "Export it as another family.") from None
     for name, value in wanted.items():
         if value != read[name]:
             raise UserError(
@@ -256,9 +260,9 @@ def _with_head(family: Family, names: Collection[str]) -> WithHead | None:
 
 
 def _shape(config: ModelConfig) -> dict[str, Any]:
-    """Every value by its full name; windows layer by layer, however they are repeated."""
+    """Every value of the shape by its full name; windows layer by layer, however they are repeated."""
     values: dict[str, Any] = {}
-    for name, value in config.model_dump().items():
+    for name, value in config.model_dump(exclude={"special_ids"}).items():
         values |= {f"{name}.{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
     windows = config.attention.windows
     layers = max(config.num_hidden_layers, config.num_decoder_layers)

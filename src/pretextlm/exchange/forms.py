@@ -1,0 +1,60 @@
+"""The same function in another form: what a run holds, as a family can write it.
+
+    embedding with a difference on top (DeBERTa-v3's sharing)    one table, their sum
+    table of positions whose first rows nothing reads            without those rows
+    projection of the embedding without a bias                   with a bias of zeros
+
+Every number that the model computes stays what it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pretextlm.model.config import ModelConfig
+
+POSITIONS = ("embedding.positions.weight", "decoder_embedding.positions.weight")
+PROJECTIONS = ("embedding.projection", "decoder_embedding.projection")
+TABLE, ADDED_TO_TABLE = "embed_tokens.weight", "heads.embed_delta.weight"
+
+
+def summed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """With what the model adds to a table that it shares in the table itself."""
+    if ADDED_TO_TABLE not in weights:
+        return dict(weights)
+    table = weights[TABLE] + weights[ADDED_TO_TABLE]
+    return {name: table if name == TABLE else tensor for name, tensor in weights.items() if name != ADDED_TO_TABLE}
+
+
+def forms(config: ModelConfig, weights: Mapping[str, Tensor]) -> Iterator[tuple[ModelConfig, Mapping[str, Tensor]]]:
+    """The model as it is, then as others that compute the same."""
+    yield config, weights
+    biased = _with_projection_bias(config, weights)
+    if biased[0] != config:
+        yield biased
+    if config.positions.kind == "learned" and config.positions.offset:
+        yield _without_offset(*biased)
+
+
+def _without_offset(config: ModelConfig, weights: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Position 0 has the first row of the table; the rows before it, which padding alone could read, are left out."""
+    offset = config.positions.offset
+    places = config.positions.model_copy(update={"offset": 0, "max_positions": config.positions.max_positions - offset})
+    cut = {name: tensor[offset:] if name in POSITIONS else tensor for name, tensor in weights.items()}
+    return config.model_copy(update={"positions": places}), cut
+
+
+def _with_projection_bias(config: ModelConfig, weights: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """A projection of the embedding has a bias, and one that is not there has none."""
+    wide = config.embedding_size != config.hidden_size
+    added = {
+        f"{name}.bias": weights[f"{name}.weight"].new_zeros(len(weights[f"{name}.weight"]))
+        for name in PROJECTIONS
+        if f"{name}.weight" in weights and f"{name}.bias" not in weights
+    }
+    parts = config.embedding.model_copy(update={"projection_bias": wide})
+    return config.model_copy(update={"embedding": parts}), {**weights, **added}

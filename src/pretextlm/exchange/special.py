@@ -1,0 +1,67 @@
+"""The ids of special tokens that a published model's settings name, which count for more than its tokenizer's names.
+
+generation_config.json says what a text is written with, config.json what the model was trained with; where both name an
+end, that of writing counts, as in transformers. A decoder over an encoder whose start is not named has its family's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pretextlm.data.tokenizer import vocabulary_of
+from pretextlm.model.config import SpecialIds
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from pretextlm.model.config import ModelConfig
+    from pretextlm.model.families.base import Family
+
+MOST_ENDS = 64
+
+
+def special_ids(
+    family: Family,
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    values: Mapping[str, Any],
+    generation: Mapping[str, Any],
+) -> SpecialIds:
+    """Ids in the roles that the settings give them, as far as they differ from what the names say.
+
+    Args:
+        tokenizer: with all our special tokens.
+        values: of config.json.
+        generation: of generation_config.json; empty where there is none.
+    """
+    by_name = vocabulary_of(tokenizer)
+
+    def token(*named: Any) -> int | None:
+        every = (index for one in named for index in _ids(one) if tokenizer.id_to_token(index) is not None)
+        return next(every, None)
+
+    trained_with = _ids(values.get("eos_token_id"))
+    ends = _ids(generation.get("eos_token_id")) or trained_with
+    first = [index for index in trained_with if index in ends]
+    eos = tuple(dict.fromkeys(i for i in (*first, *ends) if tokenizer.id_to_token(i) is not None))[:MOST_ENDS]
+    pad = token(values.get("pad_token_id"), generation.get("pad_token_id"))
+    bos = token(values.get("bos_token_id"), generation.get("bos_token_id"))
+    ours = {"pad": by_name.pad if pad is None else pad, "eos": eos[0] if eos else by_name.eos}
+    start = None
+    if config.architecture == "encoder_decoder":
+        name = "decoder_start_token_id"
+        start = token(values.get(name), generation.get(name))
+        start = ours[family.decoder_start] if start is None else start
+    return SpecialIds(
+        pad=pad if pad != by_name.pad else None,
+        bos=bos if bos != by_name.bos else None,
+        eos=eos if eos and eos != (by_name.eos,) else None,
+        decoder_start=start if start != ours["pad"] else None,
+    )
+
+
+def _ids(named: Any) -> list[int]:
+    """One id or a list of them; anything else names none."""
+    many = named if isinstance(named, list) else [named]
+    return [index for index in many if type(index) is int and 0 <= index < 1 << 32]
