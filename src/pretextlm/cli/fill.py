@@ -18,7 +18,12 @@ def fill(
     max_tokens: Annotated[int, typer.Option(min=1, max=16, help="Most tokens of an answer.")] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answers and scores as JSON.")] = False,
 ) -> None:
-    """Fill in blanks, for example: pretextlm fill runs/masked "The ____ of the United [MASK]."
+    """Fill in blanks.
+
+    Examples:
+
+        pretextlm fill runs/mine "The ____ of the United [MASK]."
+        pretextlm fill runs/mine "We must ____ our laws." --top 10 --json
 
     Each model does it in the way it was trained for. A masked model puts [MASK] there; k adjacent [MASK] are exactly k
     tokens, and for ____ it tries every number. A model of span corruption puts a sentinel there and writes what it

@@ -62,7 +62,15 @@ def generate(
     bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16: faster where the machine has it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print prompts and texts as JSON.")] = False,
 ) -> None:
-    """Continue a text.
+    r"""Continue a text.
+
+    Examples:
+
+        pretextlm generate runs/mine "The state of the union is"
+        pretextlm generate runs/mine "My fellow" --samples 3 --seed 7
+        pretextlm generate runs/mine --prompts asked.txt --beams 4 --json
+        pretextlm generate runs/mine "A list:" --temperature 0 --stop "\n\n"
+        pretextlm generate runs/mine house --examples words.tsv
 
     A causal model reads <s> and the prompt, and writes until </s> or the limit; one of prefix language modelling reads
     the prompt as a whole first. A model of span corruption reads the prompt with <extra_id_0> after it, in T5's way,
@@ -71,6 +79,8 @@ def generate(
     Models that only fill in gaps where they are do not write on; see `pretextlm fill`.
 
     With examples, the prompt is the input of a last one, whose target is written; it ends where the template's does.
+    One text on a terminal is shown while it is written. The same seed gives the same texts; what a prompt of a file is
+    answered depends on its place, not on the other prompts.
     """
     from pretextlm.cli.console import print_json, stderr
     from pretextlm.evaluation.prompt_files import TEMPLATE, Template, read_examples, read_prompts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 
@@ -35,6 +36,12 @@ def _root(
     pass
 
 
+def _prose(text: str) -> str:
+    """A docstring for the terminal to wrap: paragraphs on one line each; indented ones, as examples, stay."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(one if one.startswith(" ") else one.replace("\n", " ") for one in paragraphs)
+
+
 def _register() -> None:
     from pretextlm.cli import (
         compare,
@@ -65,7 +72,7 @@ def _register() -> None:
         export.export,
         prune.prune,
     ):
-        app.command()(command)
+        app.command(help=_prose(command.__doc__ or ""))(command)
     app.command("import")(import_.import_model)
     corpus = typer.Typer(help="Turn text into a store, and look into one.", no_args_is_help=True)
     corpus.command()(data.prepare)

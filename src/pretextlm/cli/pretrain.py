@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,11 +30,11 @@ def pretrain(
     Ctrl-C (or SIGTERM) saves a checkpoint and leaves; --resume goes on, bit for bit on a CPU.
     """
     from pretextlm.cli.console import print_json
-    from pretextlm.config import apply_overrides, read_toml
+    from pretextlm.config import read_toml
     from pretextlm.training.recipe import Recipe
     from pretextlm.training.start import with_start
 
-    loaded = Recipe.load(with_start(apply_overrides(read_toml(recipe), overrides or [])), str(recipe))
+    loaded = Recipe.load(with_start(changed(read_toml(recipe), overrides or [])), str(recipe))
     directory = out or Path("runs") / loaded.name
 
     from pretextlm.training.runtime import tune_process
@@ -54,6 +54,17 @@ def pretrain(
     else:
         loss = last.get("validation", last.get("train", {})).get("loss")
         typer.echo(f"{directory}: loss {loss:.4f}" if loss is not None else str(directory))
+
+
+def changed(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A recipe's tables with changes; a budget of another kind takes the place of the recipe's own."""
+    from pretextlm.config import apply_overrides
+
+    values = dict(values)
+    if any(override.startswith("training.budget_") for override in overrides):
+        own = values.get("training", {})
+        values["training"] = {key: value for key, value in own.items() if not key.startswith("budget_")}
+    return apply_overrides(values, overrides)
 
 
 class TrainingDisplay:
