@@ -8,50 +8,108 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pretextlm import __version__
 from pretextlm.errors import UserError
+from pretextlm.exchange.origin import kept
+from pretextlm.exchange.translate import DISCRIMINATOR
+from pretextlm.training.run import ORIGIN
 
 if TYPE_CHECKING:
     from pretextlm.exchange.origin import Origin
+    from pretextlm.exchange.translate import Translated
     from pretextlm.training.run import Run
 
+HUB = "hf:"
+"""How a model of the hub is named to an import."""
 
-def model_card(run: Run, family: str, architecture: str, origin: Origin | None, untouched: bool) -> str:
+
+def model_card(
+    run: Run,
+    done: Translated,
+    architecture: str,
+    origin: Origin | None,
+    untouched: bool,
+    quantised: Mapping[str, Any] | None = None,
+    *,
+    step: int = 0,
+    part: str = DISCRIMINATOR,
+) -> str:
     """README.md of an exported run.
 
     Args:
-        family, architecture: as written to config.json.
+        done: the model as it is written.
+        architecture: Hugging Face's model class in config.json.
         origin: where it was imported from.
         untouched: it was not trained since.
+        quantised: where its matrices are eight-bit: "dtype" of the rest, and "loss", as `shrink` measured it.
+        step: of the run, at which the weights were taken.
+        part: of a run that trains two models, the one that is written.
     """
-    objective = run.recipe.objective
-    parts = [_front(run, family), f"# {_plain(run.recipe.name)}\n"]
-    tokens = origin.vocab_size if untouched and origin else run.recipe.model.vocab_size
-    parts.append(f"A {family} model ({architecture}) written by pretextlm. {_shape(run, tokens)}\n")
+    family = done.family.name
+    parts = [_front(done, architecture, origin), f"# {_plain(run.recipe.name)}\n"]
+    parts.append(f"A {family} model ({architecture}) written by pretextlm {__version__}. {_shape(done)}\n")
+    parts.append(_use(architecture))
     parts += ["## Data\n", *_data(run, origin, untouched)]
-    parts += ["## Objective\n"]
-    if untouched:
-        parts.append("Not trained here: the weights are those it was imported with.\n")
-    else:
-        parts.append(f"{objective.title} ({objective.paper}). A model so trained learns {objective.learns}.\n")
-        options = {key: value for key, value in run.recipe.dump()["objective"].items() if key != "name"}
-        parts.append(f"```json\n{json.dumps({'name': objective.name, **options}, indent=1)}\n```\n")
-    parts += ["## Cost\n", *_cost(run, untouched)]
-    parts += ["## Scores\n", *_scores(run)]
-    parts += ["## Limits\n", *_limits(run, origin, untouched)]
+    parts += ["## Objective\n", *_objective(run, untouched, part)]
+    parts += ["## Cost\n", *_cost(run, untouched, step)]
+    shrunk = [*_pruned(run), *_quantised(quantised)]
+    parts += ["## Made smaller\n", *shrunk, ""] if shrunk else []
+    parts += ["## Scores\n", *_scores(run, quantised)]
+    parts += ["## Limits\n", *_limits(run, done, origin, untouched)]
     return "\n".join(parts)
 
 
-def _front(run: Run, family: str) -> str:
+def _front(done: Translated, architecture: str, origin: Origin | None) -> str:
     tasks = {"encoder": "fill-mask", "decoder": "text-generation", "encoder_decoder": "text2text-generation"}
-    task = tasks[run.recipe.model.architecture]
-    return f"---\nlibrary_name: transformers\npipeline_tag: {task}\ntags:\n- pretextlm\n- {family}\n---\n"
-
-
-def _shape(run: Run, tokens: int) -> str:
-    shape = run.recipe.model
+    task = tasks[done.config.architecture]
+    if task == "fill-mask" and not architecture.endswith("MaskedLM"):
+        task = "feature-extraction"
+    name = origin.source.removeprefix(HUB) if origin and origin.source.startswith(HUB) else ""
+    base = f"base_model: {name}\n" if name else ""
     return (
-        f"{shape.num_hidden_layers} layers of width {shape.hidden_size}, {shape.num_attention_heads} heads, "
-        f"{tokens:,} tokens."
+        f"---\nlibrary_name: transformers\n{base}pipeline_tag: {task}\ntags:\n- pretextlm\n- {done.family.name}\n---\n"
+    )
+
+
+def _shape(done: Translated) -> str:
+    shape = done.config
+    layers = f"{shape.num_hidden_layers} layers"
+    if shape.architecture == "encoder_decoder":
+        layers = f"{shape.num_hidden_layers} encoder and {shape.num_decoder_layers} decoder layers"
+    parameters = sum(tensor.numel() for tensor in done.theirs.values())
+    return (
+        f"{layers} of width {shape.hidden_size}, {shape.num_attention_heads} heads, {shape.vocab_size:,} tokens; "
+        f"{parameters:,} parameters.\n"
+    )
+
+
+def _use(architecture: str) -> str:
+    return (
+        f"```python\nfrom transformers import AutoTokenizer, {architecture}\n\n"
+        f'tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")\n'
+        f'model = {architecture}.from_pretrained("DIRECTORY")\n```\n'
+    )
+
+
+def _objective(run: Run, untouched: bool, part: str) -> Iterator[str]:
+    recipe = run.recipe
+    objective, training = recipe.objective, recipe.training
+    if untouched:
+        yield "Not trained here: the weights are those it was imported with.\n"
+        return
+    yield f"{objective.title} ({objective.paper}). A model so trained learns {objective.learns.rstrip('.')}.\n"
+    if part != DISCRIMINATOR:
+        yield f"This is its {part}: the masked language model whose proposals the model itself learnt to judge.\n"
+    options = {key: value for key, value in recipe.dump()["objective"].items() if key != "name"}
+    yield f"```json\n{json.dumps({'name': objective.name, **options}, indent=1)}\n```\n"
+    begun = "imported weights" if recipe.start else f"weights drawn from seed {recipe.seed}"
+    if recipe.start and not (run.directory / ORIGIN).is_dir():
+        begun = f"the weights of the run `{_plain(Path(recipe.start).name)}`"
+    kind, size = training.budget
+    yield (
+        f"Begun from {begun}. Rows of {recipe.data.length} tokens, {training.batch_tokens:,} tokens a step, "
+        f"{training.optimizer} with learning rate {training.learning_rate:g} ({training.schedule}), "
+        f"budget {size:,.10g} {kind}, seed {recipe.seed}.\n"
     )
 
 
@@ -64,6 +122,9 @@ def _data(run: Run, origin: Origin | None, untouched: bool) -> Iterator[str]:
     if not manifest:
         yield f"Trained on the store `{_plain(run.recipe.data.store)}`, which is not at hand.\n"
         return
+    if run.recipe.start and origin is None:
+        before = _plain(Path(run.recipe.start).name)
+        yield f"The run `{before}`, whose weights this one began from, was trained before on data of its own.\n"
     yield "| source | licence | documents | bytes |\n|---|---|--:|--:|"
     for source in manifest.get("sources", []):
         cells = (
@@ -76,22 +137,63 @@ def _data(run: Run, origin: Origin | None, untouched: bool) -> Iterator[str]:
     yield ""
 
 
-def _cost(run: Run, untouched: bool) -> Iterator[str]:
+def _cost(run: Run, untouched: bool, step: int) -> Iterator[str]:
     cost = _json(run.directory / "cost.json")
-    if untouched or not cost:
-        yield "None here.\n" if untouched else "The run is not finished, so its cost is not known.\n"
+    if untouched:
+        yield "None here.\n"
         return
+    if not cost:
+        yield f"The weights are those of step {step:,} of a run that has not ended, so its cost is not known.\n"
+        return
+    energy = cost.get("energy_joules")
     yield (
-        f"{cost['parameters']:,} parameters, {cost['steps']:,} steps, {cost['tokens']:,} tokens of text, "
-        f"{cost['flops']:.3g} floating-point operations, {cost['seconds']:,.0f} seconds on {_plain(cost['device'])}.\n"
+        f"{cost['steps']:,} steps, {cost['tokens']:,} tokens of text, {cost['flops']:.3g} floating-point operations, "
+        f"{cost['seconds']:,.0f} seconds on {_plain(cost['device'])}"
+        + (f", {energy:,.0f} joules" if energy else "")
+        + (f"; {cost['parameters']:,} parameters were trained.\n" if cost.get("parameters") else ".\n")
     )
 
 
-def _scores(run: Run) -> Iterator[str]:
+def _pruned(run: Run) -> Iterator[str]:
+    """What was pruned, and what it cost."""
+    pruned = _json(run.directory / "environment.json").get("pruned")
+    for one in pruned if isinstance(pruned, list) else []:
+        parameters = one["parameters"]
+        yield (
+            f"* Pruned: {_plain(one['what'])}. {parameters['before']:,} parameters before, {parameters['after']:,} "
+            f"after, {parameters['zero']:,} of them zero. {_losses(one['loss'], one.get('not_measured'))}"
+        )
+    if pruned and run.metrics():
+        yield "* Trained on after that, which changes pruned weights too."
+
+
+def _quantised(quantised: Mapping[str, Any] | None) -> Iterator[str]:
+    if quantised is not None:
+        loss = quantised["loss"] or {}
+        yield (
+            "* The matrices of the blocks are eight-bit integers with one scale for each output channel "
+            f"(the format of compressed-tensors); embedding, head and norms are {quantised['dtype']}. "
+            f"{_losses(loss.get('measured'), loss.get('not_measured'))}"
+        )
+
+
+def _losses(loss: Mapping[str, Any] | None, why_not: str | None) -> str:
+    if not loss:
+        return f"The loss before and after was not measured: {_plain(why_not or 'no text was at hand')}."
+    before, after, change = (
+        f"{loss[name]['value']:.4f}" + (f" ± {loss[name]['stderr']:.4f}" if loss[name]["stderr"] is not None else "")
+        for name in ("before", "after", "change")
+    )
+    return f"Held-out loss before {before}, after {after} nats per target; change {change} (standard errors)."
+
+
+def _scores(run: Run, quantised: Mapping[str, Any] | None) -> Iterator[str]:
     metrics = _json(run.directory / "evaluation.json").get("metrics", {})
     if not metrics:
         yield f"Not evaluated. `pretextlm evaluate {_plain(run.directory.name)}` measures it.\n"
         return
+    if quantised:
+        yield "Measured before the weights were rounded:\n"
     yield "| measure | value | ± | unit | better |\n|---|--:|--:|---|---|"
     for name, metric in metrics.items():
         error = "" if metric.get("stderr") is None else f"{metric['stderr']:.4f}"
@@ -99,23 +201,39 @@ def _scores(run: Run) -> Iterator[str]:
     yield ""
 
 
-def _limits(run: Run, origin: Origin | None, untouched: bool) -> Iterator[str]:
-    positions = run.recipe.model.positions
-    if positions.kind == "learned":
+def _limits(run: Run, done: Translated, origin: Origin | None, untouched: bool) -> Iterator[str]:
+    positions = done.config.positions
+    if positions.kind in ("learned", "sinusoidal"):
         yield f"* It reads at most {positions.max_positions - positions.offset} tokens."
-    elif not untouched:
-        yield f"* It was trained on rows of {run.recipe.data.length} tokens; longer texts are untried."
-    if origin is not None and not untouched and origin.drawn:
-        yield "* Its language-model head was not in the imported checkpoint and has been trained here alone."
-    if origin is not None and not untouched and origin.added_tokens:
-        yield f"* {len(origin.added_tokens)} special tokens were added to its tokenizer; most have not been trained."
+    if not untouched:
+        yield f"* It was trained here on rows of {run.recipe.data.length} tokens; longer texts are untried."
+    if origin is not None and not untouched:
+        yield from _of_an_import(done, origin)
     if origin is not None and origin.not_carried:
         yield f"* Not carried over from the imported checkpoint: {', '.join(map(_plain, origin.not_carried[:12]))}."
-    heads = sorted(run.recipe.objective.heads(run.recipe.model))
-    if heads:
-        yield f"* Heads of the objective that this format may have no place for: {', '.join(heads)}."
-    yield "* It has been measured on the text and by the measures above and nothing else."
+    if origin is not None and "quantization_config" in kept(run.directory, "config.json"):
+        yield "* The imported weights were eight-bit integers: these are what those stand for, not more exact."
+    if done.lost:
+        yield f"* Heads that were trained with it and that this format has no place for: {', '.join(done.lost)}."
+    if _json(run.directory / "evaluation.json").get("metrics"):
+        yield "* It has been measured by the measures above, on held-out text like that above, and by nothing else."
+    else:
+        yield "* It has not been measured."
     yield "* It may repeat what is wrong or harmful in its data.\n"
+
+
+def _of_an_import(done: Translated, origin: Origin) -> Iterator[str]:
+    """What the import has added to the model, and training here alone has formed."""
+    if any(name in done.ours for name in origin.drawn if not name.startswith("heads.")):
+        yield "* Its language-model head was not in the imported checkpoint and has been trained here alone."
+    drawn = sorted({name.split(".")[1] for name in origin.drawn if name.startswith("heads.") and name in done.ours})
+    if drawn:
+        yield f"* Not in the imported checkpoint and trained here alone: the head {', '.join(drawn)}."
+    if origin.added_tokens:
+        yield (
+            f"* {len(origin.added_tokens)} special tokens were added to its tokenizer; those that the objective does "
+            "not use have not been trained."
+        )
 
 
 def _plain(text: object) -> str:

@@ -1,7 +1,7 @@
 """A published model as a run directory: `pretextlm import DIR|hf:NAME --out RUN`.
 
 Everything is checked against the files' heads before a tensor is read or a file written: the configuration, the shape
-of every tensor, the tokenizer. The run then is like any other, at step 0.
+of every tensor, the tokenizer. The run then is like any other, at step 0. Eight-bit weights (int8.py) become whole.
 
 Special tokens that the tokenizer lacks get ids after its own, which never change. Their rows are the mean of all rows,
 with a little noise that tells them apart: a logit then is the mean of all logits, so that by Jensen's inequality n new
@@ -26,8 +26,11 @@ from typing import TYPE_CHECKING, Any
 from pretextlm import __version__
 from pretextlm.data.store import sha256_of
 from pretextlm.errors import UserError, missing_extra
+from pretextlm.exchange import int8
 from pretextlm.exchange.guard import MAX_JSON_BYTES, check_numbers, read_object, read_plain
-from pretextlm.exchange.origin import KEPT, Origin
+from pretextlm.exchange.heads import objective_of
+from pretextlm.exchange.origin import GENERATION, KEPT, Origin
+from pretextlm.exchange.special import special_ids
 from pretextlm.exchange.tensors import FLOATS, INDEX, Stored, stored_tensors
 from pretextlm.exchange.tokens import MAX_TOKENIZER_BYTES, Taken, take_tokenizer
 
@@ -35,8 +38,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from pretextlm.model.config import ModelConfig
+    from pretextlm.model.config import ModelConfig, SpecialIds
     from pretextlm.model.families.base import Family
+    from pretextlm.objectives.base import Objective
     from pretextlm.training.recipe import Recipe
     from pretextlm.training.run import Run
 
@@ -44,12 +48,8 @@ HUB = "hf:"
 HUB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
 HUB_FILES = ["*.safetensors", INDEX, "vocab.txt", *KEPT]
 
-OBJECTIVES = {"encoder": "masked", "decoder": "causal", "encoder_decoder": "span_corruption"}
-"""What a model of each architecture is taken to have learnt."""
-FAMILY_OBJECTIVES = {"bart": "denoising", "mbart": "denoising"}
-
-DRAWN_ANEW = ("head_layers.", "lm_head.")
-"""Parts that a published model may lack: the language-model head."""
+DRAWN_ANEW = ("head_layers.", "lm_head.", "heads.")
+"""Parts that a published model may lack: the language-model head, and those of the objective."""
 BUFFERS = re.compile(r"(inv_freq|masked_bias|attn\.bias|position_ids|rotary_emb\..*|embeddings\.token_type_ids)$")
 IN_A_LAYER = re.compile(r"\.\d+\.")
 NOISE = 0.01
@@ -66,6 +66,7 @@ class Checked:
     values: Mapping[str, Any]
     family: Family
     config: ModelConfig
+    objective: Objective
     stored: Mapping[str, Stored]
     taken: Taken
     left: tuple[str, ...]
@@ -80,7 +81,8 @@ def import_model(
     Args:
         source: a directory in Hugging Face's format, or "hf:NAME" for one from the hub.
         out: the run directory, new or empty.
-        objective: name of the one it is taken to have learnt; by default what its family was trained by.
+        objective: name of the one it is taken to have learnt; by default what its family was trained by, or the one
+            that trains a head it comes with.
         command: argv to record.
 
     Raises:
@@ -90,19 +92,21 @@ def import_model(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} already exists and is not empty.", "Give another directory with --out.")
     with _local(source) as directory:
-        checked = check(directory)
-        recipe = _recipe(checked, out.name, objective)
+        checked = check(directory, objective)
+        recipe = _recipe(checked, out.name)
         origin = _origin(source, checked)
         return _write(out, checked, recipe, origin, command), origin
 
 
-def check(directory: Path) -> Checked:
+def check(directory: Path, objective: str | None = None) -> Checked:
     """Read everything but the tensors. Raises UserError for what is not sound."""
     if not directory.is_dir():
         raise UserError(f"{directory} is not a directory.", f"Give a model's directory, or {HUB}NAME for the hub.")
     values = read_object(directory / "config.json")
     check_numbers(values, str(directory / "config.json"))
     stored = stored_tensors(directory)
+    if int8.is_quantised(values, str(directory / "config.json")):
+        stored = int8.as_whole(stored)
 
     from pretextlm.model.families.base import FAMILIES
 
@@ -117,14 +121,15 @@ def check(directory: Path) -> Checked:
             f"config.json speaks of {blocks} layers, but there are {len(stored)} tensors in all.",
             "config.json and the weights do not belong together.",
         )
-    left, missing = _fit(family, config, stored)
+    learnt = objective_of(family, config, stored, objective)
+    left, missing = _fit(family, config, learnt, stored)
     taken = take_tokenizer(directory)
     if taken.own_size > config.vocab_size:
         raise UserError(
             f"The tokenizer knows {taken.own_size:,} tokens, the model has {config.vocab_size:,} rows for them.",
             "The tokenizer belongs to another model.",
         )
-    return Checked(directory, values, family, config, stored, taken, left, missing)
+    return Checked(directory, values, family, config, learnt, stored, taken, left, missing)
 
 
 def _config(family: Family, values: Mapping[str, Any], directory: Path) -> ModelConfig:
@@ -137,13 +142,15 @@ def _config(family: Family, values: Mapping[str, Any], directory: Path) -> Model
         raise UserError(f"{where} is not sound: {str(error)[:200]}.", "Fetch the model again.") from None
 
 
-def _fit(family: Family, config: ModelConfig, stored: Mapping[str, Stored]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _fit(
+    family: Family, config: ModelConfig, objective: Objective, stored: Mapping[str, Stored]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(their names without a place, our names without a tensor). Raises UserError where the two do not fit."""
     import torch
 
     from pretextlm.model.families.base import weights_in
 
-    shapes = _shapes(config)
+    shapes = _shapes(config, objective)
     hollow = {name: torch.empty(one.shape, device="meta") for name, one in stored.items()}
     found = weights_in(family, config, hollow, shapes)
     left = [name for name in found.left if not BUFFERS.search(name)]
@@ -165,34 +172,40 @@ def _fit(family: Family, config: ModelConfig, stored: Mapping[str, Stored]) -> t
     return tuple(left), tuple(found.missing)
 
 
-def _shapes(config: ModelConfig) -> dict[str, torch.Size]:
+def _shapes(config: ModelConfig, objective: Objective) -> dict[str, torch.Size]:
     import torch
 
     from pretextlm.model.transformer import Transformer
 
     with torch.device("meta"):
-        model = Transformer(config)
+        model = Transformer(config, objective.heads(config))
     return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
-def _recipe(checked: Checked, name: str, objective: str | None) -> Recipe:
+def _recipe(checked: Checked, name: str) -> Recipe:
     """A recipe as if the run had been begun here; its store is yet to be prepared."""
     from pretextlm.training.recipe import Recipe
 
     config = checked.config
     longest = config.positions.max_positions - config.positions.offset if config.positions.max_positions else LONGEST
-    model = config.model_dump() | {"vocab_size": max(config.vocab_size, checked.taken.size)}
-    chosen = objective or FAMILY_OBJECTIVES.get(checked.family.name) or OBJECTIVES[config.architecture]
+    grown_by = {"vocab_size": max(config.vocab_size, checked.taken.size), "special_ids": _special_ids(checked)}
+    model = config.model_dump() | grown_by
     return Recipe.load(
         {
             "name": name or "imported",
             "data": {"store": "", "length": max(8, min(LONGEST, longest))},
-            "objective": {"name": chosen},
+            "objective": {"name": checked.objective.name},
             "model": model,
             "training": {"budget_steps": 1},
         },
         "the recipe of the imported model",
     )
+
+
+def _special_ids(checked: Checked) -> SpecialIds:
+    place = checked.directory / GENERATION
+    generation = read_object(place) if place.exists() else {}
+    return special_ids(checked.family, checked.config, checked.taken.tokenizer, checked.values, generation)
 
 
 def _origin(source: str, checked: Checked) -> Origin:
@@ -272,8 +285,11 @@ def _weights(checked: Checked) -> dict[str, Tensor]:
     theirs: dict[str, Tensor] = {}
     for file in sorted({one.file for one in checked.stored.values()}):
         with safe_open(file, "pt") as opened:
-            theirs |= {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118
-    return weights_in(checked.family, checked.config, theirs, _shapes(checked.config)).weights
+            theirs |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    if int8.is_quantised(checked.values, str(checked.directory / "config.json")):
+        theirs = int8.whole_weights(theirs)
+    theirs = {name: tensor.float() for name, tensor in theirs.items()}
+    return weights_in(checked.family, checked.config, theirs, _shapes(checked.config, checked.objective)).weights
 
 
 def grown(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:

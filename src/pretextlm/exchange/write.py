@@ -5,7 +5,8 @@
 
 A run that was imported and not trained since is written back as it came: its own tokenizer and settings, the same bytes
 of every tensor we carried; rows and layers that the import added are left out. After training they stay, and the
-values that we do not model (dropout, for example) are those it came with.
+values that we do not model (dropout, for example) are those it came with. With eight-bit weights (int8.py), the
+matrices of the blocks are rounded; all the rest is as without.
 """
 
 from __future__ import annotations
@@ -13,25 +14,28 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretextlm.errors import UserError
+from pretextlm.exchange import int8
 from pretextlm.exchange.card import model_card
+from pretextlm.exchange.forms import ADDED_TO_TABLE
 from pretextlm.exchange.origin import Origin, kept, origin_of
 from pretextlm.exchange.tensors import INDEX, WEIGHTS
+from pretextlm.exchange.translate import DISCRIMINATOR, Translated, trained_part, translated
 from pretextlm.files import flush
 from pretextlm.training.checkpoint import newest
 from pretextlm.training.run import ORIGIN, Run
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from pretextlm.data.vocabulary import Vocabulary
     from pretextlm.model.config import ModelConfig
-    from pretextlm.model.families.base import Family
 
 MAX_SHARD_BYTES = 5_000_000_000
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -39,33 +43,36 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 ADDED = ("embed_tokens.weight", "lm_head.weight", "lm_head.bias", "head_layers.bias")
 """Parameters with a row for each token."""
 
-USUAL = ("bert", "llama", "gpt2", "t5", "bart")
-"""Families tried first where several have a place for a model."""
-SHAPES = {
-    "encoder": "bert: model.final_norm=false model.norm={kind='layer',weight=true,bias=true,place='after',eps=1e-12} "
-    "model.positions={kind='learned',max_positions=512} model.attention={normalise_heads=false,bias=true,"
-    "output_bias=true} model.feed_forward={activation='gelu',bias=true} model.type_vocab_size=2 "
-    "model.head={dense=true,activation='gelu',norm=true,bias=true}",
-    "decoder": "llama: model.norm={weight=true} model.attention={normalise_heads=false} "
-    "model.feed_forward={activation='silu',gated=true} model.embedding={norm=false}",
-    "encoder_decoder": "t5: model.norm={weight=true} model.positions={kind='relative'} "
-    "model.attention={normalise_heads=false,scale=1.0} model.feed_forward={activation='relu'} "
-    "model.embedding={norm=false}",
-}
-"""Overrides of a recipe that make a run of each architecture a model of a published family."""
-
 
 @dataclass(frozen=True)
 class Exported:
     """What was written.
 
-    Attributes: directory; family; files: bytes of each; untouched: whether it is an import written back as it came.
+    Attributes:
+        directory, family: where, and as what.
+        architecture: Hugging Face's model class.
+        lost: heads that it has no place for.
+        files: bytes of each.
+        untouched: it is an import written back as it came.
+        dtype: of the weights that are not quantised.
+        whole_bytes: of all weights, had none been quantised.
+        loss: what `measure` found for the weights as they are written.
     """
 
     directory: Path
     family: str
+    architecture: str
+    lost: tuple[str, ...]
     files: dict[str, int]
     untouched: bool
+    dtype: str
+    whole_bytes: int
+    loss: dict[str, Any] | None = None
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the files of weights."""
+        return sum(size for name, size in self.files.items() if name.endswith(".safetensors"))
 
 
 def export_run(
@@ -75,6 +82,9 @@ def export_run(
     family: str | None = None,
     dtype: str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    part: str = DISCRIMINATOR,
+    quantize: bool = False,
+    measure: Callable[[Mapping[str, Tensor]], dict[str, Any]] | None = None,
 ) -> Exported:
     """Write the newest weights of a run in Hugging Face's format, whole or not at all.
 
@@ -84,9 +94,13 @@ def export_run(
         family: Hugging Face's model_type; by default the one it was imported as, or the first that its shape fits.
         dtype: "fp32", "bf16" or "fp16"; by default fp32, or that of an import that was not trained since.
         max_shard_bytes: a model with more is cut into several files of at most so many bytes (one tensor at least).
+        part: "discriminator", the model itself, or the "generator" that replaced-token detection trains with it.
+        quantize: the matrices of the blocks are written as eight-bit integers.
+        measure: of quantised weights under our names: what the model card says of their loss.
 
     Raises:
-        UserError: no family has a place for a model of this shape; the directory is not empty; the disk is full.
+        UserError: no family has a place for a model of this shape; there is no such part; the directory is not empty;
+            the disk is full.
     """
     run = Run.open(place)
     found = newest(run.checkpoints)
@@ -96,16 +110,35 @@ def export_run(
         raise UserError(f"{out} already exists and is not empty.", "Give another directory.")
     origin = origin_of(place)
     untouched = origin is not None and not run.recipe.start and found.step == 0
-    config, weights = run.recipe.model, found.model()
-    if untouched and origin is not None:
-        config, weights = _as_it_came(origin, config, weights)
-    chosen, theirs = _translated(config, weights, family or (origin.family if origin else None))
-    if untouched and origin is not None and origin.bare and chosen.name == origin.family:
+    same_model = origin is not None and part == DISCRIMINATOR
+    if origin is not None and untouched:
+        if part != DISCRIMINATOR:
+            raise UserError(
+                f"The generator of {place} has not been trained.", "Train the run first, or export its discriminator."
+            )
+        config, weights = _as_it_came(origin, run.recipe.model, found.model())
+    else:
+        config, weights = trained_part(run, found.model(), part)
+    wanted = family or (origin.family if origin else None)
+    if part != DISCRIMINATOR and wanted is None:  # in the family of the model it was trained with
+        wanted = translated(*trained_part(run, found.model(), DISCRIMINATOR), None, run.vocabulary.pad).family.name
+    done = translated(config, weights, wanted, None if untouched else run.vocabulary.pad)
+    chosen, config, theirs = done.family, done.config, done.theirs
+    same = same_model and origin is not None and chosen.name == origin.family
+    if untouched and origin is not None and origin.bare and same:
         theirs = {name.removeprefix(chosen.prefix): tensor for name, tensor in theirs.items()}
     dtype = dtype or (origin.dtype if untouched and origin else "fp32")
-    values = _config(run, chosen, config, weights, origin if origin and chosen.name == origin.family else None)
-    if untouched and origin is not None and chosen.name == origin.family and origin.architectures:
+    values = _config(run, done.values, same, untouched)
+    if untouched and origin is not None and same and origin.architectures:
         values["architectures"] = list(origin.architectures)
+    architecture = str(values["architectures"][0])
+    whole_bytes = sum(tensor.numel() for tensor in theirs.values()) * _kind(dtype).itemsize
+    loss = None
+    if quantize:
+        patterns = int8.quantisable(chosen, config)
+        values[int8.KEY] = int8.settings(patterns, chosen.prefix, int8.form_of(config))
+        theirs = int8.quantised_weights(theirs, patterns, chosen.prefix, int8.form_of(config), _kind(dtype))
+        loss = measure(_read_back(done, theirs, dtype, found.model())) if measure and part == DISCRIMINATOR else None
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +148,8 @@ def export_run(
         _write_tokenizer(partial, run, untouched)
         if config.architecture != "encoder":
             _write_json(partial / "generation_config.json", _generation(run, values))
-        card = model_card(run, chosen.name, str(values["architectures"][0]), origin, untouched)
+        bits = {"dtype": dtype, "loss": loss} if quantize else None
+        card = model_card(run, done, architecture, origin, untouched, bits, step=found.step, part=part)
         (partial / "README.md").write_text(card, encoding="utf-8")
         for path in [*partial.iterdir(), partial]:
             flush(path)
@@ -125,71 +159,46 @@ def export_run(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
-    return Exported(out, chosen.name, files, untouched)
+    as_it_came = untouched and not quantize and int8.KEY not in kept(place, "config.json")
+    return Exported(out, chosen.name, architecture, done.lost, files, as_it_came, dtype, whole_bytes, loss)
+
+
+def _read_back(
+    done: Translated, theirs: Mapping[str, Tensor], dtype: str, whole: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """All weights under our names as a reader of the quantised model has them; what it lacks, as in the run."""
+    from pretextlm.model.families.base import weights_in
+
+    kind, shapes = _kind(dtype), {name: tensor.shape for name, tensor in done.ours.items()}
+    rounded = {name: _stored(tensor, kind) for name, tensor in theirs.items()}
+    theirs = {name: tensor.float() for name, tensor in int8.whole_weights(rounded).items()}
+    read = weights_in(done.family, done.config, theirs, shapes).weights
+    whole = {name: t.new_zeros(t.shape) if name == ADDED_TO_TABLE else t for name, t in whole.items()}
+    return {name: read[name] if name in read and read[name].shape == t.shape else t for name, t in whole.items()}
 
 
 def _as_it_came(
     origin: Origin, config: ModelConfig, weights: Mapping[str, Tensor]
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Without the rows and layers that the import added."""
-    own = {
-        name: tensor for name, tensor in weights.items() if name not in origin.drawn and not name.startswith("heads.")
-    }
+    own = {name: tensor for name, tensor in weights.items() if name not in origin.drawn}
     cut = {name: tensor[: origin.vocab_size] if name in ADDED else tensor for name, tensor in own.items()}
     return config.model_copy(update={"vocab_size": origin.vocab_size}), cut
 
 
-def _translated(
-    config: ModelConfig, weights: Mapping[str, Tensor], name: str | None
-) -> tuple[Family, dict[str, Tensor]]:
-    """The family and the tensors under its names. Raises UserError when there is none."""
-    from pretextlm.model.families.base import FAMILIES
-
-    if name is not None:
-        family: Family = FAMILIES[name]()
-        return family, _fitting(family, config, weights)
-    for known in (*USUAL, *(other for other in FAMILIES if other not in USUAL)):
-        family = FAMILIES[known]()
-        try:
-            return family, _fitting(family, config, weights)
-        except (UserError, KeyError, ValueError, AttributeError):
-            continue
-    raise UserError(
-        "No published family has a model of this shape, so no other program could read it.",
-        f"Train one that has the shape of a family with these overrides, {SHAPES[config.architecture]}",
-    )
-
-
-def _fitting(family: Family, config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    from pretextlm.model.families.base import values_out, weights_out
-
-    if config.architecture not in family.classes.values():
-        raise UserError(
-            f"The family {family.name!r} has no model of architecture {config.architecture!r}.",
-            "Export it as another family.",
-        )
-    own = tuple(f"heads.{head.head}." for head in family.heads)
-    carried = {
-        name: tensor for name, tensor in weights.items() if not name.startswith("heads.") or name.startswith(own)
-    }
-    values_out(family, config, carried)
-    return weights_out(family, config, carried)
-
-
-def _config(
-    run: Run, family: Family, config: ModelConfig, weights: Mapping[str, Tensor], origin: Origin | None
-) -> dict[str, Any]:
-    """Values of config.json: what it came with, under what the model is now."""
-    from pretextlm.model.families.base import values_out
-
-    before = kept(run.directory, "config.json") if origin else {}
-    values = before | values_out(family, config, weights)
-    if origin:
-        return values
-    ids = {"pad_token_id": run.vocabulary.pad, "bos_token_id": run.vocabulary.bos, "eos_token_id": run.vocabulary.eos}
-    if config.architecture == "encoder_decoder":
-        ids |= {"decoder_start_token_id": run.vocabulary.pad}
-    return {**ids, **values}
+def _config(run: Run, values: Mapping[str, Any], same: bool, untouched: bool) -> dict[str, Any]:
+    """Values of config.json: what it came with if it is that model still, under what the model is now."""
+    before = kept(run.directory, "config.json") if same else {}
+    before.pop(int8.KEY, None)
+    if untouched and same:
+        return {**before, **values}
+    known = run.vocabulary
+    eos = known.eos if len(known.ends) == 1 else list(known.ends)
+    ids = {"pad_token_id": known.pad, "bos_token_id": known.bos, "eos_token_id": eos}
+    if run.recipe.model.architecture == "encoder_decoder":
+        ids |= {"decoder_start_token_id": known.start}
+    named = {name: value for name, value in before.items() if value is not None or name not in ids}
+    return {**ids, **named, **values}
 
 
 def _generation(run: Run, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,28 +209,39 @@ def _generation(run: Run, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_weights(directory: Path, tensors: Mapping[str, Tensor], dtype: str, limit: int) -> None:
-    import torch
     from safetensors.torch import save_file
 
-    kind = getattr(torch, DTYPES[dtype])
-    shards = list(_shards(tensors, kind.itemsize, limit))
+    kind = _kind(dtype)
+    sizes = {name: t.numel() * (kind if t.is_floating_point() else t.dtype).itemsize for name, t in tensors.items()}
+    shards = list(_shards(sizes, limit))
     where: dict[str, str] = {}
     for nth, names in enumerate(shards, 1):
         file = WEIGHTS if len(shards) == 1 else f"model-{nth:05d}-of-{len(shards):05d}.safetensors"
-        own = {name: tensors[name].to(kind).contiguous() for name in names}
+        own = {name: _stored(tensors[name], kind).contiguous() for name in names}
         save_file(own, directory / file, metadata={"format": "pt"})
         where |= dict.fromkeys(names, file)
     if len(shards) > 1:
-        total = sum(tensor.numel() * kind.itemsize for tensor in tensors.values())
-        _write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": where})
+        _write_json(directory / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where})
 
 
-def _shards(tensors: Mapping[str, Tensor], itemsize: int, limit: int) -> Iterator[list[str]]:
-    """Names of the tensors of each file, in order."""
+def _kind(dtype: str) -> torch.dtype:
+    """torch's type of our name."""
+    import torch
+
+    kind: torch.dtype = getattr(torch, DTYPES[dtype])
+    return kind
+
+
+def _stored(tensor: Tensor, kind: torch.dtype) -> Tensor:
+    """A tensor as it is written: integers as they are, all else of one type."""
+    return tensor.to(kind) if tensor.is_floating_point() else tensor
+
+
+def _shards(sizes: Mapping[str, int], limit: int) -> Iterator[list[str]]:
+    """Names of the tensors of each file, in order, from the bytes of each."""
     names: list[str] = []
     size = 0
-    for name, tensor in tensors.items():
-        own = tensor.numel() * itemsize
+    for name, own in sizes.items():
         if names and size + own > limit:
             yield names
             names, size = [], 0

@@ -11,7 +11,8 @@ from tests.foreign import BERT, bert_directory
 from pretextlm.config import apply_overrides
 from pretextlm.errors import UserError
 from pretextlm.exchange.read import import_model
-from pretextlm.exchange.write import SHAPES, export_run
+from pretextlm.exchange.translate import SHAPES
+from pretextlm.exchange.write import export_run
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.trainer import pretrain
 

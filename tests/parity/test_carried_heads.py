@@ -1,0 +1,113 @@
+"""Heads that published models come with: carried by an import, the same logits as transformers, the same bytes back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.foreign import BERT, word_pieces
+from tests.parity.encoders import CLOSE
+from tests.parity.families import our_states, randomised, their_logits
+
+from pretextlm.exchange.read import import_model
+from pretextlm.exchange.write import export_run
+
+transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
+
+SHAPE = {name: value for name, value in BERT.items() if name not in ("model_type", "architectures")}
+NARROW = {**SHAPE, "embedding_size": 16}
+IDS = [[2, 9, 11, 7, 3, 14, 15, 3], [2, 12, 3, 8, 6, 3, 0, 0]]
+TYPES = [[0, 0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 1, 0, 0]]
+MASK = [[1] * 8, [1] * 6 + [0] * 2]
+SEGMENTS = [[0] * 8, [0] * 6 + [-1] * 2]
+MODELS = {
+    "bert": ("BertForPreTraining", "BertConfig", SHAPE, "next_sentence"),
+    "albert": ("AlbertForPreTraining", "AlbertConfig", NARROW, "sentence_order"),
+    "electra": ("ElectraForPreTraining", "ElectraConfig", NARROW, "replaced_token"),
+}
+
+
+def foreign(kind, place):
+    """A random model with its head, saved by transformers with a tokenizer."""
+    name, config, shape, _ = MODELS[kind]
+    model = randomised(getattr(transformers, name)(getattr(transformers, config)(**shape)))
+    model.save_pretrained(place)
+    word_pieces().save(str(place / "tokenizer.json"))
+    return model
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def carried(request, tmp_path_factory):
+    place = tmp_path_factory.mktemp(request.param)
+    model = foreign(request.param, place / "theirs")
+    run, origin = import_model(str(place / "theirs"), place / "run")
+    return model, run, origin, place, MODELS[request.param][3]
+
+
+def test_the_run_is_of_the_objective_that_trains_the_head_and_nothing_is_left(carried):
+    _, run, origin, _, objective = carried
+    assert run.recipe.objective.name == objective
+    assert origin.not_carried == ()
+    assert [name for name in origin.drawn if not name.startswith(("heads.generator.", "head_layers."))] == []
+
+
+def test_the_head_has_the_same_logits(carried):
+    model, run, _, _, objective = carried
+    ours = run.load_model()
+    arrays = {"input_ids": IDS, "token_type_ids": TYPES}
+    states = our_states(ours, segment_ids=SEGMENTS, position_ids=[[*range(8)], [*range(6), 0, 0]], **arrays)
+    with torch.inference_mode():
+        theirs = model(**{k: torch.tensor(v) for k, v in {**arrays, "attention_mask": MASK}.items()})
+        if objective == "replaced_token":
+            keep = torch.tensor(MASK) == 1
+            torch.testing.assert_close(ours.heads["replaced"](states)[keep], theirs.logits[keep], **CLOSE)
+        else:
+            expected = theirs.seq_relationship_logits if model.config.model_type == "bert" else theirs.sop_logits
+            torch.testing.assert_close(ours.heads["pair"](states[:, 0]), expected, **CLOSE)
+
+
+def test_an_export_gives_back_the_same_bytes(carried, tmp_path):
+    model, run, _, place, _ = carried
+    done = export_run(run.directory, tmp_path / "out")
+    expected, found = load_file(place / "theirs" / "model.safetensors"), load_file(tmp_path / "out/model.safetensors")
+    assert done.architecture == type(model).__name__
+    assert done.lost == ()
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    again, report = type(model).from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    if "electra" in str(place):
+        assert torch.equal(their_logits(again.eval(), input_ids=IDS), their_logits(model, input_ids=IDS))
+
+
+def test_a_head_is_left_where_the_user_says_another_objective(carried, tmp_path):
+    place = carried[3]
+    run, origin = import_model(str(place / "theirs"), tmp_path / "run", objective="masked")
+    assert run.recipe.objective.name == "masked"
+    assert origin.not_carried != ()
+    assert not [name for name in run.load_model().state_dict() if name.startswith("heads.")]
+
+
+def test_a_pooler_without_the_head_over_it_is_no_head(tmp_path):
+    model = foreign("bert", tmp_path / "theirs")
+    model.bert.save_pretrained(tmp_path / "theirs")
+    run, origin = import_model(str(tmp_path / "theirs"), tmp_path / "run")
+    assert run.recipe.objective.name == "masked"
+    assert origin.not_carried == ("bert.pooler.dense.bias", "bert.pooler.dense.weight")
+
+
+@pytest.mark.parametrize("kind", ["bert", "albert"])
+def test_a_model_of_one_token_type_is_not_taken_for_one_of_pairs(tmp_path, kind):
+    place = tmp_path / "theirs"
+    foreign(kind, place)
+    tensors = load_file(place / "model.safetensors")
+    types = f"{kind}.embeddings.token_type_embeddings.weight"
+    save_file({**tensors, types: tensors[types][:1].clone()}, place / "model.safetensors")
+    values = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps({**values, "type_vocab_size": 1}))
+    run, origin = import_model(str(place), tmp_path / "run")
+    assert run.recipe.objective.name == "masked"
+    assert origin.not_carried != ()
