@@ -8,6 +8,15 @@ from typing import Annotated
 
 import typer
 
+from pretextlm.errors import UserError
+
+
+class Part(StrEnum):
+    """Models of a run of replaced-token detection; of any other run the first is the model."""
+
+    DISCRIMINATOR = "discriminator"
+    GENERATOR = "generator"
+
 
 class NumberFormat(StrEnum):
     """Of the weights that are written."""
@@ -15,6 +24,12 @@ class NumberFormat(StrEnum):
     FP32 = "fp32"
     BF16 = "bf16"
     FP16 = "fp16"
+
+
+class Quantization(StrEnum):
+    """Of the matrices of the blocks."""
+
+    INT8 = "int8"
 
 
 def export(
@@ -27,29 +42,58 @@ def export(
         NumberFormat | None, typer.Option(help="Of the weights; by default fp32, or as an untrained import came.")
     ] = None,
     max_shard_size: Annotated[float, typer.Option(min=0.001, help="Most gigabytes of a file of weights.")] = 5.0,
+    quantize: Annotated[
+        Quantization | None, typer.Option(help="Write the matrices of the blocks as eight-bit integers.")
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="With --quantize: held-out text to measure on; by default the run's own store.")
+    ] = None,
+    part: Annotated[
+        Part, typer.Option(help="Of a run of replaced_token: its model, or the generator it was trained with.")
+    ] = Part.DISCRIMINATOR,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
     """Write a run for any program that reads Hugging Face's directories: weights, configuration, tokenizer, model card.
 
     Only models that have the shape of a published family can be written so; the error says what a recipe must set.
+
+    A run of replaced_token has two models: by default its discriminator is written, with --part generator the other.
+
+    --quantize int8 writes a quarter of their bytes for the matrices of the blocks, with one scale for each output
+    channel, and measures the held-out loss before and after. The format is that of the library compressed-tensors
+    (W8A16): transformers reads it where that is installed. The embedding table and the head stay as --dtype says; in a
+    small model they are most of the file.
     """
     from pretextlm.cli.console import print_json, stderr
 
     with stderr().status("writing the model"):
-        from pretextlm.exchange.write import export_run
+        shard, kind = int(max_shard_size * 1e9), dtype.value if dtype else None
+        if quantize and part is Part.GENERATOR:
+            raise UserError("A generator is not written as integers.", "Leave out --quantize or --part.")
+        if quantize:
+            from pretextlm.shrink.quantized import export_quantized
 
-        done = export_run(
-            run,
-            directory,
-            family=family,
-            dtype=dtype.value if dtype else None,
-            max_shard_bytes=int(max_shard_size * 1e9),
-        )
+            done = export_quantized(run, directory, family=family, dtype=kind, max_shard_bytes=shard, store=store)
+        else:
+            from pretextlm.exchange.write import export_run
+
+            done = export_run(run, directory, family=family, dtype=kind, max_shard_bytes=shard, part=part.value)
     if as_json:
-        print_json(
-            {"directory": str(directory), "family": done.family, "files": done.files, "as_it_came": done.untouched}
-        )
+        written = {"family": done.family, "architecture": done.architecture, "lost_heads": list(done.lost)}
+        values = {"directory": str(directory), **written, "files": done.files, "as_it_came": done.untouched}
+        sizes = {"before": done.whole_bytes, "after": done.weight_bytes}
+        loss = {"loss": found["measured"], "not_measured": found["not_measured"]} if (found := done.loss) else {}
+        print_json(values | ({"quantized": "int8", "weight_bytes": sizes, **loss} if quantize else {}))
         return
-    typer.echo(f"{directory}: {done.family}" + (", as it came" if done.untouched else ""))
+    typer.echo(f"{directory}: {done.family} ({done.architecture})" + (", as it came" if done.untouched else ""))
+    if done.lost:
+        typer.echo(f"heads without a place in this format: {', '.join(done.lost)}")
     for name, size in done.files.items():
         typer.echo(f"  {name}  {size:,} bytes")
+    if quantize and done.loss is not None:
+        from pretextlm.cli.prune import echo_loss
+
+        smaller = f"{done.weight_bytes / done.whole_bytes:.0%}"
+        typer.echo(f"weights: {done.whole_bytes:,} → {done.weight_bytes:,} bytes ({smaller})")
+        typer.echo(f"int8: the matrices of the blocks; embedding table, head and norms are {done.dtype}")
+        echo_loss(done.loss["measured"], done.loss["not_measured"])
