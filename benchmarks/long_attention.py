@@ -1,10 +1,17 @@
-"""Attention over long rows: in blocks of a window with global tokens, and over all pairs by torch's fused kernel.
+"""Attention over long rows: windows and blocks, whose cost grows linearly, and all pairs by torch's fused kernel.
 
-    python -m benchmarks.long_attention [--lengths 4096 8192 16384] [--window 512] [--causal]
+    python -m benchmarks.long_attention [--lengths 4096 8192 16384] [--window 512] [--block 64] [--causal] [--json FILE]
 
 Each case runs forward and backward in a process of its own: the best CPU seconds of a few turns, and the megabytes by
 which its peak memory exceeds that of a process that only makes the inputs. One row, 8 heads of 64, fp32, one thread.
 Where time and memory grow linearly, a doubled length doubles them; over all pairs it quadruples the time.
+
+    window          half of it to each side, or all of it before a causal row's token
+    window+global   and 4 tokens that see and are seen by all
+    window, capped  scores bounded by tanh, which no fused kernel computes
+    blocks          of 64 tokens, with 3 random ones drawn (BigBird); not for causal rows
+    all pairs       the fused kernel without a mask
+    all, capped     all pairs with bounded scores, written out; only up to 4,096 tokens, for its memory
 """
 
 from __future__ import annotations
@@ -16,33 +23,45 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-HEADS, WIDTH, GLOBALS, TURNS = 8, 64, 4, 3
+HEADS, WIDTH, GLOBALS, RANDOM, CAP, TURNS = 8, 64, 4, 3, 30.0, 3
+KINDS = ("window", "window+global", "window, capped", "blocks", "all pairs", "all, capped")
+LONGEST_WRITTEN_OUT = 4096
 
 
-def measure(kind: str, length: int, window: int, causal: bool) -> dict[str, float]:
+def measure(kind: str, length: int, window: int, block: int, causal: bool) -> dict[str, float]:
     """In this process: CPU seconds of forward and backward, peak resident megabytes."""
     import torch
 
     from pretextlm.model.attention import attend, self_sight
+    from pretextlm.model.sparse import Sparsity
 
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randn(1, length, HEADS, WIDTH, generator=generator).requires_grad_() for _ in range(3)]
-    attention = "causal" if causal else "bidirectional"
-    given = {"window": window, "global_tokens": GLOBALS} if kind == "window" else {}
+    softcap = CAP if "capped" in kind else 0.0
+    given: dict[str, object] = {"capped": bool(softcap)}
+    if "window" in kind:
+        given |= {"window": window, "global_tokens": GLOBALS if "global" in kind else 0}
+    if kind == "blocks":
+        given["sparsity"] = Sparsity(block, RANDOM, draw=True)
     best = float("inf")
     for _ in range(TURNS if kind != "inputs" else 0):
         start = time.process_time()
+        attention = "causal" if causal else "bidirectional"
         sight = self_sight(None, None, None, attention, (1, length), torch.device("cpu"), torch.float32, **given)
-        torch.autograd.grad(attend(*inputs, sight).square().sum(), inputs)
+        if sight.sparse is not None:
+            sight = type(sight)(sparse=sight.sparse.of_layer(0))
+        torch.autograd.grad(attend(*inputs, sight, softcap=softcap).square().sum(), inputs)
         best = min(best, time.process_time() - start)
     return {"seconds": best, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-def apart(kind: str, length: int, window: int, causal: bool) -> dict[str, float]:
+def apart(kind: str, length: int, arguments: argparse.Namespace) -> dict[str, float]:
     """The same in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.long_attention", "--one", kind, str(length), str(window), str(causal)]
+    one = [kind, str(length), str(arguments.window), str(arguments.block), str(arguments.causal)]
+    command = [sys.executable, "-m", "benchmarks.long_attention", "--one", *one]
     out = subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     found: dict[str, float] = json.loads(out.stdout)
     return found
@@ -52,24 +71,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", type=int, nargs="+", default=[4096, 8192, 16384])
     parser.add_argument("--window", type=int, default=512)
+    parser.add_argument("--block", type=int, default=64)
     parser.add_argument("--causal", action="store_true")
-    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        kind, length, window, causal = arguments.one
-        print(json.dumps(measure(kind, int(length), int(window), causal == "True")))
+        kind, *numbers, causal = arguments.one
+        length, window, block = map(int, numbers)
+        print(json.dumps(measure(kind, length, window, block, causal == "True")))
         return
-    print(f"{'tokens':>8} {'window s':>9} {'all pairs s':>12} {'ratio':>6} {'window MB':>10} {'all pairs MB':>13}")
-    for length in arguments.lengths:
-        found = {kind: apart(kind, length, arguments.window, arguments.causal) for kind in ("inputs", "window", "all")}
-        window, every = found["window"], found["all"]
-        base = found["inputs"]["megabytes"]
-        ratio = every["seconds"] / window["seconds"]
-        print(
-            f"{length:>8} {window['seconds']:>9.2f} {every['seconds']:>12.2f} {ratio:>5.1f}×"
-            f" {window['megabytes'] - base:>10.0f} {every['megabytes'] - base:>13.0f}",
-            flush=True,
-        )
+    base = {length: apart("inputs", length, arguments)["megabytes"] for length in arguments.lengths}
+    print(f"{'kind':<15} {'tokens':>7} {'seconds':>8} {'grown':>6} {'MB':>7} {'grown':>6}")
+    results = []
+    for kind in arguments.kinds:
+        if kind == "blocks" and arguments.causal:
+            continue
+        before = None
+        for length in arguments.lengths:
+            if kind == "all, capped" and length > LONGEST_WRITTEN_OUT:
+                continue
+            found = apart(kind, length, arguments)
+            seconds, megabytes = found["seconds"], found["megabytes"] - base[length]
+            grown = ("", "") if before is None else (f"{seconds / before[0]:.1f}×", f"{megabytes / before[1]:.1f}×")
+            print(f"{kind:<15} {length:>7} {seconds:>8.2f} {grown[0]:>6} {megabytes:>7.0f} {grown[1]:>6}", flush=True)
+            results.append({"kind": kind, "tokens": length, "seconds": seconds, "megabytes": megabytes})
+            before = seconds, megabytes
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps({"causal": arguments.causal, "results": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
