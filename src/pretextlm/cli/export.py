@@ -70,6 +70,10 @@ def export(
         shard, kind = int(max_shard_size * 1e9), dtype.value if dtype else None
         if quantize and part is Part.GENERATOR:
             raise UserError("A generator is not written as integers.", "Leave out --quantize or --part.")
+        if store and not quantize:
+            raise UserError(
+                "--store says on what to measure quantised weights.", "Leave it out, or add --quantize int8."
+            )
         if quantize:
             from pretextlm.shrink.quantized import export_quantized
 
