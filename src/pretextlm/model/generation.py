@@ -39,7 +39,7 @@ class GenerationSettings(Sampling):
     Attributes:
         max_new_tokens: most tokens written per prompt.
         min_new_tokens: no text ends by a stop id before it has so many.
-        stop: ids that end a text and are not part of it; None for </s>.
+        stop: ids that end a text and are not part of it; None for those of the vocabulary, </s> as a rule.
         stop_strings: a text ends with the token that completes one of them; what is shown ends before it.
         suppress: ids that are never written; None for every special token that does not end the text.
         repetition_penalty: scores of tokens that are in the text already are divided by it where they are positive,
@@ -254,7 +254,7 @@ def _search(
 
 def stop_ids(vocabulary: Vocabulary, settings: GenerationSettings) -> list[int]:
     """Ids that end a text."""
-    return [vocabulary.eos] if settings.stop is None else list(settings.stop)
+    return list(vocabulary.ends) if settings.stop is None else list(settings.stop)
 
 
 def suppressed(vocabulary: Vocabulary, settings: GenerationSettings, vocab_size: int) -> list[int]:
