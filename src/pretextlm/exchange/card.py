@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pretextlm.exchange.translate import Translated
     from pretextlm.training.run import Run
 
+MIXED = "mixed_visibility"
 HUB = "hf:"
 """How a model of the hub is named to an import."""
 
@@ -79,7 +80,7 @@ def _shape(done: Translated) -> str:
     parameters = sum(tensor.numel() for tensor in done.theirs.values())
     return (
         f"{layers} of width {shape.hidden_size}, {shape.num_attention_heads} heads, {shape.vocab_size:,} tokens; "
-        f"{parameters:,} parameters.\n"
+        f"{parameters:,} parameters."
     )
 
 
@@ -206,7 +207,10 @@ def _limits(run: Run, done: Translated, origin: Origin | None, untouched: bool) 
     if positions.kind in ("learned", "sinusoidal"):
         yield f"* It reads at most {positions.max_positions - positions.offset} tokens."
     if not untouched:
-        yield f"* It was trained here on rows of {run.recipe.data.length} tokens; longer texts are untried."
+        yield f"* It was trained here on rows of {run.recipe.data.length} tokens; longer texts are untried here."
+    both_ways = getattr(run.recipe.objective, "layout", "") == "prefix" or run.recipe.objective.name == MIXED
+    if not untouched and done.config.architecture == "decoder" and both_ways:
+        yield "* It was trained to see the first part of a text in both directions; in transformers it only looks back."
     if origin is not None and not untouched:
         yield from _of_an_import(done, origin)
     if origin is not None and origin.not_carried:

@@ -16,6 +16,7 @@ from pretextlm.exchange.write import export_run
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.trainer import pretrain
 
+PREFIX = 'objective={name="prefix"}'
 OBJECTIVES = {"encoder": "masked", "decoder": "causal", "encoder_decoder": "span_corruption"}
 
 
@@ -107,6 +108,17 @@ def test_the_card_says_what_the_run_was_made_of(store, tmp_path):
     card = (tmp_path / "out" / "README.md").read_text()
     for expected in ("pipeline_tag: fill-mask", "| grammar | CC0-1.0 |", "1 steps", "| masked_accuracy | 0.5000 |"):
         assert expected in card
+    assert ".." not in card
+    assert "Begun from weights drawn from seed 0. Rows of 64 tokens, 128 tokens a step" in card
+    assert "from transformers import AutoTokenizer, BertForMaskedLM" in card
+    weights = sum(tensor.numel() for tensor in load_file(tmp_path / "out" / "model.safetensors").values())
+    assert f"{weights:,} parameters." in card
+
+
+def test_the_card_of_a_prefix_model_says_what_transformers_does_not_do(store, tmp_path):
+    run = trained(store, tmp_path / "run", "decoder", *SHAPES["decoder"].partition(": ")[2].split(" "), PREFIX)
+    export_run(run.directory, tmp_path / "out")
+    assert "in both directions" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_transformers_reads_what_was_trained_here(store, tmp_path):
