@@ -37,6 +37,12 @@ def prune_pattern(weight: Tensor, kept: int, group: int) -> Tensor:
     return torch.zeros_like(groups).scatter_(1, largest, groups.gather(1, largest)).view_as(weight)
 
 
+def check_sparsity(sparsity: float | None) -> None:
+    """Raises UserError for what is no share."""
+    if sparsity is not None and not 0 < sparsity < 1:
+        raise UserError(f"A sparsity of {sparsity:g} is not between 0 and 1.", "Give a share, for example 0.5.")
+
+
 def parse_pattern(text: str) -> tuple[int, int]:
     """(2, 4) of "2:4". Raises UserError for what is no pattern."""
     found = PATTERN.fullmatch(text)
@@ -56,8 +62,7 @@ def prune_weights(
     Raises:
         UserError: the share is not between 0 and 1, or the pattern is none, or does not divide the rows.
     """
-    if sparsity is not None and not 0 < sparsity < 1:
-        raise UserError(f"A sparsity of {sparsity:g} is not between 0 and 1.", "Give a share, for example 0.5.")
+    check_sparsity(sparsity)
     kept, group = parse_pattern(pattern) if pattern is not None else (0, 0)
     found = {}
     for name, weight in weights.items():

@@ -27,7 +27,7 @@ from pretextlm.files import write_json
 from pretextlm.model.config import ModelConfig
 from pretextlm.shrink.importance import Importance, by_gradient, by_weights
 from pretextlm.shrink.losses import NO_STORE, Ruler, model_of
-from pretextlm.shrink.magnitude import prune_weights, zeros
+from pretextlm.shrink.magnitude import check_sparsity, parse_pattern, prune_weights, zeros
 from pretextlm.shrink.structured import (
     Heads,
     check_heads,
@@ -73,7 +73,7 @@ class Pruning:
         return self.heads is not None or self.channels is not None
 
     def check(self) -> None:
-        """Raises UserError where nothing is to go, or two ways exclude each other."""
+        """Raises UserError where nothing is to go, what is to go is no share, or two ways exclude each other."""
         ways = (self.sparsity, self.pattern, self.heads, self.channels, self.layers)
         if all(way is None for way in ways):
             raise UserError(
@@ -82,6 +82,9 @@ class Pruning:
             )
         if self.sparsity is not None and self.pattern is not None:
             raise UserError("A sparsity and a pattern exclude each other.", "Give one of them.")
+        check_sparsity(self.sparsity)
+        if self.pattern is not None:
+            parse_pattern(self.pattern)
 
     def describe(self, importance: str | None) -> str:
         """In a few words, for people."""

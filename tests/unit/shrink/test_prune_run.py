@@ -156,7 +156,7 @@ def test_a_bert_with_fewer_heads_is_a_run_that_says_why_it_cannot_be_exported(im
         (Pruning(heads=0.95), "all 4 heads"),
         (Pruning(channels=0.001), "less than one"),
         (Pruning(pattern="3:2"), "not a pattern"),
-        (Pruning(layers=(9,)), "different layers"),
+        (Pruning(layers=(9,)), "layers of this model are 0 to 2"),
     ],
 )
 def test_what_cannot_be_taken_is_refused_and_nothing_is_written(decoder, tmp_path, pruning, reason):
