@@ -13,6 +13,8 @@ from tests.parity.families import our_states, randomised, their_logits
 
 from pretextlm.exchange.read import import_model
 from pretextlm.exchange.write import export_run
+from pretextlm.training import checkpoint as checkpoints
+from pretextlm.training.trainer import Position
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
 
@@ -91,12 +93,35 @@ def test_a_head_is_left_where_the_user_says_another_objective(carried, tmp_path)
     assert not [name for name in run.load_model().state_dict() if name.startswith("heads.")]
 
 
-def test_a_pooler_without_the_head_over_it_is_no_head(tmp_path):
-    model = foreign("bert", tmp_path / "theirs")
-    model.bert.save_pretrained(tmp_path / "theirs")
+BARE = {
+    "BertModel": ("BertConfig", SHAPE),
+    "AlbertModel": ("AlbertConfig", NARROW),
+    "RobertaModel": ("RobertaConfig", SHAPE),
+    "LongformerModel": ("LongformerConfig", {**SHAPE, "attention_window": 8}),
+}
+
+
+@pytest.mark.parametrize("name", list(BARE))
+def test_a_pooler_alone_is_no_head_but_comes_back_and_is_left_out_after_training(tmp_path, name):
+    config, shape = BARE[name]
+    model = randomised(getattr(transformers, name)(getattr(transformers, config)(**shape)))
+    model.save_pretrained(tmp_path / "theirs")
+    word_pieces().save(str(tmp_path / "theirs" / "tokenizer.json"))
     run, origin = import_model(str(tmp_path / "theirs"), tmp_path / "run")
     assert run.recipe.objective.name == "masked"
-    assert origin.not_carried == ("bert.pooler.dense.bias", "bert.pooler.dense.weight")
+    assert origin.not_carried == ()
+    done = export_run(run.directory, tmp_path / "out")
+    expected, found = (load_file(tmp_path / place / "model.safetensors") for place in ("theirs", "out"))
+    assert done.architecture == name
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[tensor], expected[tensor]) for tensor in expected)
+
+    checkpoints.save(run.checkpoints, 1, run.load_model().state_dict(), {}, vars(Position()), keep=1)
+    done = export_run(run.directory, tmp_path / "trained")
+    assert done.architecture == name.replace("Model", "ForMaskedLM")
+    _, report = getattr(transformers, done.architecture).from_pretrained(tmp_path / "trained", output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
 
 
 @pytest.mark.parametrize("kind", ["bert", "albert"])

@@ -3,8 +3,9 @@
     embedding with a difference on top (DeBERTa-v3's sharing)    one table, their sum
     table of positions whose first rows nothing reads            without those rows
     projection of the embedding without a bias                   with a bias of zeros
+    pooler of an import, after training                          without it: it belongs to other states
 
-Every number that the model computes stays what it is.
+Every number that the language model computes stays what it is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 POSITIONS = ("embedding.positions.weight", "decoder_embedding.positions.weight")
 PROJECTIONS = ("embedding.projection", "decoder_embedding.projection")
+POOLER = "head_layers.pooler."
 TABLE, ADDED_TO_TABLE = "embed_tokens.weight", "heads.embed_delta.weight"
 
 
@@ -30,8 +32,16 @@ def summed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: table if name == TABLE else tensor for name, tensor in weights.items() if name != ADDED_TO_TABLE}
 
 
-def forms(config: ModelConfig, weights: Mapping[str, Tensor]) -> Iterator[tuple[ModelConfig, Mapping[str, Tensor]]]:
-    """The model as it is, then as others that compute the same."""
+def forms(
+    config: ModelConfig, weights: Mapping[str, Tensor], trained: bool = True
+) -> Iterator[tuple[ModelConfig, Mapping[str, Tensor]]]:
+    """The model as it is, then as others that compute the same; the best first.
+
+    Args:
+        trained: since it was imported.
+    """
+    if trained and config.head.pooler:
+        yield from forms(*_without_pooler(config, weights))
     yield config, weights
     biased = _with_projection_bias(config, weights)
     if biased[0] != config:
@@ -46,6 +56,12 @@ def _without_offset(config: ModelConfig, weights: Mapping[str, Tensor]) -> tuple
     places = config.positions.model_copy(update={"offset": 0, "max_positions": config.positions.max_positions - offset})
     cut = {name: tensor[offset:] if name in POSITIONS else tensor for name, tensor in weights.items()}
     return config.model_copy(update={"positions": places}), cut
+
+
+def _without_pooler(config: ModelConfig, weights: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tensor]]:
+    head = config.head.model_copy(update={"pooler": False})
+    own = {name: tensor for name, tensor in weights.items() if not name.startswith(POOLER)}
+    return config.model_copy(update={"head": head}), own
 
 
 def _with_projection_bias(config: ModelConfig, weights: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tensor]]:

@@ -100,7 +100,7 @@ def translated(
         return _formed(FAMILIES[name](), config, weights, pad)
     families: list[Family] = [FAMILIES[known]() for known in (*USUAL, *(k for k in FAMILIES if k not in USUAL))]
     families.sort(key=lambda family: len(_lost(family, weights)))
-    for shape, tensors in forms(config, weights):
+    for shape, tensors in forms(config, weights, pad is not None):
         for family in families:
             try:
                 return _fitting(family, shape, tensors, pad)
@@ -115,7 +115,7 @@ def translated(
 def _formed(family: Family, config: ModelConfig, weights: Mapping[str, Tensor], pad: int | None) -> Translated:
     """In the first form that the family has a place for. Raises UserError for why the model as it is has none."""
     first: UserError | None = None
-    for shape, tensors in forms(config, weights):
+    for shape, tensors in forms(config, weights, pad is not None):
         try:
             return _fitting(family, shape, tensors, pad)
         except UserError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Literal
 
 from pretextlm.errors import UserError
@@ -18,7 +18,10 @@ from pretextlm.model.families.bert import (
     post_norm_out,
     refuse_untied,
 )
+from pretextlm.model.families.pooler import has_pooler, pooler_in, pooler_maps, pooler_out, with_pooler
 from pretextlm.model.families.values import complete
+
+POOLER = "albert.pooler"
 
 LARGEST: Mapping[str, Any] = {
     "vocab_size": 30000,
@@ -58,11 +61,14 @@ class Albert(Family):
                 "Give an embedding_size below hidden_size.",
             )
         config = post_norm(self, values, activation_in(values["hidden_act"]))
-        return config.model_copy(update={"shared_layers": True})
+        return pooler_in(self, config.model_copy(update={"shared_layers": True}), values)
+
+    def settled(self, config: ModelConfig, theirs: Collection[str]) -> ModelConfig:
+        return with_pooler(config, has_pooler(self, POOLER, theirs))
 
     def config_out(self, config: ModelConfig) -> dict[str, Any]:
         one = {"num_hidden_groups": 1, "inner_group_num": 1}
-        return post_norm_out(self, config) | {"embedding_size": config.embedding_size} | one
+        return post_norm_out(self, config) | {"embedding_size": config.embedding_size} | one | pooler_out(self, config)
 
     def maps(self, config: ModelConfig) -> list[Map]:
         block, theirs = "encoder.0", "albert.encoder.albert_layer_groups.0.albert_layers.0"
@@ -78,7 +84,12 @@ class Albert(Family):
             f"{block}.mlp_norm.last": f"{theirs}.full_layer_layer_norm",
             "head_layers.dense": "predictions.dense",
             "head_layers.norm": "predictions.LayerNorm",
-            "heads.pair.pooler": "albert.pooler",
+            "heads.pair.pooler": POOLER,
             "heads.pair.classifier": "sop_classifier.classifier",
         }
-        return [*embeddings("albert.embeddings"), *modules(names), same("head_layers.bias", "predictions.bias")]
+        return [
+            *embeddings("albert.embeddings"),
+            *pooler_maps(config, POOLER),
+            *modules(names),
+            same("head_layers.bias", "predictions.bias"),
+        ]

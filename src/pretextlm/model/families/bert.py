@@ -5,13 +5,16 @@ Also what the families that came from it share with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Literal
 
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.base import Family, Map, WithHead, layer, same
+from pretextlm.model.families.pooler import has_pooler, pooler_in, pooler_maps, pooler_out, with_pooler
 from pretextlm.model.families.values import complete
+
+POOLER = "bert.pooler.dense"
 
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -69,21 +72,25 @@ class Bert(Family):
     def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
         values = complete(values, (), DEFAULTS)
         refuse_untied(self, values)
-        return post_norm(self, values, activation_in(values["hidden_act"]))
+        return pooler_in(self, post_norm(self, values, activation_in(values["hidden_act"])), values)
+
+    def settled(self, config: ModelConfig, theirs: Collection[str]) -> ModelConfig:
+        return with_pooler(config, has_pooler(self, POOLER, theirs))
 
     def config_out(self, config: ModelConfig) -> dict[str, Any]:
-        return post_norm_out(self, config)
+        return post_norm_out(self, config) | pooler_out(self, config)
 
     def maps(self, config: ModelConfig) -> list[Map]:
         head = {
             "head_layers.dense": "cls.predictions.transform.dense",
             "head_layers.norm": "cls.predictions.transform.LayerNorm",
-            "heads.pair.pooler": "bert.pooler.dense",
+            "heads.pair.pooler": POOLER,
             "heads.pair.classifier": "cls.seq_relationship",
         }
         return [
             *embeddings("bert.embeddings"),
             *layers("bert.encoder.layer.{i}"),
+            *pooler_maps(config, POOLER),
             *modules(head),
             same("head_layers.bias", "cls.predictions.bias"),
         ]

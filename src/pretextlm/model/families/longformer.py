@@ -13,6 +13,7 @@ from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.base import Map
 from pretextlm.model.families.bert import TIED, embeddings, layers, modules
+from pretextlm.model.families.pooler import pooler_maps
 from pretextlm.model.families.roberta import Roberta
 
 
@@ -25,6 +26,7 @@ class Longformer(Roberta):
         "LongformerModel": "encoder",
     }
     prefix: ClassVar[str] = "longformer."
+    pooler: ClassVar[str] = "longformer.pooler.dense"
     ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", rf"lm_head{TIED}")
 
     def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
@@ -57,4 +59,5 @@ class Longformer(Roberta):
                 }
             ),
             *self.head(),
+            *pooler_maps(config, self.pooler),
         ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Literal
 
 from pretextlm.errors import UserError
@@ -18,6 +18,7 @@ from pretextlm.model.families.bert import (
     post_norm_out,
     refuse_untied,
 )
+from pretextlm.model.families.pooler import has_pooler, pooler_in, pooler_maps, pooler_out, with_pooler
 from pretextlm.model.families.values import complete
 
 
@@ -31,6 +32,7 @@ class Roberta(Family):
     }
     prefix: ClassVar[str] = "roberta."
     ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", rf"lm_head{TIED}")
+    pooler: ClassVar[str] = "roberta.pooler.dense"
 
     def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
         values = {"pad_token_id": 1} | complete(values, (), {**DEFAULTS, "vocab_size": 50265})
@@ -40,19 +42,23 @@ class Roberta(Family):
             raise UserError(
                 f"The padding's id {pad!r} is not one; positions count on from it.", "Give the pad_token_id."
             )
-        return post_norm(self, values, "gelu", offset=pad + 1)
+        return pooler_in(self, post_norm(self, values, "gelu", offset=pad + 1), values)
+
+    def settled(self, config: ModelConfig, theirs: Collection[str]) -> ModelConfig:
+        return with_pooler(config, has_pooler(self, self.pooler, theirs))
 
     def config_out(self, config: ModelConfig) -> dict[str, Any]:
         offset = config.positions.offset
         if not offset:
             raise UserError(f"Positions of a {self.name} do not begin with row 0 of their table.", "Export it as bert.")
-        return post_norm_out(self, config) | {"pad_token_id": offset - 1}
+        return post_norm_out(self, config) | {"pad_token_id": offset - 1} | pooler_out(self, config)
 
     def maps(self, config: ModelConfig) -> list[Map]:
         return [
             *embeddings("roberta.embeddings"),
             *layers("roberta.encoder.layer.{i}"),
             *self.head(),
+            *pooler_maps(config, self.pooler),
         ]
 
     def head(self) -> list[Map]:
