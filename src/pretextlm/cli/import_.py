@@ -13,7 +13,7 @@ def import_model(
     source: Annotated[str, typer.Argument(help="Directory in Hugging Face's format, or hf:NAME for one from the hub.")],
     out: Annotated[Path, typer.Option(help="Run directory to make.")],
     objective: Annotated[
-        str | None, typer.Option(help="Objective the model is taken to have learnt; by default its family's.")
+        str | None, typer.Option(help="Objective the model is taken to have learnt; by default its heads' or family's.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was carried over as JSON.")] = False,
 ) -> None:
@@ -36,7 +36,8 @@ def import_model(
         print_json({"run": str(out), "objective": run.recipe.objective.name, **origin.plain()})
         return
     shape = run.recipe.model
-    typer.echo(f"{out}: {origin.family}, {shape.num_hidden_layers} layers of width {shape.hidden_size}")
+    learnt = run.recipe.objective.name
+    typer.echo(f"{out}: {origin.family}, {shape.num_hidden_layers} layers of width {shape.hidden_size}, by {learnt}")
     for title, names in (
         ("special tokens added", origin.added_tokens),
         ("drawn anew, as the checkpoint has none", origin.drawn),
