@@ -150,7 +150,7 @@ def keep_layers(
         raise UserError(f"The layers {kind}, so they cannot be chosen by number.", "Prune heads or channels.")
     if len(wanted) != len(layers) or not wanted or wanted[0] < 0 or wanted[-1] >= there:
         raise UserError(
-            f"The layers of this model are 0 to {there - 1}; {','.join(map(str, layers))} does not name some of them once.",
+            f"The layers of this model are 0 to {there - 1}, each to be named once; not {','.join(map(str, layers))}.",
             "Name those that stay, for example --layers 0,2,4.",
         )
     if len(wanted) == there:

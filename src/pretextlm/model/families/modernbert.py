@@ -60,6 +60,7 @@ class ModernBert(Family):
     def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
         values = complete(values, (), DEFAULTS)
         every, bias = values["global_attn_every_n_layers"], values["attention_bias"]
+        theta, local = (_theta(values, kind) for kind in ("full_attention", "sliding_attention"))
         if values["local_attention"] < 1 or every < 1:
             raise UserError(
                 f"A window of {values['local_attention']} tokens in all but each {every}th layer is none.",
@@ -79,8 +80,8 @@ class ModernBert(Family):
                 },
                 "positions": {
                     "kind": "rotary",
-                    "theta": _theta(values, "full_attention"),
-                    "local_theta": _theta(values, "sliding_attention"),
+                    "theta": theta,
+                    "local_theta": 0.0 if local == theta else local,
                     "max_positions": values["max_position_embeddings"],
                 },
                 "attention": {
