@@ -241,7 +241,7 @@ def values_out(family: Family, config: ModelConfig, names: Collection[str] = ())
         wanted, read = _shape(config), _shape(family.config_in(values))
     except UserError as error:
         message = f"A model of the family {family.name!r} cannot have this shape. {error.message}"
-        raise UserError(message, "Export it as another family.") from None
+        raise UserError(message, f"{error.hint} Else export it as another family.".strip()) from None
     for name, value in wanted.items():
         if value != read[name]:
             raise UserError(
