@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pretextlm.training.muon import Muon
+from pretextlm.training.parts import local
 from pretextlm.training.recipe import TrainingConfig
 
 
@@ -64,7 +65,7 @@ class Optimizer:
         """Take back what `state` gave."""
         if self.muon:
             for index, buffer in enumerate(self.muon.buffers):
-                buffer.copy_(tensors[f"muon.{index}"])
+                buffer.copy_(*local([tensors[f"muon.{index}"]]))
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             kind, number, *key = name.split(".")

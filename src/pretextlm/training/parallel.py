@@ -12,10 +12,10 @@ targets of the whole step already.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pretextlm.errors import UserError
@@ -72,12 +72,11 @@ def in_parts(module: nn.Module) -> bool:
     return hasattr(module, "set_requires_gradient_sync")
 
 
-def _sum(_: object, bucket: Any) -> torch.futures.Future[Tensor]:
+def _sum(_, bucket):  # type: ignore[no-untyped-def]  # the wrapper refuses annotations that are strings
     """All processes' gradients of some weights, added up."""
     work = distributed.all_reduce(bucket.buffer(), async_op=True)
     assert work is not None, "the work goes on behind us"
-    summed: torch.futures.Future[Tensor] = work.get_future().then(lambda done: done.value()[0])
-    return summed
+    return work.get_future().then(lambda done: done.value()[0])
 
 
 def _mesh(world: World, way: Way, device: torch.device) -> DeviceMesh:

@@ -6,6 +6,7 @@ What runs on one process alone never loads torch's distributed half, which takes
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +50,9 @@ def read(place: Path, group: str) -> dict[str, Tensor]:
         for name, entry in index.items()
         if isinstance(entry, TensorStorageMetadata) and name.startswith(f"{group}.")
     }
-    load(_named({group: tensors}), checkpoint_id=place, no_dist=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        load(_named({group: tensors}), checkpoint_id=place, no_dist=True)
     return tensors
 
 
@@ -58,7 +61,9 @@ def read_into(place: Path, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
     from torch.distributed import is_initialized
     from torch.distributed.checkpoint.state_dict_loader import load
 
-    load(_named(groups), checkpoint_id=place, no_dist=not is_initialized())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        load(_named(groups), checkpoint_id=place, no_dist=not is_initialized())
 
 
 @torch.no_grad()

@@ -86,7 +86,7 @@ ALONE = World()
 
 @contextmanager
 def joined(timeout_seconds: float) -> Iterator[World]:
-    """The processes started together with this one, as long as the block lasts.
+    """The processes started together with this one, as long as the block lasts; a group that is there already is used.
 
     Args:
         timeout_seconds: how long to wait for the others before this process gives up.
@@ -104,6 +104,9 @@ def joined(timeout_seconds: float) -> Iterator[World]:
     import torch
     from torch import distributed
 
+    if distributed.is_initialized():
+        yield world
+        return
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(world.local_rank)
