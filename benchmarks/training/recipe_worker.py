@@ -26,10 +26,11 @@ from benchmarks.training.setting import Setting
 from pretextlm.batch import IGNORE
 from pretextlm.data.store import Store
 from pretextlm.training.forward import Forward
+from pretextlm.training.plan import make_loader, make_plan
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.runtime import choose_dtype, tune_process
 from pretextlm.training.schedules import rate
-from pretextlm.training.trainer import Silent, _loader, make_plan, pretrain
+from pretextlm.training.trainer import Silent, pretrain
 from pretextlm.training.validation import evaluation_batches, validate
 
 VALIDATION_ROWS, VALIDATION_SEED = 256, 1234
@@ -94,7 +95,7 @@ def run_peer(setting: Setting, tokens: float, seed: int, options: Mapping[str, A
     steps = math.ceil(tokens / plan.tokens_per_step)
     reader = recipe.objective.reader(store.train, store.vocabulary, recipe.data.length)
     clock = Clock()
-    with _loader(recipe, store, reader, None) as loader:
+    with make_loader(recipe, store, reader, None) as loader:
         batches = loader.steps(0, plan.rows, plan.micro_rows)
         for step in range(steps):
             fed = [feed(setting.objective, batch) for batch in next(batches)]

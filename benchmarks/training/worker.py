@@ -23,9 +23,10 @@ from benchmarks.training.setting import Setting
 
 from pretextlm.data.store import Store
 from pretextlm.model.transformer import Transformer
+from pretextlm.training.plan import make_loader, make_plan
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.runtime import tune_process
-from pretextlm.training.trainer import Silent, _loader, make_plan, pretrain
+from pretextlm.training.trainer import Silent, pretrain
 
 PREPARED_STEPS = 8
 
@@ -96,7 +97,7 @@ def run_peer(setting: Setting, steps: int, form: Mapping[str, Any]) -> None:
     recipe = Recipe.load(setting.recipe(budget_steps=1)).with_vocabulary(store.vocabulary.size)
     plan = make_plan(recipe, store, torch.device("cpu"))
     reader = recipe.objective.reader(store.train, store.vocabulary, recipe.data.length)
-    with _loader(recipe, store, reader, None) as loader:
+    with make_loader(recipe, store, reader, None) as loader:
         batches = [
             [feed(setting.objective, batch) for batch in loader.step(step * plan.rows, plan.rows, plan.micro_rows)]
             for step in range(PREPARED_STEPS)

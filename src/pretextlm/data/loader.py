@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pretextlm.batch import Batch, Rows
 from pretextlm.data.mixture import Reader
@@ -24,6 +25,8 @@ class Loader:
         workers: threads that prepare steps ahead; numpy and the memory map leave the interpreter's lock.
         copies: after how many epochs the draws come again; 0: never.
         total_rows: rows of the whole training, where that is known: noise that follows a schedule needs it.
+        share: (number, of how many) of the process that reads, among those that share every step. All get as many
+            batches; a spare one where there are too few rows.
     """
 
     def __init__(
@@ -34,27 +37,29 @@ class Loader:
         workers: int = 1,
         copies: int = 0,
         total_rows: float | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self.reader, self.corrupt, self.seed, self.workers = reader, corrupt, seed, max(1, workers)
-        self.copies, self.total_rows = copies, total_rows
+        self.copies, self.total_rows, self.share = copies, total_rows, share
         self._pool: ThreadPoolExecutor | None = None
 
     def step(self, first_ordinal: int, count: int, rows_per_batch: int) -> list[Batch]:
         """The rows at places first_ordinal … first_ordinal+count-1 of training, counted over all epochs.
 
-        In batches of at most `rows_per_batch` rows, each of one variant.
+        In batches of at most `rows_per_batch` rows, each of one variant; of them only this process's share.
         """
         ordinals = np.arange(first_ordinal, first_ordinal + count)
         numbers, epochs = self.reader.shuffled(ordinals, self.seed)
         draws = epochs % self.copies if self.copies else epochs
         batches = []
         for group in self.reader.groups(numbers):
-            for start in range(0, len(group), rows_per_batch):
-                some = group[start : start + rows_per_batch]
+            for piece in shared_out(group, rows_per_batch, *self.share):
+                some = piece if len(piece) else group[:1]
                 rows = self.reader.read(numbers[some], epochs[some], self.seed)
                 if self.total_rows:
                     rows = dataclasses.replace(rows, progress=np.minimum(ordinals[some] / self.total_rows, 1.0))
-                batches.append(self.corrupt(rows, Keyed.of(self.seed, draws[some], rows.example_ids)))
+                batch = self.corrupt(rows, Keyed.of(self.seed, draws[some], rows.example_ids))
+                batches.append(batch if len(piece) else dataclasses.replace(batch, spare=True))
         return batches
 
     def steps(self, first_ordinal: int, count: int, rows_per_batch: int) -> Iterator[list[Batch]]:
@@ -82,3 +87,11 @@ class Loader:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def shared_out(group: NDArray[np.int64], most: int, number: int, processes: int) -> list[NDArray[np.int64]]:
+    """The pieces of a group that one process gets: of at most `most` rows, as many for each, some perhaps empty."""
+    if processes == 1:
+        return [group[start : start + most] for start in range(0, len(group), most)]
+    pieces = -(-len(group) // (most * processes)) * processes
+    return np.array_split(group, pieces)[number::processes]

@@ -234,8 +234,9 @@ def _write(out: Path, checked: Checked, recipe: Recipe, origin: Origin, command:
     import torch
 
     from pretextlm.training import checkpoint as checkpoints
+    from pretextlm.training.plan import Position
     from pretextlm.training.run import ORIGIN, Run
-    from pretextlm.training.trainer import Position, build_model, count_parameters
+    from pretextlm.training.trainer import build_model, count_parameters
 
     model = build_model(recipe, torch.device("cpu"))
     weights = grown(_weights(checked), model.state_dict(), recipe.seed)

@@ -39,9 +39,10 @@ from pretextlm.shrink.structured import (
     kept_units,
 )
 from pretextlm.training import checkpoint as checkpoints
+from pretextlm.training.plan import Position
 from pretextlm.training.run import ENVIRONMENT, TOKENIZER, Run
 from pretextlm.training.start import carry_origin
-from pretextlm.training.trainer import Position, count_parameters
+from pretextlm.training.trainer import count_parameters
 from pretextlm.training.validation import evaluation_batches
 
 IMPORTANCE_ROWS = 64

@@ -2,6 +2,9 @@
 
 A checkpoint is a directory, written under another name, hashed, flushed to the disk and then renamed; its manifest is
 written last. Loading takes the newest one whose every byte is as its manifest says, and sets broken ones aside.
+
+    model.safetensors  optimizer.safetensors  state.json  manifest.json     of weights that every process has
+    parts/             state.json             manifest.json                 of weights spread over processes (parts.py)
 """
 
 from __future__ import annotations
@@ -11,7 +14,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +26,12 @@ from torch import Tensor
 
 from pretextlm.errors import UserError
 from pretextlm.files import flush
+from pretextlm.training import parts
 
 MODEL, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
+PARTS = "parts"
+MARGIN = 1.1
+"""Free space asked for, as a multiple of what is to be written."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +42,29 @@ class Checkpoint:
     step: int
     state: dict[str, Any]
 
+    @property
+    def in_parts(self) -> bool:
+        """Whether it was written by processes that each had a part of the weights."""
+        return (self.directory / PARTS).is_dir()
+
     def model(self) -> dict[str, Tensor]:
-        """The weights by name."""
-        return load_file(self.directory / MODEL)
+        """The weights by name, whole."""
+        return parts.read(self.directory / PARTS, "model") if self.in_parts else load_file(self.directory / MODEL)
 
     def optimizer(self) -> dict[str, Tensor]:
-        """The optimizer's state by name."""
+        """The optimizer's state by name, whole."""
+        if self.in_parts:
+            return parts.read(self.directory / PARTS, "optimizer")
         return load_file(self.directory / OPTIMIZER)
+
+    def read_into(self, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
+        """Fill tensors, whole ones or parts, on any number of processes, all of which call this."""
+        if self.in_parts:
+            parts.read_into(self.directory / PARTS, {"model": model, "optimizer": optimizer})
+            return
+        for targets, file in ((model, MODEL), (optimizer, OPTIMIZER)):
+            if targets:
+                parts.fill(targets, load_file(self.directory / file))
 
 
 def save(
@@ -52,39 +76,60 @@ def save(
     keep: int,
 ) -> Path:
     """Write one checkpoint whole, then remove the oldest beyond `keep`. Raises UserError when the disk is full."""
-    final = parent / f"step-{step:08d}"
+    final = place(parent, step)
     if final.exists():
         return final
-    partial = parent / f".{final.name}.tmp-{os.getpid()}"
+    with told(final):
+        partial = begin(parent, step, size_of(model) + size_of(optimizer))
+        save_file(_contiguous(model), partial / MODEL)
+        save_file(_contiguous(optimizer), partial / OPTIMIZER)
+        finish(partial, final, state, keep)
+    return final
+
+
+def place(parent: Path, step: int) -> Path:
+    """Where the checkpoint of a step is."""
+    return parent / f"step-{step:08d}"
+
+
+def begin(parent: Path, step: int, size: int) -> Path:
+    """An empty directory to write a checkpoint of so many bytes into. Raises OSError where they do not fit."""
+    parent.mkdir(exist_ok=True)
+    sweep(parent)
+    free = shutil.disk_usage(parent).free
+    if free < MARGIN * size:
+        raise OSError(errno.ENOSPC, f"it needs {size / 1e6:.1f} MB and {free / 1e6:.1f} MB are free")
+    partial = parent / f".{place(parent, step).name}.tmp-{os.getpid()}"
+    partial.mkdir()
+    return partial
+
+
+def finish(partial: Path, final: Path, state: Mapping[str, Any], keep: int) -> None:
+    """Hash and flush what was written, give it its name, and remove the oldest checkpoints. Raises OSError."""
+    (partial / STATE).write_text(json.dumps(dict(state), indent=1))
+    written = sorted(path for path in partial.rglob("*") if path.is_file())
+    files = {path.relative_to(partial).as_posix(): _digest(path) for path in written}
+    (partial / MANIFEST).write_text(_manifest(files))
+    for path in [*written, partial / MANIFEST, *(p for p in partial.rglob("*") if p.is_dir()), partial]:
+        flush(path)
+    partial.rename(final)
+    flush(final.parent)
+    for old in steps(final.parent)[:-keep]:
+        shutil.rmtree(old)
+
+
+@contextmanager
+def told(final: Path) -> Iterator[None]:
+    """Turn what the disk says into a UserError, after which nothing half-written is left."""
     try:
-        parent.mkdir(exist_ok=True)
-        sweep(parent)
-        _require_space(parent, model, optimizer)
-        _write(partial, step, model, optimizer, state)
-        partial.rename(final)
-        flush(parent)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        for litter in final.parent.glob(f".{final.name}.tmp-{os.getpid()}"):
+            shutil.rmtree(litter, ignore_errors=True)
         raise UserError(
             f"Cannot write the checkpoint {final}: {getattr(error, 'strerror', None) or error}.",
             "Earlier checkpoints are untouched. Free some space, then go on with --resume.",
         ) from None
-    for old in steps(parent)[:-keep]:
-        shutil.rmtree(old)
-    return final
-
-
-def _write(
-    directory: Path, step: int, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: Mapping[str, Any]
-) -> None:
-    directory.mkdir()
-    save_file(_contiguous(model), directory / MODEL)
-    save_file(_contiguous(optimizer), directory / OPTIMIZER)
-    (directory / STATE).write_text(json.dumps(dict(state), indent=1))
-    files = {name: _digest(directory / name) for name in (MODEL, OPTIMIZER, STATE)}
-    (directory / MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1))
-    for path in [*directory.iterdir(), directory]:
-        flush(path)
 
 
 def steps(parent: Path) -> list[Path]:
@@ -121,11 +166,17 @@ def newest(parent: Path, quarantine: bool = False) -> Checkpoint | None:
 def verify(directory: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
-        files = json.loads((directory / MANIFEST).read_text())["files"]
-        for name in (MODEL, OPTIMIZER, STATE):
-            if _digest(directory / name) != files[name]:
+        text = (directory / MANIFEST).read_text(encoding="utf-8")
+        files = json.loads(text)
+        if text != _manifest(files):
+            return f"{MANIFEST} is not as it was written"
+        for name in (STATE, f"{PARTS}/{parts.INDEX}") if (directory / PARTS).is_dir() else (MODEL, OPTIMIZER, STATE):
+            if name not in files:
+                return f"{MANIFEST} says nothing of {name}"
+        for name, digest in files.items():
+            if _digest(directory / name) != digest:
                 return f"{name} is not as it was written"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
     return None
 
@@ -140,11 +191,14 @@ def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def _require_space(parent: Path, *tensors: Mapping[str, Tensor]) -> None:
-    needed = sum(t.numel() * t.element_size() for group in tensors for t in group.values())
-    free = shutil.disk_usage(parent).free
-    if free < 1.1 * needed:
-        raise OSError(errno.ENOSPC, f"it needs {needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free")
+def size_of(tensors: Mapping[str, Tensor]) -> int:
+    """Bytes of what this process holds of them."""
+    return sum(t.numel() * t.element_size() for t in parts.local(tensors.values()))
+
+
+def _manifest(files: Mapping[str, Any]) -> str:
+    """One form only, so that a change anywhere in it is seen."""
+    return json.dumps(dict(files), indent=1, sort_keys=True)
 
 
 def _digest(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pretextlm.training.run import METRICS, Run
 
-AVERAGED = ("loss", "gradient_norm", "tokens_per_second")
+AVERAGED = ("loss", "gradient_norm", "tokens_per_second", "data_wait")
 
 
 class MetricsLog:

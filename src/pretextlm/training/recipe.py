@@ -52,6 +52,11 @@ class TrainingConfig(Config):
         log_every: steps per line of metrics.jsonl.
         validations: times the validation loss is measured, evenly over the budget; validation_rows: on how many rows.
         checkpoint_seconds: at most this between checkpoints; keep_checkpoints: newest ones kept.
+        skip_steps: how many steps may be left out whose gradient is not finite, or a spike; one more ends the run.
+        spike: a gradient this many times as large as its running mean counts as one that is not finite; 0: none does.
+        parallel: over several processes: "ddp" (all whole on each), "zero2" (gradients and optimizer in parts), "zero3"
+            (weights too), "hybrid" (zero3 within a machine, copies between machines).
+        timeout_seconds: how long processes wait for each other before they give up.
     """
 
     budget_steps: int | None = Field(None, ge=1)
@@ -81,6 +86,10 @@ class TrainingConfig(Config):
     validation_rows: int = Field(64, ge=1)
     checkpoint_seconds: float = Field(120.0, gt=0)
     keep_checkpoints: int = Field(2, ge=1)
+    skip_steps: int = Field(0, ge=0)
+    spike: float = Field(0.0, ge=0)
+    parallel: Literal["ddp", "zero2", "zero3", "hybrid"] = "ddp"
+    timeout_seconds: float = Field(600.0, gt=0)
 
     @model_validator(mode="after")
     def _check(self) -> TrainingConfig:

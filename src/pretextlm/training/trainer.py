@@ -11,8 +11,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,28 +20,34 @@ from torch import Tensor
 
 from pretextlm.batch import Batch
 from pretextlm.data.loader import Loader
-from pretextlm.data.mixture import Reader
-from pretextlm.data.store import Store, sha256_of
+from pretextlm.data.store import Store
 from pretextlm.errors import UserError
 from pretextlm.files import write_json
-from pretextlm.model.flops import FORWARD_ONLY
 from pretextlm.model.transformer import Transformer
 from pretextlm.objectives.base import Objective
 from pretextlm.training import checkpoint as checkpoints
+from pretextlm.training.checks import check_positions, check_tokenizers
 from pretextlm.training.forward import Forward
 from pretextlm.training.metrics import MetricsLog
 from pretextlm.training.optimizers import Optimizer
+from pretextlm.training.parallel import exchange_gradients, in_parts, spread
+from pretextlm.training.parts import is_part
+from pretextlm.training.plan import Plan, Position, expected_seconds, make_loader, make_plan
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run import TOKENIZER, Run, locked
+from pretextlm.training.run import Run, locked
 from pretextlm.training.runtime import Runtime, device_name
+from pretextlm.training.saver import Saver
 from pretextlm.training.schedules import rate
 from pretextlm.training.signals import StopFlag, Stopped
 from pretextlm.training.start import carry_origin, check_start, load_start
+from pretextlm.training.task import Task
 from pretextlm.training.validation import validate
+from pretextlm.training.world import ALONE, World, joined
 
-MICRO_BATCH_TOKENS_CPU = 8192
-TYPICAL_FLOPS_PER_SECOND = 2e11
-"""Only to guess whether compiling pays under a budget that is not in seconds; two CPU cores in fp32."""
+NORM_SHARE = 0.02
+"""Of a step in the running mean of the gradient's norm."""
+SETTLED_STEPS = 20
+"""Before these, no norm is out of the ordinary."""
 
 
 class Progress(Protocol):
@@ -61,87 +66,6 @@ class Silent:
 
     def note(self, text: str) -> None:
         pass
-
-
-@dataclass
-class Position:
-    """Where training is: all of the trainer's state that is neither weight nor optimizer.
-
-    Attributes: step, seconds of training, flops, last validation done (the first is before any step), and the sums of
-        the log line being built.
-    """
-
-    step: int = 0
-    seconds: float = 0.0
-    flops: float = 0.0
-    validations: int = -1
-    window: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A recipe worked out against its store.
-
-    Attributes:
-        rows: of a step; micro_rows: of a forward and backward pass, at most.
-        tokens_per_row: text tokens that a row stands for, on average.
-        flops_per_row: cost of a row, on average over the first step.
-        shapes: of the first step's batches.
-        total_rows: of the whole budget; None where only the clock knows.
-    """
-
-    rows: int
-    micro_rows: int
-    tokens_per_row: float
-    flops_per_row: float
-    shapes: int
-    total_rows: float | None
-
-    @property
-    def tokens_per_step(self) -> float:
-        return self.rows * self.tokens_per_row
-
-    def step_share(self, budget: tuple[str, float]) -> float:
-        """Share of the budget that one step takes; a guess where only the clock will tell."""
-        kind, size = budget
-        flops = self.rows * self.flops_per_row
-        return {"steps": 1.0, "tokens": float(self.tokens_per_step), "flops": flops, "seconds": 0.01 * size}[
-            kind
-        ] / size
-
-    def share(self, budget: tuple[str, float], at: Position) -> float:
-        """Share of the budget used."""
-        kind, size = budget
-        used = {"steps": at.step, "tokens": at.step * self.tokens_per_step, "flops": at.flops, "seconds": at.seconds}
-        return min(1.0, used[kind] / size)
-
-
-def make_plan(recipe: Recipe, store: Store, device: torch.device) -> Plan:
-    """Raises UserError when the objective cannot be had with this vocabulary, length or batch."""
-    config, objective = recipe.training, recipe.objective
-    reader = objective.reader(store.train, recipe.vocabulary(store), recipe.data.length)
-    per_row = reader.tokens_per_row
-    rows = max(1, int(config.batch_tokens // per_row))
-    micro_tokens = config.micro_batch_tokens or (
-        MICRO_BATCH_TOKENS_CPU if device.type == "cpu" else config.batch_tokens
-    )
-    micro = max(1, min(rows, int(micro_tokens // per_row)))
-    rows = max(1, rows // micro) * micro
-    with closing(_loader(recipe, store, reader, None)) as loader:
-        sample = loader.step(0, rows, micro)
-    cost = sum(objective.flops(recipe.model, batch) for batch in sample) / rows
-    for place in objective.frozen_models().values():
-        frozen = Run.open(Path(place)).recipe.model
-        cost += FORWARD_ONLY * sum(objective.flops(frozen, batch) for batch in sample) / rows
-    kind, size = config.budget
-    per_unit = {"steps": 1 / rows, "tokens": per_row, "flops": cost}.get(kind)
-    if objective.scheduled and per_unit is None:
-        raise UserError(
-            f"The noise of {objective.name!r} changes over training; a budget in {kind} does not say how far that is.",
-            "Give budget_steps, budget_tokens or budget_flops.",
-        )
-    shapes = {(batch.input_ids.shape[1], batch.targets.shape[1], batch.segment_ids is None) for batch in sample}
-    return Plan(rows, micro, per_row, cost, len(shapes), size / per_unit if per_unit else None)
 
 
 def pretrain(
@@ -165,75 +89,106 @@ def pretrain(
             not finite.
         Stopped: SIGINT or SIGTERM came; a checkpoint of that step was written.
     """
-    progress = progress or Silent()
-    store = Store.open(Path(recipe.data.store))
-    recipe = recipe.with_vocabulary(store.vocabulary.size)
-    _check_tokenizers(recipe, store)
-    _check_positions(recipe)
-    kind, budget = recipe.training.budget
-    device = Runtime.choose(recipe.training, 0.0).device
-    plan = make_plan(recipe, store, device)
-    runtime = Runtime.choose(recipe.training, _expected_seconds(kind, budget, plan))
-    with locked(directory), StopFlag() as stop:
-        run = _open_run(recipe, directory, resume, store, runtime, command)
-        trainer = Trainer(run, store, plan, runtime, progress)
-        progress.note("; ".join(runtime.notes))
-        if not (resume and trainer.restore()) and recipe.start:
-            trainer.start()
+    with ExitStack() as held:
+        world = held.enter_context(joined(recipe.training.timeout_seconds))
+        progress = progress if progress and world.first else Silent()
+        store = Store.open(Path(recipe.data.store))
+        recipe = recipe.with_vocabulary(store.vocabulary.size)
+        check_tokenizers(recipe, store)
+        check_positions(recipe)
+        device = Runtime.choose(recipe.training, 0.0).device
+        plan = make_plan(recipe, store, device, world)
+        runtime = Runtime.choose(recipe.training, expected_seconds(*recipe.training.budget, plan))
+        world.from_first(lambda: held.enter_context(locked(directory)))
+        stop = held.enter_context(StopFlag())
+        world.from_first(lambda: _begin(recipe, directory, resume, store, runtime, command))
+        run = Run.open(directory)
+        found = world.from_first(lambda: checkpoints.newest(run.checkpoints, quarantine=True) if resume else None)
+        trainer = held.enter_context(closing(Trainer(run, store, plan, runtime, progress, world, fresh=found is None)))
+        trainer.restore(found)
         trainer.train(stop)
     return run
 
 
 class Trainer:
-    """The state of one run in memory. Use `pretrain`; the parts are open for tests and for exact experiments."""
+    """The state of one run in memory. Use `pretrain`; the parts are open for tests and for exact experiments.
 
-    def __init__(self, run: Run, store: Store, plan: Plan, runtime: Runtime, progress: Progress) -> None:
+    Args:
+        world: the processes that train it together.
+        fresh: whether weights are to be taken from the run that the recipe starts from.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        store: Store,
+        plan: Plan,
+        runtime: Runtime,
+        progress: Progress,
+        world: World = ALONE,
+        fresh: bool = True,
+    ) -> None:
         self.run, self.store, self.plan, self.runtime, self.progress = run, store, plan, runtime, progress
-        self.recipe, self.config = run.recipe, run.recipe.training
+        self.recipe, self.config, self.world = run.recipe, run.recipe.training, world
         self.objective: Objective = run.recipe.objective
         self.position = Position()
         self.model = build_model(self.recipe, runtime.device)
         self.forward = Forward(self.model, self.objective, runtime.device, runtime.dtype)
         self.objective.begin(self.forward.models)
-        self.optimizer = Optimizer(self.model, self.config, runtime.dtype)
+        if fresh and self.recipe.start:
+            drawn = load_start(self.model, self.recipe)
+            progress.note(f"started from {self.recipe.start}" + (f"; drawn: {', '.join(drawn)}" if drawn else ""))
+        self.task = Task(self.model, self.objective, self.forward)
+        self.spread = spread(self.task, world, self.config.parallel, runtime.device, not self.model.heads)
+        self.optimizer = Optimizer(self.model, self.config, runtime.dtype, world.size)
         self.log = MetricsLog(run)
+        self.saver = Saver(run.checkpoints, self.config.keep_checkpoints, world)
         self.compile_seconds = 0.0
 
-    def start(self) -> None:
-        """Take the weights of the run that the recipe starts from."""
-        drawn = load_start(self.model, self.recipe)
-        self.progress.note(f"started from {self.recipe.start}" + (f"; drawn: {', '.join(drawn)}" if drawn else ""))
-
-    def restore(self) -> bool:
-        """Go on from the newest checkpoint that verifies; says whether there is one."""
-        found = checkpoints.newest(self.run.checkpoints, quarantine=True)
+    def restore(self, found: checkpoints.Checkpoint | None) -> None:
+        """Go on from a checkpoint; from the start where there is none."""
         if found is not None:
-            self.model.load_state_dict(found.model())
-            self.optimizer.load(found.optimizer())
+            state = self.optimizer.blank()
+            found.read_into(self.model.state_dict(), state)
+            self.optimizer.load(state)
             self.position = Position(**found.state)
             self.progress.note(f"resumed at step {found.step:,}")
-        self.run.rewind_metrics(self.position.step)
-        return found is not None
+        if self.world.first:
+            self.run.rewind_metrics(self.position.step)
+
+    def close(self) -> None:
+        """End what works in the background."""
+        self.saver.close()
 
     def train(self, stop: StopFlag) -> None:
         """Until the budget is used or a signal comes; a checkpoint stands at the end either way."""
-        saved_at = time.monotonic()
+        saved_at, number = time.monotonic(), 0
         reader = self.objective.reader(self.store.train, self.recipe.vocabulary(self.store), self.recipe.data.length)
-        with closing(_loader(self.recipe, self.store, reader, self.plan.total_rows)) as loader:
+        with closing(make_loader(self.recipe, self.store, reader, self.plan.total_rows, self.world)) as loader:
             self._compile(loader)
             steps = loader.steps(self.position.step * self.plan.rows, self.plan.rows, self.plan.micro_rows)
             with torch.compiler.set_stance("eager_on_recompile"):  # a shape not seen by now is too rare to pay
-                self._validate_when_due()
-                while (share := self._share()) < 1.0 and not stop.number:
-                    self._step(steps, share)
-                    self._validate_when_due()
-                    if time.monotonic() - saved_at > self.config.checkpoint_seconds:
+                while True:
+                    self._validate_when_due(stop)
+                    number, due = self._agree(stop, time.monotonic() - saved_at > self.config.checkpoint_seconds)
+                    if number or (share := self._share()) >= 1.0:
+                        break
+                    if due:
                         self.save()
                         saved_at = time.monotonic()
+                    self._step(steps, share)
         self.save()
-        if stop.number:
-            raise Stopped(stop.number)
-        write_json(self.run.directory / "cost.json", self._cost())
+        self.saver.wait()
+        if number:
+            raise Stopped(number)
+        if self.world.first:
+            write_json(self.run.directory / "cost.json", self._cost())
+
+    def _agree(self, stop: StopFlag, due: bool) -> tuple[int, bool]:
+        """(signal that came to any process, whether to save): the same on all, as are the seconds from here on."""
+        found = self.world.gather([stop.number, due, self.position.seconds])
+        self.position.seconds = float(found[0, 2])
+        return int(found[:, 0].max()), bool(found[0, 1])
 
     def _compile(self, loader: Loader) -> None:
         """Compile before the clock starts: its cost depends on the cache, and runs are compared by their seconds."""
@@ -247,35 +202,44 @@ class Trainer:
         self.progress.note(f"compiled in {self.compile_seconds:.0f} s")
 
     def save(self) -> None:
-        """Write a checkpoint of this moment."""
-        state = vars(self.position)
-        weights = self.model.state_dict()
-        keep = self.config.keep_checkpoints
-        checkpoints.save(self.run.checkpoints, self.position.step, weights, self.optimizer.state(), state, keep)
+        """Begin to write a checkpoint of this moment."""
+        weights, state = self.model.state_dict(), self.optimizer.state()
+        self.saver.save(self.position.step, weights, state, vars(self.position))
 
     def gradients(self, batches: Sequence[Batch]) -> dict[str, float]:
         """Back-propagate the loss of one global step, cut into these micro-batches; returns each term's part of it.
 
-        The counts of the whole step are known before the first loss, so each part is divided by the same number.
+        The counts of the whole step, over all processes, are known before the first loss, so each part is divided by
+        the same number.
         """
-        counts: Counter[str] = Counter()
+        names = self.plan.terms
+        found: Counter[str] = Counter()
         for batch in batches:
-            counts.update(self.objective.counts(batch))
-        parts = dict.fromkeys(counts, 0.0)
-        for batch in batches:
-            terms = self.objective.step(self.forward, batch)
-            losses = [term.coefficient * term.total / max(1, counts[name]) for name, term in terms.items()]
-            torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
-            for (name, _), loss in zip(terms.items(), losses, strict=True):
-                parts[name] += float(loss.detach())
-        return parts
+            if not batch.spare:
+                found.update(self.objective.counts(batch))
+        assert set(found) <= set(names), "a step has the terms of the first one"
+        counts = dict(zip(names, self.world.sums([found[name] for name in names]), strict=True))
+        parts = torch.zeros(len(names), dtype=torch.float64, device=self.runtime.device)
+        for number, batch in enumerate(batches, 1):
+            exchange_gradients(self.spread, number == len(batches))
+            totals, terms = self.spread(batch)
+            weights = {name: 0.0 if batch.spare else terms[name].coefficient / max(1, counts[name]) for name in terms}
+            losses = torch.stack([weights[name] * totals[name] for name in names])
+            losses.sum().backward()  # type: ignore[no-untyped-call]
+            parts += losses.detach()
+        return dict(zip(names, self.world.sums(parts.tolist()), strict=True))
 
     def _step(self, steps: Iterator[list[Batch]], share: float) -> None:
         start = time.perf_counter()
-        losses = self.gradients(next(steps))
+        batches = next(steps)
+        waited = time.perf_counter() - start
+        losses = self.gradients(batches)
         norm = self._clip()
         multiplier = self._multiplier(share)
-        self.optimizer.step(multiplier)
+        if self._sound(norm):
+            self.optimizer.step(multiplier)
+        else:
+            self.model.zero_grad()
         at, loss = self.position, sum(losses.values())
         seconds = time.perf_counter() - start
         at.step += 1
@@ -290,21 +254,40 @@ class Trainer:
             "learning_rate": self.config.learning_rate * multiplier,
             "gradient_norm": norm,
             "tokens_per_second": self.plan.tokens_per_step / seconds,
+            "data_wait": waited / seconds,
         }
-        at.window = self.log.train(values, at.window, self.config.log_every)
+        if self.world.first:
+            at.window = self.log.train(values, at.window, self.config.log_every)
         self.progress.step(self._share(), values)
 
     def _clip(self) -> float:
-        """Clip the gradient and return its norm. Raises UserError before any weight takes a value that is not one."""
-        limit = self.config.clip or float("inf")
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
-        if not norm < float("inf"):
-            self.save()
-            raise UserError(
-                f"The gradient is not finite at step {self.position.step + 1}; the weights before it are saved.",
-                "Lower training.learning_rate, or raise training.warmup.",
-            )
-        return norm
+        """Clip the gradient and return its norm, that of all processes."""
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip or float("inf"))
+        return float(norm.full_tensor() if is_part(norm) else norm)  # type: ignore[attr-defined]
+
+    def _sound(self, norm: float) -> bool:
+        """Whether the step may be taken; one that is left out is counted.
+
+        A gradient that is not finite on one process is so on all, since all have the same sum. Raises UserError before
+        any weight takes a value that is not a number.
+        """
+        at, limit = self.position, self.config.spike
+        spiked = limit and at.step >= SETTLED_STEPS and norm > limit * at.typical_norm
+        if norm < float("inf") and not spiked:
+            at.typical_norm = norm if not at.typical_norm else at.typical_norm + NORM_SHARE * (norm - at.typical_norm)
+            return True
+        at.skipped += 1
+        what = f"is {norm / at.typical_norm:.0f} times its usual size" if norm < float("inf") else "is not finite"
+        if at.skipped <= self.config.skip_steps:
+            self.progress.note(f"step {at.step + 1:,} left out: its gradient {what}")
+            return False
+        self.model.zero_grad()
+        self.save()
+        self.saver.wait()
+        raise UserError(
+            f"The gradient {what} at step {at.step + 1}; the weights before it are saved.",
+            "Lower training.learning_rate, raise training.warmup, or allow training.skip_steps=10.",
+        )
 
     def _multiplier(self, share: float) -> float:
         config = self.config
@@ -313,18 +296,38 @@ class Trainer:
         middle = min(1.0, share + 0.5 * (share / done if done else self.plan.step_share(config.budget)))
         return rate(middle, config.schedule, config.warmup, config.cooldown, config.final_learning_rate)
 
-    def _validate_when_due(self) -> None:
+    def _validate_when_due(self, stop: StopFlag) -> None:
         due = int(self._share() * self.config.validations + 1e-9)
         if due <= self.position.validations or not self.config.validations:
             return
-        self.position.validations = due
+
+        def before_batch() -> None:
+            if self.world.gather([stop.number]).max() > 0:
+                raise _Interrupted
+
         vocabulary = self.recipe.vocabulary(self.store)
         reader = self.objective.reader(self.store.validation, vocabulary, self.recipe.data.length)
         rows, seed = self.config.validation_rows, self.recipe.evaluation.seed
-        found = validate(self.forward, reader, self.objective, vocabulary, rows=rows, seed=seed)
+        step = self.spread if in_parts(self.spread) else self.task
+        try:
+            found = validate(
+                self.forward,
+                reader,
+                self.objective,
+                vocabulary,
+                rows=rows,
+                seed=seed,
+                step=lambda batch: step(batch)[1],
+                world=self.world,
+                before_batch=before_batch,
+            )
+        except _Interrupted:  # it is made whole when the run goes on
+            return
         at = self.position
+        at.validations = due
         where = {"step": at.step, "tokens": self._tokens(), "seconds": at.seconds, "flops": at.flops}
-        self.log.validation({**where, "loss": found.loss, **found.parts})
+        if self.world.first:
+            self.log.validation({**where, "loss": found.loss, **found.parts})
         self.progress.note(f"step {at.step:,}: validation {found}")
 
     def _tokens(self) -> int:
@@ -363,44 +366,14 @@ def count_parameters(model: torch.nn.Module) -> int:
     return sum(t.numel() for t in tensors)
 
 
-def _loader(recipe: Recipe, store: Store, reader: Reader, total_rows: float | None) -> Loader:
-    objective, vocabulary = recipe.objective, recipe.vocabulary(store)
-    return Loader(
-        reader,
-        lambda rows, rng: objective.corrupt(rows, vocabulary, rng),
-        recipe.seed,
-        workers=recipe.data.workers,
-        copies=objective.copies,
-        total_rows=total_rows if objective.scheduled else None,
-    )
+class _Interrupted(Exception):
+    """A signal came during a validation."""
 
 
-def _check_tokenizers(recipe: Recipe, store: Store) -> None:
-    """Raises UserError when a frozen model, or the one to start from, has other tokens than the store."""
-    expected = sha256_of(store.path / TOKENIZER)
-    start = {"run to start from": recipe.start} if recipe.start and Path(recipe.start).exists() else {}
-    for role, place in {**recipe.objective.frozen_models(), **start}.items():
-        if sha256_of(Run.open(Path(place)).directory / TOKENIZER) != expected:
-            raise UserError(
-                f"The {role} {place} was trained with another tokenizer than {store.path} was prepared with.",
-                f"Prepare the text with the {role}'s: pretextlm data prepare … --tokenizer {place}/{TOKENIZER}",
-            )
-
-
-def _check_positions(recipe: Recipe) -> None:
-    """Raises UserError when rows are longer than the model's table of positions."""
-    positions = recipe.model.positions
-    rows = positions.max_positions - positions.offset
-    if positions.kind == "learned" and recipe.data.length > rows:
-        raise UserError(
-            f"data.length is {recipe.data.length}, but the model has a table of {rows} positions.",
-            f"Give data.length={rows} or less.",
-        )
-
-
-def _open_run(
+def _begin(
     recipe: Recipe, directory: Path, resume: bool, store: Store, runtime: Runtime, command: Sequence[str]
-) -> Run:
+) -> None:
+    """A new run directory, or the one to go on with."""
     if resume and (directory / "config.toml").exists():
         run = Run.open(directory)
         if run.recipe != recipe:
@@ -408,7 +381,7 @@ def _open_run(
                 f"{directory} was begun with another recipe.",
                 f"Go on with its own, {directory / 'config.toml'}, or give another directory with --out.",
             )
-        return run
+        return
     carried = {}
     if recipe.start:
         check_start(recipe)
@@ -419,14 +392,4 @@ def _open_run(
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **carried,
     }
-    return Run.create(directory, recipe, environment, store.path / "tokenizer.json")
-
-
-def _expected_seconds(kind: str, budget: float, plan: Plan) -> float:
-    per_step = plan.rows * plan.flops_per_row / TYPICAL_FLOPS_PER_SECOND
-    return {
-        "steps": budget * per_step,
-        "tokens": budget / plan.tokens_per_step * per_step,
-        "flops": budget / TYPICAL_FLOPS_PER_SECOND,
-        "seconds": budget,
-    }[kind]
+    Run.create(directory, recipe, environment, store.path / "tokenizer.json")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pretextlm.batch import Batch
+from pretextlm.batch import Batch, Term
 from pretextlm.keyed import Keyed
+from pretextlm.training.world import ALONE, World
 
 if TYPE_CHECKING:
     from pretextlm.data.mixture import Reader
@@ -53,13 +56,46 @@ class Validation:
         judged = {f"{n}_accuracy": t.correct / max(t.count, 1) for n, t in self.terms.items() if t.correct is not None}
         return several | judged
 
+    def add(self, name: str, term: Term, counts: bool) -> None:
+        """A batch's term; one that does not count only says that there is such a term."""
+        sums = self.terms[name]
+        sums.coefficient = term.coefficient
+        if term.correct is not None:
+            sums.correct = (sums.correct or 0.0) + float(term.correct) * counts
+        if counts:
+            sums.total += float(term.total)
+            sums.count += term.count
+
+    def over(self, world: World) -> Validation:
+        """What all processes found together; all have found the same terms."""
+        if world.size == 1:
+            return self
+        names = sorted(self.terms)
+        flat = [value for name in names for value in (self.terms[name].total, self.terms[name].count)]
+        right = [self.terms[name].correct for name in names]
+        sums = world.sums([*flat, *(value or 0.0 for value in right)])
+        for i, name in enumerate(names):
+            term = self.terms[name]
+            term.total, term.count = sums[2 * i], round(sums[2 * i + 1])
+            term.correct = None if right[i] is None else sums[2 * len(names) + i]
+        return self
+
     def __str__(self) -> str:
         more = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in self.parts.items())
         return f"loss {self.loss:.4f}" + (f" ({more})" if more else "")
 
 
 def validate(
-    forward: Forward, reader: Reader, objective: Objective, vocabulary: Vocabulary, rows: int, seed: int
+    forward: Forward,
+    reader: Reader,
+    objective: Objective,
+    vocabulary: Vocabulary,
+    rows: int,
+    seed: int,
+    *,
+    step: Callable[[Batch], Mapping[str, Term]] | None = None,
+    world: World = ALONE,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> Validation:
     """The objective's loss on the first `rows` rows of a split, or all if there are fewer.
 
@@ -69,26 +105,36 @@ def validate(
     Args:
         reader: over the validation split.
         seed: of the noise; the same for all runs that are compared.
+        step: how a batch becomes terms, where the model is spread over devices.
+        world: processes that share the work; all call this.
+        before_batch: called before every batch; may raise to end it.
     """
     import torch
 
+    measure = step or (lambda batch: objective.step(forward, batch))
     model = forward.models["model"]
     training = model.training
     model.eval()
     found = Validation()
     try:
-        with torch.inference_mode():
-            for batch in evaluation_batches(reader, objective, vocabulary, rows, seed):
-                for name, term in objective.step(forward, batch).items():
-                    sums = found.terms[name]
-                    sums.total += float(term.total)
-                    sums.count += term.count
-                    sums.coefficient = term.coefficient
-                    if term.correct is not None:
-                        sums.correct = (sums.correct or 0.0) + float(term.correct)
+        with torch.inference_mode() if world.size == 1 else torch.no_grad():
+            for batch in _shared(evaluation_batches(reader, objective, vocabulary, rows, seed), world):
+                before_batch()
+                for name, term in measure(batch).items():
+                    found.add(name, term, counts=not batch.spare)
     finally:
         model.train(training)
-    return found
+    return found.over(world)
+
+
+def _shared(batches: Iterator[Batch], world: World) -> Iterator[Batch]:
+    """Every so-manyth batch; at the end a spare one where others have one more."""
+    if world.size == 1:
+        yield from batches
+        return
+    while turn := list(itertools.islice(batches, world.size)):
+        own = world.rank < len(turn)
+        yield turn[world.rank] if own else dataclasses.replace(turn[0], spare=True)
 
 
 def evaluation_batches(

@@ -4,7 +4,8 @@ import pytest
 import torch
 from tests.builders import make_model
 
-from pretextlm.training.optimizers import Optimizer, orthogonalise
+from pretextlm.training.muon import orthogonalise
+from pretextlm.training.optimizers import Optimizer
 from pretextlm.training.recipe import TrainingConfig
 
 

@@ -1,0 +1,33 @@
+"""What must fit together before a run begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pretextlm.data.store import Store, sha256_of
+from pretextlm.errors import UserError
+from pretextlm.training.recipe import Recipe
+from pretextlm.training.run import TOKENIZER, Run
+
+
+def check_tokenizers(recipe: Recipe, store: Store) -> None:
+    """Raises UserError when a frozen model, or the one to start from, has other tokens than the store."""
+    expected = sha256_of(store.path / TOKENIZER)
+    start = {"run to start from": recipe.start} if recipe.start and Path(recipe.start).exists() else {}
+    for role, place in {**recipe.objective.frozen_models(), **start}.items():
+        if sha256_of(Run.open(Path(place)).directory / TOKENIZER) != expected:
+            raise UserError(
+                f"The {role} {place} was trained with another tokenizer than {store.path} was prepared with.",
+                f"Prepare the text with the {role}'s: pretextlm data prepare … --tokenizer {place}/{TOKENIZER}",
+            )
+
+
+def check_positions(recipe: Recipe) -> None:
+    """Raises UserError when rows are longer than the model's table of positions."""
+    positions = recipe.model.positions
+    rows = positions.max_positions - positions.offset
+    if positions.kind == "learned" and recipe.data.length > rows:
+        raise UserError(
+            f"data.length is {recipe.data.length}, but the model has a table of {rows} positions.",
+            f"Give data.length={rows} or less.",
+        )

@@ -1,0 +1,137 @@
+"""What a recipe comes to on its store: rows of a step, their cost, how far the budget goes."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from pretextlm.data.loader import Loader
+from pretextlm.data.mixture import Reader
+from pretextlm.data.store import Store
+from pretextlm.errors import UserError
+from pretextlm.model.flops import FORWARD_ONLY
+from pretextlm.training.recipe import Recipe
+from pretextlm.training.run import Run
+from pretextlm.training.world import ALONE, World
+
+MICRO_BATCH_TOKENS_CPU = 8192
+TYPICAL_FLOPS_PER_SECOND = 2e11
+"""Only to guess whether compiling pays under a budget that is not in seconds; two CPU cores in fp32."""
+
+
+@dataclass
+class Position:
+    """Where training is: all of the trainer's state that is neither weight nor optimizer.
+
+    Attributes: step, seconds of training, flops, last validation done (the first is before any step), the sums of the
+        log line being built, steps that were left out, and the running mean of the gradient's norm.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    flops: float = 0.0
+    validations: int = -1
+    window: dict[str, float] = field(default_factory=dict)
+    skipped: int = 0
+    typical_norm: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe worked out against its store.
+
+    Attributes:
+        rows: of a step; micro_rows: of a forward and backward pass, at most.
+        tokens_per_row: text tokens that a row stands for, on average.
+        flops_per_row: cost of a row, on average over the first step.
+        shapes: of the first step's batches.
+        total_rows: of the whole budget; None where only the clock knows.
+        terms: names of the loss's terms, in one order for all processes.
+    """
+
+    rows: int
+    micro_rows: int
+    tokens_per_row: float
+    flops_per_row: float
+    shapes: int
+    total_rows: float | None
+    terms: tuple[str, ...]
+
+    @property
+    def tokens_per_step(self) -> float:
+        return self.rows * self.tokens_per_row
+
+    def step_share(self, budget: tuple[str, float]) -> float:
+        """Share of the budget that one step takes; a guess where only the clock will tell."""
+        kind, size = budget
+        flops = self.rows * self.flops_per_row
+        return {"steps": 1.0, "tokens": float(self.tokens_per_step), "flops": flops, "seconds": 0.01 * size}[
+            kind
+        ] / size
+
+    def share(self, budget: tuple[str, float], at: Position) -> float:
+        """Share of the budget used."""
+        kind, size = budget
+        used = {"steps": at.step, "tokens": at.step * self.tokens_per_step, "flops": at.flops, "seconds": at.seconds}
+        return min(1.0, used[kind] / size)
+
+
+def make_plan(recipe: Recipe, store: Store, device: torch.device, world: World = ALONE) -> Plan:
+    """The same steps for any number of processes; only how they are cut depends on it.
+
+    Raises UserError when the objective cannot be had with this vocabulary, length or batch.
+    """
+    config, objective = recipe.training, recipe.objective
+    reader = objective.reader(store.train, recipe.vocabulary(store), recipe.data.length)
+    per_row = reader.tokens_per_row
+    rows = max(1, int(config.batch_tokens // per_row))
+    micro_tokens = config.micro_batch_tokens or (
+        MICRO_BATCH_TOKENS_CPU if device.type == "cpu" else config.batch_tokens
+    )
+    micro = max(1, min(rows, int(micro_tokens // per_row)))
+    rows = max(1, rows // micro) * micro
+    with closing(make_loader(recipe, store, reader, None)) as loader:
+        sample = loader.step(0, rows, micro)
+    cost = sum(objective.flops(recipe.model, batch) for batch in sample) / rows
+    for place in objective.frozen_models().values():
+        frozen = Run.open(Path(place)).recipe.model
+        cost += FORWARD_ONLY * sum(objective.flops(frozen, batch) for batch in sample) / rows
+    kind, size = config.budget
+    per_unit = {"steps": 1 / rows, "tokens": per_row, "flops": cost}.get(kind)
+    if objective.scheduled and per_unit is None:
+        raise UserError(
+            f"The noise of {objective.name!r} changes over training; a budget in {kind} does not say how far that is.",
+            "Give budget_steps, budget_tokens or budget_flops.",
+        )
+    shapes = {(batch.input_ids.shape[1], batch.targets.shape[1], batch.segment_ids is None) for batch in sample}
+    terms = tuple(sorted({name for batch in sample for name in objective.counts(batch)}))
+    micro = min(micro, -(-rows // world.size))
+    return Plan(rows, micro, per_row, cost, len(shapes), size / per_unit if per_unit else None, terms)
+
+
+def expected_seconds(kind: str, budget: float, plan: Plan) -> float:
+    """A guess of how long the run will take."""
+    per_step = plan.rows * plan.flops_per_row / TYPICAL_FLOPS_PER_SECOND
+    return {
+        "steps": budget * per_step,
+        "tokens": budget / plan.tokens_per_step * per_step,
+        "flops": budget / TYPICAL_FLOPS_PER_SECOND,
+        "seconds": budget,
+    }[kind]
+
+
+def make_loader(recipe: Recipe, store: Store, reader: Reader, total_rows: float | None, world: World = ALONE) -> Loader:
+    """Batches of this process by the recipe."""
+    objective, vocabulary = recipe.objective, recipe.vocabulary(store)
+    return Loader(
+        reader,
+        lambda rows, rng: objective.corrupt(rows, vocabulary, rng),
+        recipe.seed,
+        workers=recipe.data.workers,
+        copies=objective.copies,
+        total_rows=total_rows if objective.scheduled else None,
+        share=(world.rank, world.size),
+    )

@@ -1,0 +1,28 @@
+"""The objective and its models as one module: a batch in, summed losses out.
+
+One module means one call for everything that spreads a model over devices: weights are there whole for as long as the
+call lasts, also those that only the loss reads, and for objectives that call several models.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pretextlm.batch import Batch, Term
+from pretextlm.model.transformer import Transformer
+from pretextlm.objectives.base import Objective
+from pretextlm.training.forward import Forward
+
+
+class Task(nn.Module):
+    """Attributes: model: what is trained."""
+
+    def __init__(self, model: Transformer, objective: Objective, forward: Forward) -> None:
+        super().__init__()
+        self.model = model
+        self._objective, self._forward = objective, forward
+
+    def forward(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Term]]:
+        """(each term's total, the terms): totals by themselves, since wrappers look for tensors in plain containers."""
+        terms = self._objective.step(self._forward, batch)
+        return {name: term.total for name, term in terms.items()}, dict(terms)

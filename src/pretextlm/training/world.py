@@ -1,0 +1,130 @@
+"""The processes that train one model together: who we are among them, and what they agree on.
+
+torchrun, Slurm or anything else that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT starts them; a
+process without these is alone. What is agreed on goes over the CPU's network (gloo): a few numbers a step.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+from pretextlm.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+
+
+@dataclass(frozen=True)
+class World:
+    """Attributes: rank: our number, 0 … size-1; size: how many we are; local_rank: our number on this machine;
+    local_size: how many are on it."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether we are the one that writes and speaks."""
+        return self.rank == 0
+
+    def gather(self, values: Sequence[float]) -> torch.Tensor:
+        """(size, n) float64: everyone's n numbers, the same on all."""
+        import torch
+        from torch import distributed
+
+        mine = torch.tensor(values, dtype=torch.float64)
+        if self.size == 1:
+            return mine[None]
+        everyone = [torch.empty_like(mine) for _ in range(self.size)]
+        distributed.all_gather(everyone, mine)
+        return torch.stack(everyone)
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """Everyone's numbers added up in the order of ranks, so that all have the same sums to the last bit."""
+        found: list[float] = self.gather(values).sum(0).tolist()
+        return found
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What the first process makes, on all. Raises the UserError that it raised, on all."""
+        if self.size == 1:
+            return make()
+        from torch import distributed
+
+        box: list[object] = [None, None]
+        if self.first:
+            try:
+                box[0] = make()
+            except UserError as error:
+                box[1] = (error.message, error.hint)
+        distributed.broadcast_object_list(box, src=0)
+        if box[1] is not None:
+            assert isinstance(box[1], tuple)
+            raise UserError(*box[1])
+        return box[0]  # type: ignore[return-value]
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.size > 1:
+            from torch import distributed
+
+            distributed.barrier()
+
+
+ALONE = World()
+
+
+@contextmanager
+def joined(timeout_seconds: float) -> Iterator[World]:
+    """The processes started together with this one, as long as the block lasts; a group that is there already is used.
+
+    Args:
+        timeout_seconds: how long to wait for the others before this process gives up.
+
+    Raises:
+        UserError: the environment names a place among processes that makes no sense.
+    """
+    if "WORLD_SIZE" not in os.environ:
+        yield ALONE
+        return
+    world = _of_environment()
+    if world.size == 1:
+        yield world
+        return
+    import torch
+    from torch import distributed
+
+    if distributed.is_initialized():
+        yield world
+        return
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(world.local_rank)
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    distributed.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+    try:
+        yield world
+    finally:
+        distributed.destroy_process_group()
+
+
+def _of_environment() -> World:
+    try:
+        rank, size, local = (int(os.environ[name]) for name in NAMES)
+        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+    except (KeyError, ValueError):
+        rank, size, local, local_size = -1, 0, 0, 1
+    if not 0 <= rank < size or not 0 <= local < local_size:
+        given = ", ".join(f"{name}={os.environ.get(name)!r}" for name in NAMES)
+        raise UserError(f"The place of this process makes no sense: {given}.", "Start it by torchrun.")
+    return World(rank, size, local, local_size)
