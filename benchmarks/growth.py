@@ -100,9 +100,7 @@ def measure(place: Path, objective_name: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=float, nargs="+", default=[1e6, 1e8, 1e9])
-    parser.add_argument(
-        "--directory", type=Path, help="where the stores are made for a while"
-    )
+    parser.add_argument("--directory", type=Path, help="where the stores are made for a while")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
