@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.parity.encoder_decoders import (
-    VOCABULARY,
-    cached_decoding_agrees,
-    logits,
-    packed_documents_agree,
-    padded_rows_agree,
-)
-from tests.parity.families import imported, randomised, round_trip
+from tests.parity.encoder_decoders import VOCABULARY, EncoderDecoderParity
+from tests.parity.families import imported, randomised
 
 from pretextlm.errors import UserError
 from pretextlm.model.families.bart import Bart
@@ -43,26 +37,8 @@ def both(request, tmp_path_factory):
     return model, ours, found, directory
 
 
-def test_nothing_is_missing_and_nothing_is_left(both):
-    assert both[2].missing == []
-    assert both[2].left == []
-
-
-def test_padded_rows_have_the_same_logits(both):
-    padded_rows_agree(*both[:2])
-
-
-def test_packed_documents_have_the_logits_they_have_apart(both):
-    packed_documents_agree(*both[:2])
-
-
-def test_a_decoder_that_reads_piece_by_piece_has_the_same_logits(both):
-    cached_decoding_agrees(*both[:2])
-
-
-def test_what_is_written_back_loads_without_a_missing_or_unexpected_key(both):
-    model, ours, _, directory = both
-    torch.testing.assert_close(logits(round_trip(ours, model, directory)), logits(model))
+class TestParity(EncoderDecoderParity):
+    pass
 
 
 def test_a_model_without_its_head_is_read_too(both, tmp_path):

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.parity.encoders import (
-    CLOSE,
-    IDS,
-    MASK,
-    packed_documents_agree,
-    padded_rows_agree,
-    written_back_agrees,
-)
+from tests.parity.encoders import CLOSE, IDS, MASK, EncoderParity
 from tests.parity.families import imported, our_states, randomised, round_trip, their_logits
 
 from pretextlm.errors import UserError
@@ -41,7 +34,7 @@ SHAPE = {
     params=[{}, {"tie_word_embeddings": False}, {"embedding_size": 24}],
     ids=["narrow", "untied", "as_wide"],
 )
-def generators(request, tmp_path_factory):
+def both(request, tmp_path_factory):
     config = transformers.ElectraConfig(**{**SHAPE, "hidden_act": "relu", **request.param})
     model = randomised(transformers.ElectraForMaskedLM(config))
     directory = tmp_path_factory.mktemp("generator")
@@ -57,21 +50,8 @@ def judges(tmp_path_factory):
     return model, ours, found, directory
 
 
-def test_nothing_of_a_generator_is_missing_and_nothing_is_left(generators):
-    assert generators[2].missing == []
-    assert generators[2].left == []
-
-
-def test_padded_rows_have_the_same_logits(generators):
-    padded_rows_agree(*generators[:2], types=3)
-
-
-def test_packed_documents_have_the_logits_they_have_apart(generators):
-    packed_documents_agree(*generators[:2])
-
-
-def test_a_generator_written_back_loads_without_a_missing_or_unexpected_key(generators):
-    written_back_agrees(generators[0], generators[1], generators[3])
+class TestGenerators(EncoderParity):
+    pass
 
 
 def test_of_a_discriminator_only_the_language_models_head_is_missing(judges):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.parity.encoders import packed_documents_agree, padded_rows_agree, written_back_agrees
+from tests.parity.encoders import EncoderParity
 from tests.parity.families import imported, randomised
 
 from pretextlm.errors import UserError
@@ -45,21 +45,8 @@ def both(request, tmp_path_factory):
     return model, ours, found, directory
 
 
-def test_nothing_is_missing_and_nothing_is_left(both):
-    assert both[2].missing == []
-    assert both[2].left == []
-
-
-def test_padded_rows_have_the_same_logits(both):
-    padded_rows_agree(*both[:2])
-
-
-def test_packed_documents_have_the_logits_they_have_apart(both):
-    packed_documents_agree(*both[:2])
-
-
-def test_what_is_written_back_loads_without_a_missing_or_unexpected_key(both):
-    written_back_agrees(both[0], both[1], both[3])
+class TestParity(EncoderParity):
+    pass
 
 
 def test_a_value_left_out_is_the_one_that_transformers_takes():

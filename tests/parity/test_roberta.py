@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tests.parity.encoders import CLOSE, IDS, MASK, packed_documents_agree, padded_rows_agree, written_back_agrees
+from tests.parity.encoders import CLOSE, IDS, MASK, EncoderParity
 from tests.parity.families import imported, our_logits, randomised, their_logits
 
 from pretextlm.errors import UserError
@@ -37,13 +37,8 @@ def both(request, tmp_path_factory):
     return model, ours, found, directory
 
 
-def test_nothing_is_missing_and_nothing_is_left(both):
-    assert both[2].missing == []
-    assert both[2].left == []
-
-
-def test_padded_rows_have_the_same_logits(both):
-    padded_rows_agree(*both[:2], types=2)
+class TestParity(EncoderParity):
+    pass
 
 
 def test_rows_filled_up_with_the_padding_id_have_the_same_logits(both):
@@ -52,14 +47,6 @@ def test_rows_filled_up_with_the_padding_id_have_the_same_logits(both):
     found = our_logits(ours, input_ids=ids, segment_ids=MASK - 1)
     expected = their_logits(model, input_ids=ids, attention_mask=MASK)
     torch.testing.assert_close(found[MASK == 1], expected[MASK == 1], **CLOSE)
-
-
-def test_packed_documents_have_the_logits_they_have_apart(both):
-    packed_documents_agree(*both[:2])
-
-
-def test_what_is_written_back_loads_without_a_missing_or_unexpected_key(both):
-    written_back_agrees(both[0], both[1], both[3])
 
 
 @pytest.mark.parametrize(("name", "config"), [("roberta", "RobertaConfig"), ("xlm-roberta", "XLMRobertaConfig")])
