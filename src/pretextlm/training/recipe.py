@@ -53,6 +53,8 @@ class TrainingConfig(Config):
         parallel: over several processes: "ddp" (all whole on each), "zero2" (gradients and optimizer in parts), "zero3"
             (weights too), "hybrid" (zero3 within a machine, copies between machines).
         timeout_seconds: how long processes wait for each other before they give up.
+        trackers: who shows the numbers of metrics.jsonl elsewhere: "tensorboard", "wandb", "trackio".
+        carbon_grams_per_kwh: CO2 of the electricity, to turn measured energy into grams; left out, it is not computed.
     """
 
     budget_steps: int | None = Field(None, ge=1)
@@ -86,6 +88,8 @@ class TrainingConfig(Config):
     spike: float = Field(0.0, ge=0)
     parallel: Literal["ddp", "zero2", "zero3", "hybrid"] = "ddp"
     timeout_seconds: float = Field(600.0, gt=0)
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    carbon_grams_per_kwh: float | None = Field(None, ge=0, le=10_000)
 
     @model_validator(mode="after")
     def _check(self) -> TrainingConfig:
