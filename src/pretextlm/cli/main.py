@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 import typer
 
 from pretextlm import __version__
 from pretextlm.errors import UserError
+
+OTHERS_WAIT_SECONDS = 3.0
+"""Processes that train together mostly meet the same error. The first one tells it; its end is that of the others,
+unless theirs is another one."""
 
 app = typer.Typer(
     name="pretextlm",
@@ -39,6 +44,7 @@ def _register() -> None:
     from pretextlm.cli import (
         compare,
         data,
+        doctor,
         evaluate,
         export,
         fill,
@@ -55,6 +61,7 @@ def _register() -> None:
         quickstart.quickstart,
         show.show,
         params.params,
+        doctor.doctor,
         pretrain.pretrain,
         evaluate.evaluate,
         generate.generate,
@@ -82,6 +89,8 @@ def main() -> None:
     try:
         app()
     except UserError as error:
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(OTHERS_WAIT_SECONDS)
         _print_error(error)
         sys.exit(2)
     except KeyboardInterrupt:

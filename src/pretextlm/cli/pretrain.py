@@ -12,6 +12,8 @@ import typer
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from pretextlm.training.recipe import Recipe
+
 
 def pretrain(
     recipe: Annotated[Path, typer.Argument(help="TOML recipe, for example recipes/causal.toml.")],
@@ -22,38 +24,65 @@ def pretrain(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run from its newest sound checkpoint.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the run's cost and last losses as JSON.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Train nothing: say what it would take here, after a few steps of measuring."),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the last losses as JSON; with --dry-run, all its numbers.")
+    ] = False,
 ) -> None:
     """Pre-train one model by a recipe.
+
+    --dry-run prints parameters, memory, steps, tokens, FLOPs, expected time and disk; nothing is written.
+    Several processes: torchrun --nproc-per-node 8 -m pretextlm pretrain RECIPE (docs/scaling.md).
+    training.trackers=["tensorboard"] shows the curves elsewhere too ("wandb", "trackio").
 
     start=RUN begins from the newest weights of another run, for example an imported one, whose model's shape it takes.
     Ctrl-C (or SIGTERM) saves a checkpoint and leaves; --resume goes on, bit for bit on a CPU.
     """
     from pretextlm.cli.console import print_json
-    from pretextlm.config import apply_overrides, read_toml
-    from pretextlm.training.recipe import Recipe
+    from pretextlm.config import read_toml
+    from pretextlm.training.recipe import Recipe, overridden
     from pretextlm.training.start import with_start
 
-    loaded = Recipe.load(with_start(apply_overrides(read_toml(recipe), overrides or [])), str(recipe))
+    loaded = Recipe.load(with_start(overridden(read_toml(recipe), overrides or [])), str(recipe))
     directory = out or Path("runs") / loaded.name
 
     from pretextlm.training.runtime import tune_process
     from pretextlm.training.signals import Stopped
     from pretextlm.training.trainer import pretrain as train
+    from pretextlm.training.world import speaks
 
     tune_process()
+    if dry_run:
+        _rehearse(loaded, directory, as_json)
+        return
     with TrainingDisplay(loaded.name) as display:
         try:
             run = train(loaded, directory, resume=resume, command=["pretextlm", *sys.argv[1:]], progress=display)
         except Stopped as stopped:
             display.note(f"{stopped}; saved. Go on with --resume.")
             raise typer.Exit(stopped.exit_code) from None
+    if not speaks():
+        return
     last = {line["kind"]: line for line in run.metrics()}
     if as_json:
         print_json({"run": str(directory), "last": last})
     else:
         loss = last.get("validation", last.get("train", {})).get("loss")
         typer.echo(f"{directory}: loss {loss:.4f}" if loss is not None else str(directory))
+
+
+def _rehearse(recipe: Recipe, directory: Path, as_json: bool) -> None:
+    from pretextlm.cli.console import print_json
+    from pretextlm.cli.rehearsal import show
+    from pretextlm.training.rehearsal import rehearse
+    from pretextlm.training.world import speaks
+
+    found = rehearse(recipe, directory)
+    if speaks():
+        print_json(found) if as_json else show(found)
 
 
 class TrainingDisplay:
@@ -68,7 +97,9 @@ class TrainingDisplay:
         self._printed = 0.0
 
     def __enter__(self) -> TrainingDisplay:
-        if self.console.is_terminal:
+        from pretextlm.training.world import speaks
+
+        if self.console.is_terminal and speaks():
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
             self._bar = Progress(
@@ -101,5 +132,9 @@ class TrainingDisplay:
             self.note(f"{share:4.0%}  step {values['step']:,}  loss {values['loss']:.3f}  {rate:,.0f} tokens/s")
 
     def note(self, text: str) -> None:
-        """A line for people."""
+        """A line for people, from the first process alone."""
+        from pretextlm.training.world import speaks
+
+        if not speaks():
+            return
         self.console.print(f"{self.title}: {text}", highlight=False, markup=False)

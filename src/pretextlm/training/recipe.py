@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, SerializeAsAny, model_validator
 
-from pretextlm.config import Config
+from pretextlm.config import Config, apply_overrides
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.presets.preset import filled_in
 from pretextlm.objectives.base import Objective, build
+
+BUDGET = "training.budget_"
+
+
+def overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A recipe's tables with `section.key=value` on top; a budget among these takes the place of the recipe's."""
+    training = values.get("training")
+    if isinstance(training, dict) and any(override.strip().startswith(BUDGET) for override in overrides):
+        kept = {key: value for key, value in training.items() if not f"training.{key}".startswith(BUDGET)}
+        values = {**values, "training": kept}
+    return apply_overrides(values, overrides)
 
 
 class DataConfig(Config):
