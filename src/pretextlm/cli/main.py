@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import suppress
+from typing import NoReturn
 
 import typer
 
@@ -92,13 +94,25 @@ def main() -> None:
         if os.environ.get("RANK", "0") != "0":
             time.sleep(OTHERS_WAIT_SECONDS)
         _print_error(error)
-        sys.exit(2)
+        _leave(2)
+    except SystemExit as left:
+        if left.code in (130, 143):
+            _leave(left.code)
+        raise
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+def _leave(code: int) -> NoReturn:
+    """End without waiting for threads: one may hang on a disk or a network that does not answer."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 def _print_error(error: UserError) -> None:
