@@ -44,8 +44,8 @@ def rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         reached = "will reach about " if run["known"] == "measured" else ""
         yield (
             "the run",
-            f"{reached}{count(run['steps'], 'step')}, {si(run['tokens'])} tokens, {plain(run['epochs'])} epochs over the "
-            f"store's {si(run['tokens_of_the_store'])} tokens, {si(run['flops'], 'FLOPs')}",
+            f"{reached}{count(run['steps'], 'step')}, {si(run['tokens'])} tokens, {plain(run['epochs'])} epochs over "
+            f"the store's {si(run['tokens_of_the_store'])} tokens, {si(run['flops'], 'FLOPs')}",
         )
     yield from _speed(found)
     writable = "" if disk["writable"] else "; you may not write there"

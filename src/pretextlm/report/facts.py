@@ -155,7 +155,9 @@ def machine(study: Study) -> str:
 
 def environment(study: Study) -> list[tuple[str, str]]:
     """Versions and settings of all runs; where they differ, every value."""
-    keys = dict.fromkeys(key for run in study.runs for key in run.environment if key not in ("command", "started", "peak"))
+    keys = dict.fromkeys(
+        key for run in study.runs for key in run.environment if key not in ("command", "started", "peak")
+    )
     rows = [(key, _distinct(run.environment.get(key) for run in study.runs)) for key in keys]
     noted = [(key, str(value)) for key, value in table(study.command, "machine").items() if key not in keys]
     times = [(key, str(study.command[key])) for key in ("started", "finished") if study.command.get(key)]
