@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 IGNORE = -100
 """Label of a position that carries no loss."""
-PLAIN = ("attention", "spare")
-"""What a batch says of itself that is no array."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,6 @@ class Batch:
             most its reach.
         draws: (B, T) int32 uniform in 0 … 2³¹-1, for objectives that sample from a model's outputs.
         example_ids: (B,) int64 from the rows.
-        spare: only there so that all processes make as many passes; it counts for nothing.
     """
 
     input_ids: Any
@@ -117,17 +114,21 @@ class Batch:
     reach: Any = None
     draws: Any = None
     example_ids: Any = None
-    spare: bool = False
 
     def map(self, function: Callable[[Any], Any]) -> Batch:
         """The same batch with `function` applied to every array that is there."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return Batch(**{k: v if v is None or k in PLAIN else function(v) for k, v in values.items()})
+        return Batch(**{k: v if v is None or k == "attention" else function(v) for k, v in values.items()})
 
     @property
     def targets(self) -> Any:
         """The labels of the language-model head: the decoder's where there is one."""
         return self.labels if self.decoder_labels is None else self.decoder_labels
+
+
+@dataclass(frozen=True)
+class Spare(Batch):
+    """A batch that is only there so that all processes make as many passes; it counts for nothing."""
 
 
 @dataclass(frozen=True)

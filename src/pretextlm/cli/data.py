@@ -23,10 +23,13 @@ def prepare(
     ],
     out: Annotated[Path, typer.Option(help="Directory of the store to make.")],
     tokenizer: Annotated[
-        str, typer.Option(help="bpe, wordpiece, unigram, or the path of a tokenizer.json or store.")
+        str, typer.Option(help="bpe, wordpiece, unigram, character, or the path of a tokenizer.json or store.")
     ] = "bpe",
     vocab_size: Annotated[int, typer.Option(help="Number of ids in all, special tokens included.")] = 8192,
     validation: Annotated[float, typer.Option(help="Share of the documents for validation.")] = 0.02,
+    validation_tail: Annotated[
+        float | None, typer.Option(help="Instead, the last share of each source's characters.")
+    ] = None,
     field: Annotated[str, typer.Option(help="Field of records that holds the text.")] = "text",
     text_mode: Annotated[
         Literal["file", "paragraphs", "lines"], typer.Option(help="What one document of a text file is.")
@@ -53,6 +56,7 @@ def prepare(
         "sentinels": sentinels,
         "sample_mb": sample_mb,
         "validation": validation,
+        "validation_tail": validation_tail,
         "field": field,
         "text_mode": text_mode,
         "on_error": on_error,

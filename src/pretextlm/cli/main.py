@@ -5,11 +5,18 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+import time
+from contextlib import suppress
+from typing import NoReturn
 
 import typer
 
 from pretextlm import __version__
 from pretextlm.errors import UserError
+
+OTHERS_WAIT_SECONDS = 3.0
+"""Processes that train together mostly meet the same error. The first one tells it; its end is that of the others,
+unless theirs is another one."""
 
 app = typer.Typer(
     name="pretextlm",
@@ -46,6 +53,7 @@ def _register() -> None:
     from pretextlm.cli import (
         compare,
         data,
+        doctor,
         evaluate,
         export,
         fill,
@@ -63,6 +71,7 @@ def _register() -> None:
         quickstart.quickstart,
         show.show,
         params.params,
+        doctor.doctor,
         pretrain.pretrain,
         evaluate.evaluate,
         generate.generate,
@@ -91,14 +100,28 @@ def main() -> None:
     try:
         app()
     except UserError as error:
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(OTHERS_WAIT_SECONDS)
         _print_error(error)
-        sys.exit(2)
+        _leave(2)
+    except SystemExit as left:
+        if left.code in (130, 143):
+            _leave(left.code)
+        raise
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+def _leave(code: int) -> NoReturn:
+    """End without waiting for threads: one may hang on a disk or a network that does not answer."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 def _print_error(error: UserError) -> None:

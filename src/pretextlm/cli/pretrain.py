@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +11,8 @@ import typer
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+    from pretextlm.training.recipe import Recipe
 
 
 def pretrain(
@@ -22,32 +24,48 @@ def pretrain(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run from its newest sound checkpoint.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the run's cost and last losses as JSON.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Train nothing: say what it would take here, after a few steps of measuring."),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the last losses as JSON; with --dry-run, all its numbers.")
+    ] = False,
 ) -> None:
     """Pre-train one model by a recipe.
+
+    --dry-run prints parameters, memory, steps, tokens, FLOPs, expected time and disk; nothing is written.
+    Several processes: torchrun --nproc-per-node 8 -m pretextlm pretrain RECIPE (docs/scaling.md).
+    training.trackers=["tensorboard"] shows the curves elsewhere too ("wandb", "trackio").
 
     start=RUN begins from the newest weights of another run, for example an imported one, whose model's shape it takes.
     Ctrl-C (or SIGTERM) saves a checkpoint and leaves; --resume goes on, bit for bit on a CPU.
     """
     from pretextlm.cli.console import print_json
     from pretextlm.config import read_toml
-    from pretextlm.training.recipe import Recipe
+    from pretextlm.training.recipe import Recipe, overridden
     from pretextlm.training.start import with_start
 
-    loaded = Recipe.load(with_start(changed(read_toml(recipe), overrides or [])), str(recipe))
+    loaded = Recipe.load(with_start(overridden(read_toml(recipe), overrides or [])), str(recipe))
     directory = out or Path("runs") / loaded.name
 
     from pretextlm.training.runtime import tune_process
     from pretextlm.training.signals import Stopped
     from pretextlm.training.trainer import pretrain as train
+    from pretextlm.training.world import speaks
 
     tune_process()
+    if dry_run:
+        _rehearse(loaded, directory, as_json)
+        return
     with TrainingDisplay(loaded.name) as display:
         try:
             run = train(loaded, directory, resume=resume, command=["pretextlm", *sys.argv[1:]], progress=display)
         except Stopped as stopped:
             display.note(f"{stopped}; saved. Go on with --resume.")
             raise typer.Exit(stopped.exit_code) from None
+    if not speaks():
+        return
     last = {line["kind"]: line for line in run.metrics()}
     if as_json:
         print_json({"run": str(directory), "last": last})
@@ -56,15 +74,15 @@ def pretrain(
         typer.echo(f"{directory}: loss {loss:.4f}" if loss is not None else str(directory))
 
 
-def changed(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A recipe's tables with changes; a budget of another kind takes the place of the recipe's own."""
-    from pretextlm.config import apply_overrides
+def _rehearse(recipe: Recipe, directory: Path, as_json: bool) -> None:
+    from pretextlm.cli.console import print_json
+    from pretextlm.cli.rehearsal import show
+    from pretextlm.training.rehearsal import rehearse
+    from pretextlm.training.world import speaks
 
-    values = dict(values)
-    if any(override.startswith("training.budget_") for override in overrides):
-        own = values.get("training", {})
-        values["training"] = {key: value for key, value in own.items() if not key.startswith("budget_")}
-    return apply_overrides(values, overrides)
+    found = rehearse(recipe, directory)
+    if speaks():
+        print_json(found) if as_json else show(found)
 
 
 class TrainingDisplay:
@@ -79,7 +97,9 @@ class TrainingDisplay:
         self._printed = 0.0
 
     def __enter__(self) -> TrainingDisplay:
-        if self.console.is_terminal:
+        from pretextlm.training.world import speaks
+
+        if self.console.is_terminal and speaks():
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
             self._bar = Progress(
@@ -112,5 +132,9 @@ class TrainingDisplay:
             self.note(f"{share:4.0%}  step {values['step']:,}  loss {values['loss']:.3f}  {rate:,.0f} tokens/s")
 
     def note(self, text: str) -> None:
-        """A line for people."""
+        """A line for people, from the first process alone."""
+        from pretextlm.training.world import speaks
+
+        if not speaks():
+            return
         self.console.print(f"{self.title}: {text}", highlight=False, markup=False)

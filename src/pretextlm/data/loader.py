@@ -6,13 +6,16 @@ import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pretextlm.batch import Batch, Rows
+from pretextlm.batch import Batch, Rows, Spare
 from pretextlm.data.mixture import Reader
 from pretextlm.keyed import Keyed
+
+POLL_SECONDS = 0.2
 
 
 class Loader:
@@ -59,11 +62,17 @@ class Loader:
                 if self.total_rows:
                     rows = dataclasses.replace(rows, progress=np.minimum(ordinals[some] / self.total_rows, 1.0))
                 batch = self.corrupt(rows, Keyed.of(self.seed, draws[some], rows.example_ids))
-                batches.append(batch if len(piece) else dataclasses.replace(batch, spare=True))
+                batches.append(batch if len(piece) else Spare(**vars(batch)))
         return batches
 
-    def steps(self, first_ordinal: int, count: int, rows_per_batch: int) -> Iterator[list[Batch]]:
-        """Endless steps of `count` rows from `first_ordinal` on, a few prepared ahead. Raises what a worker raised."""
+    def steps(
+        self, first_ordinal: int, count: int, rows_per_batch: int, waiting: Callable[[], None] = lambda: None
+    ) -> Iterator[list[Batch]]:
+        """Endless steps of `count` rows from `first_ordinal` on, a few prepared ahead. Raises what a worker raised.
+
+        Args:
+            waiting: called again and again while a step is not ready; may raise to end the waiting.
+        """
         pool = self._pool = self._pool or ThreadPoolExecutor(self.workers, thread_name_prefix="loader")
         ahead: deque[Future[list[Batch]]] = deque()
         try:
@@ -71,15 +80,20 @@ class Loader:
                 while len(ahead) < self.workers + 1:
                     ahead.append(pool.submit(self.step, first_ordinal, count, rows_per_batch))
                     first_ordinal += count
+                while not ahead[0].done():
+                    with suppress(TimeoutError):
+                        ahead[0].exception(timeout=POLL_SECONDS)
+                        continue
+                    waiting()
                 yield ahead.popleft().result()
         finally:
             for future in ahead:
                 future.cancel()
 
-    def close(self) -> None:
-        """End the threads; the loader may be used again after."""
+    def close(self, wait: bool = True) -> None:
+        """End the threads, at once or as soon as each has done its step; the loader may be used again after."""
         if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool.shutdown(wait=wait, cancel_futures=True)
             self._pool = None
 
     def __enter__(self) -> Loader:

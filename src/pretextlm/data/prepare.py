@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import shutil
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -45,11 +46,13 @@ class PrepareConfig(Config):
     """Options of a preparation. All but `workers` and `overwrite` decide the bytes of the store.
 
     Attributes:
-        tokenizer: "bpe", "wordpiece", "unigram", or the path of an existing tokenizer or store.
+        tokenizer: "bpe", "wordpiece", "unigram", "character", or the path of an existing tokenizer or store.
         vocab_size: ids in all, special tokens and sentinels included; only for a tokenizer that is trained.
         sentinels: number of <extra_id_N>.
         sample_mb: megabytes of text, spread over the corpus, that the tokenizer is trained on.
         validation: share of the documents for validation, at least one.
+        validation_tail: instead, this last share of every source's characters; the document in which it begins is cut
+            there, a pair is not.
         field, text_mode, on_error, split_long: see readers.ReadOptions; a source may name its own fields.
         max_document_mb: a longer line or row is a bad document.
         licence: of the sources, where their metadata does not say.
@@ -62,6 +65,7 @@ class PrepareConfig(Config):
     sentinels: int = DEFAULT_SENTINELS
     sample_mb: int = 20
     validation: float = 0.02
+    validation_tail: float | None = None
     field: str = "text"
     text_mode: TextMode = "file"
     on_error: Literal["error", "skip"] = "error"
@@ -78,6 +82,8 @@ class PrepareConfig(Config):
         """Raises UserError for a value out of its range."""
         if not 0 < self.validation < 1:
             raise UserError(f"--validation {self.validation} is no share.", "Give a number between 0 and 1.")
+        if self.validation_tail is not None and not 0 < self.validation_tail < 1:
+            raise UserError(f"--validation-tail {self.validation_tail} is no share.", "Give a number between 0 and 1.")
         for name, least in (("vocab_size", 1), ("sample_mb", 1), ("max_document_mb", 1), ("workers", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}.", f"Give {least} or more.")
@@ -225,8 +231,8 @@ class _Preparation:
         shard = Shard()
         # Pairs come last: the plain documents of a split are then its first, and can be read by themselves.
         for row, entry in sorted(enumerate(ledger), key=lambda place: place[1].source.parts):
-            for document in entry.documents(self.config.read_options()):
-                shard.add(document, row)
+            for document, tail in entry.documents(self.config.read_options(), self.config.validation_tail):
+                shard.add(document, row, tail)
                 if shard.bytes >= SHARD_BYTES:
                     yield shard
                     shard = Shard()
@@ -236,14 +242,17 @@ class _Preparation:
     def _assemble(
         self, out: Path, encoder: TextEncoder, tokenizer_json: str, records: list[SourceRecord], shards: list[Path]
     ) -> None:
-        threshold = _threshold([load_keys(path) for path in shards], self.config.validation)
+        by_key = self.config.validation_tail is None
+        threshold = _threshold([load_keys(path) for path in shards], self.config.validation) if by_key else None
         writer = StoreWriter(self.work / "store", encoder.vocab_size, tokenizer_json)
         for number, path in enumerate(shards):
             shard = load_shard(path)
-            held_out = shard.keys < threshold
+            held_out = shard.tail if threshold is None else shard.keys < threshold
             writer.splits["validation"].append(shard.chunk.select(held_out))
             writer.splits["train"].append(shard.chunk.select(~held_out))
             self.progress("writing the store", number + 1, len(shards))
+        if not all(split.documents for split in writer.splits.values()):
+            raise UserError("The corpus is too short to be split.", "Give more text, or another --validation-tail.")
         options = self.config.model_dump(exclude=_NO_MATTER)
         kind = self.config.tokenizer if self.config.tokenizer in KINDS else "adopted"
         writer.commit(out, records, options, kind, self.config.overwrite)
@@ -257,9 +266,14 @@ class _Ledger:
         self.bytes = self.count = self.empty = self.skipped = 0
         self._hash = hashlib.sha256()
 
-    def documents(self, options: ReadOptions) -> Iterator[Document]:
+    def documents(self, options: ReadOptions, tail: float | None) -> Iterator[tuple[Document, bool]]:
+        """Each document that is not blank, and whether it lies in the last `tail` of the source's characters."""
         reader = self.source.reader(options)
-        for document in self.source.documents(reader):
+        before_tail = sys.maxsize
+        if tail is not None:
+            count = sum(_characters(document) for document in self.source.documents(self.source.reader(options)))
+            before_tail = int(count * (1 - tail))
+        for document, in_tail in _part(self.source.documents(reader), before_tail):
             texts = parts_of(document)
             if not any(text.strip() for text in texts):
                 self.empty += 1
@@ -268,7 +282,7 @@ class _Ledger:
                 self._hash.update(len(data).to_bytes(8, "little") + data)
                 self.bytes += len(data)
             self.count += 1
-            yield document
+            yield document, in_tail
         self.skipped = reader.skipped
 
     def record(self) -> SourceRecord:
@@ -282,6 +296,22 @@ class _Ledger:
             skipped=self.skipped,
             parts=self.source.parts,
         )
+
+
+def _characters(document: Document) -> int:
+    return sum(len(text) for text in parts_of(document))
+
+
+def _part(documents: Iterator[Document], first: int) -> Iterator[tuple[Document, bool]]:
+    """Documents and whether they lie behind the `first` characters; a plain one that reaches over them is cut there."""
+    place = 0
+    for document in documents:
+        before, place = first - place, place + _characters(document)
+        if isinstance(document, str) and 0 < before < len(document):
+            yield document[:before], False
+            yield document[before:], True
+        else:
+            yield document, before <= 0
 
 
 def _threshold(keys: list[NDArray[np.uint64]], share: float) -> np.uint64:

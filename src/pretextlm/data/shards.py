@@ -20,15 +20,17 @@ from pretextlm.files import replace_file
 
 @dataclass
 class Shard:
-    """Documents that are encoded together."""
+    """Documents that are encoded together; `tail` says which are in the last part of their source."""
 
     documents: list[Document] = field(default_factory=list)
     sources: list[int] = field(default_factory=list)
+    tail: list[bool] = field(default_factory=list)
     bytes: int = 0
 
-    def add(self, document: Document, source: int) -> None:
+    def add(self, document: Document, source: int, tail: bool = False) -> None:
         self.documents.append(document)
         self.sources.append(source)
+        self.tail.append(tail)
         self.bytes += sum(len(text.encode()) for text in parts_of(document))
 
 
@@ -39,10 +41,12 @@ class EncodedShard:
     Attributes:
         chunk: the documents.
         keys: (D,) content key of each.
+        tail: (D,) whether it is in the last part of its source.
     """
 
     chunk: Chunk
     keys: NDArray[np.uint64]
+    tail: NDArray[np.bool_]
 
 
 def save_shard(path: Path, shard: Shard, encoder: TextEncoder) -> int:
@@ -53,7 +57,8 @@ def save_shard(path: Path, shard: Shard, encoder: TextEncoder) -> int:
         return shard.bytes
     chunk = encoder.encode(shard.documents, shard.sources)
     buffer = io.BytesIO()
-    np.savez(buffer, digest=digest, keys=keys, **{f.name: getattr(chunk, f.name) for f in fields(chunk)})
+    tail = np.array(shard.tail, np.bool_)
+    np.savez(buffer, digest=digest, keys=keys, tail=tail, **{f.name: getattr(chunk, f.name) for f in fields(chunk)})
     replace_file(path, buffer.getbuffer())
     return shard.bytes
 
@@ -75,4 +80,5 @@ def load_keys(path: Path) -> NDArray[np.uint64]:
 def load_shard(path: Path) -> EncodedShard:
     """Read a shard back."""
     with np.load(path, allow_pickle=False) as arrays:
-        return EncodedShard(Chunk(**{f.name: arrays[f.name] for f in fields(Chunk)}), arrays["keys"])
+        chunk = Chunk(**{f.name: arrays[f.name] for f in fields(Chunk)})
+        return EncodedShard(chunk, arrays["keys"], arrays["tail"])

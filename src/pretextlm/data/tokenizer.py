@@ -1,13 +1,15 @@
 """Tokenizers: trained on the corpus or taken from elsewhere, always with the special tokens of data/vocabulary.py.
 
-The three kinds that are trained here (byte-level BPE, WordPiece, Unigram) all work on bytes: the 256 bytes are in every
-vocabulary, so no text is unknown in any language and decoding gives the text back exactly.
+Three of the kinds that are trained here (byte-level BPE, WordPiece, Unigram) work on bytes: the 256 bytes are in every
+vocabulary, so no text is unknown in any language and decoding gives the text back exactly. The fourth has a token for
+each character of the corpus, and the unknown token for every other one.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -21,8 +23,8 @@ from pretextlm.errors import UserError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Kind = Literal["bpe", "wordpiece", "unigram"]
-KINDS: tuple[Kind, ...] = ("bpe", "wordpiece", "unigram")
+Kind = Literal["bpe", "wordpiece", "unigram", "character"]
+KINDS: tuple[Kind, ...] = ("bpe", "wordpiece", "unigram", "character")
 MAX_TOKENIZER_BYTES = 256 << 20
 
 # Marks a token that continues a word. Not BERT's "##": that is text in a byte vocabulary, and decoding would lose it.
@@ -44,15 +46,18 @@ def train_tokenizer(kind: Kind, texts: Iterable[str], vocab_size: int, sentinels
     """Train on `texts`.
 
     Args:
-        kind: "bpe", "wordpiece" or "unigram".
+        kind: "bpe", "wordpiece", "unigram" or "character".
         texts: the sample. BPE and WordPiece depend on it and the options alone; the library's Unigram trainer adds up
             in random order, so that two trainings may differ in their last few tokens.
-        vocab_size: total number of ids, special tokens and sentinels included. A small sample may give fewer.
+        vocab_size: total number of ids, special tokens and sentinels included. A small sample may give fewer; of
+            characters, the most frequent are kept.
         sentinels: number of <extra_id_N>.
 
     Raises:
         UserError: `vocab_size` cannot hold the special tokens and the bytes.
     """
+    if kind == "character":
+        return _characters(texts, vocab_size, special_tokens(sentinels))
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     specials = special_tokens(sentinels)
@@ -88,6 +93,28 @@ def train_tokenizer(kind: Kind, texts: Iterable[str], vocab_size: int, sentinels
     tokenizer.decoder = decoders.Sequence([decoders.Replace(CONTINUES, ""), decoders.ByteLevel()])
     tokenizer.train_from_iterator(texts, trainer)
     return from_json(_finished(tokenizer.to_str()), "the trained tokenizer")
+
+
+def _characters(texts: Iterable[str], vocab_size: int, specials: list[str]) -> Tokenizer:
+    """One token for each of the most frequent characters, in the order of code points; [UNK] for the others."""
+    from tokenizers import Tokenizer, decoders, models
+
+    room = vocab_size - len(specials)
+    if room < 1:
+        raise UserError(
+            f"A vocabulary of {vocab_size:,} is too small: there are {len(specials)} special tokens.",
+            f"Give --vocab-size {len(specials) + 256} or more, or fewer --sentinels.",
+        )
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    kept = sorted(sorted(counts, key=lambda character: (-counts[character], character))[:room])
+    ids = {token: index for index, token in enumerate([*specials, *kept])}
+    # BPE without merges takes a text apart into its characters, whatever they are.
+    tokenizer = Tokenizer(models.BPE(vocab=ids, merges=[], unk_token=UNK))
+    tokenizer.add_special_tokens(specials)
+    tokenizer.decoder = decoders.Fuse()
+    return from_json(tokenizer.to_str(), "the new tokenizer")
 
 
 def _finished(text: str) -> str:
@@ -157,7 +184,7 @@ def complete(tokenizer: Tokenizer, where: str, sentinels: int = DEFAULT_SENTINEL
     if faked:
         raise UserError(
             f"The tokenizer {where} reads the text {faked[0]!r} as its special token, so text could fake one.",
-            "Train one on the corpus instead: --tokenizer bpe, wordpiece or unigram.",
+            "Train one on the corpus instead: --tokenizer bpe, wordpiece, unigram or character.",
         )
     return tokenizer
 

@@ -154,6 +154,13 @@ def _use_products(device: torch.device, dtype: torch.dtype, keys: int) -> bool:
     return device.type == "cpu" and dtype == torch.bfloat16 and keys <= LONGEST_PRODUCTS
 
 
+def backend_name(device: torch.device, dtype: torch.dtype, attention: Attention, keys: int) -> str:
+    """Which backend computes the attention of plain rows of so many tokens there, for people."""
+    if use_varlen(device, dtype, attention):
+        return "varlen kernel"
+    return "written-out products" if _use_products(device, dtype, keys) else "scaled_dot_product_attention"
+
+
 def self_sight(
     segments_BT: Tensor | None,
     positions_BT: Tensor | None,

@@ -155,7 +155,9 @@ def machine(study: Study) -> str:
 
 def environment(study: Study) -> list[tuple[str, str]]:
     """Versions and settings of all runs; where they differ, every value."""
-    keys = dict.fromkeys(key for run in study.runs for key in run.environment if key not in ("command", "started"))
+    keys = dict.fromkeys(
+        key for run in study.runs for key in run.environment if key not in ("command", "started", "peak")
+    )
     rows = [(key, _distinct(run.environment.get(key) for run in study.runs)) for key in keys]
     noted = [(key, str(value)) for key, value in table(study.command, "machine").items() if key not in keys]
     times = [(key, str(study.command[key])) for key in ("started", "finished") if study.command.get(key)]
@@ -183,8 +185,13 @@ def _cost(runs: list[Run]) -> list[str]:
         "–" if seconds is None else form.duration(seconds),
         "–" if flops is None else form.si(flops),
         "–" if speed is None else form.si(speed),
-        "not measured" if energy is None else form.si(energy, "J"),
+        "not measured" if energy is None else form.si(energy, "J") + _carbon(runs),
     ]
+
+
+def _carbon(runs: list[Run]) -> str:
+    grams = _mean(runs, "co2_grams")
+    return "" if grams is None else f", {form.plain(grams)}{form.THIN}g CO₂"
 
 
 def _mean(runs: list[Run], key: str) -> float | None:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,12 @@ MARGIN = 1.1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Attributes: directory; step; state: the trainer's plain values."""
+    """Attributes: directory; step; state: the trainer's plain values; faults: what is wrong with newer ones."""
 
     directory: Path
     step: int
     state: dict[str, Any]
+    faults: tuple[str, ...] = ()
 
     @property
     def in_parts(self) -> bool:
@@ -79,8 +81,9 @@ def save(
     final = place(parent, step)
     if final.exists():
         return final
-    with told(final):
-        partial = begin(parent, step, size_of(model) + size_of(optimizer))
+    size = size_of(model) + size_of(optimizer)
+    with told(final, size):
+        partial = begin(parent, step, size)
         save_file(_contiguous(model), partial / MODEL)
         save_file(_contiguous(optimizer), partial / OPTIMIZER)
         finish(partial, final, state, keep)
@@ -98,7 +101,7 @@ def begin(parent: Path, step: int, size: int) -> Path:
     sweep(parent)
     free = shutil.disk_usage(parent).free
     if free < MARGIN * size:
-        raise OSError(errno.ENOSPC, f"it needs {size / 1e6:.1f} MB and {free / 1e6:.1f} MB are free")
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}, {free:,} bytes are free")
     partial = parent / f".{place(parent, step).name}.tmp-{os.getpid()}"
     partial.mkdir()
     return partial
@@ -115,20 +118,25 @@ def finish(partial: Path, final: Path, state: Mapping[str, Any], keep: int) -> N
     partial.rename(final)
     flush(final.parent)
     for old in steps(final.parent)[:-keep]:
-        shutil.rmtree(old)
+        # Under a name that nobody reads, so that half of it is never taken for a checkpoint.
+        litter = old.with_name(f".{old.name}.tmp-{os.getpid()}")
+        with suppress(OSError):
+            old.rename(litter)
+        shutil.rmtree(litter, ignore_errors=True)
 
 
 @contextmanager
-def told(final: Path) -> Iterator[None]:
+def told(final: Path, size: int) -> Iterator[None]:
     """Turn what the disk says into a UserError, after which nothing half-written is left."""
     try:
         yield
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError, parts.failure()) as error:
         for litter in final.parent.glob(f".{final.name}.tmp-{os.getpid()}"):
             shutil.rmtree(litter, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[-1]
         raise UserError(
-            f"Cannot write the checkpoint {final}: {getattr(error, 'strerror', None) or error}.",
-            "Earlier checkpoints are untouched. Free some space, then go on with --resume.",
+            f"Cannot write the checkpoint {final}, which needs {size:,} bytes: {reason}.",
+            "Earlier checkpoints are untouched. See that there is room and the disk is sound; go on with --resume.",
         ) from None
 
 
@@ -141,23 +149,23 @@ def newest(parent: Path, quarantine: bool = False) -> Checkpoint | None:
     """The newest checkpoint that verifies; None when there is none at all.
 
     Args:
-        quarantine: rename broken ones to NAME.corrupt, so that training can write that step again.
+        quarantine: rename broken ones that are newer to NAME.corrupt, so that training can write those steps again.
 
     Raises:
         UserError: there are checkpoints, and every one is broken; each reason is listed.
     """
-    faults = []
+    faults: dict[Path, str] = {}
     for directory in reversed(steps(parent)):
         fault = verify(directory)
         if fault is None:
             state = json.loads((directory / STATE).read_text())
-            return Checkpoint(directory, int(directory.name.removeprefix("step-")), state)
-        faults.append(f"{directory.name}: {fault}")
-        if quarantine:
-            directory.rename(directory.with_name(directory.name + ".corrupt"))
+            for broken in faults if quarantine else ():
+                _set_aside(broken)
+            return Checkpoint(directory, _step(directory), state, tuple(faults.values()))
+        faults[directory] = f"{directory.name}: {fault}"
     if faults:
         raise UserError(
-            f"No checkpoint under {parent} can be used: {'; '.join(faults)}.",
+            f"No checkpoint under {parent} can be used: {'; '.join(faults.values())}.",
             "Nothing was deleted. Train again into another directory, or bring the files back from a copy.",
         )
     return None
@@ -174,11 +182,29 @@ def verify(directory: Path) -> str | None:
             if name not in files:
                 return f"{MANIFEST} says nothing of {name}"
         for name, digest in files.items():
+            if not (directory / name).is_file():
+                return f"{name} is missing"
             if _digest(directory / name) != digest:
                 return f"{name} is not as it was written"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{type(error).__name__}: {error}"
+        if json.loads((directory / STATE).read_text()).get("step", _step(directory)) != _step(directory):
+            return f"{STATE} is of another step"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except OSError as error:
+        return f"{error.filename or directory}: {error.strerror}"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST} cannot be read ({type(error).__name__}: {error})"
     return None
+
+
+def _step(directory: Path) -> int:
+    return int(directory.name.removeprefix("step-"))
+
+
+def _set_aside(broken: Path) -> None:
+    """Under another name, also where that step was broken before."""
+    names = (broken.with_name(f"{broken.name}.corrupt{number or ''}") for number in itertools.count())
+    broken.rename(next(name for name in names if not name.exists()))
 
 
 def sweep(parent: Path) -> None:

@@ -10,12 +10,16 @@ Letters: D hidden_size, F intermediate_size, H heads, K key-value heads, E width
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from pretextlm.model.blocks import Block
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.transformer import Transformer
 from pretextlm.model.windowed import BLOCKS_PAY
 from pretextlm.training.optimizers import kinds
+
+if TYPE_CHECKING:
+    from pretextlm.training.parallel import Way
 
 FORMULA = (
     "for each token and layer D + 2·H·E + 2·K·E of attention and D + 2·F of feed-forward (4·F where gated) in the "
@@ -66,6 +70,27 @@ def training_memory(
     config = model.config
     kept = rows * _bytes_of_a_row(config, length, target_length, size)
     return Memory(4 * weights, 4 * trained, 4 * state, kept + (size * matrices if dtype == "bf16" else 0))
+
+
+def on_each(memory: Memory, model: Transformer, way: Way, processes: int) -> Memory:
+    """What each of so many processes holds when weights are spread in that way (parallel.py).
+
+    Whole weights that are gathered for a while count with the weights: all of them under "zero2", else those outside of
+    the blocks and two blocks, the one that computes and the next.
+
+    Args:
+        memory: of one process alone.
+        processes: over which a copy of the weights is spread; under "hybrid" those of one machine.
+    """
+    if way == "ddp" or processes == 1:
+        return memory
+    blocks = [4 * sum(p.numel() for p in part.parameters()) for part in model.modules() if isinstance(part, Block)]
+    gathered = memory.weights if way == "zero2" else memory.weights - sum(blocks) + 2 * max(blocks)
+
+    def part(size: int) -> int:
+        return -(-size // processes)
+
+    return Memory(part(memory.weights) + gathered, part(memory.gradients), part(memory.optimizer), memory.activations)
 
 
 def _bytes_of_a_row(config: ModelConfig, length: int, target_length: int | None, size: int) -> int:

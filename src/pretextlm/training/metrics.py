@@ -1,38 +1,96 @@
-"""metrics.jsonl: one object a line, written as it happens."""
+"""metrics.jsonl: one object a line, written as it happens; trackers are told the same numbers."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+import math
+import resource
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from pretextlm.errors import UserError
+from pretextlm.files import flush
 from pretextlm.training.run import METRICS, Run
 
-AVERAGED = ("loss", "gradient_norm", "tokens_per_second", "data_wait")
+if TYPE_CHECKING:
+    import torch
+
+    from pretextlm.training.trackers import Trackers
+
+AVERAGED = ("loss", "gradient_norm", "tokens_per_second", "mfu", "data_wait")
+STATUS = Path("/proc/self/status")
 
 
 class MetricsLog:
-    """Appends lines; a line of training averages the steps since the last one."""
+    """Appends lines; a line of training averages the steps since the last one.
+
+    Attributes:
+        trackers: handed the numbers of each line too, where there are any.
+    """
 
     def __init__(self, run: Run) -> None:
         self._path = run.directory / METRICS
+        self.trackers: Trackers | None = None
 
     def train(self, values: Mapping[str, float], window: Mapping[str, float], every: int) -> dict[str, float]:
         """Add one step to the running sums and write a line when `step` is a multiple of `every`.
 
         Returns the sums to carry on: they belong to the trainer's state, so that a resumed run writes the same lines.
         """
-        sums = {name: window.get(name, 0.0) + values[name] for name in AVERAGED}
+        averaged = [name for name in AVERAGED if name in values]
+        sums = {name: window.get(name, 0.0) + values[name] for name in averaged}
         sums["steps"] = window.get("steps", 0.0) + 1
         if values["step"] % every:
             return sums
-        means = {name: sums[name] / sums["steps"] for name in AVERAGED}
+        means = {name: sums[name] / sums["steps"] for name in averaged}
         self._write({"kind": "train", **values, **means})
         return {}
+
+    def flush(self) -> None:
+        """Make sure that what was written is on the disk: no checkpoint is ever ahead of it. Raises UserError."""
+        with self._told():
+            if self._path.exists():
+                flush(self._path)
 
     def validation(self, values: Mapping[str, float]) -> None:
         self._write({"kind": "validation", **values})
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(dict(line)) + "\n")
+        values = {name: value if _is_json(value) else None for name, value in line.items()}
+        with self._told(), self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+        if self.trackers is not None:
+            kind = line["kind"]
+            numbers = {f"{kind}/{name}": value for name, value in line.items() if name not in ("kind", "step")}
+            self.trackers.log(line["step"], numbers)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"Cannot write {self._path}: {error.strerror}.",
+                "See that there is room and the disk is sound, then go on with --resume from the last checkpoint.",
+            ) from None
+
+
+def _is_json(value: Any) -> bool:
+    """Whether it can stand in the file as it is: JSON knows no number that is not finite."""
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes so far: of the tensors on a GPU, or of this process in the machine's memory."""
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated(device))
+    if STATUS.exists():  # unlike getrusage, this does not count what a process was before it became this program
+        lines = STATUS.read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most << 10

@@ -47,20 +47,16 @@ class Optimizer:
             self.muon.zero_grad()
 
     def state(self) -> dict[str, Tensor]:
-        """All state as named tensors."""
-        tensors = {f"muon.{i}": b for i, b in enumerate(self.muon.state())} if self.muon else {}
-        for index, state in self.adamw.state_dict()["state"].items():
-            tensors |= {f"adamw.{index}.{key}": value for key, value in state.items()}
-        return tensors
+        """All state as named tensors, the same names at every step.
 
-    def blank(self) -> dict[str, Tensor]:
-        """Tensors of the names and shapes that `state` gives after a step, to be read into."""
-        tensors = self.state()
+        AdamW has none of a weight before its first gradient, which is at step 0, or later where a batch does not use
+        it: then what it would begin with stands here. May be read into, and is then to be given to `load`.
+        """
+        tensors = {f"muon.{i}": b for i, b in enumerate(self.muon.state())} if self.muon else {}
         parameters = [p for group in self.adamw.param_groups for p in group["params"]]
         for index, parameter in enumerate(parameters):
-            zeros = {name: torch.zeros_like(parameter.detach()) for name in ("exp_avg", "exp_avg_sq")}
-            zeros["step"] = torch.zeros(())
-            tensors |= {f"adamw.{index}.{name}": value for name, value in zeros.items()}
+            state = self.adamw.state.get(parameter) or _beginning(parameter)
+            tensors |= {f"adamw.{index}.{key}": value for key, value in state.items()}
         return tensors
 
     def load(self, tensors: dict[str, Tensor]) -> None:
@@ -74,3 +70,9 @@ class Optimizer:
             if kind == "adamw":
                 state.setdefault(int(number), {})[key[0]] = tensor
         self.adamw.load_state_dict({"state": state, "param_groups": self.adamw.state_dict()["param_groups"]})
+
+
+def _beginning(parameter: nn.Parameter) -> dict[str, Tensor]:
+    """AdamW's state of a weight that has had no gradient."""
+    zeros = {name: torch.zeros_like(parameter.detach()) for name in ("exp_avg", "exp_avg_sq")}
+    return {"step": torch.zeros(())} | zeros

@@ -6,6 +6,7 @@ What runs on one process alone never loads torch's distributed half, which takes
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
 INDEX = ".metadata"
 """What the writing library names its index."""
+
+
+def failure() -> type[BaseException]:
+    """What the writing library raises, where it is loaded; it is no Exception."""
+    api = sys.modules.get("torch.distributed.checkpoint.api")
+    return api.CheckpointException if api else OSError
 
 
 def write(place: Path, groups: Mapping[str, Mapping[str, Tensor]], processes: ProcessGroup) -> Future[object]:

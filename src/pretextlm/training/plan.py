@@ -27,7 +27,8 @@ class Position:
     """Where training is: all of the trainer's state that is neither weight nor optimizer.
 
     Attributes: step, seconds of training, flops, last validation done (the first is before any step), the sums of the
-        log line being built, steps that were left out, and the running mean of the gradient's norm.
+        log line being built, steps that were left out, the running mean of the gradient's norm, seconds of all devices
+        together, and the energy that was counted.
     """
 
     step: int = 0
@@ -37,6 +38,8 @@ class Position:
     window: dict[str, float] = field(default_factory=dict)
     skipped: int = 0
     typical_norm: float = 0.0
+    device_seconds: float = 0.0
+    energy_joules: float = 0.0
 
 
 @dataclass(frozen=True)

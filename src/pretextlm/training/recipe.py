@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict, Field, SerializeAsAny, model_validator
 
-from pretextlm.config import Config
+from pretextlm.config import Config, apply_overrides
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.presets.preset import filled_in
@@ -16,6 +16,17 @@ from pretextlm.objectives.base import Objective, build
 if TYPE_CHECKING:
     from pretextlm.data.store import Store
     from pretextlm.data.vocabulary import Vocabulary
+
+BUDGET = "training.budget_"
+
+
+def overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A recipe's tables with `section.key=value` on top; a budget among these takes the place of the recipe's."""
+    training = values.get("training")
+    if isinstance(training, dict) and any(override.strip().startswith(BUDGET) for override in overrides):
+        kept = {key: value for key, value in training.items() if not f"training.{key}".startswith(BUDGET)}
+        values = {**values, "training": kept}
+    return apply_overrides(values, overrides)
 
 
 class DataConfig(Config):
@@ -57,6 +68,8 @@ class TrainingConfig(Config):
         parallel: over several processes: "ddp" (all whole on each), "zero2" (gradients and optimizer in parts), "zero3"
             (weights too), "hybrid" (zero3 within a machine, copies between machines).
         timeout_seconds: how long processes wait for each other before they give up.
+        trackers: who shows the numbers of metrics.jsonl elsewhere: "tensorboard", "wandb", "trackio".
+        carbon_grams_per_kwh: CO2 of the electricity, to turn measured energy into grams; left out, it is not computed.
     """
 
     budget_steps: int | None = Field(None, ge=1)
@@ -90,6 +103,8 @@ class TrainingConfig(Config):
     spike: float = Field(0.0, ge=0)
     parallel: Literal["ddp", "zero2", "zero3", "hybrid"] = "ddp"
     timeout_seconds: float = Field(600.0, gt=0)
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    carbon_grams_per_kwh: float | None = Field(None, ge=0, le=10_000)
 
     @model_validator(mode="after")
     def _check(self) -> TrainingConfig:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -111,37 +113,81 @@ class Run:
         path = self.directory / METRICS
         if not path.exists():
             return []
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        return [_parsed(path, number, line) for number, line in enumerate(lines, 1) if line.endswith("\n")]
 
-    def rewind_metrics(self, step: int) -> None:
-        """Drop what was logged after `step`, so that a resumed run leaves neither gap nor repeat."""
-        kept = [m for m in self.metrics() if m["step"] <= step]
+    def rewind_metrics(self, step: int, validated: bool = True) -> None:
+        """Drop what was logged after `step`, so that a resumed run leaves neither gap nor repeat.
+
+        Args:
+            validated: whether the validation of that very step is done; if not, it comes again.
+        """
+        kept = [m for m in self.metrics() if m["step"] < step or (m["step"] == step and _stays(m, validated))]
         write_whole(self.directory / METRICS, "".join(json.dumps(m) + "\n" for m in kept))
+
+
+def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        values = json.loads(line)
+        if isinstance(values, dict) and {"kind", "step"} <= values.keys():
+            return values
+    except ValueError:
+        pass
+    raise UserError(f"{path}, line {number}, is damaged.", "Take that line out, or bring back a copy of the file.")
+
+
+def _stays(line: Mapping[str, Any], validated: bool) -> bool:
+    return validated or line["kind"] != "validation"
 
 
 def _is_of_a_run(path: Path) -> bool:
     """Whether a file means that a run was begun; config.toml is written last, and what comes before it does not."""
-    return path.name not in (LOCK, TOKENIZER, ENVIRONMENT, ORIGIN) and not path.name.endswith(".partial")
+    of_a_start = path.name in (LOCK, TOKENIZER, ENVIRONMENT, ORIGIN) or path.name.startswith("stacks-")
+    return not of_a_start and not path.name.endswith(".partial")
 
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Hold the run's lock. Raises UserError when another process holds it; a dead holder's lock frees itself."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Hold the run's lock. Raises UserError when another process holds it; a dead holder's lock frees itself.
+
+    Also where the directory cannot be made or written to.
+    """
     path = directory / LOCK
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
-        os.close(handle)
-        raise UserError(
-            f"{directory} is in use by {holder}.", "Wait for it, or give another directory with --out."
-        ) from None
-    try:
-        os.ftruncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    with ExitStack() as held:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            held.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(handle, 0)
+            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        except BlockingIOError:
+            raise UserError(
+                f"{directory} is in use by {_holder(handle)}.", "Wait for it, or give another directory with --out."
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"Cannot write {path}: {error.strerror}.", "Give a directory on a disk with room that you may write to."
+            ) from None
         yield
-    finally:
-        os.close(handle)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _holder(handle: int) -> str:
+    """Who holds a lock. It may have it since a moment ago, and what is written there be of one that is dead."""
+    for _ in range(20):
+        text = os.pread(handle, 200, 0).decode(errors="replace").strip()
+        match = re.fullmatch(r"process (\d+) on (.*)", text)
+        if match and (match[2] != socket.gethostname() or _lives(int(match[1]))):
+            return text
+        time.sleep(0.02)
+    return text or "another process"

@@ -89,8 +89,19 @@ def device_name(device: torch.device) -> str:
     return f"CPU {names[0] if names else platform.machine()}, {os.cpu_count()} cores"
 
 
+def find_compiler() -> str | None:
+    """The C++ compiler that torch.compile would use; None: there is none."""
+    return os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+
+
+def compile_cache() -> Path:
+    """Where compiled code is kept from one run to the next."""
+    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pretextlm" / "inductor"
+    return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or own)
+
+
 def _choose_compile(wish: str, expected_seconds: float) -> tuple[bool, str]:
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    compiler = find_compiler()
     if wish == "off":
         return False, "not compiled"
     if compiler is None:
@@ -108,8 +119,7 @@ def tune_process() -> None:
     Denormal numbers make a step up to ten times slower on a CPU when logits are confident. glibc returns large freed
     blocks to the system and faults them in again at every step unless told otherwise.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pretextlm" / "inductor"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(compile_cache())
     torch.set_flush_denormal(True)
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ class Saver:
         parent: directory of the checkpoints.
         keep: how many of the newest stay.
         world: all of its processes call every method together.
+        timeout_seconds: how long they wait for each other while they write.
     """
 
-    def __init__(self, parent: Path, keep: int, world: World) -> None:
+    def __init__(self, parent: Path, keep: int, world: World, timeout_seconds: float = 600.0) -> None:
         self.parent, self.keep, self.world = parent, keep, world
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._pending: list[Future[Any]] = []
-        self._processes: Any = distributed.new_group(backend="gloo") if world.size > 1 else None
+        self._processes: Any = _group(timeout_seconds) if world.size > 1 else None
 
     def save(
         self, step: int, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: Mapping[str, Any]
@@ -50,7 +52,7 @@ class Saver:
         size = round(sum(self.world.sums([checkpoints.size_of(model) + checkpoints.size_of(optimizer)])))
 
         def begin() -> Path:
-            with checkpoints.told(final):
+            with checkpoints.told(final, size):
                 return checkpoints.begin(self.parent, step, size)
 
         partial = self.world.from_first(begin)
@@ -59,7 +61,7 @@ class Saver:
         self._pending = [written]
 
         def finish() -> None:
-            with checkpoints.told(final):
+            with checkpoints.told(final, size):
                 written.result()
                 checkpoints.finish(partial, final, state, self.keep)
 
@@ -69,9 +71,9 @@ class Saver:
     def wait(self) -> None:
         """Until nothing is being written. Raises UserError on all processes when it failed."""
         pending, self._pending = self._pending, []
-        fault: Exception | None = None
+        fault: BaseException | None = None
         for one in pending:
-            fault = one.exception() or fault  # type: ignore[assignment]
+            fault = one.exception() or fault
 
         def outcome() -> None:
             if fault is not None:
@@ -81,7 +83,13 @@ class Saver:
 
     def close(self) -> None:
         """End the thread, after what it writes is written."""
+        for one in self._pending:
+            one.exception()
         self._writer.shutdown(wait=True)
+
+
+def _group(timeout_seconds: float) -> Any:
+    return distributed.new_group(backend="gloo", timeout=timedelta(seconds=timeout_seconds))
 
 
 def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -17,6 +19,10 @@ class Stopped(Exception):
         self.exit_code = 128 + number
 
 
+class Interrupted(BaseException):
+    """A signal came in the midst of work that is to be left; no Exception, so that nobody takes it for a fault."""
+
+
 class StopFlag:
     """`with StopFlag() as stop:` and then `stop.number` is 0, or the signal that came.
 
@@ -25,6 +31,7 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.number = 0
+        self._at_once = False
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -41,3 +48,20 @@ class StopFlag:
         if self.number:
             os._exit(128 + number)
         self.number = number
+        if self._at_once:
+            raise Interrupted
+
+    def check(self) -> None:
+        """Raises Interrupted when a signal has come."""
+        if self.number:
+            raise Interrupted
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """For work that cannot poll and loses nothing when it is left: a signal raises Interrupted within it."""
+        self.check()
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False

@@ -10,15 +10,15 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from pretextlm.batch import Batch
+from pretextlm.batch import Batch, Spare
 from pretextlm.data.loader import Loader
 from pretextlm.data.store import Store
 from pretextlm.errors import UserError
@@ -26,22 +26,27 @@ from pretextlm.files import write_json
 from pretextlm.model.transformer import Transformer
 from pretextlm.objectives.base import Objective
 from pretextlm.training import checkpoint as checkpoints
-from pretextlm.training.checks import check_positions, check_tokenizers
+from pretextlm.training.cost import cost, energy
+from pretextlm.training.energy import Meter
 from pretextlm.training.forward import Forward
-from pretextlm.training.metrics import MetricsLog
+from pretextlm.training.metrics import MetricsLog, peak_memory
 from pretextlm.training.optimizers import Optimizer
 from pretextlm.training.parallel import exchange_gradients, in_parts, spread
 from pretextlm.training.parts import is_part
-from pretextlm.training.plan import Plan, Position, expected_seconds, make_loader, make_plan
+from pretextlm.training.peak import find_peak, peak_of_run
+from pretextlm.training.plan import Plan, Position, make_loader
+from pretextlm.training.ready import make_ready
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run import Run, locked
 from pretextlm.training.runtime import Runtime, device_name
 from pretextlm.training.saver import Saver
 from pretextlm.training.schedules import rate
-from pretextlm.training.signals import StopFlag, Stopped
+from pretextlm.training.signals import Interrupted, StopFlag, Stopped
 from pretextlm.training.start import carry_origin, check_start, load_start
 from pretextlm.training.task import Task
+from pretextlm.training.trackers import Trackers
 from pretextlm.training.validation import validate
+from pretextlm.training.watch import watched
 from pretextlm.training.world import ALONE, World, joined
 
 NORM_SHARE = 0.02
@@ -86,19 +91,15 @@ def pretrain(
 
     Raises:
         UserError: wrong recipe, store or machine; a directory in use or not empty; a full disk; a loss that is
-            not finite.
+            not finite; another process of the run is lost or hangs.
         Stopped: SIGINT or SIGTERM came; a checkpoint of that step was written.
     """
     with ExitStack() as held:
         world = held.enter_context(joined(recipe.training.timeout_seconds))
+        watch = held.enter_context(watched(world, directory, recipe.training.timeout_seconds))
         progress = progress if progress and world.first else Silent()
-        store = Store.open(Path(recipe.data.store))
-        recipe = recipe.with_vocabulary(store.vocabulary.size)
-        check_tokenizers(recipe, store)
-        check_positions(recipe)
-        device = Runtime.choose(recipe.training, 0.0).device
-        plan = make_plan(recipe, store, device, world)
-        runtime = Runtime.choose(recipe.training, expected_seconds(*recipe.training.budget, plan))
+        ready = make_ready(recipe, world)
+        recipe, store, plan, runtime = ready.recipe, ready.store, ready.plan, ready.runtime
         world.from_first(lambda: held.enter_context(locked(directory)))
         stop = held.enter_context(StopFlag())
         world.from_first(lambda: _begin(recipe, directory, resume, store, runtime, command))
@@ -106,7 +107,7 @@ def pretrain(
         found = world.from_first(lambda: checkpoints.newest(run.checkpoints, quarantine=True) if resume else None)
         trainer = held.enter_context(closing(Trainer(run, store, plan, runtime, progress, world, fresh=found is None)))
         trainer.restore(found)
-        trainer.train(stop)
+        trainer.train(stop, watch.alive)
     return run
 
 
@@ -142,41 +143,66 @@ class Trainer:
         self.spread = spread(self.task, world, self.config.parallel, runtime.device, not self.model.heads)
         self.optimizer = Optimizer(self.model, self.config, runtime.dtype, world.size)
         self.log = MetricsLog(run)
-        self.saver = Saver(run.checkpoints, self.config.keep_checkpoints, world)
+        self.saver = Saver(run.checkpoints, self.config.keep_checkpoints, world, self.config.timeout_seconds)
+        self._alive: Callable[[], None] = lambda: None
         self.compile_seconds = 0.0
+        self.meter = Meter(runtime.device, world)
+        self.devices = world.size if runtime.device.type == "cuda" else world.machines
+        self.peak = peak_of_run(run.directory, runtime.device, runtime.dtype) if world.first else None
 
     def restore(self, found: checkpoints.Checkpoint | None) -> None:
         """Go on from a checkpoint; from the start where there is none."""
         if found is not None:
-            state = self.optimizer.blank()
+            state = self.optimizer.state()
             found.read_into(self.model.state_dict(), state)
             self.optimizer.load(state)
             self.position = Position(**found.state)
+            for fault in found.faults:
+                self.progress.note(f"set aside as broken: {fault}")
             self.progress.note(f"resumed at step {found.step:,}")
         if self.world.first:
-            self.run.rewind_metrics(self.position.step)
+            checkpoints.sweep(self.run.checkpoints)
+            self.run.rewind_metrics(self.position.step, validated=not self._validation_due())
 
     def close(self) -> None:
         """End what works in the background."""
         self.saver.close()
+        if self.log.trackers is not None:
+            self.log.trackers.close()
 
-    def train(self, stop: StopFlag) -> None:
-        """Until the budget is used or a signal comes; a checkpoint stands at the end either way."""
+    def train(self, stop: StopFlag, alive: Callable[[], None] = lambda: None) -> None:
+        """Until the budget is used or a signal comes; a checkpoint stands at the end either way.
+
+        Args:
+            alive: called at least once a step, and a batch of validation.
+        """
+        self._alive = alive
         saved_at, number = time.monotonic(), 0
         reader = self.objective.reader(self.store.train, self.recipe.vocabulary(self.store), self.recipe.data.length)
-        with closing(make_loader(self.recipe, self.store, reader, self.plan.total_rows, self.world)) as loader:
-            self._compile(loader)
-            steps = loader.steps(self.position.step * self.plan.rows, self.plan.rows, self.plan.micro_rows)
+        loader = make_loader(self.recipe, self.store, reader, self.plan.total_rows, self.world)
+        if self.world.first and self.config.trackers:
+            names, step = self.config.trackers, self.position.step
+            self.log.trackers = Trackers(names, self.run.directory, self.recipe, step, self.progress.note)
+        try:
+            self.compile(loader, stop)
+            first = self.position.step * self.plan.rows
+            steps = loader.steps(first, self.plan.rows, self.plan.micro_rows, waiting=stop.check)
             with torch.compiler.set_stance("eager_on_recompile"):  # a shape not seen by now is too rare to pay
                 while True:
+                    self._alive()
                     self._validate_when_due(stop)
+                    batches, waited = self._next(steps)
                     number, due = self._agree(stop, time.monotonic() - saved_at > self.config.checkpoint_seconds)
                     if number or (share := self._share()) >= 1.0:
                         break
                     if due:
                         self.save()
                         saved_at = time.monotonic()
-                    self._step(steps, share)
+                    self._step(batches, share, waited)
+        finally:
+            loader.close(wait=not stop.number)
+        self._alive()
+        self.position.energy_joules += sum(self.world.sums([self.meter.used(at_once=True)]))
         self.save()
         self.saver.wait()
         if number:
@@ -186,23 +212,42 @@ class Trainer:
 
     def _agree(self, stop: StopFlag, due: bool) -> tuple[int, bool]:
         """(signal that came to any process, whether to save): the same on all, as are the seconds from here on."""
-        found = self.world.gather([stop.number, due, self.position.seconds])
+        found = self.world.gather([stop.number, due, self.position.seconds, self.meter.used()])
         self.position.seconds = float(found[0, 2])
+        self.position.energy_joules += float(found[:, 3].sum())
         return int(found[:, 0].max()), bool(found[0, 1])
 
-    def _compile(self, loader: Loader) -> None:
-        """Compile before the clock starts: its cost depends on the cache, and runs are compared by their seconds."""
+    def _next(self, steps: Iterator[list[Batch]]) -> tuple[list[Batch], float]:
+        """The next step's batches, none if a signal came while they were waited for; and the seconds of waiting."""
+        start = time.perf_counter()
+        try:
+            batches = next(steps)
+        except Interrupted:
+            batches = []
+        return batches, time.perf_counter() - start
+
+    def compile(self, loader: Loader, stop: StopFlag) -> None:
+        """Compile before the clock starts: its cost depends on the cache, and runs are compared by their seconds.
+
+        A signal ends it at once. On several processes it does not: all have to leave training at the same place.
+        """
         if not self.runtime.compile:
             return
         start = time.perf_counter()
         self.model.compile_parts(self.plan.shapes)
-        self.gradients(loader.step(0, self.plan.rows, self.plan.micro_rows))
+        try:
+            with stop.at_once() if self.world.size == 1 else nullcontext():
+                self.gradients(loader.step(0, self.plan.rows, self.plan.micro_rows))
+        except Interrupted:
+            return
         self.model.zero_grad()
         self.compile_seconds = time.perf_counter() - start
         self.progress.note(f"compiled in {self.compile_seconds:.0f} s")
 
     def save(self) -> None:
         """Begin to write a checkpoint of this moment."""
+        if self.world.first:
+            self.log.flush()
         weights, state = self.model.state_dict(), self.optimizer.state()
         self.saver.save(self.position.step, weights, state, vars(self.position))
 
@@ -215,7 +260,7 @@ class Trainer:
         names = self.plan.terms
         found: Counter[str] = Counter()
         for batch in batches:
-            if not batch.spare:
+            if not isinstance(batch, Spare):
                 found.update(self.objective.counts(batch))
         assert set(found) <= set(names), "a step has the terms of the first one"
         counts = dict(zip(names, self.world.sums([found[name] for name in names]), strict=True))
@@ -223,28 +268,30 @@ class Trainer:
         for number, batch in enumerate(batches, 1):
             exchange_gradients(self.spread, number == len(batches))
             totals, terms = self.spread(batch)
-            weights = {name: 0.0 if batch.spare else terms[name].coefficient / max(1, counts[name]) for name in terms}
+            weights = {
+                name: 0.0 if isinstance(batch, Spare) else terms[name].coefficient / max(1, counts[name])
+                for name in terms
+            }
             losses = torch.stack([weights[name] * totals[name] for name in names])
             losses.sum().backward()  # type: ignore[no-untyped-call]
             parts += losses.detach()
         return dict(zip(names, self.world.sums(parts.tolist()), strict=True))
 
-    def _step(self, steps: Iterator[list[Batch]], share: float) -> None:
+    def _step(self, batches: list[Batch], share: float, waited: float) -> None:
         start = time.perf_counter()
-        batches = next(steps)
-        waited = time.perf_counter() - start
         losses = self.gradients(batches)
-        norm = self._clip()
+        norm = self.clip()
         multiplier = self._multiplier(share)
         if self._sound(norm):
             self.optimizer.step(multiplier)
         else:
             self.model.zero_grad()
         at, loss = self.position, sum(losses.values())
-        seconds = time.perf_counter() - start
+        seconds = waited + time.perf_counter() - start
         at.step += 1
         at.seconds += seconds
         at.flops += self.plan.rows * self.plan.flops_per_row
+        at.device_seconds += seconds * self.devices
         values = {
             "step": at.step,
             "tokens": self._tokens(),
@@ -255,12 +302,17 @@ class Trainer:
             "gradient_norm": norm,
             "tokens_per_second": self.plan.tokens_per_step / seconds,
             "data_wait": waited / seconds,
+            "skipped": at.skipped,
         }
+        if self.peak:
+            values["mfu"] = self._mfu(seconds)
         if self.world.first:
+            if at.step % self.config.log_every == 0:
+                values["memory"] = peak_memory(self.runtime.device)
             at.window = self.log.train(values, at.window, self.config.log_every)
         self.progress.step(self._share(), values)
 
-    def _clip(self) -> float:
+    def clip(self) -> float:
         """Clip the gradient and return its norm, that of all processes."""
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip or float("inf"))
         return float(norm.full_tensor() if is_part(norm) else norm)  # type: ignore[attr-defined]
@@ -272,7 +324,7 @@ class Trainer:
         any weight takes a value that is not a number.
         """
         at, limit = self.position, self.config.spike
-        spiked = limit and at.step >= SETTLED_STEPS and norm > limit * at.typical_norm
+        spiked = limit and at.typical_norm and at.step >= SETTLED_STEPS and norm > limit * at.typical_norm
         if norm < float("inf") and not spiked:
             at.typical_norm = norm if not at.typical_norm else at.typical_norm + NORM_SHARE * (norm - at.typical_norm)
             return True
@@ -297,13 +349,13 @@ class Trainer:
         return rate(middle, config.schedule, config.warmup, config.cooldown, config.final_learning_rate)
 
     def _validate_when_due(self, stop: StopFlag) -> None:
-        due = int(self._share() * self.config.validations + 1e-9)
-        if due <= self.position.validations or not self.config.validations:
+        if not self._validation_due():
             return
 
         def before_batch() -> None:
+            self._alive()
             if self.world.gather([stop.number]).max() > 0:
-                raise _Interrupted
+                raise Interrupted
 
         vocabulary = self.recipe.vocabulary(self.store)
         reader = self.objective.reader(self.store.validation, vocabulary, self.recipe.data.length)
@@ -321,14 +373,21 @@ class Trainer:
                 world=self.world,
                 before_batch=before_batch,
             )
-        except _Interrupted:  # it is made whole when the run goes on
+        except Interrupted:  # it is made whole when the run goes on
             return
         at = self.position
-        at.validations = due
+        at.validations = self._validations()
         where = {"step": at.step, "tokens": self._tokens(), "seconds": at.seconds, "flops": at.flops}
         if self.world.first:
             self.log.validation({**where, "loss": found.loss, **found.parts})
         self.progress.note(f"step {at.step:,}: validation {found}")
+
+    def _validation_due(self) -> bool:
+        return self.config.validations > 0 and self._validations() > self.position.validations
+
+    def _validations(self) -> int:
+        """The number of the validation that belongs to this moment."""
+        return int(self._share() * self.config.validations + 1e-9)
 
     def _tokens(self) -> int:
         return round(self.position.step * self.plan.tokens_per_step)
@@ -336,18 +395,26 @@ class Trainer:
     def _share(self) -> float:
         return self.plan.share(self.config.budget, self.position)
 
+    def _mfu(self, seconds: float) -> float:
+        """Share of what all processes' devices could compute in these seconds that the model needed for a step."""
+        assert self.peak is not None, "asked for where the peak is known"
+        flops = self.plan.rows * self.plan.flops_per_row
+        return flops / seconds / (self.peak.flops_per_second * self.world.size)
+
     def _cost(self) -> dict[str, Any]:
-        at = self.position
-        return {
-            "parameters": count_parameters(self.model),
-            "steps": at.step,
-            "tokens": self._tokens(),
-            "seconds": at.seconds,
-            "compile_seconds": self.compile_seconds,
-            "flops": at.flops,
-            "device": device_name(self.runtime.device),
-            "energy_joules": None,
-        }
+        at, meter = self.position, self.meter
+        return cost(
+            parameters=count_parameters(self.model),
+            steps=at.step,
+            skipped=at.skipped,
+            tokens=self._tokens(),
+            seconds=at.seconds,
+            compile_seconds=self.compile_seconds,
+            flops=at.flops,
+            device=device_name(self.runtime.device),
+            device_seconds=at.device_seconds,
+            energy=energy(at.energy_joules, meter.source, meter.reason, self.config.carbon_grams_per_kwh),
+        )
 
 
 def build_model(recipe: Recipe, device: torch.device) -> Transformer:
@@ -364,10 +431,6 @@ def count_parameters(model: torch.nn.Module) -> int:
     """Weights, tied ones once."""
     tensors: list[Tensor] = list(model.parameters())
     return sum(t.numel() for t in tensors)
-
-
-class _Interrupted(Exception):
-    """A signal came during a validation."""
 
 
 def _begin(
@@ -388,6 +451,7 @@ def _begin(
         carried = carry_origin(Path(recipe.start), directory)
     environment = {
         **runtime.describe(),
+        "peak": find_peak(runtime.device, runtime.dtype).describe(),
         "command": list(command),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **carried,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pretextlm.batch import Batch, Term
+from pretextlm.batch import Batch, Spare, Term
 from pretextlm.keyed import Keyed
 from pretextlm.training.world import ALONE, World
 
@@ -121,7 +120,7 @@ def validate(
             for batch in _shared(evaluation_batches(reader, objective, vocabulary, rows, seed), world):
                 before_batch()
                 for name, term in measure(batch).items():
-                    found.add(name, term, counts=not batch.spare)
+                    found.add(name, term, counts=not isinstance(batch, Spare))
     finally:
         model.train(training)
     return found.over(world)
@@ -134,7 +133,7 @@ def _shared(batches: Iterator[Batch], world: World) -> Iterator[Batch]:
         return
     while turn := list(itertools.islice(batches, world.size)):
         own = world.rank < len(turn)
-        yield turn[world.rank] if own else dataclasses.replace(turn[0], spare=True)
+        yield turn[world.rank] if own else Spare(**vars(turn[0]))
 
 
 def evaluation_batches(

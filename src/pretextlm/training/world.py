@@ -7,6 +7,7 @@ process without these is alone. What is agreed on goes over the CPU's network (g
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,11 @@ class World:
         """Whether we are the one that writes and speaks."""
         return self.rank == 0
 
+    @property
+    def machines(self) -> int:
+        """How many machines we are on."""
+        return -(-self.size // self.local_size)
+
     def gather(self, values: Sequence[float]) -> torch.Tensor:
         """(size, n) float64: everyone's n numbers, the same on all."""
         import torch
@@ -67,11 +73,36 @@ class World:
                 box[0] = make()
             except UserError as error:
                 box[1] = (error.message, error.hint)
+            except BaseException as error:
+                box[1] = (f"The first process failed: {type(error).__name__}: {error}.", "It says more.")
+                distributed.broadcast_object_list(box, src=0)
+                raise
         distributed.broadcast_object_list(box, src=0)
         if box[1] is not None:
             assert isinstance(box[1], tuple)
             raise UserError(*box[1])
         return box[0]  # type: ignore[return-value]
+
+    def everywhere(self, make: Callable[[], T]) -> T:
+        """What each process makes for itself. Raises the same UserError on all where it failed on any."""
+        if self.size == 1:
+            return make()
+        from torch import distributed
+
+        made: T | None = None
+        fault: tuple[str, str] | None = None
+        try:
+            made = make()
+        except UserError as error:
+            fault = (error.message, error.hint)
+        faults: list[tuple[str, str] | None] = [None] * self.size
+        distributed.all_gather_object(faults, fault)
+        wrong = [(rank, one) for rank, one in enumerate(faults) if one is not None]
+        if wrong:
+            rank, (message, hint) = wrong[0]
+            where = "" if len(wrong) == self.size else f"Process {rank}: "
+            raise UserError(where + message, hint)
+        return made  # type: ignore[return-value]
 
     def wait(self) -> None:
         """Until all are here."""
@@ -84,6 +115,11 @@ class World:
 ALONE = World()
 
 
+def speaks() -> bool:
+    """Whether this process is the one that writes to the terminal, known before it joins the others."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def joined(timeout_seconds: float) -> Iterator[World]:
     """The processes started together with this one, as long as the block lasts; a group that is there already is used.
@@ -92,7 +128,7 @@ def joined(timeout_seconds: float) -> Iterator[World]:
         timeout_seconds: how long to wait for the others before this process gives up.
 
     Raises:
-        UserError: the environment names a place among processes that makes no sense.
+        UserError: the environment names a place among processes that makes no sense, or the others do not come.
     """
     if "WORLD_SIZE" not in os.environ:
         yield ALONE
@@ -107,11 +143,19 @@ def joined(timeout_seconds: float) -> Iterator[World]:
     if distributed.is_initialized():
         yield world
         return
+    for renamed in ("`broadcast_buffers`", "`torch.distributed.all_gather_into_tensor`"):  # since torch 2.13
+        warnings.filterwarnings("ignore", f"{renamed} is deprecated", FutureWarning)
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(world.local_rank)
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-    distributed.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+    try:
+        distributed.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+    except RuntimeError as error:
+        raise UserError(
+            f"Rank {world.rank} of {world.size} cannot reach the others: {str(error).strip().splitlines()[0]}",
+            "See that all were started, with the same MASTER_ADDR and a free MASTER_PORT.",
+        ) from None
     try:
         yield world
     finally:

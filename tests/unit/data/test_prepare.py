@@ -40,7 +40,7 @@ def texts_of(store, split):
     return [store.tokenizer.decode(split.document(i).tolist()) for i in range(split.num_documents)]
 
 
-@pytest.mark.parametrize("tokenizer", ["bpe", "wordpiece", "unigram"])
+@pytest.mark.parametrize("tokenizer", ["bpe", "wordpiece", "unigram", "character"])
 def test_every_document_is_in_exactly_one_split_as_it_was(tmp_path, corpus, tokenizer):
     prepare([str(corpus)], tmp_path / "store", options(tokenizer=tokenizer, validation=0.1, vocab_size=704))
     store = Store.open(tmp_path / "store")
@@ -143,6 +143,35 @@ def test_one_large_text_file_is_a_usable_corpus(tmp_path):
     assert sum(split.text_bytes for split in (store.train, store.validation)) == path.stat().st_size
 
 
+def test_the_tail_of_one_text_is_held_out_to_the_character(tmp_path):
+    whole = "".join(text(n) + "\n" for n in range(20))
+    (tmp_path / "one.txt").write_text(whole, encoding="utf-8")
+    values = options(tokenizer="character", validation_tail=0.1, split_long=0)
+    prepare([str(tmp_path / "one.txt")], tmp_path / "store", values)
+    store = Store.open(tmp_path / "store")
+    at = int(len(whole) * 0.9)
+    assert (texts_of(store, store.train), texts_of(store, store.validation)) == ([whole[:at]], [whole[at:]])
+
+
+def test_the_tail_of_every_source_is_held_out_in_order(tmp_path, corpus, monkeypatch):
+    monkeypatch.setattr(module, "SHARD_BYTES", 3000)
+    second = tmp_path / "second.txt"
+    second.write_text("first line\nsecond\nthird line", encoding="utf-8")
+    prepare([str(corpus), str(second)], tmp_path / "store", options(validation_tail=0.5, text_mode="lines"))
+    store = Store.open(tmp_path / "store")
+    train, validation = texts_of(store, store.train), texts_of(store, store.validation)
+    every = [text(n) for n in range(400)]
+    assert "".join(train[:-2] + validation[:-2]) == "".join(every)
+    assert abs(len("".join(train[:-2])) - len("".join(validation[:-2]))) <= 1
+    assert (train[-2:], validation[-2:]) == (["first line", "sec"], ["ond", "third line"])
+
+
+def test_a_text_of_one_character_cannot_be_split(tmp_path):
+    (tmp_path / "one.txt").write_text("x", encoding="utf-8")
+    with pytest.raises(UserError, match="too short"):
+        prepare([str(tmp_path / "one.txt")], tmp_path / "store", options(validation_tail=0.1))
+
+
 def test_the_sample_is_bounded_and_the_same_in_any_order():
     documents = [text(n) for n in range(300)]
     forward, backward = Sample(5000), Sample(5000)
@@ -170,6 +199,8 @@ def test_progress_is_told_and_ends_at_the_whole(tmp_path, corpus):
     [
         ({"validation": 0.0}, "validation"),
         ({"validation": 1.0}, "validation"),
+        ({"validation_tail": 0.0}, "validation-tail"),
+        ({"validation_tail": 1.0}, "validation-tail"),
         ({"workers": 0}, "workers"),
         ({"sentinels": -1}, "sentinels"),
         ({"split_long": 3}, "split-long"),

@@ -56,7 +56,7 @@ def test_both_halves_of_every_token_at_every_character_are_the_token(tokenizer):
         if "\ufffd" not in text:
             assert (decode(tokenizer, left), decode(tokenizer, right)) == (text[:nth], text[nth:])
         inside += bool(left)
-    assert inside > 10
+    assert inside > 10 or spelling.characters.max() == 1
 
 
 def test_a_half_that_is_a_token_is_spelled_by_it(tokenizer):

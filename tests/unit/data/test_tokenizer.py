@@ -1,4 +1,4 @@
-"""Tokenizers of all three kinds: exact, repeatable, and deaf to special tokens written in a text."""
+"""Tokenizers of all kinds: exact, repeatable, and deaf to special tokens written in a text."""
 
 from __future__ import annotations
 
@@ -29,11 +29,20 @@ HARD = [
     "x" * 1000 + " " * 300 + "가" * 500 + "!" * 300,
     "",
 ]
+SHORT = [
+    "The ship, unsinkable: sailed.",
+    "배는 새벽에 떠났고 몰랐다.",
+    "中文 ok",
+    "One is here. Two follows! 셋은 이렇다. 넷.",
+]
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def encoder(request):
-    return TextEncoder(train_tokenizer(request.param, TEXTS, 768))
+    """Characters are known only if they were seen; bytes always are."""
+    return TextEncoder(
+        train_tokenizer(request.param, [*TEXTS, *HARD, *SHORT] if request.param == "character" else TEXTS, 768)
+    )
 
 
 def test_every_text_comes_back_exactly_and_no_text_makes_a_special_token(encoder):
@@ -75,7 +84,25 @@ def test_documents_encoded_together_are_as_encoded_alone(encoder):
     assert len(together.sentences) == sum(len(chunk.sentences) for chunk in alone)
 
 
-@pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
+def test_every_character_of_the_corpus_is_a_token_and_any_other_the_unknown_one():
+    tokenizer = train_tokenizer("character", ["Bat\nand\ttab 한글"], 1000)
+    specials = special_tokens()
+    kept = [tokenizer.id_to_token(i) for i in range(len(specials), tokenizer.get_vocab_size())]
+    assert kept == sorted(set("Bat\nand\ttab 한글"))
+    text = "tan\nBxt é글"
+    ids = TextEncoder(tokenizer).encode([text]).tokens.tolist()
+    assert [tokenizer.id_to_token(i) for i in ids] == [c if c in kept else "[UNK]" for c in text]
+
+
+def test_a_small_vocabulary_keeps_the_most_frequent_characters():
+    specials = len(special_tokens(0))
+    tokenizer = train_tokenizer("character", ["aaa bb bb c d"], specials + 3, sentinels=0)
+    assert [tokenizer.id_to_token(specials + i) for i in range(3)] == [" ", "a", "b"]
+    with pytest.raises(UserError, match="too small"):
+        train_tokenizer("character", ["a"], specials, sentinels=0)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece", "character"])
 def test_training_twice_gives_the_same_tokenizer(kind):
     assert train_tokenizer(kind, TEXTS, 700).to_str() == train_tokenizer(kind, TEXTS, 700).to_str()
 
@@ -93,14 +120,13 @@ def words(encoder, text):
 
 
 def test_words_are_those_of_people_not_of_the_tokenizer(encoder):
-    assert words(encoder, "The ship, unsinkable: sailed.") == ["The", "ship", ",", "unsinkable", ":", "sailed", "."]
-    assert words(encoder, "배는 새벽에 떠났고 몰랐다.") == ["배는", "새벽에", "떠났고", "몰랐다", "."]
-    assert words(encoder, "中文 ok") == ["中", "文", "ok"]
+    assert words(encoder, SHORT[0]) == ["The", "ship", ",", "unsinkable", ":", "sailed", "."]
+    assert words(encoder, SHORT[1]) == ["배는", "새벽에", "떠났고", "몰랐다", "."]
+    assert words(encoder, SHORT[2]) == ["中", "文", "ok"]
 
 
 def test_sentences_begin_at_tokens(encoder):
-    text = "One is here. Two follows! 셋은 이렇다. 넷."
-    chunk = encoder.encode([text])
+    chunk = encoder.encode([SHORT[3]])
     groups = np.split(chunk.tokens, chunk.sentences[1:])
     texts = [encoder.tokenizer.decode(group.tolist()).strip() for group in groups]
     assert texts == ["One is here.", "Two follows!", "셋은 이렇다.", "넷."]

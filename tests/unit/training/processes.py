@@ -70,11 +70,11 @@ def outcome(job: dict) -> str:
     last = os.environ["RANK"] == str(int(os.environ["WORLD_SIZE"]) - 1)
     step = trainer.Trainer._step
 
-    def disturbed(self, steps, share):
+    def disturbed(self, *step_of):
         if last and self.position.step + 1 == job.get("poison"):
             with torch.no_grad():
                 next(self.model.parameters()).mul_(float("nan"))
-        step(self, steps, share)
+        step(self, *step_of)
         if last and self.position.step == job.get("stop_at"):
             os.kill(os.getpid(), signal.SIGTERM)
 

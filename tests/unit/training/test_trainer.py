@@ -61,7 +61,7 @@ def assert_same_run(one: Run, other: Run) -> None:
     mine, theirs = weights(one), weights(other)
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
-    timing = {"seconds", "tokens_per_second", "data_wait"}
+    timing = {"seconds", "tokens_per_second", "data_wait", "mfu", "memory"}
     lines = [[{k: v for k, v in m.items() if k not in timing} for m in run.metrics()] for run in (one, other)]
     assert lines[0] == lines[1]
 

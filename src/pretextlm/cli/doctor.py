@@ -1,0 +1,124 @@
+"""`pretextlm doctor`: what this machine offers, and what training will take of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Look at this machine: processor, GPUs, memory, compiler, optional parts; and say what training will use.
+
+    Nothing is written. What a certain recipe takes, and how long: pretextlm pretrain RECIPE --dry-run.
+    """
+    from pretextlm.cli.console import print_json
+    from pretextlm.training.machine import chosen, offers
+    from pretextlm.training.world import joined
+
+    with joined(60.0) as world:
+        found = {"machine": offers(world), "training": chosen(world)}
+        if not world.first:
+            return
+        if as_json:
+            print_json(found)
+        else:
+            _show(found["machine"], found["training"])
+
+
+def _show(machine: Mapping[str, Any], training: Mapping[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from pretextlm.report.format import si
+
+    console = Console(highlight=False)
+    for title, rows in (("This machine", _machine(machine)), ("Training will use", _training(training))):
+        table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, text in rows:
+            table.add_row(name, Text(text))
+        console.print(f"[bold cyan]{title}[/]")
+        console.print(table)
+        console.print()
+    free = machine["here"]["free_bytes"]
+    if not machine["here"]["writable"]:
+        console.print(
+            f"You may not write to {machine['here']['path']}: give runs another place with --out.", markup=False
+        )
+    elif free < 1e9:
+        console.print(f"Only {si(free, 'B')} of disk are free here.")
+
+
+def _machine(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    from pretextlm.report.format import si
+
+    gpus = [
+        f"{gpu['name']}, {si(gpu['memory_bytes'], 'B')} ({si(gpu['free_memory_bytes'], 'B')} free), "
+        f"compute capability {gpu['compute_capability']}"
+        for gpu in found["gpus"]
+    ]
+    processes = found["processes"]
+    cache = found["compile_cache"]
+    unknown = "unknown"
+    rows = [
+        ("processor", f"{found['processor']}; {found['cores']} for this process"),
+        ("instructions", ", ".join(found["instructions"]) or "none that matter"),
+        ("memory", f"{_size(found['memory_bytes'])}, {_size(found['free_memory_bytes'])} free"),
+        ("GPUs", "; ".join(gpus) or "none that torch sees"),
+        (
+            "versions",
+            f"pretextlm {found['pretextlm']}, Python {found['python']}, torch {found['torch']}, "
+            f"CUDA {found['cuda'] or 'not in this torch'}",
+        ),
+        ("system", found["platform"] or unknown),
+        ("compiler", found["compiler"] or "none: install g++, and training gets faster"),
+        ("compiled code", f"{cache['path']}{'' if cache['writable'] else ' (not writable: compiled anew each time)'}"),
+        (
+            "disk here",
+            f"{si(found['here']['free_bytes'], 'B')} free{'' if found['here']['writable'] else ', not writable'}",
+        ),
+        ("energy", found["energy"]),
+        (
+            "processes",
+            f"{processes['size']} started together by torchrun, {processes['on_this_machine']} of them here"
+            if processes["size"] > 1
+            else "this one alone (several: torchrun, see docs/scaling.md)",
+        ),
+    ]
+    for name, extra in found["extras"].items():
+        versions = extra["packages"]
+        missing = [package for package, version in versions.items() if version is None]
+        there = ", ".join(f"{package} {version}" for package, version in versions.items() if version)
+        lacks = f"{', '.join(missing)} missing: {extra['install']}" if missing else ""
+        rows.append((f"extra: {name}", "; ".join(part for part in (there, lacks) if part)))
+    return rows
+
+
+def _size(value: int | None) -> str:
+    from pretextlm.report.format import si
+
+    return "unknown" if value is None else si(value, "B")
+
+
+def _training(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    from pretextlm.report.format import si
+
+    attention = ", ".join(f"{path} ({kind})" for kind, path in found["attention"].items())
+    return [
+        ("device", found["device"]),
+        ("activations", found["dtype"]),
+        ("threads", str(found["threads"])),
+        ("compiler", "blocks are compiled in runs of a minute or more" if found["compile"] else found["why"][0]),
+        ("attention", f"{attention}, rows of {found['length']} tokens"),
+        ("optimizer", found["optimizer"]),
+        ("parallel", found["parallel"]),
+        ("peak", f"{si(found['peak_flops_per_second'], 'FLOP/s')}, {found['peak_source']}"),
+    ]

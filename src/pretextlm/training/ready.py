@@ -1,0 +1,45 @@
+"""A recipe made ready for this machine: its store, its plan, and what the run takes of the machine.
+
+Training and its rehearsal begin here, so that a rehearsal says what a training will do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pretextlm.data.store import Store
+from pretextlm.training.checks import check_positions, check_tokenizers
+from pretextlm.training.plan import Plan, expected_seconds, make_plan
+from pretextlm.training.recipe import Recipe
+from pretextlm.training.runtime import Runtime
+from pretextlm.training.trackers import check_installed
+from pretextlm.training.world import World
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Attributes: recipe: with the vocabulary of its store; store; plan; runtime: what is used of the machine."""
+
+    recipe: Recipe
+    store: Store
+    plan: Plan
+    runtime: Runtime
+
+
+def make_ready(recipe: Recipe, world: World) -> Ready:
+    """On every process for itself. Raises UserError, on all of them, when one cannot train by the recipe."""
+
+    def ready() -> Ready:
+        store = Store.open(Path(recipe.data.store))
+        whole = recipe.with_vocabulary(store.vocabulary.size)
+        check_tokenizers(whole, store)
+        check_positions(whole)
+        if world.first:
+            check_installed(whole.training.trackers)
+        device = Runtime.choose(whole.training, 0.0).device
+        plan = make_plan(whole, store, device, world)
+        runtime = Runtime.choose(whole.training, expected_seconds(*whole.training.budget, plan))
+        return Ready(whole, store, plan, runtime)
+
+    return world.everywhere(ready)
