@@ -11,7 +11,7 @@ from typing import NoReturn
 import typer
 
 from pretextlm import __version__
-from pretextlm.errors import UserError
+from pretextlm.errors import Echo, UserError
 
 OTHERS_WAIT_SECONDS = 3.0
 """Processes that train together mostly meet the same error. The first one tells it; its end is that of the others,
@@ -91,7 +91,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        if os.environ.get("RANK", "0") != "0":
+        if isinstance(error, Echo):
             time.sleep(OTHERS_WAIT_SECONDS)
         _print_error(error)
         _leave(2)

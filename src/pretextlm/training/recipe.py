@@ -25,6 +25,16 @@ def overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, An
     return apply_overrides(values, overrides)
 
 
+FREE = {
+    "data": ("workers",),
+    "training": (
+        *("device", "compile", "threads", "parallel", "micro_batch_tokens", "timeout_seconds"),
+        *("checkpoint_seconds", "keep_checkpoints", "skip_steps", "spike", "trackers", "carbon_grams_per_kwh"),
+    ),
+}
+"""What may change when a run goes on: how it is computed and looked after, not what it learns from."""
+
+
 class DataConfig(Config):
     """Attributes: store: directory made by `data prepare`; length: tokens of an input row; workers: threads that
     prepare batches ahead (they change nothing but the waiting)."""
@@ -177,6 +187,16 @@ class Recipe(Config):
         """Plain values, every default written out; `Recipe.load` reads them back to an equal recipe."""
         values = self.model_dump(mode="json", exclude_none=True)
         values["objective"] = {"name": self.objective.name, **values["objective"]}
+        return values
+
+    def trains_as(self, other: Recipe) -> bool:
+        """Whether a run of the other may be gone on with by this one: they are equal in all that decides the result."""
+        return self._decisive() == other._decisive()
+
+    def _decisive(self) -> dict[str, Any]:
+        values = self.dump()
+        for table, names in FREE.items():
+            values[table] = {name: value for name, value in values[table].items() if name not in names}
         return values
 
     def with_vocabulary(self, size: int) -> Recipe:

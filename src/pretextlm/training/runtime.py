@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import platform
 import shutil
@@ -114,13 +115,15 @@ def _choose_compile(wish: str, expected_seconds: float) -> tuple[bool, str]:
 
 
 def tune_process() -> None:
-    """Process-wide settings that only change speed; called once by the command line, before the first tensor.
+    """Process-wide settings that change speed and what a crash says; called once, before the first tensor.
 
     Denormal numbers make a step up to ten times slower on a CPU when logits are confident. glibc returns large freed
     blocks to the system and faults them in again at every step unless told otherwise.
     """
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(compile_cache())
     torch.set_flush_denormal(True)
+    if not faulthandler.is_enabled() and sys.__stderr__:
+        faulthandler.enable(sys.__stderr__)  # a mapped file that is cut short under way ends the process by SIGBUS
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
         libc = ctypes.CDLL("libc.so.6")
