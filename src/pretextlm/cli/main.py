@@ -96,8 +96,9 @@ def main() -> None:
         _print_error(error)
         _leave(2)
     except SystemExit as left:
-        if left.code in (130, 143):
-            _leave(left.code)
+        trackers = sys.modules.get("pretextlm.training.trackers")
+        if left.code in (130, 143) or (trackers is not None and trackers.hanging()):
+            _leave(left.code if isinstance(left.code, int) else 0)
         raise
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")

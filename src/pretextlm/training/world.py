@@ -121,6 +121,15 @@ def speaks() -> bool:
 
 
 @contextmanager
+def alike() -> Iterator[None]:
+    """What fails in the block, before processes join, fails on each of them: only the first need tell."""
+    try:
+        yield
+    except UserError as error:
+        raise (error if speaks() else Echo(error.message, error.hint)) from None
+
+
+@contextmanager
 def joined(timeout_seconds: float) -> Iterator[World]:
     """The processes started together with this one, as long as the block lasts; a group that is there already is used.
 
