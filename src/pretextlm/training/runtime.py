@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 
 from pretextlm import __version__
 from pretextlm.errors import UserError
+from pretextlm.files import writable
 from pretextlm.training.recipe import TrainingConfig
 
 COMPILE_PAYS_SECONDS = 60.0
@@ -96,9 +98,15 @@ def find_compiler() -> str | None:
 
 
 def compile_cache() -> Path:
-    """Where compiled code is kept from one run to the next."""
-    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pretextlm" / "inductor"
-    return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or own)
+    """Where compiled code is kept from one run to the next; a temporary place where the user has no own.
+
+    torch makes this directory also when nothing is compiled.
+    """
+    if given := os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
+        return Path(given)
+    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    return (own / "pretextlm" if writable(own) else Path(tempfile.gettempdir()) / f"pretextlm-{user}") / "inductor"
 
 
 def _choose_compile(wish: str, expected_seconds: float) -> tuple[bool, str]:
