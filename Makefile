@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup quickstart test lint bench clean
+.PHONY: help setup quickstart test faults lint bench clean
 
 help: ## Say what the targets do
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -24,6 +24,9 @@ quickstart: setup ## Train causal, masked and span-corruption models on real tex
 
 test: setup ## Run the tests
 	$(BIN)/python -m pytest
+
+faults: setup ## Kill, stop, break, fill up and crowd trainings hundreds of times (about 10 minutes)
+	PRETEXTLM_FAULTS=full $(BIN)/python -m pytest tests/faults --durations=10
 
 lint: setup ## Check style and types
 	$(BIN)/ruff check

@@ -23,6 +23,10 @@ class UserError(Exception):
         return f"{self.message}\n{self.hint}" if self.hint else self.message
 
 
+class Echo(UserError):
+    """A UserError that the first of several processes tells as well; this one need not."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint that names the nearest known word, else all of them."""
     choices = sorted(known)

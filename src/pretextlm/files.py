@@ -40,6 +40,12 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_whole(path, json.dumps(dict(values), indent=1, ensure_ascii=False) + "\n")
 
 
+def writable(directory: Path) -> bool:
+    """Whether files can be made in a directory, one that is there or can be made."""
+    there = next(parent for parent in (directory, *directory.parents) if parent.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
 def flush(path: Path) -> None:
     """Make sure that a file, or a directory's list of names, is on the disk. Raises OSError."""
     handle = os.open(path, os.O_RDONLY)

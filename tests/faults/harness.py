@@ -42,13 +42,13 @@ def measure(experiment: str, timeout: float = 900, **options: object) -> dict:
     return found
 
 
-def values(store: str, seed: int = 0, steps: int = 50, **training: object) -> dict:
+def values(store: str, seed: int = 0, steps: int = 50, hidden_size: int = 128, **training: object) -> dict:
     """A recipe: little work in a step, two micro-batches, a checkpoint as soon as the one before is written."""
     return {
         "seed": seed,
         "data": {"store": store, "length": 64},
         "objective": {"name": "causal"},
-        "model": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2},
+        "model": {"hidden_size": hidden_size, "num_hidden_layers": 2, "num_attention_heads": 2},
         "training": {
             "budget_steps": steps,
             "batch_tokens": 128,
@@ -97,20 +97,26 @@ class Child:
     def send(self, number: int) -> None:
         os.kill(self.pid, number)
 
-    def wait(self, timeout: float = 120) -> int:
-        """Its exit code. A child that does not end is killed, and the test fails."""
-        until = time.monotonic() + timeout
-        while self.code is None:
+    def poll(self) -> int | None:
+        """Its exit code, or None while it lives."""
+        if self.code is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self.code = os.waitstatus_to_exitcode(status)
-                os.close(self._reader)
-            elif time.monotonic() > until:
+        return self.code
+
+    def wait(self, timeout: float = 120) -> int:
+        """Its exit code. A child that does not end is killed, and the test fails."""
+        until = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > until:
                 os.kill(self.pid, signal.SIGKILL)
                 raise AssertionError(f"it hangs: {self.log.read_text()[-3000:]}")
-            else:
-                time.sleep(0.001)
+            time.sleep(0.001)
         return self.code
+
+    def __del__(self) -> None:
+        os.close(self._reader)
 
 
 def _be_child(work: Callable[[Callable[[str], None]], None], writer: int, log: Path) -> None:

@@ -37,6 +37,8 @@ def test_imports_point_downwards():
     wrong = []
     for path in sorted(ROOT.rglob("*.py")):
         room = path.relative_to(ROOT).parts[0]
+        if room == "__main__.py":  # `python -m pretextlm` is the command line
+            continue
         for name in imports_of(path) - type_checking_imports(path):
             parts = name.split(".")
             if parts[0] != "pretextlm" or len(parts) < 2 or parts[1] not in ORDER:

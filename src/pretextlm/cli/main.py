@@ -12,7 +12,7 @@ from typing import NoReturn
 import typer
 
 from pretextlm import __version__
-from pretextlm.errors import UserError
+from pretextlm.errors import Echo, UserError
 
 OTHERS_WAIT_SECONDS = 3.0
 """Processes that train together mostly meet the same error. The first one tells it; its end is that of the others,
@@ -100,13 +100,14 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        if os.environ.get("RANK", "0") != "0":
+        if isinstance(error, Echo):
             time.sleep(OTHERS_WAIT_SECONDS)
         _print_error(error)
         _leave(2)
     except SystemExit as left:
-        if left.code in (130, 143):
-            _leave(left.code)
+        trackers = sys.modules.get("pretextlm.training.trackers")
+        if left.code in (130, 143) or (trackers is not None and trackers.hanging()):
+            _leave(left.code if isinstance(left.code, int) else 0)
         raise
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")

@@ -45,14 +45,15 @@ def pretrain(
     from pretextlm.config import read_toml
     from pretextlm.training.recipe import Recipe, overridden
     from pretextlm.training.start import with_start
+    from pretextlm.training.world import alike, speaks
 
-    loaded = Recipe.load(with_start(overridden(read_toml(recipe), overrides or [])), str(recipe))
+    with alike():
+        loaded = Recipe.load(with_start(overridden(read_toml(recipe), overrides or [])), str(recipe))
     directory = out or Path("runs") / loaded.name
 
     from pretextlm.training.runtime import tune_process
     from pretextlm.training.signals import Stopped
     from pretextlm.training.trainer import pretrain as train
-    from pretextlm.training.world import speaks
 
     tune_process()
     if dry_run:

@@ -15,6 +15,7 @@ import itertools
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -159,8 +160,11 @@ def newest(parent: Path, quarantine: bool = False) -> Checkpoint | None:
         fault = verify(directory)
         if fault is None:
             state = json.loads((directory / STATE).read_text())
-            for broken in faults if quarantine else ():
-                _set_aside(broken)
+            for broken, reason in faults.items():
+                if quarantine:
+                    _set_aside(broken)
+                else:
+                    warnings.warn(f"{parent}: {reason}; {directory.name} is used instead.", stacklevel=2)
             return Checkpoint(directory, _step(directory), state, tuple(faults.values()))
         faults[directory] = f"{directory.name}: {fault}"
     if faults:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from pretextlm import __version__
+from pretextlm.files import writable
 from pretextlm.model.attention import backend_name
 from pretextlm.training.energy import Meter
 from pretextlm.training.peak import find_peak
@@ -113,8 +114,7 @@ def memory(field: str) -> int | None:
 def place(path: Path) -> dict[str, Any]:
     """A directory that is there or can be made: whether it may be written to, and free bytes."""
     there = next(parent for parent in (path, *path.parents) if parent.exists())
-    writable = os.access(there, os.W_OK | os.X_OK) and there.is_dir()
-    return {"path": str(path), "writable": writable, "free_bytes": shutil.disk_usage(there).free}
+    return {"path": str(path), "writable": writable(path), "free_bytes": shutil.disk_usage(there).free}
 
 
 def _gpu(index: int) -> dict[str, Any]:

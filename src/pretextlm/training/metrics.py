@@ -38,14 +38,17 @@ class MetricsLog:
     def train(self, values: Mapping[str, float], window: Mapping[str, float], every: int) -> dict[str, float]:
         """Add one step to the running sums and write a line when `step` is a multiple of `every`.
 
+        A step that was left out since its numbers are not finite is not averaged.
+
         Returns the sums to carry on: they belong to the trainer's state, so that a resumed run writes the same lines.
         """
         averaged = [name for name in AVERAGED if name in values]
-        sums = {name: window.get(name, 0.0) + values[name] for name in averaged}
-        sums["steps"] = window.get("steps", 0.0) + 1
+        sound = all(math.isfinite(values[name]) for name in averaged)
+        sums = {name: window.get(name, 0.0) + (values[name] if sound else 0.0) for name in averaged}
+        sums["steps"] = window.get("steps", 0.0) + sound
         if values["step"] % every:
             return sums
-        means = {name: sums[name] / sums["steps"] for name in averaged}
+        means = {name: sums[name] / sums["steps"] if sums["steps"] else math.nan for name in averaged}
         self._write({"kind": "train", **values, **means})
         return {}
 

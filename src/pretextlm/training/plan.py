@@ -8,10 +8,12 @@ from pathlib import Path
 
 import torch
 
+from pretextlm.batch import Batch, Rows
 from pretextlm.data.loader import Loader
 from pretextlm.data.mixture import Reader
 from pretextlm.data.store import Store
 from pretextlm.errors import UserError
+from pretextlm.keyed import Keyed
 from pretextlm.model.flops import FORWARD_ONLY
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run import Run
@@ -127,11 +129,20 @@ def expected_seconds(kind: str, budget: float, plan: Plan) -> float:
 
 
 def make_loader(recipe: Recipe, store: Store, reader: Reader, total_rows: float | None, world: World = ALONE) -> Loader:
-    """Batches of this process by the recipe."""
+    """Batches of this process by the recipe. Tokens that the store's tokenizer does not have raise UserError."""
     objective, vocabulary = recipe.objective, recipe.vocabulary(store)
+
+    def corrupt(rows: Rows, rng: Keyed) -> Batch:
+        if rows.tokens.size and not 0 <= int(rows.tokens.min()) <= int(rows.tokens.max()) < vocabulary.size:
+            raise UserError(
+                f"{store.path} is damaged: it holds a token id that its tokenizer does not have.",
+                f"See which file: pretextlm data inspect {store.path} --verify. Mend it, then go on with --resume.",
+            )
+        return objective.corrupt(rows, vocabulary, rng)
+
     return Loader(
         reader,
-        lambda rows, rng: objective.corrupt(rows, vocabulary, rng),
+        corrupt,
         recipe.seed,
         workers=recipe.data.workers,
         copies=objective.copies,

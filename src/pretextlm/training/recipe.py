@@ -29,6 +29,16 @@ def overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, An
     return apply_overrides(values, overrides)
 
 
+FREE = {
+    "data": ("workers",),
+    "training": (
+        *("device", "compile", "threads", "parallel", "micro_batch_tokens", "timeout_seconds"),
+        *("checkpoint_seconds", "keep_checkpoints", "skip_steps", "spike", "trackers", "carbon_grams_per_kwh"),
+    ),
+}
+"""What may change when a run goes on: how it is computed and looked after, not what it learns from."""
+
+
 class DataConfig(Config):
     """Attributes: store: directory made by `data prepare`; length: tokens of an input row; workers: threads that
     prepare batches ahead (they change nothing but the waiting)."""
@@ -186,6 +196,16 @@ class Recipe(Config):
     def vocabulary(self, store: Store) -> Vocabulary:
         """The store's special ids in the roles that the model gives them."""
         return self.model.special_ids.roles(store.vocabulary)
+
+    def trains_as(self, other: Recipe) -> bool:
+        """Whether a run of the other may be gone on with by this one: they are equal in all that decides the result."""
+        return self._decisive() == other._decisive()
+
+    def _decisive(self) -> dict[str, Any]:
+        values = self.dump()
+        for table, names in FREE.items():
+            values[table] = {name: value for name, value in values[table].items() if name not in names}
+        return values
 
     def with_vocabulary(self, size: int) -> Recipe:
         """The recipe with the model's vocab_size taken from the store. Raises UserError when it is too small."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import platform
 import shutil
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import torch
 
 from pretextlm import __version__
 from pretextlm.errors import UserError
+from pretextlm.files import writable
 from pretextlm.training.recipe import TrainingConfig
 
 COMPILE_PAYS_SECONDS = 60.0
@@ -95,9 +98,15 @@ def find_compiler() -> str | None:
 
 
 def compile_cache() -> Path:
-    """Where compiled code is kept from one run to the next."""
-    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pretextlm" / "inductor"
-    return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or own)
+    """Where compiled code is kept from one run to the next; a temporary place where the user has no own.
+
+    torch makes this directory also when nothing is compiled.
+    """
+    if given := os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
+        return Path(given)
+    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    return (own / "pretextlm" if writable(own) else Path(tempfile.gettempdir()) / f"pretextlm-{user}") / "inductor"
 
 
 def _choose_compile(wish: str, expected_seconds: float) -> tuple[bool, str]:
@@ -114,13 +123,15 @@ def _choose_compile(wish: str, expected_seconds: float) -> tuple[bool, str]:
 
 
 def tune_process() -> None:
-    """Process-wide settings that only change speed; called once by the command line, before the first tensor.
+    """Process-wide settings that change speed and what a crash says; called once, before the first tensor.
 
     Denormal numbers make a step up to ten times slower on a CPU when logits are confident. glibc returns large freed
     blocks to the system and faults them in again at every step unless told otherwise.
     """
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(compile_cache())
     torch.set_flush_denormal(True)
+    if not faulthandler.is_enabled() and sys.__stderr__:
+        faulthandler.enable(sys.__stderr__)  # a mapped file that is cut short under way ends the process by SIGBUS
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
         libc = ctypes.CDLL("libc.so.6")

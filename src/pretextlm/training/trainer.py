@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from pretextlm.batch import Batch, Spare
+from pretextlm.config import write_toml
 from pretextlm.data.loader import Loader
 from pretextlm.data.store import Store
-from pretextlm.errors import UserError
-from pretextlm.files import write_json
+from pretextlm.errors import Echo, UserError
+from pretextlm.files import write_json, write_whole
 from pretextlm.model.transformer import Transformer
 from pretextlm.objectives.base import Objective
 from pretextlm.training import checkpoint as checkpoints
@@ -37,7 +38,7 @@ from pretextlm.training.peak import find_peak, peak_of_run
 from pretextlm.training.plan import Plan, Position, make_loader
 from pretextlm.training.ready import make_ready
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run import Run, locked
+from pretextlm.training.run import CONFIG, Run, locked
 from pretextlm.training.runtime import Runtime, device_name
 from pretextlm.training.saver import Saver
 from pretextlm.training.schedules import rate
@@ -336,7 +337,7 @@ class Trainer:
         self.model.zero_grad()
         self.save()
         self.saver.wait()
-        raise UserError(
+        raise (UserError if self.world.first else Echo)(
             f"The gradient {what} at step {at.step + 1}; the weights before it are saved.",
             "Lower training.learning_rate, raise training.warmup, or allow training.skip_steps=10.",
         )
@@ -439,11 +440,13 @@ def _begin(
     """A new run directory, or the one to go on with."""
     if resume and (directory / "config.toml").exists():
         run = Run.open(directory)
-        if run.recipe != recipe:
+        if not recipe.trains_as(run.recipe):
             raise UserError(
                 f"{directory} was begun with another recipe.",
                 f"Go on with its own, {directory / 'config.toml'}, or give another directory with --out.",
             )
+        if run.recipe != recipe:
+            write_whole(directory / CONFIG, write_toml(recipe.dump()))
         return
     carried = {}
     if recipe.start:

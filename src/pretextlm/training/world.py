@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from pretextlm.errors import UserError
+from pretextlm.errors import Echo, UserError
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +80,7 @@ class World:
         distributed.broadcast_object_list(box, src=0)
         if box[1] is not None:
             assert isinstance(box[1], tuple)
-            raise UserError(*box[1])
+            raise UserError(*box[1]) if self.first else Echo(*box[1])
         return box[0]  # type: ignore[return-value]
 
     def everywhere(self, make: Callable[[], T]) -> T:
@@ -101,7 +101,7 @@ class World:
         if wrong:
             rank, (message, hint) = wrong[0]
             where = "" if len(wrong) == self.size else f"Process {rank}: "
-            raise UserError(where + message, hint)
+            raise UserError(where + message, hint) if self.first else Echo(where + message, hint)
         return made  # type: ignore[return-value]
 
     def wait(self) -> None:
@@ -118,6 +118,15 @@ ALONE = World()
 def speaks() -> bool:
     """Whether this process is the one that writes to the terminal, known before it joins the others."""
     return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def alike() -> Iterator[None]:
+    """What fails in the block, before processes join, fails on each of them: only the first need tell."""
+    try:
+        yield
+    except UserError as error:
+        raise (error if speaks() else Echo(error.message, error.hint)) from None
 
 
 @contextmanager

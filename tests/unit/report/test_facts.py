@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from pretextlm.config import write_toml
 from pretextlm.objectives.base import OBJECTIVES, build
 from pretextlm.report import glossary
-from pretextlm.report.facts import _options
+from pretextlm.report.facts import _cost, _options
+from pretextlm.report.format import THIN
+from pretextlm.report.read import Run
 
 
 def resolved(name: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -50,3 +53,16 @@ def test_every_objective_is_introduced_in_a_sentence_of_its_own(name: str) -> No
     assert entry.sentence.endswith(".")
     assert entry.title != name
     assert entry.paper
+
+
+def test_measured_energy_is_shown_with_its_carbon_where_that_is_known() -> None:
+    cost = {"parameters": 5, "tokens": 10, "seconds": 2.0, "flops": 8.0}
+    cells = [
+        _cost([Run(Path("run"), "a", 1, "finished", cost={**cost, **measured})])[-1]
+        for measured in (
+            {"energy_joules": None, "co2_grams": None},
+            {"energy_joules": 7.2e6, "co2_grams": None},
+            {"energy_joules": 7.2e6, "co2_grams": 600.0},
+        )
+    ]
+    assert cells == ["not measured", f"7.20{THIN}MJ", f"7.20{THIN}MJ, 600{THIN}g CO₂"]

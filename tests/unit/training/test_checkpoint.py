@@ -1,15 +1,13 @@
-"""No broken file is ever loaded, and no fault takes an earlier checkpoint with it."""
+"""A checkpoint comes back as it was, and only the newest stay; tests/faults breaks them in every way."""
 
 import errno
-import shutil
 
-import numpy as np
 import pytest
 import torch
 
 from pretextlm.errors import UserError
 from pretextlm.training import checkpoint
-from pretextlm.training.checkpoint import newest, save, steps, verify
+from pretextlm.training.checkpoint import newest, save, steps
 
 MODEL = {"embed.weight": torch.arange(400.0).view(20, 20)}
 OPTIMIZER = {"adamw.0.step": torch.tensor(3.0), "adamw.0.exp_avg": torch.ones(20, 20)}
@@ -34,48 +32,6 @@ def test_only_the_newest_are_kept_and_litter_of_killed_writers_goes(tmp_path):
         write(tmp_path, step, keep=2)
     assert [p.name for p in tmp_path.iterdir()] == [p.name for p in steps(tmp_path)]
     assert [p.name for p in steps(tmp_path)] == ["step-00000003", "step-00000004"]
-
-
-def test_any_flipped_bit_truncation_or_missing_file_is_found_and_the_one_before_is_used(tmp_path):
-    write(tmp_path, 1)
-    pristine = write(tmp_path, 2)
-    rng = np.random.default_rng(0)
-    faults = [
-        ("flip", name) for name in ("model.safetensors", "optimizer.safetensors", "state.json") for _ in range(12)
-    ]
-    faults += [(kind, p.name) for p in pristine.iterdir() for kind in ("truncate", "delete", "empty")]
-    copy = tmp_path / "pristine"
-    shutil.copytree(pristine, copy)
-    for kind, name in faults:
-        shutil.rmtree(pristine)
-        shutil.copytree(copy, pristine)
-        path, data = pristine / name, bytearray((pristine / name).read_bytes())
-        if kind == "flip":
-            data[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
-            path.write_bytes(data)
-        elif kind == "delete":
-            path.unlink()
-        else:
-            path.write_bytes(data[:-1] if kind == "truncate" else b"")
-        assert verify(pristine) is not None, (kind, name)
-        assert newest(tmp_path).step == 1, (kind, name)
-
-
-def test_swapped_files_of_two_checkpoints_are_found(tmp_path):
-    one = write(tmp_path, 1)
-    other = save(tmp_path, 2, {"embed.weight": torch.zeros(20, 20)}, OPTIMIZER, {"step": 2}, 9)
-    shutil.copyfile(other / "model.safetensors", one / "model.safetensors")
-    assert "model.safetensors" in verify(one)
-
-
-def test_when_every_checkpoint_is_broken_each_reason_is_told_and_nothing_is_deleted(tmp_path):
-    for step in (1, 2):
-        (write(tmp_path, step) / "state.json").write_text("{}")
-    before = sorted(p for p in tmp_path.rglob("*"))
-    with pytest.raises(UserError, match=r"step-00000002: .*step-00000001: ") as caught:
-        newest(tmp_path)
-    assert caught.value.hint
-    assert sorted(p for p in tmp_path.rglob("*")) == before
 
 
 def test_quarantine_makes_room_for_the_step_to_be_written_again(tmp_path):

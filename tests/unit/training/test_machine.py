@@ -1,6 +1,8 @@
 """What doctor says: what is there, and what the trainer itself would choose."""
 
+import os
 import re
+import tempfile
 import tomllib
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import torch
 from pretextlm.training import machine as module
 from pretextlm.training.machine import EXTRAS, chosen, memory, offers, place
 from pretextlm.training.recipe import TrainingConfig
-from pretextlm.training.runtime import Runtime, device_name, dtype_name
+from pretextlm.training.runtime import Runtime, compile_cache, device_name, dtype_name
 from pretextlm.training.world import ALONE
 
 ROOT = Path(__file__).parents[3]
@@ -54,7 +56,7 @@ def test_a_directory_that_is_to_be_made_is_judged_by_the_one_above_it(tmp_path, 
     found = place(tmp_path / "a" / "b")
     assert found["writable"]
     assert found["free_bytes"] > 0
-    monkeypatch.setattr(module.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert not place(tmp_path / "a")["writable"]
     assert not offers(ALONE)["here"]["writable"]
 
@@ -68,6 +70,16 @@ def test_memory_is_no_more_than_a_containers_limit(tmp_path, monkeypatch):
     assert memory("MemTotal") == 2048
     monkeypatch.setattr(module, "MEMORY", tmp_path / "absent")
     assert memory("MemTotal") is None
+
+
+def test_who_has_no_place_for_compiled_code_gets_a_temporary_one(tmp_path, monkeypatch):
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert compile_cache() == tmp_path / "pretextlm" / "inductor"
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert compile_cache() == Path(tempfile.gettempdir()) / f"pretextlm-{os.getuid()}" / "inductor"
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "mine")
+    assert compile_cache() == Path("mine")
 
 
 @pytest.mark.parametrize("name", ["processor", "cores", "compiler", "energy", "torch"])

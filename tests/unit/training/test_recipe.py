@@ -4,7 +4,7 @@ import pytest
 
 from pretextlm.config import write_toml
 from pretextlm.errors import UserError
-from pretextlm.training.recipe import Recipe
+from pretextlm.training.recipe import Recipe, overridden
 
 GOOD = {"data": {"store": "s"}, "objective": {"name": "causal"}, "training": {"budget_steps": 5}}
 
@@ -50,3 +50,12 @@ def test_each_fault_is_named_with_a_hint(values, message, hint):
     with pytest.raises(UserError, match=message) as caught:
         Recipe.load(values)
     assert hint in caught.value.hint
+
+
+def test_a_budget_on_the_command_line_takes_the_place_of_the_recipes():
+    values = {"training": {"budget_tokens": 1e6, "learning_rate": 0.1}, "name": "a"}
+    assert overridden(values, ["training.budget_seconds=60", "name=b"]) == {
+        "training": {"budget_seconds": 60, "learning_rate": 0.1},
+        "name": "b",
+    }
+    assert overridden(values, ["training.learning_rate=0.2"])["training"]["budget_tokens"] == 1e6

@@ -26,6 +26,7 @@ TRACKERS = Registry(
         "trackio": "pretextlm.training.trackers.trackio:Trackio",
     },
 )
+THREAD = "tracker"
 WAITING_LINES = 10_000
 CLOSING_SECONDS = 10.0
 """How long all trackers together may take to send what they hold when a run ends."""
@@ -73,6 +74,11 @@ def check_installed(names: Sequence[str]) -> None:
             raise missing_extra(name, name, f"training.trackers = [{name!r}]")
 
 
+def hanging() -> bool:
+    """Whether one that was left behind still works: the end of the program would wait for it."""
+    return any(thread.name.startswith(THREAD) for thread in threading.enumerate())
+
+
 class _Guest:
     """One tracker and the thread that it works in."""
 
@@ -80,7 +86,7 @@ class _Guest:
         self._name, self._place, self._tell = name, (directory, recipe, step), tell
         self._lines: queue.Queue[tuple[int, Mapping[str, float]] | None] = queue.Queue(WAITING_LINES)
         self._dropped = False
-        self._thread = threading.Thread(target=self._work, name=f"tracker {name}", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=f"{THREAD} {name}", daemon=True)
         self._thread.start()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
