@@ -105,3 +105,11 @@ def test_when_the_data_of_one_process_is_damaged_it_says_so_and_the_other_leaves
     assert "lost another process" in found["said"][0]
     assert "tokens.bin is damaged" in found["said"][1]
     assert found["seconds"] < 30
+
+
+@pytest.mark.slow
+def test_a_fault_of_the_first_process_ends_the_others_with_its_name(measure, tmp_path):
+    found = measure("starts.first_fails", place=str(tmp_path), patience=30)
+    assert found["codes"] == [1, 2]
+    assert "ZeroDivisionError: a fault of ours" in found["said"][0]
+    assert "The first process failed: ZeroDivisionError: a fault of ours." in found["said"][1]
