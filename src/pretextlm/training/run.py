@@ -122,6 +122,12 @@ class Run:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         return [_parsed(path, number, line) for number, line in enumerate(lines, 1) if line.endswith("\n")]
 
+    def sweep(self) -> None:
+        """Remove what killed writers left; only for who holds the lock, and of files that nobody else writes."""
+        for name in (CONFIG, ENVIRONMENT, METRICS, COST):
+            for litter in self.directory.glob(f".{name}.*.partial"):
+                litter.unlink(missing_ok=True)
+
     def rewind_metrics(self, step: int, validated: bool = True) -> None:
         """Drop what was logged after `step`, so that a resumed run leaves neither gap nor repeat.
 

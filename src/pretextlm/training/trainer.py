@@ -165,6 +165,7 @@ class Trainer:
             self.progress.note(f"resumed at step {found.step:,}")
         if self.world.first:
             checkpoints.sweep(self.run.checkpoints)
+            self.run.sweep()
             self.run.rewind_metrics(self.position.step, validated=not self._validation_due())
 
     def close(self) -> None:
