@@ -1,7 +1,7 @@
 """Trainings that are killed, stopped or left alone by another process: a tiny model, a checkpoint after every step.
 
-This module imports torch once and forks a child for each attempt, so that hundreds fit into minutes. As a program,
-`python -m tests.faults.harness EXPERIMENT '{…}'` prints one JSON object; experiments are the functions of that name in
+This module imports torch once and forks a child for each attempt, so that hundreds fit into minutes. As a program it
+reads {"experiment": …, "options": {…}} lines and answers each with one line; experiments are the functions of
 tests/faults/{kills,signals,starts}.py. It is a process of its own because a process with threads must not be forked.
 """
 
@@ -26,20 +26,32 @@ FULL = os.environ.get("PRETEXTLM_FAULTS") == "full"
 RANDOM_COLUMNS = ("seconds", "tokens_per_second", "data_wait", "mfu", "memory", "peak_memory")
 
 
-def measure(experiment: str, timeout: float = 900, **options: object) -> dict:
-    """What an experiment found, made in a process of its own."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.faults.harness", experiment, json.dumps(options)],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-    assert ended.returncode == 0, ended.stderr[-6000:]
-    found = json.loads(ended.stdout.splitlines()[-1])
-    print(experiment, found)
-    return found
+class Harness:
+    """The program, for as long as a `with` block lasts."""
+
+    def __enter__(self) -> "Harness":
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.harness"],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.stdin.close()
+        self._process.wait(60)
+
+    def measure(self, experiment: str, **options: object) -> dict:
+        """What an experiment found. Fails with what went wrong in it."""
+        self._process.stdin.write(json.dumps({"experiment": experiment, "options": options}) + "\n")
+        self._process.stdin.flush()
+        found = json.loads(self._process.stdout.readline())
+        assert "failed" not in found, found["failed"]
+        print(experiment, found)
+        return found
 
 
 def values(store: str, seed: int = 0, steps: int = 50, hidden_size: int = 128, **training: object) -> dict:
@@ -212,10 +224,15 @@ def main() -> None:
     import pretextlm.training.validation  # noqa: F401
 
     torch.set_num_threads(1)
-    name = sys.argv[1]
-    module, _, function = name.partition(".")
-    found = getattr(importlib.import_module(f"tests.faults.{module}"), function)(**json.loads(sys.argv[2]))
-    print(json.dumps(found))
+    for line in sys.stdin:
+        wanted = json.loads(line)
+        module, _, function = wanted["experiment"].partition(".")
+        try:
+            experiment = getattr(importlib.import_module(f"tests.faults.{module}"), function)
+            found = experiment(**wanted["options"])
+        except Exception:
+            found = {"failed": traceback.format_exc()[-6000:]}
+        print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

@@ -115,3 +115,22 @@ def one_fails(store: str, place: str, patience: float) -> dict:
     began = time.monotonic()
     codes = [child.wait(patience + 60) for child in children]
     return {"codes": codes, "seconds": time.monotonic() - began, "said": [c.log.read_text() for c in children]}
+
+
+def first_fails(store: str, place: str, patience: float) -> dict:
+    """The first of two processes meets a fault of ours in something that it does for both."""
+    root = Path(place)
+
+    def failing(train, say) -> None:
+        from pretextlm.training import trainer
+
+        def fails(*_):
+            raise ZeroDivisionError("a fault of ours")
+
+        trainer._begin = fails
+        train(say)
+
+    jobs = [training(values(store, timeout_seconds=patience), root / "run", one) for one in places(2)]
+    children = [Child(lambda say: failing(jobs[0], say), root / "log0"), Child(jobs[1], root / "log1")]
+    codes = [child.wait(patience + 60) for child in children]
+    return {"codes": codes, "said": [c.log.read_text() for c in children]}

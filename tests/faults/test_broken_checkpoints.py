@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import socket
 
 import numpy as np
 import pytest
@@ -19,17 +18,6 @@ FORMS = ["whole", "in parts"]
 FLIPS, TRUNCATIONS = 100, 20
 MODEL = {"embed.weight": torch.arange(400.0).view(20, 20), "norm.weight": torch.ones(20)}
 OPTIMIZER = {"adamw.0.step": torch.tensor(3.0), "adamw.0.exp_avg": torch.ones(20, 20)}
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """A group of this process alone, which the writer of parts asks for."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    torch.distributed.init_process_group("gloo", init_method=address, rank=0, world_size=1)
-    yield torch.distributed.group.WORLD
-    torch.distributed.destroy_process_group()
 
 
 def write(form, parent, step, processes, scale=1.0):

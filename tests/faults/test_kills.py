@@ -6,10 +6,11 @@ import shutil
 
 import pytest
 from tests.builders import make_store
-from tests.faults.harness import FULL, measure
+from tests.faults.harness import FULL, Harness
 
-KILLS, SEEDS = (200, 3) if FULL else (12, 1)
+KILLS, SEEDS = (200, 3) if FULL else (10, 1)
 KILLS_OF_TWO = 40 if FULL else 4
+STEPS = 50 if FULL else 20
 INSTANTS = {"step": 9, "validation": 5, "data": 2, "save": 4} if FULL else {"step": 2, "validation": 1, "data": 1}
 IN_SAVES = 0.2
 """Share of the kills that must fall into a save: a fault that never landed proves nothing."""
@@ -23,9 +24,16 @@ def store(tmp_path_factory):
     return str(make_store(tmp_path_factory.mktemp("data") / "store").path)
 
 
+@pytest.fixture(scope="module")
+def measure(store):
+    """Makes an experiment with this store: all in one process, which imports torch but once."""
+    with Harness() as harness:
+        yield lambda experiment, **options: harness.measure(experiment, store=store, **options)
+
+
 @pytest.mark.slow
-def test_a_run_that_is_killed_at_any_instant_ends_as_the_uninterrupted_one(store, tmp_path):
-    found = measure("kills.alone", store=store, place=str(tmp_path), kills=KILLS, seeds=SEEDS)
+def test_a_run_that_is_killed_at_any_instant_ends_as_the_uninterrupted_one(measure, tmp_path):
+    found = measure("kills.alone", place=str(tmp_path), kills=KILLS, seeds=SEEDS, steps=STEPS)
     assert found["kills"] == KILLS
     assert found["differ"] == []
     if FULL:
@@ -33,16 +41,16 @@ def test_a_run_that_is_killed_at_any_instant_ends_as_the_uninterrupted_one(store
 
 
 @pytest.mark.slow
-def test_when_one_of_two_processes_is_killed_the_other_says_so_and_the_run_goes_on(store, tmp_path):
-    found = measure("kills.one_of_two", store=store, place=str(tmp_path), kills=KILLS_OF_TWO, ways=["ddp", "zero3"])
+def test_when_one_of_two_processes_is_killed_the_other_says_so_and_the_run_goes_on(measure, tmp_path):
+    found = measure("kills.one_of_two", place=str(tmp_path), kills=KILLS_OF_TWO, ways=["ddp", "zero3"])
     assert found["kills"] == KILLS_OF_TWO
     assert found["unclear"] == []
     assert found["differ"] == []
 
 
 @pytest.mark.slow
-def test_a_signal_at_any_instant_leaves_a_checkpoint_within_seconds(store, tmp_path):
-    found = measure("signals.stopped", store=store, place=str(tmp_path), instants=INSTANTS)
+def test_a_signal_at_any_instant_leaves_a_checkpoint_within_seconds(measure, tmp_path):
+    found = measure("signals.stopped", place=str(tmp_path), instants=INSTANTS)
     assert found["wrong"] == []
     assert found["instants"] == sum(INSTANTS.values())
     assert max(found["slowest exit"].values()) <= EXIT_SECONDS
@@ -51,15 +59,15 @@ def test_a_signal_at_any_instant_leaves_a_checkpoint_within_seconds(store, tmp_p
 @pytest.mark.slow
 @pytest.mark.skipif(not FULL, reason="cold compilations take long")
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="there is no C++ compiler")
-def test_a_signal_while_compiling_leaves_a_checkpoint_within_seconds(store, tmp_path):
-    found = measure("signals.stopped", store=store, place=str(tmp_path), instants={"compile": 3})
+def test_a_signal_while_compiling_leaves_a_checkpoint_within_seconds(measure, tmp_path):
+    found = measure("signals.stopped", place=str(tmp_path), instants={"compile": 3})
     assert found["wrong"] == []
     assert found["slowest exit"]["compile"] <= EXIT_SECONDS
 
 
 @pytest.mark.slow
-def test_of_twenty_simultaneous_starts_one_wins_and_the_others_name_it(store, tmp_path):
-    found = measure("starts.crowd", store=store, place=str(tmp_path), count=20)
+def test_of_twenty_simultaneous_starts_one_wins_and_the_others_name_it(measure, tmp_path):
+    found = measure("starts.crowd", place=str(tmp_path), count=20)
     assert found["codes"] == [0] + [2] * 19
     assert f"process {found['winner']} on " in found["refused"][0]
     assert len(set(found["refused"])) == 1
@@ -68,9 +76,9 @@ def test_of_twenty_simultaneous_starts_one_wins_and_the_others_name_it(store, tm
 
 
 @pytest.mark.slow
-def test_when_one_process_hangs_all_end_in_time_and_say_what_their_threads_were_doing(store, tmp_path):
+def test_when_one_process_hangs_all_end_in_time_and_say_what_their_threads_were_doing(measure, tmp_path):
 
-    found = measure("starts.hang", store=store, place=str(tmp_path), patience=PATIENCE)
+    found = measure("starts.hang", place=str(tmp_path), patience=PATIENCE)
     assert found["codes"] == [2, 2]
     assert found["seconds"] < 4 * PATIENCE
     assert "Rank 0 of 2 waited 3 seconds for the other processes" in found["said"][0]
@@ -83,17 +91,25 @@ def test_when_one_process_hangs_all_end_in_time_and_say_what_their_threads_were_
 
 
 @pytest.mark.slow
-def test_a_process_whose_fellow_never_starts_says_so(store, tmp_path):
-    found = measure("starts.alone_of_two", store=store, place=str(tmp_path), patience=2)
+def test_a_process_whose_fellow_never_starts_says_so(measure, tmp_path):
+    found = measure("starts.alone_of_two", place=str(tmp_path), patience=2)
     assert found["code"] == 2
     assert "Rank 0 of 2 cannot reach the others" in found["said"]
     assert found["seconds"] < 20
 
 
 @pytest.mark.slow
-def test_when_the_data_of_one_process_is_damaged_it_says_so_and_the_other_leaves(store, tmp_path):
-    found = measure("starts.one_fails", store=store, place=str(tmp_path), patience=30)
+def test_when_the_data_of_one_process_is_damaged_it_says_so_and_the_other_leaves(measure, tmp_path):
+    found = measure("starts.one_fails", place=str(tmp_path), patience=30)
     assert found["codes"] == [2, 2]
     assert "lost another process" in found["said"][0]
     assert "tokens.bin is damaged" in found["said"][1]
     assert found["seconds"] < 30
+
+
+@pytest.mark.slow
+def test_a_fault_of_the_first_process_ends_the_others_with_its_name(measure, tmp_path):
+    found = measure("starts.first_fails", place=str(tmp_path), patience=30)
+    assert found["codes"] == [1, 2]
+    assert "ZeroDivisionError: a fault of ours" in found["said"][0]
+    assert "The first process failed: ZeroDivisionError: a fault of ours." in found["said"][1]

@@ -166,13 +166,14 @@ def test_a_run_of_which_no_step_was_sound_knows_no_usual_size(store, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["ddp", "zero3"])
-def test_a_step_poisoned_on_one_process_is_left_out_on_all(store, tmp_path, way):
+def test_a_step_poisoned_on_one_process_is_left_out_on_all(store, tmp_path):
     """Its weights are not restored, so that every later step is poisoned too: the run ends after skip_steps."""
-    common = {"checkpoint_seconds": 1e9, "log_every": 1, "parallel": way}
-    job = {"recipe": values(store, steps=8, hidden_size=32, skip_steps=2, **common), "poison": 3}
-    found = together([{**job, "out": str(tmp_path / "run")}], 2)
+    common = {"checkpoint_seconds": 1e9, "log_every": 1, "steps": 8, "hidden_size": 32, "skip_steps": 2}
+    ways = ["ddp", "zero3"]
+    jobs = [{"recipe": values(store, parallel=way, **common), "poison": 3, "out": str(tmp_path / way)} for way in ways]
+    found = together(jobs, 2)
     assert found[0] == found[1]
-    assert "not finite at step 5" in found[0][0]
-    kept = newest(Run.open(tmp_path / "run").checkpoints)
-    assert (kept.step, kept.state["skipped"]) == (4, 3)
+    for way, message in zip(ways, found[0], strict=True):
+        assert "not finite at step 5" in message
+        kept = newest(Run.open(tmp_path / way).checkpoints)
+        assert (kept.step, kept.state["skipped"]) == (4, 3)

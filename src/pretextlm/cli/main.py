@@ -22,6 +22,7 @@ app = typer.Typer(
     name="pretextlm",
     help="Pre-train, evaluate and compare language models under every pre-training objective on one Transformer.\n\n"
     'Start with `pretextlm quickstart`. See what an objective does: `pretextlm show masked "A sentence."`.\n'
+    "What this machine can do: `pretextlm doctor`; what a training will take: `pretextlm pretrain RECIPE --dry-run`.\n"
     "Then, on your own text: `data prepare` → `pretrain` or `compare` → `evaluate`, `fill`, `generate` → `report`.",
     no_args_is_help=True,
     add_completion=False,

@@ -29,7 +29,7 @@ def pretrain(
         typer.Option("--dry-run", help="Train nothing: say what it would take here, after a few steps of measuring."),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the last losses as JSON; with --dry-run, all its numbers.")
+        bool, typer.Option("--json", help="Print the run's cost and last losses as JSON; with --dry-run, its numbers.")
     ] = False,
 ) -> None:
     """Pre-train one model by a recipe.
@@ -69,7 +69,7 @@ def pretrain(
         return
     last = {line["kind"]: line for line in run.metrics()}
     if as_json:
-        print_json({"run": str(directory), "last": last})
+        print_json({"run": str(directory), "last": last, "cost": run.cost()})
     else:
         loss = last.get("validation", last.get("train", {})).get("loss")
         typer.echo(f"{directory}: loss {loss:.4f}" if loss is not None else str(directory))

@@ -134,11 +134,18 @@ def told(final: Path, size: int) -> Iterator[None]:
     except (OSError, SafetensorError, RuntimeError, parts.failure()) as error:
         for litter in final.parent.glob(f".{final.name}.tmp-{os.getpid()}"):
             shutil.rmtree(litter, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[-1]
         raise UserError(
-            f"Cannot write the checkpoint {final}, which needs {size:,} bytes: {reason}.",
+            f"Cannot write the checkpoint {final}, which needs {size:,} bytes: {_reason(error)}.",
             "Earlier checkpoints are untouched. See that there is room and the disk is sound; go on with --resume.",
         ) from None
+
+
+def _reason(error: BaseException) -> str:
+    """In one line. torch, which writes parts, says of a disk that takes no more only where it stands in the file."""
+    lines = (getattr(error, "strerror", None) or str(error)).strip().splitlines() or [type(error).__name__]
+    return (
+        "a file was cut short; no space is left, or a quota is reached" if "unexpected pos" in lines[-1] else lines[-1]
+    )
 
 
 def steps(parent: Path) -> list[Path]:

@@ -70,7 +70,10 @@ def read_into(place: Path, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
-        load(_named(groups), checkpoint_id=place, no_dist=not is_initialized())
+        try:
+            load(_named(groups), checkpoint_id=place, no_dist=not is_initialized())
+        except failure() as error:
+            raise RuntimeError(str(error)) from None
 
 
 @torch.no_grad()

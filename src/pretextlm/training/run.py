@@ -20,6 +20,7 @@ from pretextlm.config import read_toml, write_toml
 from pretextlm.errors import UserError
 from pretextlm.files import write_json, write_whole
 from pretextlm.training.recipe import Recipe
+from pretextlm.training.watch import STACKS
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from pretextlm.model.transformer import Transformer
 
 CONFIG, ENVIRONMENT, TOKENIZER = "config.toml", "environment.json", "tokenizer.json"
-METRICS, LOCK = "metrics.jsonl", "run.lock"
+METRICS, COST, LOCK = "metrics.jsonl", "cost.json", "run.lock"
 ORIGIN = "origin"
 """Directory of an imported run that holds the foreign files that are kept."""
 
@@ -108,6 +109,11 @@ class Run:
         model.load_state_dict(checkpoint.model(), assign=True)
         return model.to(device or torch.device("cpu")).eval()
 
+    def cost(self) -> dict[str, Any] | None:
+        """What is in cost.json; None until the run is done."""
+        path = self.directory / COST
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a last line cut off by a kill is left out."""
         path = self.directory / METRICS
@@ -115,6 +121,12 @@ class Run:
             return []
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         return [_parsed(path, number, line) for number, line in enumerate(lines, 1) if line.endswith("\n")]
+
+    def sweep(self) -> None:
+        """Remove what killed writers left; only for who holds the lock, and of files that nobody else writes."""
+        for name in (CONFIG, ENVIRONMENT, METRICS, COST):
+            for litter in self.directory.glob(f".{name}.*.partial"):
+                litter.unlink(missing_ok=True)
 
     def rewind_metrics(self, step: int, validated: bool = True) -> None:
         """Drop what was logged after `step`, so that a resumed run leaves neither gap nor repeat.
@@ -142,7 +154,7 @@ def _stays(line: Mapping[str, Any], validated: bool) -> bool:
 
 def _is_of_a_run(path: Path) -> bool:
     """Whether a file means that a run was begun; config.toml is written last, and what comes before it does not."""
-    of_a_start = path.name in (LOCK, TOKENIZER, ENVIRONMENT, ORIGIN) or path.name.startswith("stacks-")
+    of_a_start = path.name in (LOCK, TOKENIZER, ENVIRONMENT, ORIGIN) or path.name.startswith(STACKS)
     return not of_a_start and not path.name.endswith(".partial")
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,14 @@ from pretextlm.training import checkpoint as checkpoints
 from pretextlm.training import parts
 from pretextlm.training.world import World
 
+POLL_SECONDS = 1.0
+
 
 class Saver:
     """`save` returns as soon as the weights may change again. What went wrong is raised by the next call.
+
+    Attributes:
+        alive: called now and then while it waits.
 
     Args:
         parent: directory of the checkpoints.
@@ -27,6 +32,7 @@ class Saver:
 
     def __init__(self, parent: Path, keep: int, world: World, timeout_seconds: float = 600.0) -> None:
         self.parent, self.keep, self.world = parent, keep, world
+        self.alive: Callable[[], None] = lambda: None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._pending: list[Future[Any]] = []
         self._processes: Any = _group(timeout_seconds) if world.size > 1 else None
@@ -69,7 +75,15 @@ class Saver:
             self._pending = [self._writer.submit(finish)]
 
     def wait(self) -> None:
-        """Until nothing is being written. Raises UserError on all processes when it failed."""
+        """Until nothing is being written. Raises UserError on all processes when it failed.
+
+        However long that takes: processes exchange a sign of life while they wait.
+        """
+        while True:
+            done = not wait(self._pending, timeout=POLL_SECONDS).not_done
+            self.alive()
+            if self.world.gather([done]).min() > 0:
+                break
         pending, self._pending = self._pending, []
         fault: BaseException | None = None
         for one in pending:

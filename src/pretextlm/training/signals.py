@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+AGAIN_SECONDS = 0.5
+
 
 class Stopped(Exception):
     """A signal asked for the end and everything was saved; the exit code is 128 + the signal's number."""
@@ -49,6 +51,11 @@ class StopFlag:
             os._exit(128 + number)
         self.number = number
         if self._at_once:
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS, AGAIN_SECONDS)
+            raise Interrupted
+
+    def _again(self, number: int, frame: FrameType | None) -> None:
+        if self._at_once:
             raise Interrupted
 
     def check(self) -> None:
@@ -58,10 +65,18 @@ class StopFlag:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """For work that cannot poll and loses nothing when it is left: a signal raises Interrupted within it."""
+        """For work that cannot poll and loses nothing when it is left: a signal raises Interrupted within it.
+
+        And again until it is left: whatever runs as the signal comes, a destructor for one, may swallow an exception.
+        """
         self.check()
+        here = threading.current_thread() is threading.main_thread()
+        previous = signal.signal(signal.SIGALRM, self._again) if here else None
         self._at_once = True
         try:
             yield
         finally:
             self._at_once = False
+            if here:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, previous)

@@ -106,7 +106,9 @@ def pretrain(
         world.from_first(lambda: _begin(recipe, directory, resume, store, runtime, command))
         run = Run.open(directory)
         found = world.from_first(lambda: checkpoints.newest(run.checkpoints, quarantine=True) if resume else None)
+        watch.alive()
         trainer = held.enter_context(closing(Trainer(run, store, plan, runtime, progress, world, fresh=found is None)))
+        watch.alive()
         trainer.restore(found)
         trainer.train(stop, watch.alive)
     return run
@@ -163,6 +165,7 @@ class Trainer:
             self.progress.note(f"resumed at step {found.step:,}")
         if self.world.first:
             checkpoints.sweep(self.run.checkpoints)
+            self.run.sweep()
             self.run.rewind_metrics(self.position.step, validated=not self._validation_due())
 
     def close(self) -> None:
@@ -177,7 +180,7 @@ class Trainer:
         Args:
             alive: called at least once a step, and a batch of validation.
         """
-        self._alive = alive
+        self._alive = self.saver.alive = alive
         saved_at, number = time.monotonic(), 0
         reader = self.objective.reader(self.store.train, self.recipe.vocabulary(self.store), self.recipe.data.length)
         loader = make_loader(self.recipe, self.store, reader, self.plan.total_rows, self.world)

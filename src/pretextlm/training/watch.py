@@ -109,7 +109,7 @@ def lost(error: BaseException, world: World, timeout_seconds: float, stacks: str
     """The error that people see."""
     late = any(word in str(error).lower() for word in ("timed out", "timeout"))
     what = (
-        f"waited {timeout_seconds:g} seconds for the other processes (training.timeout_seconds), one of which hangs"
+        f"waited {timeout_seconds:g} seconds for the other processes (training.timeout_seconds): one hangs or has ended"
         if late
         else "lost another process, which ended or cannot be reached any more"
     )

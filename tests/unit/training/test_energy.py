@@ -1,13 +1,20 @@
 """Energy by counters: what they say is added up, and what they cannot say is said."""
 
+import os
+import signal
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.builders import make_store
 
+from pretextlm.training import trainer
 from pretextlm.training.cost import energy
 from pretextlm.training.energy import Meter
+from pretextlm.training.recipe import Recipe
+from pretextlm.training.signals import Stopped
+from pretextlm.training.trainer import Silent
 from pretextlm.training.world import World
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -111,3 +118,39 @@ def test_grams_are_joules_times_the_recipes_intensity_and_nothing_is_made_up():
         "energy_source": "not measured: no counter",
         "co2_grams": None,
     }
+
+
+class Counting:
+    """A meter that says 2 J whenever it is asked."""
+
+    source, reason, calls = "a meter", "", 0
+
+    def __init__(self, device, world) -> None:
+        pass
+
+    def used(self, at_once: bool = False) -> float:
+        Counting.calls += 1
+        return 2.0
+
+
+class StopAtStep(Silent):
+    def step(self, share, values) -> None:
+        if values["step"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_energy_and_device_hours_add_up_over_interruptions(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "Meter", Counting)
+    store = make_store(tmp_path / "store")
+    values = {
+        "data": {"store": str(store.path), "length": 64},
+        "objective": {"name": "causal"},
+        "model": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
+        "training": {"budget_steps": 4, "batch_tokens": 256, "validations": 0, "carbon_grams_per_kwh": 360.0},
+    }
+    with pytest.raises(Stopped):
+        trainer.pretrain(Recipe.load(values), tmp_path / "run", progress=StopAtStep())
+    cost = trainer.pretrain(Recipe.load(values), tmp_path / "run", resume=True).cost()
+    assert (cost["steps"], Counting.calls) == (4, 8), "before each step, where it stops, and at its end"
+    assert (cost["energy_joules"], cost["co2_grams"]) == (16.0, pytest.approx(0.0016))
+    assert cost["device_hours"] == pytest.approx(cost["seconds"] / 3600)

@@ -4,9 +4,12 @@ import json
 
 import pytest
 import torch
+from tests.builders import make_store
 
 from pretextlm.training.peak import MEASURED, TABLE, Peak, find_peak, listed, peak_of_run
+from pretextlm.training.recipe import Recipe
 from pretextlm.training.runtime import device_name
+from pretextlm.training.trainer import pretrain
 
 CPU = torch.device("cpu")
 
@@ -46,3 +49,21 @@ def test_a_run_keeps_what_was_measured_for_its_device_and_number_format(tmp_path
     assert peak_of_run(tmp_path, CPU, torch.float32) == Peak(1.0, MEASURED)
     (tmp_path / "environment.json").write_text(json.dumps({**known, "device": "another"}))
     assert peak_of_run(tmp_path, CPU, torch.float32).flops_per_second > 1e8
+
+
+def test_a_line_of_metrics_has_the_share_of_the_peak_that_the_model_used_and_the_memory(tmp_path):
+    store = make_store(tmp_path / "store")
+    values = {
+        "data": {"store": str(store.path), "length": 64},
+        "objective": {"name": "causal"},
+        "model": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
+        "training": {"budget_steps": 4, "batch_tokens": 256, "log_every": 1, "validations": 0},
+    }
+    run = pretrain(Recipe.load(values), tmp_path / "run")
+    peak = json.loads((run.directory / "environment.json").read_text())["peak"]["flops_per_second"]
+    for line in run.metrics():
+        flops, tokens = line["flops"] / line["step"], line["tokens"] / line["step"]
+        assert line["mfu"] == pytest.approx(flops * line["tokens_per_second"] / tokens / peak)
+        assert line["memory"] > 50e6
+    cost = run.cost()
+    assert cost["device_hours"] == pytest.approx(cost["seconds"] / 3600)

@@ -51,6 +51,14 @@ def test_a_second_process_is_told_who_holds_the_run_and_a_dead_one_holds_nothing
         pass
 
 
+def test_what_killed_writers_left_goes_and_what_others_write_stays(tmp_path):
+    run = new_run(tmp_path)
+    for name in (".metrics.jsonl.7.partial", ".cost.json.7.partial", ".evaluation.json.7.partial"):
+        (run.directory / name).write_text("")
+    run.sweep()
+    assert [path.name for path in run.directory.glob(".*")] == [".evaluation.json.7.partial"]
+
+
 def test_metrics_after_the_checkpoint_are_dropped_and_a_line_cut_by_a_kill_is_no_line(tmp_path):
     run = new_run(tmp_path)
     lines = [json.dumps({"kind": "train", "step": step}) + "\n" for step in (1, 2, 3)]

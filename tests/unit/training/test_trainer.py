@@ -118,6 +118,32 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(store, tmp_path, mon
     assert_same_run(whole, pretrain(chosen, tmp_path / "cut", resume=True))
 
 
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_run_that_is_stopped_before_its_first_step_goes_on(store, tmp_path, monkeypatch, optimizer):
+    chosen = recipe(store, optimizer=optimizer)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "compile", lambda *_: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(Stopped):
+            pretrain(chosen, tmp_path / "cut")
+    assert [m["step"] for m in Run.open(tmp_path / "cut").metrics()] == []
+    assert_same_run(pretrain(chosen, tmp_path / "whole"), pretrain(chosen, tmp_path / "cut", resume=True))
+
+
+def test_a_run_goes_on_under_other_settings_of_the_machine_and_under_no_other_recipe(store, tmp_path, monkeypatch):
+    chosen = recipe(store, micro_batch_tokens=256)
+    whole = pretrain(chosen, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        with pytest.raises(Stopped):
+            pretrain(chosen, tmp_path / "cut")
+    with pytest.raises(UserError, match="another recipe"):
+        pretrain(recipe(store, micro_batch_tokens=256, learning_rate=1e-4), tmp_path / "cut", resume=True)
+    other = recipe(store, micro_batch_tokens=256, checkpoint_seconds=1.0, skip_steps=3, parallel="zero3")
+    run = pretrain(other, tmp_path / "cut", resume=True)
+    assert_same_run(whole, run)
+    assert Run.open(run.directory).recipe.training == other.training
+
+
 @pytest.mark.parametrize("objective", ["causal", "denoisers", "next_sentence"])
 def test_resuming_in_a_second_epoch_reads_the_same_rows(store, tmp_path, monkeypatch, objective):
     passes = 2.5 * store.train.num_tokens
