@@ -14,7 +14,7 @@ from tests.parity.families import our_states, randomised, their_logits
 from pretextlm.exchange.read import import_model
 from pretextlm.exchange.write import export_run
 from pretextlm.training import checkpoint as checkpoints
-from pretextlm.training.trainer import Position
+from pretextlm.training.plan import Position
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
 
@@ -116,7 +116,7 @@ def test_a_pooler_alone_is_no_head_but_comes_back_and_is_left_out_after_training
     assert set(found) == set(expected)
     assert all(torch.equal(found[tensor], expected[tensor]) for tensor in expected)
 
-    checkpoints.save(run.checkpoints, 1, run.load_model().state_dict(), {}, vars(Position()), keep=1)
+    checkpoints.save(run.checkpoints, 1, run.load_model().state_dict(), {}, vars(Position(step=1)), keep=1)
     done = export_run(run.directory, tmp_path / "trained")
     assert done.architecture == name.replace("Model", "ForMaskedLM")
     _, report = getattr(transformers, done.architecture).from_pretrained(tmp_path / "trained", output_loading_info=True)

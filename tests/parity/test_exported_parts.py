@@ -12,9 +12,10 @@ from pretextlm.errors import UserError
 from pretextlm.exchange.translate import SHAPES
 from pretextlm.exchange.write import export_run
 from pretextlm.training import checkpoint as checkpoints
+from pretextlm.training.plan import Position
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run import Run
-from pretextlm.training.trainer import Position, build_model
+from pretextlm.training.trainer import build_model
 
 transformers = pytest.importorskip("transformers", reason="it is the reader (extra hub)")
 
@@ -46,7 +47,7 @@ def made(store, directory, objective, *overrides):
     recipe = Recipe.load(apply_overrides(values, [*BERT, *overrides])).with_vocabulary(store.vocabulary.size)
     run = Run.create(directory, recipe, {}, store.path / "tokenizer.json")
     model = randomised(build_model(recipe, torch.device("cpu")))
-    checkpoints.save(run.checkpoints, 2, model.state_dict(), {}, vars(Position()), keep=1)
+    checkpoints.save(run.checkpoints, 2, model.state_dict(), {}, vars(Position(step=2)), keep=1)
     return run
 
 
