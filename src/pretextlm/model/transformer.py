@@ -281,6 +281,14 @@ class Transformer(nn.Module):
             elif isinstance(module, Transformer):
                 module.softmax = torch.compile(softmax_written_out, dynamic=True)
 
+    def run_uncompiled(self) -> None:
+        """Undo `compile_parts`."""
+        for module in self.modules():
+            if isinstance(module, Block):
+                module._compiled_call_impl = None
+            elif isinstance(module, Transformer):
+                module.softmax = softmax_eager
+
     def forward(self, inputs: Inputs) -> Outputs:
         """Hidden states of the whole batch and logits where it has labels."""
         memory = self.encode(inputs) if self.encoder is not None else None

@@ -52,6 +52,8 @@ from pretextlm.training.world import ALONE, World, joined
 
 NORM_SHARE = 0.02
 """Of a step in the running mean of the gradient's norm."""
+COMPILER = ("torch._dynamo", "torch._inductor")
+"""Modules whose errors are the compiler's; known by name, since loading them takes seconds."""
 SETTLED_STEPS = 20
 """Before these, no norm is out of the ordinary."""
 
@@ -244,6 +246,15 @@ class Trainer:
                 self.gradients(loader.step(0, self.plan.rows, self.plan.micro_rows))
         except Interrupted:
             return
+        except Exception as error:
+            if not type(error).__module__.startswith(COMPILER):
+                raise
+            if self.config.compile == "on":
+                raise UserError(
+                    f"The compiler failed: {' '.join(str(error).split())[:300]}.", "Use training.compile=off."
+                ) from None
+            self.model.run_uncompiled()
+            self.progress.note("the compiler failed; training goes on without it")
         self.model.zero_grad()
         self.compile_seconds = time.perf_counter() - start
         self.progress.note(f"compiled in {self.compile_seconds:.0f} s")

@@ -269,3 +269,21 @@ def test_a_stop_flag_outside_the_main_thread_never_rises():
     thread.start()
     thread.join()
     assert seen == [0]
+
+
+def test_a_compiler_that_fails_ends_no_run_that_did_not_ask_for_it(store, tmp_path, monkeypatch):
+    broken = tmp_path / "compiler"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("pretextlm.training.runtime.COMPILE_PAYS_SECONDS", 0.0)
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, str(broken)))
+    values = recipe(store, compile="auto").dump()
+    values["model"] |= {"hidden_size": 44}  # nothing is in a cache for it
+    run = pretrain(Recipe.load(values), tmp_path / "auto")
+    values["training"] |= {"compile": "off"}
+    assert_same_run(run, pretrain(Recipe.load(values), tmp_path / "off"))
+    values["training"] |= {"compile": "on"}
+    with pytest.raises(UserError, match="compiler failed"):
+        pretrain(Recipe.load(values), tmp_path / "on")
