@@ -53,6 +53,13 @@ def products(x: Tensor, layers: Sequence[Linear], joined: Ready | None) -> Seque
     return [layer(x) for layer in layers]
 
 
+class Table(nn.Embedding):
+    """Rows that its model draws. Drawing them here, on the meta device, would load torch's compiler: seconds."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+
 class Attention(nn.Module):
     """The four projections that self- and cross-attention share; keys and values may have fewer heads than queries."""
 

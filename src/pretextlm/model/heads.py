@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pretextlm.model.blocks import Table
 from pretextlm.model.config import ModelConfig
 
 
@@ -75,7 +76,7 @@ class SpanBoundaryHead(nn.Module):
     def __init__(self, config: ModelConfig, places: int, place_size: int) -> None:
         super().__init__()
         width = config.hidden_size
-        self.embed_place = nn.Embedding(places, place_size)
+        self.embed_place = Table(places, place_size)
         self.first = GeluLayer(2 * width + place_size, width, config.norm.eps)
         self.second = GeluLayer(width, width, config.norm.eps)
 

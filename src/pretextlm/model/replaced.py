@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pretextlm.model.blocks import Table
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.loss import chunk_of
 from pretextlm.model.transformer import INITIAL_STD, Linear, Transformer
@@ -35,7 +36,7 @@ def generator_config(config: ModelConfig, size: float) -> ModelConfig:
 class Generator(Transformer):
     """A masked language model whose embedding table is another model's, or its own."""
 
-    embed_tokens: nn.Embedding
+    embed_tokens: Table
 
     def __init__(self, config: ModelConfig, shares_embedding: bool) -> None:
         super().__init__(config)
@@ -43,7 +44,7 @@ class Generator(Transformer):
         if shares_embedding:
             del self.embed_tokens
 
-    def share(self, embedding: nn.Embedding) -> None:
+    def share(self, embedding: Table) -> None:
         """Use this table, unless it has its own. It stays the other model's: it is neither listed nor saved here."""
         if self.shares_embedding:
             self.__dict__["embed_tokens"] = embedding

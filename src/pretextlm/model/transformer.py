@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from pretextlm.batch import IGNORE
 from pretextlm.model.attention import Sight
-from pretextlm.model.blocks import ACTIVATIONS, Block, Linear, reset_blocks
+from pretextlm.model.blocks import ACTIVATIONS, Block, Linear, Table, reset_blocks
 from pretextlm.model.cache import LayerCache
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.disentangled import RelativePlaces
@@ -115,8 +115,8 @@ class Embedding(nn.Module):
         super().__init__()
         size, parts, places = config.embedding_size, config.embedding, config.positions
         self.scale = parts.scale
-        self.types = nn.Embedding(config.type_vocab_size, size) if config.type_vocab_size else None
-        self.positions = nn.Embedding(places.max_positions, size) if places.kind == "learned" else None
+        self.types = Table(config.type_vocab_size, size) if config.type_vocab_size else None
+        self.positions = Table(places.max_positions, size) if places.kind == "learned" else None
         self.sinusoids = Sinusoids(places, size) if places.kind == "sinusoidal" else None
         self.offset = places.offset
         self.norm = Norm(config.norm, size) if parts.norm else nn.Identity()
@@ -203,7 +203,7 @@ class Transformer(nn.Module):
         assert config.vocab_size > 0, "vocab_size comes from the store"
         self.config = config
         stacks = ("encoder", "decoder") if config.architecture == "encoder_decoder" else (config.architecture,)
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
+        self.embed_tokens = Table(config.vocab_size, config.embedding_size)
         self.embedding = Embedding(config)
         self.decoder_embedding = Embedding(config) if config.embedding.apart and len(stacks) == 2 else None
         self.encoder = self._stack("encoder", cross=False) if "encoder" in stacks else None
@@ -221,7 +221,8 @@ class Transformer(nn.Module):
         self.softmax: Softmax = softmax_eager
         self.ready_head: Ready | None = None
         self.coarse_head: CoarseHead | None = None
-        self.reset_parameters()
+        if not next(self.parameters()).is_meta:
+            self.reset_parameters()
 
     def _stack(self, stack: Literal["encoder", "decoder"], cross: bool) -> nn.ModuleList:
         layers = self.config.layers(stack)
