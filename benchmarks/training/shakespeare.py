@@ -35,7 +35,7 @@ from benchmarks.training.stores import store_of
 from pretextlm.config import apply_overrides, read_toml, write_toml
 
 RECIPE = Path("recipes/shakespeare_char.toml")
-WIDER = ("model.hidden_size=192", "model.num_attention_heads=3", "training.weight_decay=0.1")
+WIDER = ("model.hidden_size=192", "model.num_attention_heads=3", "training.cooldown=0.5")
 CHANGES: dict[int, tuple[str, ...]] = {60: (), 180: WIDER}
 """Whole seconds → what the recipe's head comment tells to change."""
 TRAINING = {60: 42.0, 180: 150.0}
