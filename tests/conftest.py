@@ -3,9 +3,9 @@
 import os
 
 import pytest
-import torch
 
-# As the command line does: spinning threads would make the tests several times slower beside anything else.
+# As the command line does, before torch is loaded: spinning threads would make the tests several times slower beside
+# anything else.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
@@ -13,4 +13,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 def denormal_numbers():
     """A test that runs a command flushes denormal numbers in the whole process; the next must find them again."""
     yield
+    import torch
+
     torch.set_flush_denormal(False)
