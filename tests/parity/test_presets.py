@@ -7,7 +7,8 @@ import torch
 
 from pretextlm.model.families.base import FAMILIES
 from pretextlm.model.presets.preset import presets
-from pretextlm.model.size import components, on_meta, total
+from pretextlm.model.size import components, total
+from pretextlm.model.transformer import on_meta
 from pretextlm.training.account import published
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from rich.console import Console
-    from torch import nn
 
     from pretextlm.model.config import ModelConfig
     from pretextlm.model.presets.preset import Preset
+    from pretextlm.model.transformer import Heads
 
 
 def params(
@@ -70,23 +68,20 @@ def params(
         _show(Console(highlight=False), name, config, result)
 
 
-def _shape(model: str, overrides: list[str]) -> tuple[ModelConfig, Mapping[str, nn.Module], Preset | None]:
+def _shape(model: str, overrides: list[str]) -> tuple[ModelConfig, Heads | None, Preset | None]:
     """(shape, heads of the objective, the preset where it is one as published)."""
     from pretextlm.config import apply_overrides
     from pretextlm.model.presets.preset import changed, find
 
     place = Path(model)
     preset: Preset | None = None
-    heads: Mapping[str, nn.Module] = {}
+    heads: Heads | None = None
     changes = apply_overrides({}, overrides)
     if place.is_dir():
         config, objective = _from_directory(place)
         config = changed(config, changes, f"the shape of {model}") if changes else config
         if objective is not None:
-            import torch
-
-            with torch.device("meta"):
-                heads = objective.heads(config)
+            heads = objective.heads
     else:
         preset = find(model)
         config = preset.config()

@@ -173,13 +173,9 @@ def _fit(
 
 
 def _shapes(config: ModelConfig, objective: Objective) -> dict[str, torch.Size]:
-    import torch
+    from pretextlm.model.transformer import on_meta
 
-    from pretextlm.model.transformer import Transformer
-
-    with torch.device("meta"):
-        model = Transformer(config, objective.heads(config))
-    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+    return {name: tensor.shape for name, tensor in on_meta(config, objective.heads).state_dict().items()}
 
 
 def _recipe(checked: Checked, name: str) -> Recipe:
@@ -233,10 +229,11 @@ def _write(out: Path, checked: Checked, recipe: Recipe, origin: Origin, command:
     """The run under another name, then renamed: it is there whole or not at all."""
     import torch
 
+    from pretextlm.model.size import total
     from pretextlm.training import checkpoint as checkpoints
     from pretextlm.training.plan import Position
     from pretextlm.training.run import ORIGIN, Run
-    from pretextlm.training.trainer import build_model, count_parameters
+    from pretextlm.training.trainer import build_model
 
     model = build_model(recipe, torch.device("cpu"))
     weights = grown(_weights(checked), model.state_dict(), recipe.seed)
@@ -252,7 +249,7 @@ def _write(out: Path, checked: Checked, recipe: Recipe, origin: Origin, command:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "imported": origin.plain(),
     }
-    cost = {"parameters": count_parameters(model), "steps": 0, "tokens": 0, "seconds": 0.0, "compile_seconds": 0.0}
+    cost = {"parameters": total(model), "steps": 0, "tokens": 0, "seconds": 0.0, "compile_seconds": 0.0}
     try:
         (partial / ORIGIN).mkdir(parents=True)
         tokenizer = partial / ORIGIN / "completed.json"

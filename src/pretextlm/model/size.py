@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-import torch
 from torch import nn
 
-from pretextlm.model.config import ModelConfig
 from pretextlm.model.transformer import Transformer
 
 BLOCK = re.compile(r"^(encoder|decoder)\.(\d+)\.(.+)$")
@@ -88,12 +86,6 @@ class Component:
         for shape, times in self.shapes.items():
             parts.append(" × ".join(map(str, ((times,) if times > 1 else ()) + shape)))
         return " + ".join(parts)
-
-
-def on_meta(config: ModelConfig, heads: Mapping[str, nn.Module] | None = None) -> Transformer:
-    """A model without memory for its weights, whatever its size."""
-    with torch.device("meta"):
-        return Transformer(config, heads)
 
 
 def components(model: Transformer) -> list[Component]:

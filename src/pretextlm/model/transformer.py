@@ -12,7 +12,7 @@ H heads, V vocab_size.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -38,8 +38,10 @@ if TYPE_CHECKING:
     from pretextlm.model.coarse import CoarseHead
     from pretextlm.model.ordered import Ready
 
-__all__ = ["DELTA", "INITIAL_STD", "Linear", "Outputs", "Transformer", "normalise", "scores"]
+__all__ = ["DELTA", "INITIAL_STD", "Linear", "Outputs", "Transformer", "normalise", "on_meta", "scores"]
 
+Heads = Callable[[ModelConfig], Mapping[str, nn.Module]]
+"""Modules that are trained along with a trunk of this shape, by name: `Objective.heads`."""
 INITIAL_STD = 0.02
 DELTA = "embed_delta"
 """Head that a model adds to an embedding table it shares without training it (DeBERTa-v3)."""
@@ -387,3 +389,13 @@ class Transformer(nn.Module):
         """Hidden states as the head's matrix reads them."""
         out: Tensor = self.head_layers(hidden_ND)
         return out
+
+
+def on_meta(config: ModelConfig, heads: Heads | None = None) -> Transformer:
+    """A model without memory for its weights, whatever its size.
+
+    Args:
+        heads: of what trains it.
+    """
+    with torch.device("meta"):
+        return Transformer(config, heads(config) if heads else None)

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pretextlm.errors import UserError
 from pretextlm.evaluation.evaluate import MAX_TOKENS, held_out_documents, open_store
 from pretextlm.evaluation.intrinsic import HeldOut
 from pretextlm.evaluation.metrics import Metric, weighted_ratios
-from pretextlm.model.transformer import Transformer
+from pretextlm.model.transformer import Transformer, on_meta
 from pretextlm.training.run import Run
 
 if TYPE_CHECKING:
@@ -92,8 +91,7 @@ class Ruler:
 
 def model_of(run: Run, config: ModelConfig, weights: Mapping[str, Tensor]) -> Transformer:
     """The run's model with other weights, ready to be measured."""
-    with torch.device("meta"):
-        model = Transformer(config, run.recipe.objective.heads(config))
+    model = on_meta(config, run.recipe.objective.heads)
     model.load_state_dict({name: tensor.clone() for name, tensor in weights.items()}, assign=True)
     return model.eval()
 

@@ -25,6 +25,8 @@ from pretextlm.errors import UserError
 from pretextlm.evaluation.evaluate import open_store
 from pretextlm.files import write_json
 from pretextlm.model.config import ModelConfig
+from pretextlm.model.size import total
+from pretextlm.model.transformer import on_meta
 from pretextlm.shrink.importance import Importance, by_gradient, by_weights
 from pretextlm.shrink.losses import NO_STORE, Ruler, model_of
 from pretextlm.shrink.magnitude import check_sparsity, parse_pattern, prune_weights, zeros
@@ -42,7 +44,6 @@ from pretextlm.training import checkpoint as checkpoints
 from pretextlm.training.plan import Position
 from pretextlm.training.run import ENVIRONMENT, TOKENIZER, Run
 from pretextlm.training.start import carry_origin
-from pretextlm.training.trainer import count_parameters
 from pretextlm.training.validation import evaluation_batches
 
 IMPORTANCE_ROWS = 64
@@ -141,7 +142,7 @@ def prune_run(
         raise UserError(f"{out} already exists and is not empty.", "Give another directory with --out.")
     run = Run.open(place)
     model = run.load_model()
-    before = count_parameters(model)
+    before = total(model)
     say("choosing what goes")
     state = _pruned(run, model, pruning, store)
     say("the loss before and after")
@@ -157,7 +158,7 @@ def prune_run(
     facts = {
         "from": str(place),
         "what": pruning.describe(state.importance),
-        "parameters": {"before": before, "after": count_parameters(after), "zero": zero},
+        "parameters": {"before": before, "after": total(after), "zero": zero},
         "matrices": {"weights": matrices, "zero": zero},
         "loss": losses.plain() if losses else None,
         "not_measured": reason,
@@ -214,11 +215,8 @@ def _scores(
 
 def _check_modules(run: Run, state: _State) -> None:
     """Raises UserError where a module of the objective would need another shape along with the trunk's."""
-    from pretextlm.model.transformer import Transformer
-
     objective = run.recipe.objective
-    with torch.device("meta"):
-        wanted = Transformer(state.config, objective.heads(state.config)).state_dict()
+    wanted = on_meta(state.config, objective.heads).state_dict()
     for name, tensor in wanted.items():
         if name not in state.weights or state.weights[name].shape != tensor.shape:
             raise UserError(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal
-
-from torch import nn
 
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.flops import Flops, count
 from pretextlm.model.presets.preset import Preset
-from pretextlm.model.size import Component, components, group_totals, on_meta, total
+from pretextlm.model.size import Component, components, group_totals, total
+from pretextlm.model.transformer import Heads, on_meta
 from pretextlm.training.memory import FORMULA, training_memory
 
 Labels = dict[Literal["encoder", "decoder", "encoder_decoder"], float]
@@ -25,7 +23,7 @@ DEFAULT_LENGTH = 512
 def account(
     config: ModelConfig,
     *,
-    heads: Mapping[str, nn.Module] | None = None,
+    heads: Heads | None = None,
     rows: int = 8,
     length: int = 0,
     optimizer: Literal["adamw", "muon"] = "adamw",
@@ -35,7 +33,7 @@ def account(
     """Plain values: total, components, groups, memory of a training step, operations for each token.
 
     Args:
-        heads: of the objective that the model is trained by.
+        heads: of what trains the model.
         rows, length: of a step's batch on one device; length 0: 512, or what the model's table of positions has.
         preset: whose published figure is explained; the shape must be its own.
     """

@@ -20,7 +20,7 @@ import torch
 from pretextlm.batch import Batch
 from pretextlm.model.flops import FORWARD_ONLY
 from pretextlm.model.size import total
-from pretextlm.model.transformer import Transformer
+from pretextlm.model.transformer import Transformer, on_meta
 from pretextlm.training.machine import memory, place
 from pretextlm.training.memory import Memory, on_each, training_memory
 from pretextlm.training.metrics import peak_memory
@@ -71,7 +71,7 @@ def rehearse(recipe: Recipe, directory: Path) -> dict[str, Any]:
     with joined(recipe.training.timeout_seconds) as world:
         ready = make_ready(recipe, world)
         batches = _first_batches(ready, world)
-        model = _on_meta(ready.recipe)
+        model = on_meta(ready.recipe.model, ready.recipe.objective.heads)
         needed = _memory(model, ready, batches, world)
         free = available(ready.runtime.device)
         probe = _probe(ready, directory, world) if free is None or needed.total < free else None
@@ -114,11 +114,6 @@ def _first_batches(ready: Ready, world: World) -> list[Batch]:
     )
     with closing(make_loader(ready.recipe, ready.store, reader, ready.plan.total_rows, world)) as loader:
         return list(loader.step(0, ready.plan.rows, ready.plan.micro_rows))
-
-
-def _on_meta(recipe: Recipe) -> Transformer:
-    with torch.device("meta"):
-        return Transformer(recipe.model, recipe.objective.heads(recipe.model))
 
 
 def _widths(batches: Sequence[Batch]) -> tuple[int, int | None]:

@@ -98,14 +98,13 @@ class Run:
         """The trunk with the weights of the newest checkpoint that verifies, ready to evaluate."""
         import torch
 
-        from pretextlm.model.transformer import Transformer
+        from pretextlm.model.transformer import on_meta
         from pretextlm.training.checkpoint import newest
 
         checkpoint = newest(self.checkpoints)
         if checkpoint is None:
             raise UserError(f"{self.directory} has no checkpoint yet.", "Train it: pretextlm pretrain … --resume")
-        with torch.device("meta"):
-            model = Transformer(self.recipe.model, self.recipe.objective.heads(self.recipe.model))
+        model = on_meta(self.recipe.model, self.recipe.objective.heads)
         model.load_state_dict(checkpoint.model(), assign=True)
         return model.to(device or torch.device("cpu")).eval()
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 from pretextlm.batch import Batch, Spare
 from pretextlm.config import write_toml
@@ -24,7 +23,8 @@ from pretextlm.data.loader import Loader
 from pretextlm.data.store import Store
 from pretextlm.errors import Echo, UserError
 from pretextlm.files import write_json, write_whole
-from pretextlm.model.transformer import Transformer
+from pretextlm.model.size import total
+from pretextlm.model.transformer import Transformer, on_meta
 from pretextlm.objectives.base import Objective
 from pretextlm.training import checkpoint as checkpoints
 from pretextlm.training.cost import cost, energy
@@ -38,7 +38,7 @@ from pretextlm.training.peak import find_peak, peak_of_run
 from pretextlm.training.plan import Plan, Position, make_loader
 from pretextlm.training.ready import make_ready
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run import CONFIG, Run, locked
+from pretextlm.training.run import CONFIG, TOKENIZER, Run, locked
 from pretextlm.training.runtime import Runtime, device_name
 from pretextlm.training.saver import Saver
 from pretextlm.training.schedules import rate
@@ -419,7 +419,7 @@ class Trainer:
     def _cost(self) -> dict[str, Any]:
         at, meter = self.position, self.meter
         return cost(
-            parameters=count_parameters(self.model),
+            parameters=total(self.model),
             steps=at.step,
             skipped=at.skipped,
             tokens=self._tokens(),
@@ -434,30 +434,23 @@ class Trainer:
 
 def build_model(recipe: Recipe, device: torch.device) -> Transformer:
     """The trunk with weights drawn from the recipe's seed alone, the same on every device."""
-    with torch.device("meta"):
-        model = Transformer(recipe.model, recipe.objective.heads(recipe.model))
+    model = on_meta(recipe.model, recipe.objective.heads)
     model.to_empty(device="cpu")
     digest = hashlib.sha256(f"weights {recipe.seed}".encode()).digest()
     model.reset_parameters(torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))
     return model.to(device)
 
 
-def count_parameters(model: torch.nn.Module) -> int:
-    """Weights, tied ones once."""
-    tensors: list[Tensor] = list(model.parameters())
-    return sum(t.numel() for t in tensors)
-
-
 def _begin(
     recipe: Recipe, directory: Path, resume: bool, store: Store, runtime: Runtime, command: Sequence[str]
 ) -> None:
     """A new run directory, or the one to go on with."""
-    if resume and (directory / "config.toml").exists():
+    if resume and (directory / CONFIG).exists():
         run = Run.open(directory)
         if not recipe.trains_as(run.recipe):
             raise UserError(
                 f"{directory} was begun with another recipe.",
-                f"Go on with its own, {directory / 'config.toml'}, or give another directory with --out.",
+                f"Go on with its own, {directory / CONFIG}, or give another directory with --out.",
             )
         if run.recipe != recipe:
             write_whole(directory / CONFIG, write_toml(recipe.dump()))
@@ -473,4 +466,4 @@ def _begin(
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **carried,
     }
-    Run.create(directory, recipe, environment, store.path / "tokenizer.json")
+    Run.create(directory, recipe, environment, store.path / TOKENIZER)

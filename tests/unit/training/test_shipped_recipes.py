@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pretextlm.config import read_toml
-from pretextlm.model.size import on_meta
+from pretextlm.model.transformer import on_meta
 from pretextlm.training.memory import training_memory
 from pretextlm.training.recipe import Recipe
 
