@@ -68,7 +68,9 @@ def _memory(memory: Mapping[str, Any]) -> str:
     measured = "" if memory["measured"] is None else f"; measured, with all else: {si(memory['measured'], 'B')}"
     verdict = "" if memory["fits"] else ". It does not fit: lower training.micro_batch_tokens"
     activations = f"activations about {si(memory['activations'], 'B')}"
-    return f"{si(memory['total'], 'B')} ({parts}, {activations}){measured}{free}{verdict}"
+    again = memory["recomputed_blocks"]
+    saved = f"; {count(again, 'block')} computed twice to save memory" if again else ""
+    return f"{si(memory['total'], 'B')} ({parts}, {activations}{saved}){measured}{free}{verdict}"
 
 
 def _speed(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

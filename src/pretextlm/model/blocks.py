@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from pretextlm.model.attention import Sight, attend
 from pretextlm.model.cache import LayerCache
@@ -202,10 +203,15 @@ class SubLayer(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention, then cross-attention in a decoder over an encoder, then feed-forward, each with its norms."""
+    """Self-attention, then cross-attention in a decoder over an encoder, then feed-forward, each with its norms.
+
+    With `recomputed`, training keeps only its inputs, and the backward pass computes the rest again (Chen et al. 2016,
+    https://arxiv.org/abs/1604.06174).
+    """
 
     def __init__(self, config: ModelConfig, cross: bool, first: bool = False) -> None:
         super().__init__()
+        self.recomputed = False
         before = config.norm.first or not first
         self.self_attn, self.self_attn_norm = SelfAttention(config), SubLayer(config, before)
         self.cross_attn = CrossAttention(config) if cross else None
@@ -219,6 +225,24 @@ class Block(nn.Module):
         at: Angles | None,
         memory_BSD: Tensor | None = None,
         cross_sight: Sight | None = None,
+        cache: tuple[LayerCache, LayerCache] | None = None,
+    ) -> Tensor:
+        if not (self.recomputed and torch.is_grad_enabled()):
+            return self._compute(x_BTD, sight, at, memory_BSD, cross_sight, cache)
+        assert cache is None, "a cache is filled once"
+        # Nothing in a block is random, so the generator's state need not be kept.
+        out: Tensor = checkpoint(
+            self._compute, x_BTD, sight, at, memory_BSD, cross_sight, use_reentrant=False, preserve_rng_state=False
+        )
+        return out
+
+    def _compute(
+        self,
+        x_BTD: Tensor,
+        sight: Sight,
+        at: Angles | None,
+        memory_BSD: Tensor | None,
+        cross_sight: Sight | None,
         cache: tuple[LayerCache, LayerCache] | None = None,
     ) -> Tensor:
         norm = self.self_attn_norm

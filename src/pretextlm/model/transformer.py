@@ -284,6 +284,18 @@ class Transformer(nn.Module):
             elif isinstance(module, Transformer):
                 module.softmax = torch.compile(softmax_written_out, dynamic=True)
 
+    def recompute_blocks(self, blocks: int) -> None:
+        """Let training keep only the inputs of the first so many blocks, and of all blocks of models trained along.
+
+        The backward pass comes to the first blocks last, when what the others kept is free again; so the fewer are
+        recomputed, the less is saved, but none of it is in vain. Blocks with shared weights are one.
+        """
+        own = [part for stack in (self.encoder, self.decoder) if stack is not None for part in stack]
+        chosen = set(own[:blocks])
+        for part in self.modules():
+            if isinstance(part, Block):
+                part.recomputed = part in chosen or (blocks > 0 and part not in own)
+
     def run_uncompiled(self) -> None:
         """Undo `compile_parts`."""
         for module in self.modules():

@@ -2,7 +2,8 @@
 
 Weights are fp32 and so are gradients. AdamW keeps two numbers for each weight, Muon one for each weight of the blocks'
 matrices (and AdamW's two for the rest). What autograd keeps of a forward pass is summed from the shapes of the parts;
-attention keeps its inputs and its output, not its scores, as fused kernels do. The logits are never held all at once.
+attention keeps its inputs and its output, not its scores, as fused kernels do. Blocks that are recomputed keep their
+inputs alone. The logits are never held all at once.
 
 Letters: D hidden_size, F intermediate_size, H heads, K key-value heads, E width of a head.
 """
@@ -56,20 +57,26 @@ def training_memory(
     length: int,
     dtype: Literal["fp32", "bf16"],
     target_length: int | None = None,
+    recomputed: int = 0,
 ) -> Memory:
     """Of a step over `rows` rows at once.
 
     Args:
         model: it may be on the meta device.
         length, target_length: tokens of a row, and of an encoder-decoder's second row.
+        recomputed: first blocks of which only the inputs are kept (`Transformer.recompute_blocks`).
     """
     tables, matrices, rest = (sum(p.numel() for p in kind) for kind in kinds(model))
     weights, trained = sum(p.numel() for p in model.parameters()), tables + matrices + rest
     state = 2 * trained - (matrices if optimizer == "muon" else 0)
     size = 2 if dtype == "bf16" else 4
-    config = model.config
-    kept = rows * _bytes_of_a_row(config, length, target_length, size)
-    return Memory(4 * weights, 4 * trained, 4 * state, kept + (size * matrices if dtype == "bf16" else 0))
+    blocks = _bytes_of_blocks(model.config, length, target_length, size)
+    copies = size * matrices // len(blocks) if dtype == "bf16" else 0
+    held = [rows * block + copies for block in blocks]
+    again, whole = held[:recomputed], sum(held[recomputed:])
+    inputs = len(again) * rows * max(length, target_length or 0) * model.config.hidden_size * size
+    # When the first blocks are computed again, what the others kept is free.
+    return Memory(4 * weights, 4 * trained, 4 * state, inputs + max(whole, *again) if again else whole)
 
 
 def on_each(memory: Memory, model: Transformer, way: Way, processes: int) -> Memory:
@@ -93,16 +100,15 @@ def on_each(memory: Memory, model: Transformer, way: Way, processes: int) -> Mem
     return Memory(part(memory.weights) + gathered, part(memory.gradients), part(memory.optimizer), memory.activations)
 
 
-def _bytes_of_a_row(config: ModelConfig, length: int, target_length: int | None, size: int) -> int:
-    """What autograd keeps for one row, `size` bytes for a number of the activations' type."""
+def _bytes_of_blocks(config: ModelConfig, length: int, target_length: int | None, size: int) -> list[int]:
+    """What autograd keeps of each block for one row, `size` bytes for a number of the activations' type."""
     first: Literal["encoder", "decoder"] = "decoder" if config.architecture == "decoder" else "encoder"
-    feed_forward = _feed_forward(config, size)
-    token = _attention(config, size, turned=True) + feed_forward
-    kept = config.layers(first) * (length * token + _scores(config, length, size))
+    token = _attention(config, size, turned=True) + _feed_forward(config, size)
+    kept = [length * token + _scores(config, length, size)] * config.layers(first)
     if target_length is not None and config.architecture == "encoder_decoder":
         own = target_length * (token + _queries(config, size, turned=False))
         seen = length * _keys_and_values(config, size, turned=False)
-        kept += config.layers("decoder") * (own + seen + _scores(config, target_length, size))
+        kept += [own + seen + _scores(config, target_length, size)] * config.layers("decoder")
     return kept
 
 

@@ -52,9 +52,11 @@ class Plan:
         rows: of a step; micro_rows: of a forward and backward pass, at most.
         tokens_per_row: text tokens that a row stands for, on average.
         flops_per_row: cost of a row, on average over the first step.
-        shapes: of the first step's batches.
+        shapes: of the first step's batches; length, target_length: the longest of its rows, and of its second rows,
+            where there are any.
         total_rows: of the whole budget; None where only the clock knows.
         terms: names of the loss's terms, in one order for all processes.
+        recomputed: first blocks that keep only their inputs for the backward pass (fit.py).
     """
 
     rows: int
@@ -62,8 +64,11 @@ class Plan:
     tokens_per_row: float
     flops_per_row: float
     shapes: int
+    length: int
+    target_length: int | None
     total_rows: float | None
     terms: tuple[str, ...]
+    recomputed: int = 0
 
     @property
     def tokens_per_step(self) -> float:
@@ -112,9 +117,12 @@ def make_plan(recipe: Recipe, store: Store, device: torch.device, world: World =
             "Give budget_steps, budget_tokens or budget_flops.",
         )
     shapes = {(batch.input_ids.shape[1], batch.targets.shape[1], batch.segment_ids is None) for batch in sample}
+    length = max(batch.input_ids.shape[1] for batch in sample)
+    seconds = [batch.decoder_input_ids.shape[1] for batch in sample if batch.decoder_input_ids is not None]
     terms = tuple(sorted({name for batch in sample for name in objective.counts(batch)}))
     micro = min(micro, -(-rows // world.size))
-    return Plan(rows, micro, per_row, cost, len(shapes), size / per_unit if per_unit else None, terms)
+    total_rows = size / per_unit if per_unit else None
+    return Plan(rows, micro, per_row, cost, len(shapes), length, max(seconds, default=None), total_rows, terms)
 
 
 def expected_seconds(kind: str, budget: float, plan: Plan) -> float:

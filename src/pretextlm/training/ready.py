@@ -5,11 +5,12 @@ Training and its rehearsal begin here, so that a rehearsal says what a training 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pretextlm.data.store import Store
 from pretextlm.training.checks import check_positions, check_tokenizers
+from pretextlm.training.fit import Fit, fit
 from pretextlm.training.plan import Plan, expected_seconds, make_plan
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.runtime import Runtime
@@ -19,18 +20,28 @@ from pretextlm.training.world import World
 
 @dataclass(frozen=True)
 class Ready:
-    """Attributes: recipe: with the vocabulary of its store; store; plan; runtime: what is used of the machine."""
+    """Attributes: recipe: with the vocabulary of its store; store; plan; runtime: what is used of the machine; fit: how
+    the plan fits into it."""
 
     recipe: Recipe
     store: Store
     plan: Plan
     runtime: Runtime
+    fit: Fit
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was chosen for this machine, for people."""
+        passes = -(-self.plan.rows // self.plan.micro_rows)
+        again = f", {self.fit.recomputed} blocks computed twice to save memory" if self.fit.recomputed else ""
+        cut = f"{self.plan.rows} rows a step in {passes} pass{'es' * (passes > 1)}{again}"
+        return (*self.runtime.notes, cut)
 
 
 def make_ready(recipe: Recipe, world: World) -> Ready:
     """On every process for itself. Raises UserError, on all of them, when one cannot train by the recipe."""
 
-    def ready() -> Ready:
+    def found() -> tuple[Recipe, Store, Plan, Runtime]:
         store = Store.open(Path(recipe.data.store))
         whole = recipe.with_vocabulary(store.vocabulary.size)
         check_tokenizers(whole, store)
@@ -40,6 +51,9 @@ def make_ready(recipe: Recipe, world: World) -> Ready:
         device = Runtime.choose(whole.training, 0.0).device
         plan = make_plan(whole, store, device, world)
         runtime = Runtime.choose(whole.training, expected_seconds(*whole.training.budget, plan))
-        return Ready(whole, store, plan, runtime)
+        return whole, store, plan, runtime
 
-    return world.everywhere(ready)
+    whole, store, plan, runtime = world.everywhere(found)
+    chosen = fit(whole, plan, runtime, world)
+    plan = replace(plan, micro_rows=chosen.micro_rows, recomputed=chosen.recomputed)
+    return Ready(whole, store, plan, runtime, chosen)

@@ -32,7 +32,8 @@ def overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, An
 FREE = {
     "data": ("workers",),
     "training": (
-        *("device", "compile", "threads", "parallel", "micro_batch_tokens", "timeout_seconds"),
+        *("device", "compile", "threads", "parallel", "micro_batch_tokens", "gradient_checkpointing"),
+        "timeout_seconds",
         *("checkpoint_seconds", "keep_checkpoints", "skip_steps", "spike", "trackers", "carbon_grams_per_kwh"),
     ),
 }
@@ -56,8 +57,12 @@ class TrainingConfig(Config):
             under a budget in seconds ends on time on any machine, and for that is the one kind that cannot be repeated
             bit for bit.
         batch_tokens: raw text tokens per step, over all micro-batches; rounded to whole rows.
-        micro_batch_tokens: raw text tokens per forward and backward pass; 0: the whole batch at once on a GPU,
-            8,192 on a CPU. Gradients are those of the whole step however it is cut.
+        micro_batch_tokens: raw text tokens per forward and backward pass; 0: on a GPU the whole batch at once, or the
+            half, the quarter … of it that fits into memory, 8,192 on a CPU. Gradients are those of the whole step
+            however it is cut.
+        gradient_checkpointing: "blocks": of every block only its inputs are kept, and the backward pass computes the
+            rest again, a third more work for a fraction of the memory; "auto": of as many blocks as need be for a step
+            to fit into memory; "off". The gradients are the same.
         optimizer: "muon" (matrices of the blocks; AdamW for embedding and head) or "adamw" for all.
         learning_rate: at the schedule's top. Muon's updates are scaled to AdamW's size, so one rate serves both.
         embedding_learning_rate: of embedding and head; 0: the same.
@@ -88,6 +93,7 @@ class TrainingConfig(Config):
     budget_seconds: float | None = Field(None, gt=0)
     batch_tokens: int = Field(16_384, ge=8)
     micro_batch_tokens: int = Field(0, ge=0)
+    gradient_checkpointing: Literal["auto", "off", "blocks"] = "auto"
     optimizer: Literal["muon", "adamw"] = "muon"
     learning_rate: float = Field(4e-3, gt=0, le=10)
     embedding_learning_rate: float = Field(0.0, ge=0, le=10)

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from pretextlm.batch import Batch
 from pretextlm.model.flops import FORWARD_ONLY
 from pretextlm.model.size import total
 from pretextlm.model.transformer import Transformer, on_meta
-from pretextlm.training.machine import memory, place
-from pretextlm.training.memory import Memory, on_each, training_memory
+from pretextlm.training.machine import place
+from pretextlm.training.memory import training_memory
 from pretextlm.training.metrics import peak_memory
 from pretextlm.training.peak import Peak, find_peak
 from pretextlm.training.plan import Plan, make_loader
@@ -70,11 +68,9 @@ def rehearse(recipe: Recipe, directory: Path) -> dict[str, Any]:
     """
     with joined(recipe.training.timeout_seconds) as world:
         ready = make_ready(recipe, world)
-        batches = _first_batches(ready, world)
         model = on_meta(ready.recipe.model, ready.recipe.objective.heads)
-        needed = _memory(model, ready, batches, world)
-        free = available(ready.runtime.device)
-        probe = _probe(ready, directory, world) if free is None or needed.total < free else None
+        needed = ready.fit
+        probe = _probe(ready, directory, world) if needed.fits else None
         peak = find_peak(ready.runtime.device, ready.runtime.dtype)
         return {
             "recipe": recipe.name,
@@ -83,21 +79,17 @@ def rehearse(recipe: Recipe, directory: Path) -> dict[str, Any]:
             "parameters": total(model),
             "device": _device(ready, world, peak),
             "memory": {
-                **asdict(needed),
-                "total": needed.total,
-                "free": free,
-                "fits": free is None or needed.total < free,
+                **asdict(needed.memory),
+                "total": needed.memory.total,
+                "free": needed.free,
+                "fits": needed.fits,
+                "recomputed_blocks": needed.recomputed,
                 "measured": probe.memory if probe else None,
             },
-            "step": _step(ready, batches),
+            "step": _step(ready, world),
             "disk": _disk(model, ready, directory),
             **_run(ready, world, probe, peak),
         }
-
-
-def available(device: torch.device) -> int | None:
-    """Free bytes of the device; None where nobody knows."""
-    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else memory("MemAvailable")
 
 
 def steps_of(recipe: Recipe, plan: Plan, seconds_per_step: float | None) -> int | None:
@@ -106,27 +98,6 @@ def steps_of(recipe: Recipe, plan: Plan, seconds_per_step: float | None) -> int 
     flops = plan.rows * plan.flops_per_row
     per_step = {"steps": 1.0, "tokens": plan.tokens_per_step, "flops": flops, "seconds": seconds_per_step}[kind]
     return None if per_step is None else max(1, math.ceil(size / per_step - 1e-9))
-
-
-def _first_batches(ready: Ready, world: World) -> list[Batch]:
-    reader = ready.recipe.objective.reader(
-        ready.store.train, ready.recipe.vocabulary(ready.store), ready.recipe.data.length
-    )
-    with closing(make_loader(ready.recipe, ready.store, reader, ready.plan.total_rows, world)) as loader:
-        return list(loader.step(0, ready.plan.rows, ready.plan.micro_rows))
-
-
-def _widths(batches: Sequence[Batch]) -> tuple[int, int | None]:
-    """Longest rows: (first, second or None)."""
-    second = [batch.decoder_input_ids.shape[1] for batch in batches if batch.decoder_input_ids is not None]
-    return max(int(batch.input_ids.shape[1]) for batch in batches), max(map(int, second), default=None)
-
-
-def _memory(model: Transformer, ready: Ready, batches: Sequence[Batch], world: World) -> Memory:
-    config, length, target = ready.recipe.training, *_widths(batches)
-    dtype: Literal["bf16", "fp32"] = "bf16" if ready.runtime.dtype == torch.bfloat16 else "fp32"
-    alone = training_memory(model, config.optimizer, ready.plan.micro_rows, length, dtype, target)
-    return on_each(alone, model, config.parallel, world.local_size if config.parallel == "hybrid" else world.size)
 
 
 def _device(ready: Ready, world: World, peak: Peak) -> dict[str, Any]:
@@ -142,14 +113,14 @@ def _device(ready: Ready, world: World, peak: Peak) -> dict[str, Any]:
     }
 
 
-def _step(ready: Ready, batches: Sequence[Batch]) -> dict[str, Any]:
-    plan, (length, target) = ready.plan, _widths(batches)
+def _step(ready: Ready, world: World) -> dict[str, Any]:
+    plan = ready.plan
     return {
         "rows": plan.rows,
         "rows_of_a_pass": plan.micro_rows,
-        "passes_of_a_process": len(batches),
-        "length": length,
-        "target_length": target,
+        "passes_of_a_process": -(-plan.rows // (plan.micro_rows * world.size)),
+        "length": plan.length,
+        "target_length": plan.target_length,
         "tokens": plan.tokens_per_step,
         "flops": plan.rows * plan.flops_per_row,
     }

@@ -103,6 +103,7 @@ def pretrain(
         progress = progress if progress and world.first else Silent()
         ready = make_ready(recipe, world)
         recipe, store, plan, runtime = ready.recipe, ready.store, ready.plan, ready.runtime
+        progress.note("; ".join(ready.notes))
         world.from_first(lambda: held.enter_context(locked(directory)))
         stop = held.enter_context(StopFlag())
         world.from_first(lambda: _begin(recipe, directory, resume, store, runtime, command))
@@ -139,6 +140,7 @@ class Trainer:
         self.objective: Objective = run.recipe.objective
         self.position = Position()
         self.model = build_model(self.recipe, runtime.device)
+        self.model.recompute_blocks(plan.recomputed)
         self.forward = Forward(self.model, self.objective, runtime.device, runtime.dtype)
         self.objective.begin(self.forward.models)
         if fresh and self.recipe.start:

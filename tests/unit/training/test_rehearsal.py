@@ -7,6 +7,7 @@ import pytest
 import torch
 from tests.builders import make_model, make_store
 
+from pretextlm.training import fit
 from pretextlm.training import rehearsal as module
 from pretextlm.training.memory import Memory, on_each, training_memory
 from pretextlm.training.recipe import Recipe
@@ -93,7 +94,7 @@ def test_speed_utilisation_and_time_are_of_one_measurement(store, tmp_path):
 
 
 def test_a_step_that_does_not_fit_is_not_tried(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "available", lambda device: 1000)
+    monkeypatch.setattr(fit, "free_memory", lambda device: 1000)
     found = rehearse(recipe(store, budget_seconds=60.0), tmp_path)
     assert not found["memory"]["fits"]
     assert (found["speed"], found["time"], found["run"]["steps"]) == (None, None, None)
