@@ -36,18 +36,24 @@ def documents(count: int, seed: int = 0) -> list[str]:
     return [" ".join(sentences(int(rng.integers(1, 13)), seed=seed * 10_000 + i)) for i in range(count)]
 
 
-def make_store(directory: Path, vocab_size: int = 448, train: int = 300, validation: int = 40) -> Store:
-    """A store of grammar documents with a byte-level BPE tokenizer."""
+def make_store(directory: Path, vocab_size: int = 448, train: int = 300, validation: int = 40, pairs: int = 0) -> Store:
+    """A store of grammar documents with a byte-level BPE tokenizer, and of so many pairs of sentences in each split."""
     texts = documents(train + validation)
     tokenizer = train_tokenizer("bpe", texts, vocab_size, sentinels=40)
     work = directory.with_name(directory.name + ".work")
     writer = StoreWriter(work, tokenizer.get_vocab_size(), tokenizer.to_str())
     encoder = TextEncoder(tokenizer)
-    writer.splits["train"].append(encoder.encode(texts[:train]))
-    writer.splits["validation"].append(encoder.encode(texts[train:]))
+    for split, some in (("train", texts[:train]), ("validation", texts[train:])):
+        writer.splits[split].append(encoder.encode(some))
+        if pairs:
+            couples = list(zip(sentences(pairs, seed=7), sentences(pairs, seed=8), strict=True))
+            writer.splits[split].append(encoder.encode(couples, [1] * pairs))
     size = sum(len(text.encode()) for text in texts)
-    record = SourceRecord(name="grammar", licence="CC0-1.0", sha256="0" * 64, bytes=size, documents=len(texts))
-    writer.commit(directory, [record], {}, "bpe")
+    about = {"licence": "CC0-1.0", "sha256": "0" * 64, "bytes": size}
+    records = [SourceRecord(name="grammar", documents=len(texts), **about)]
+    if pairs:
+        records.append(SourceRecord(name="pairs", documents=2 * pairs, parts=2, **about))
+    writer.commit(directory, records, {}, "bpe")
     return Store.open(directory)
 
 

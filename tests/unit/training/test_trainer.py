@@ -13,14 +13,11 @@ from pretextlm.errors import UserError
 from pretextlm.training.plan import make_loader, make_plan
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run import Run
-from pretextlm.training.runtime import Runtime
 from pretextlm.training.signals import StopFlag, Stopped
-from pretextlm.training.trainer import Silent, Trainer, build_model, pretrain
+from pretextlm.training.trainer import Trainer, build_model, pretrain
 
 DEFAULTS = {"budget_steps": 6, "batch_tokens": 512, "dtype": "fp32", "log_every": 2, "validations": 3}
 OBJECTIVES = ["causal", "masked", "span_corruption"]
-FURTHER = ["denoisers", "next_sentence", "replaced_token"]
-"""With several shapes of rows, a reader and a head of their own, and two models."""
 
 
 @pytest.fixture(scope="module")
@@ -28,27 +25,12 @@ def store(tmp_path_factory):
     return make_store(tmp_path_factory.mktemp("data") / "store")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def recipe(store, objective="causal", **training) -> Recipe:
     values = {
         "data": {"store": str(store.path), "length": 64},
         "objective": {"name": objective},
         "model": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
-        "training": {
-            "budget_steps": 6,
-            "batch_tokens": 512,
-            "dtype": "fp32",
-            "log_every": 2,
-            "validations": 3,
-            **training,
-        },
+        "training": {**DEFAULTS, **training},
     }
     return Recipe.load(values)
 
@@ -77,47 +59,6 @@ def test_every_objective_learns_under_both_optimizers(store, tmp_path, objective
     assert cost["parameters"] == sum(t.numel() for t in weights(run).values())
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES + FURTHER)
-def test_gradients_do_not_depend_on_how_a_step_is_cut(store, tmp_path, objective):
-    """8×1, 4×2, 2×4 and 1×8 micro-batches, with unequal numbers of labels in each."""
-    chosen = recipe(store, objective).with_vocabulary(store.vocabulary.size)
-    plan = make_plan(chosen, store, torch.device("cpu"))
-    runtime = Runtime.choose(chosen.training, 0.0)
-    run = Run(tmp_path, chosen)
-    reader = chosen.objective.reader(store.train, store.vocabulary, chosen.data.length)
-    results = []
-    for rows in (1, 2, 4, 8):
-        trainer = Trainer(run, store, plan, runtime, Silent())
-        torch.manual_seed(0)
-        with torch.no_grad():
-            for parameter in trainer.model.parameters():
-                parameter.add_(torch.randn_like(parameter) * 0.05)
-        with make_loader(chosen, store, reader, None) as loader:
-            batches = loader.step(0, 8, rows)
-        if objective == "masked":  # unequal counts, one of them none at all
-            for batch in batches:
-                batch.labels[batch.example_ids % 3 == 0] = -100
-        loss = sum(trainer.gradients(batches).values())
-        results.append((loss, {n: p.grad for n, p in trainer.model.named_parameters()}))
-    for loss, gradients in results[1:]:
-        assert loss == pytest.approx(results[0][0], rel=1e-6)
-        for name, gradient in gradients.items():
-            torch.testing.assert_close(gradient, results[0][1][name], atol=1e-6, rtol=1e-6)
-
-
-@pytest.mark.parametrize("objective", OBJECTIVES + FURTHER)
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(store, tmp_path, monkeypatch, objective, optimizer):
-    chosen = recipe(store, objective, optimizer=optimizer, micro_batch_tokens=256)
-    whole = pretrain(chosen, tmp_path / "whole")
-    for stop_after in (1, 3):  # once at a log line's middle, then again in the same run
-        with monkeypatch.context() as patch:
-            interrupt_after(patch, stop_after)
-            with pytest.raises(Stopped):
-                pretrain(chosen, tmp_path / "cut", resume=True)
-    assert_same_run(whole, pretrain(chosen, tmp_path / "cut", resume=True))
-
-
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_a_run_that_is_stopped_before_its_first_step_goes_on(store, tmp_path, monkeypatch, optimizer):
     chosen = recipe(store, optimizer=optimizer)
@@ -142,18 +83,6 @@ def test_a_run_goes_on_under_other_settings_of_the_machine_and_under_no_other_re
     run = pretrain(other, tmp_path / "cut", resume=True)
     assert_same_run(whole, run)
     assert Run.open(run.directory).recipe.training == other.training
-
-
-@pytest.mark.parametrize("objective", ["causal", "denoisers", "next_sentence"])
-def test_resuming_in_a_second_epoch_reads_the_same_rows(store, tmp_path, monkeypatch, objective):
-    passes = 2.5 * store.train.num_tokens
-    chosen = recipe(store, objective, budget_steps=None, budget_tokens=passes, batch_tokens=4096)
-    whole = pretrain(chosen, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, int(passes / 4096 * 0.7))
-        with pytest.raises(Stopped):
-            pretrain(chosen, tmp_path / "cut", resume=True)
-    assert_same_run(whole, pretrain(chosen, tmp_path / "cut", resume=True))
 
 
 def interrupt_after(patch, steps: int) -> None:
