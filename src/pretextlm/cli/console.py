@@ -20,3 +20,17 @@ def stderr() -> Console:
 def print_json(value: Any) -> None:
     """One JSON object on stdout, and nothing else there."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
+def echo_loss(loss: dict[str, Any] | None, not_measured: str | None) -> None:
+    """One line on the loss before and after, or why it is not known."""
+    if loss is None:
+        print(f"loss: not measured, {not_measured}")
+        return
+    before, after, change = (_metric(loss[name], "+" if name == "change" else "") for name in loss)
+    print(f"loss: {before} → {after} nats per target; change {change} (standard errors, same rows)")
+
+
+def _metric(metric: dict[str, Any], sign: str) -> str:
+    error = "" if metric["stderr"] is None else f" ± {metric['stderr']:.4f}"
+    return f"{metric['value']:{sign}.4f}{error}"

@@ -64,7 +64,7 @@ def export(
     (W8A16): transformers reads it where that is installed. The embedding table and the head stay as --dtype says; in a
     small model they are most of the file.
     """
-    from pretextlm.cli.console import print_json, stderr
+    from pretextlm.cli.console import echo_loss, print_json, stderr
 
     with stderr().status("writing the model"):
         shard, kind = int(max_shard_size * 1e9), dtype.value if dtype else None
@@ -95,8 +95,6 @@ def export(
     for name, size in done.files.items():
         typer.echo(f"  {name}  {size:,} bytes")
     if quantize and done.loss is not None:
-        from pretextlm.cli.prune import echo_loss
-
         smaller = f"{done.weight_bytes / done.whole_bytes:.0%}"
         typer.echo(f"weights: {done.whole_bytes:,} → {done.weight_bytes:,} bytes ({smaller})")
         typer.echo(f"int8: the matrices of the blocks; embedding table, head and norms are {done.dtype}")

@@ -92,30 +92,19 @@ def _shape(model: str, overrides: list[str]) -> tuple[ModelConfig, Heads | None,
 
 def _from_directory(place: Path) -> tuple[ModelConfig, Any]:
     """(shape, objective or None) of a run or of a Hugging Face directory."""
-    from pretextlm.errors import UserError, did_you_mean
+    from pretextlm.errors import UserError
+    from pretextlm.exchange.described import CONFIG_FILE, described
     from pretextlm.training.run import CONFIG, Run
 
     if (place / CONFIG).is_file():
         recipe = Run.open(place).recipe
         return recipe.model, recipe.objective
-    if not (place / "config.json").is_file():
+    if not (place / CONFIG_FILE).is_file():
         raise UserError(
-            f"{place} is neither a run nor a Hugging Face model: it has no {CONFIG} and no config.json.",
-            "Give a run directory, a directory with config.json, or a name of pretextlm params --list.",
+            f"{place} is neither a run nor a Hugging Face model: it has no {CONFIG} and no {CONFIG_FILE}.",
+            f"Give a run directory, a directory with {CONFIG_FILE}, or a name of pretextlm params --list.",
         )
-    from pretextlm.exchange.guard import check_numbers, read_object
-    from pretextlm.model.families.base import FAMILIES
-
-    file = place / "config.json"
-    values = read_object(file)
-    check_numbers(values, str(file))
-    kind = str(values.get("model_type"))
-    if kind not in FAMILIES:
-        raise UserError(f"{file} is of the family {kind!r}, which is not known.", did_you_mean(kind, FAMILIES))
-    try:
-        return FAMILIES[kind]().config_in(values), None
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise UserError(f"{file} has a value missing or wrong: {error}.", "Fetch the model again.") from None
+    return described(place)[2], None
 
 
 def _list(as_json: bool) -> None:

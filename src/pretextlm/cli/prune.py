@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -58,7 +58,7 @@ def prune(
 
     pretextlm pretrain RECIPE start=SMALLER --out TRAINED_ON
     """
-    from pretextlm.cli.console import print_json, stderr
+    from pretextlm.cli.console import echo_loss, print_json, stderr
 
     with stderr().status("opening the run") as status:
         from pretextlm.training.runtime import tune_process
@@ -84,20 +84,6 @@ def prune(
     typer.echo(f"parameters: {parameters['before']:,} → {parameters['after']:,}")
     typer.echo(f"zeros: {matrices['zero']:,} of the {matrices['weights']:,} weights of the blocks' matrices")
     echo_loss(done["loss"], done["not_measured"])
-
-
-def echo_loss(loss: dict[str, Any] | None, not_measured: str | None) -> None:
-    """One line on the loss before and after, or why it is not known."""
-    if loss is None:
-        typer.echo(f"loss: not measured, {not_measured}")
-        return
-    before, after, change = (_metric(loss[name], "+" if name == "change" else "") for name in loss)
-    typer.echo(f"loss: {before} → {after} nats per target; change {change} (standard errors, same rows)")
-
-
-def _metric(metric: dict[str, Any], sign: str) -> str:
-    error = "" if metric["stderr"] is None else f" ± {metric['stderr']:.4f}"
-    return f"{metric['value']:{sign}.4f}{error}"
 
 
 def _numbers(text: str | None) -> tuple[int, ...] | None:

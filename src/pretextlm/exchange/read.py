@@ -27,7 +27,8 @@ from pretextlm import __version__
 from pretextlm.data.store import sha256_of
 from pretextlm.errors import UserError, missing_extra
 from pretextlm.exchange import int8
-from pretextlm.exchange.guard import MAX_JSON_BYTES, check_numbers, read_object, read_plain
+from pretextlm.exchange.described import CONFIG_FILE, described
+from pretextlm.exchange.guard import MAX_JSON_BYTES, read_object, read_plain
 from pretextlm.exchange.heads import objective_of
 from pretextlm.exchange.origin import GENERATION, KEPT, Origin
 from pretextlm.exchange.special import special_ids
@@ -102,19 +103,11 @@ def check(directory: Path, objective: str | None = None) -> Checked:
     """Read everything but the tensors. Raises UserError for what is not sound."""
     if not directory.is_dir():
         raise UserError(f"{directory} is not a directory.", f"Give a model's directory, or {HUB}NAME for the hub.")
-    values = read_object(directory / "config.json")
-    check_numbers(values, str(directory / "config.json"))
+    values, family, config = described(directory)
     stored = stored_tensors(directory)
-    if int8.is_quantised(values, str(directory / "config.json")):
+    if int8.is_quantised(values, str(directory / CONFIG_FILE)):
         stored = int8.as_whole(stored)
-
-    from pretextlm.model.families.base import FAMILIES
-
-    kind = values.get("model_type")
-    if not isinstance(kind, str):
-        raise UserError(f"{directory / 'config.json'} has no model_type.", f"Known: {', '.join(FAMILIES)}.")
-    family: Family = FAMILIES[kind]()
-    config = family.settled(_config(family, values, directory), stored)
+    config = family.settled(config, stored)
     blocks = config.num_hidden_layers + (config.num_decoder_layers if config.architecture == "encoder_decoder" else 0)
     if not config.shared_layers and blocks > len(stored):
         raise UserError(
@@ -130,16 +123,6 @@ def check(directory: Path, objective: str | None = None) -> Checked:
             "The tokenizer belongs to another model.",
         )
     return Checked(directory, values, family, config, learnt, stored, taken, left, missing)
-
-
-def _config(family: Family, values: Mapping[str, Any], directory: Path) -> ModelConfig:
-    where = directory / "config.json"
-    try:
-        return family.config_in(values)
-    except KeyError as error:
-        raise UserError(f"{where} has no {error.args[0]!r}.", "Fetch the model again.") from None
-    except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError) as error:
-        raise UserError(f"{where} is not sound: {str(error)[:200]}.", "Fetch the model again.") from None
 
 
 def _fit(
@@ -231,9 +214,9 @@ def _write(out: Path, checked: Checked, recipe: Recipe, origin: Origin, command:
 
     from pretextlm.model.size import total
     from pretextlm.training import checkpoint as checkpoints
+    from pretextlm.training.begin import build_model
     from pretextlm.training.plan import Position
     from pretextlm.training.run import ORIGIN, Run
-    from pretextlm.training.trainer import build_model
 
     model = build_model(recipe, torch.device("cpu"))
     weights = grown(_weights(checked), model.state_dict(), recipe.seed)
@@ -284,7 +267,7 @@ def _weights(checked: Checked) -> dict[str, Tensor]:
     for file in sorted({one.file for one in checked.stored.values()}):
         with safe_open(file, "pt") as opened:
             theirs |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    if int8.is_quantised(checked.values, str(checked.directory / "config.json")):
+    if int8.is_quantised(checked.values, str(checked.directory / CONFIG_FILE)):
         theirs = int8.whole_weights(theirs)
     theirs = {name: tensor.float() for name, tensor in theirs.items()}
     return weights_in(checked.family, checked.config, theirs, _shapes(checked.config, checked.objective)).weights

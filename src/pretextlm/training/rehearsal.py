@@ -24,12 +24,13 @@ from pretextlm.training.memory import training_memory
 from pretextlm.training.metrics import peak_memory
 from pretextlm.training.peak import Peak, find_peak
 from pretextlm.training.plan import Plan, make_loader
+from pretextlm.training.progress import Silent
 from pretextlm.training.ready import Ready, make_ready
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run import Run
 from pretextlm.training.runtime import device_name, dtype_name
 from pretextlm.training.signals import StopFlag
-from pretextlm.training.trainer import Silent, Trainer
+from pretextlm.training.trainer import Trainer
 from pretextlm.training.world import World, joined
 
 PROBE_SECONDS = 5.0

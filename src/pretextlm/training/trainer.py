@@ -7,26 +7,24 @@ number, so the position in training is that number and resuming is bit-identical
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from pretextlm.batch import Batch, Spare
-from pretextlm.config import write_toml
 from pretextlm.data.loader import Loader
 from pretextlm.data.store import Store
 from pretextlm.errors import Echo, UserError
-from pretextlm.files import write_json, write_whole
+from pretextlm.files import write_json
 from pretextlm.model.size import total
-from pretextlm.model.transformer import Transformer, on_meta
 from pretextlm.objectives.base import Objective
 from pretextlm.training import checkpoint as checkpoints
+from pretextlm.training.begin import begin, build_model
 from pretextlm.training.cost import cost, energy
 from pretextlm.training.energy import Meter
 from pretextlm.training.forward import Forward
@@ -34,16 +32,17 @@ from pretextlm.training.metrics import MetricsLog, peak_memory
 from pretextlm.training.optimizers import Optimizer
 from pretextlm.training.parallel import exchange_gradients, in_parts, spread
 from pretextlm.training.parts import is_part
-from pretextlm.training.peak import find_peak, peak_of_run
+from pretextlm.training.peak import peak_of_run
 from pretextlm.training.plan import Plan, Position, make_loader
+from pretextlm.training.progress import Progress, Silent
 from pretextlm.training.ready import make_ready
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run import CONFIG, TOKENIZER, Run, locked
+from pretextlm.training.run import Run, locked
 from pretextlm.training.runtime import Runtime, device_name
 from pretextlm.training.saver import Saver
 from pretextlm.training.schedules import rate
 from pretextlm.training.signals import Interrupted, StopFlag, Stopped
-from pretextlm.training.start import carry_origin, check_start, load_start
+from pretextlm.training.start import load_start
 from pretextlm.training.task import Task
 from pretextlm.training.trackers import Trackers
 from pretextlm.training.validation import validate
@@ -56,24 +55,6 @@ COMPILER = ("torch._dynamo", "torch._inductor")
 """Modules whose errors are the compiler's; known by name, since loading them takes seconds."""
 SETTLED_STEPS = 20
 """Before these, no norm is out of the ordinary."""
-
-
-class Progress(Protocol):
-    """Whoever shows a run to a person: called after every step and at other moments worth a line."""
-
-    def step(self, share: float, values: Mapping[str, float]) -> None: ...
-
-    def note(self, text: str) -> None: ...
-
-
-class Silent:
-    """Shows nothing."""
-
-    def step(self, share: float, values: Mapping[str, float]) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
 
 
 def pretrain(
@@ -106,7 +87,7 @@ def pretrain(
         progress.note("; ".join(ready.notes))
         world.from_first(lambda: held.enter_context(locked(directory)))
         stop = held.enter_context(StopFlag())
-        world.from_first(lambda: _begin(recipe, directory, resume, store, runtime, command))
+        world.from_first(lambda: begin(recipe, directory, resume, store, runtime, command))
         run = Run.open(directory)
         found = world.from_first(lambda: checkpoints.newest(run.checkpoints, quarantine=True) if resume else None)
         watch.alive()
@@ -432,40 +413,3 @@ class Trainer:
             device_seconds=at.device_seconds,
             energy=energy(at.energy_joules, meter.source, meter.reason, self.config.carbon_grams_per_kwh),
         )
-
-
-def build_model(recipe: Recipe, device: torch.device) -> Transformer:
-    """The trunk with weights drawn from the recipe's seed alone, the same on every device."""
-    model = on_meta(recipe.model, recipe.objective.heads)
-    model.to_empty(device="cpu")
-    digest = hashlib.sha256(f"weights {recipe.seed}".encode()).digest()
-    model.reset_parameters(torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))
-    return model.to(device)
-
-
-def _begin(
-    recipe: Recipe, directory: Path, resume: bool, store: Store, runtime: Runtime, command: Sequence[str]
-) -> None:
-    """A new run directory, or the one to go on with."""
-    if resume and (directory / CONFIG).exists():
-        run = Run.open(directory)
-        if not recipe.trains_as(run.recipe):
-            raise UserError(
-                f"{directory} was begun with another recipe.",
-                f"Go on with its own, {directory / CONFIG}, or give another directory with --out.",
-            )
-        if run.recipe != recipe:
-            write_whole(directory / CONFIG, write_toml(recipe.dump()))
-        return
-    carried = {}
-    if recipe.start:
-        check_start(recipe)
-        carried = carry_origin(Path(recipe.start), directory)
-    environment = {
-        **runtime.describe(),
-        "peak": find_peak(runtime.device, runtime.dtype).describe(),
-        "command": list(command),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        **carried,
-    }
-    Run.create(directory, recipe, environment, store.path / TOKENIZER)

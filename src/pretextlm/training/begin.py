@@ -1,0 +1,58 @@
+"""How a run begins: its directory and its first weights."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from pretextlm.config import write_toml
+from pretextlm.data.store import Store
+from pretextlm.errors import UserError
+from pretextlm.files import write_whole
+from pretextlm.model.transformer import Transformer, on_meta
+from pretextlm.training.peak import find_peak
+from pretextlm.training.recipe import Recipe
+from pretextlm.training.run import CONFIG, TOKENIZER, Run
+from pretextlm.training.runtime import Runtime
+from pretextlm.training.start import carry_origin, check_start
+
+
+def build_model(recipe: Recipe, device: torch.device) -> Transformer:
+    """The trunk with weights drawn from the recipe's seed alone, the same on every device."""
+    model = on_meta(recipe.model, recipe.objective.heads)
+    model.to_empty(device="cpu")
+    digest = hashlib.sha256(f"weights {recipe.seed}".encode()).digest()
+    model.reset_parameters(torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))
+    return model.to(device)
+
+
+def begin(
+    recipe: Recipe, directory: Path, resume: bool, store: Store, runtime: Runtime, command: Sequence[str]
+) -> None:
+    """A new run directory, or the one to go on with."""
+    if resume and (directory / CONFIG).exists():
+        run = Run.open(directory)
+        if not recipe.trains_as(run.recipe):
+            raise UserError(
+                f"{directory} was begun with another recipe.",
+                f"Go on with its own, {directory / CONFIG}, or give another directory with --out.",
+            )
+        if run.recipe != recipe:
+            write_whole(directory / CONFIG, write_toml(recipe.dump()))
+        return
+    carried = {}
+    if recipe.start:
+        check_start(recipe)
+        carried = carry_origin(Path(recipe.start), directory)
+    environment = {
+        **runtime.describe(),
+        "peak": find_peak(runtime.device, runtime.dtype).describe(),
+        "command": list(command),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **carried,
+    }
+    Run.create(directory, recipe, environment, store.path / TOKENIZER)
