@@ -40,12 +40,16 @@ class Scored:
 
 
 @torch.inference_mode()
-def score_labels(model: Transformer, hidden_ND: Tensor, labels_N: Tensor) -> Scored:
-    """The labels' log-probabilities at the given hidden states; the logits are never held all at once."""
+def score_labels(model: Transformer, hidden_ND: Tensor, labels_N: Tensor, rows: int | None = None) -> Scored:
+    """The labels' log-probabilities at the given hidden states; the logits are never held all at once.
+
+    Args:
+        rows: ids from this one on cannot come; None for the whole vocabulary.
+    """
     logs, right = [], []
     for start in range(0, hidden_ND.size(0), LOGITS_AT_ONCE):
         labels = labels_N[start : start + LOGITS_AT_ONCE, None].long()
-        logits = model.logits(hidden_ND[start : start + LOGITS_AT_ONCE]).float()
+        logits = model.logits(hidden_ND[start : start + LOGITS_AT_ONCE])[:, :rows].float()
         at_label = logits.gather(1, labels)
         logs.append((at_label - logits.logsumexp(dim=1, keepdim=True)).squeeze(1))
         right.append(logits.argmax(dim=1) == labels.squeeze(1))
@@ -96,7 +100,6 @@ def by_length(lengths: Sequence[int], tokens: int = TOKENS_AT_ONCE) -> Iterator[
         start = stop
 
 
-@torch.inference_mode()
 def score_continuations(
     model: Transformer,
     vocabulary: Vocabulary,
@@ -107,7 +110,24 @@ def score_continuations(
     reread: bool = False,
     starts: Sequence[int] | None = None,
 ) -> list[list[F64]]:
-    """Log-probability of every token of every continuation of each context, by a decoder that reads a context once.
+    """Log-probabilities alone of `weigh_continuations`, whose arguments these are."""
+    found = weigh_continuations(model, vocabulary, contexts, continuations, sources, closers, reread, starts)
+    return [[scored.log_probabilities for scored in many] for many in found]
+
+
+@torch.inference_mode()
+def weigh_continuations(
+    model: Transformer,
+    vocabulary: Vocabulary,
+    contexts: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[Sequence[int]]],
+    sources: Sequence[Sequence[int]] | None = None,
+    closers: Sequence[int] = (),
+    reread: bool = False,
+    starts: Sequence[int] | None = None,
+    rows: int | None = None,
+) -> list[list[Scored]]:
+    """What a decoder that reads a context once thinks of every token of every continuation of it.
 
     With closers, one value more for each continuation: that any of them follows it.
 
@@ -118,9 +138,10 @@ def score_continuations(
         closers: ids that would end a continuation.
         reread: each context begins with the last token of its source.
         starts: position of the first token of each context; 0 if not given.
+        rows: ids from this one on cannot come; None for the whole vocabulary.
     """
     closing = list(closers[:1])
-    found: list[list[F64]] = [[] for _ in contexts]
+    found: list[list[Scored]] = [[] for _ in contexts]
     loads = [max(len(c), sum(map(len, many))) for c, many in zip(contexts, continuations, strict=True)]
     for part in by_length(loads):
         seen = None if sources is None else [sources[i] for i in part]
@@ -135,17 +156,17 @@ def score_continuations(
         labels, segments, _ = pad_left(targets, vocabulary.pad)
         real = torch.from_numpy(segments >= 0).to(reader.device)
         hidden_BTD = reader.extend(pieces)
-        logs = score_labels(model, hidden_BTD[real], torch.from_numpy(labels).to(reader.device)[real]).log_probabilities
-        ends = np.cumsum([len(target) for target in targets])
+        scored = score_labels(model, hidden_BTD[real], torch.from_numpy(labels).to(reader.device)[real], rows)
+        logs, ends = scored.log_probabilities, np.cumsum([len(target) for target in targets])
         if closing:
-            logs[ends - 1] = _any_of(model, hidden_BTD[:, -1], list(closers))
-        each = iter(np.split(logs, ends[:-1]))
+            logs[ends - 1] = _any_of(model, hidden_BTD[:, -1], list(closers), rows)
+        each = map(Scored, np.split(logs, ends[:-1]), np.split(scored.right, ends[:-1]))
         for i in part:
             found[i] = [next(each) for _ in continuations[i]]
     return found
 
 
-def _any_of(model: Transformer, hidden_ND: Tensor, ids: list[int]) -> F64:
+def _any_of(model: Transformer, hidden_ND: Tensor, ids: list[int], rows: int | None) -> F64:
     """(N,) log-probability that one of the ids comes next."""
-    logits = model.logits(hidden_ND).float()
+    logits = model.logits(hidden_ND)[:, :rows].float()
     return (logits[:, ids].logsumexp(dim=1) - logits.logsumexp(dim=1)).double().cpu().numpy()
