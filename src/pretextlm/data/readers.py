@@ -5,15 +5,14 @@ A document is a text, or a pair of texts where two fields are named: the source 
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from pretextlm.data.streams import COMPRESSIONS, DamagedError, lines, open_bytes
-from pretextlm.errors import UserError, did_you_mean, missing_extra
+from pretextlm.data.streams import COMPRESSIONS, DamagedError, open_bytes
+from pretextlm.data.tables import Row, Rules, decoded_lines, json_rows, parquet_rows, place, table_rows
+from pretextlm.errors import UserError, did_you_mean
 
 TextMode = Literal["file", "paragraphs", "lines"]
 Document = str | tuple[str, str]
@@ -148,26 +147,14 @@ class Reader:
             return value
         return None
 
-    def decoded_lines(self, path: Path, stream: BinaryIO) -> Iterator[tuple[str, str | None]]:
-        """(place, line) of a file in UTF-8, line ends as one newline; None for a bad line, already counted."""
-        limit = self.options.max_document_bytes
-        for number, line in lines(stream, limit):
-            where = f"{path}, line {number}"
-            if line is None:
-                self.bad(f"{where}: longer than {limit:,} bytes.", "Raise --max-document-mb, or break the line.")
-                yield where, None
-                continue
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            try:
-                text = line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                self.bad(f"{where}: byte {error.start + 1} is not UTF-8.", "Convert the file to UTF-8.")
-                yield where, None
-                continue
-            if text.endswith("\r\n"):
-                text = text[:-2] + "\n"
-            yield where, text
+    def rules(self, path: Path) -> Rules:
+        """How the rows of a file are read."""
+        return Rules(
+            self.bad,
+            self.options.max_document_bytes,
+            lambda header: _check_columns(self, path, header),
+            room="Raise --max-document-mb, or break the line.",
+        )
 
 
 def _encodes(text: str) -> bool:
@@ -204,9 +191,9 @@ def _read_text(reader: Reader, path: Path) -> Iterator[str]:
 
 
 def _text_lines(reader: Reader, path: Path, stream: BinaryIO) -> Iterator[str | None]:
-    for where, line in reader.decoded_lines(path, stream):
+    for number, line in decoded_lines(path, stream, reader.rules(path)):
         if line is not None and "\0" in line:
-            reader.bad(f"{where}: the text holds a NUL character.", "Is this a text file? Clean it.")
+            reader.bad(f"{place(path, number)}: the text holds a NUL character.", "Is this a text file? Clean it.")
             yield None
         else:
             yield line
@@ -249,65 +236,19 @@ def _single_lines(reader: Reader, lines: Iterator[str | None]) -> Iterator[str]:
             yield line.rstrip("\n")
 
 
+def _documents(reader: Reader, path: Path, rows: Iterator[Row]) -> Iterator[Document]:
+    for number, values in rows:
+        if (document := reader.document_of(values, place(path, number))) is not None:
+            yield document
+
+
 def _read_json_lines(reader: Reader, path: Path) -> Iterator[Document]:
-    with open_bytes(path) as stream:
-        for where, line in reader.decoded_lines(path, stream):
-            if line is None or not line.strip():
-                continue
-            try:
-                values = json.loads(line, object_pairs_hook=_unique)
-            except (ValueError, RecursionError) as error:
-                reader.bad(f"{where}: not JSON ({error or 'nested too deeply'}).", "Write one JSON object a line.")
-                continue
-            if not isinstance(values, dict):
-                reader.bad(f"{where}: {type(values).__name__}, not an object.", "Write one JSON object a line.")
-            elif (document := reader.document_of(values, where)) is not None:
-                yield document
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a key stands twice")
-    return values
+    yield from _documents(reader, path, json_rows(path, reader.rules(path)))
 
 
 def _read_table(reader: Reader, path: Path) -> Iterator[Document]:
-    """CSV with a header (RFC 4180), or TSV, whose quotation marks are text like any other."""
-    csv.field_size_limit(max(csv.field_size_limit(), reader.options.max_document_bytes))
-    places: list[str] = []  # of the lines of the row being read
-
-    def numbered(stream: BinaryIO) -> Iterator[str]:
-        for where, line in reader.decoded_lines(path, stream):
-            if line is not None:
-                places.append(where)
-                yield line
-
-    with open_bytes(path) as stream:
-        if format_of(path) == ".tsv":
-            rows = csv.reader(numbered(stream), delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
-        else:
-            rows = csv.reader(numbered(stream), strict=True)
-        header: list[str] | None = None
-        while True:
-            places.clear()
-            try:
-                row = next(rows)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                reader.bad(f"{places[0] if places else path}: {error}.", "Write it as CSV, texts in double quotes.")
-                continue
-            if not row:
-                continue
-            if header is None:
-                header = row
-                _check_columns(reader, path, header)
-            elif len(row) != len(header):
-                what = f"{places[0]}: {len(row)} fields, the header has {len(header)}."
-                reader.bad(what, "Quote fields that hold separators.")
-            elif (document := reader.document_of(dict(zip(header, row, strict=True)), places[0])) is not None:
-                yield document
+    rows = table_rows(path, reader.rules(path), tabs=format_of(path) == ".tsv")
+    yield from _documents(reader, path, rows)
 
 
 def _check_columns(reader: Reader, path: Path, header: Sequence[str]) -> None:
@@ -320,24 +261,7 @@ def _check_columns(reader: Reader, path: Path, header: Sequence[str]) -> None:
 
 
 def _read_parquet(reader: Reader, path: Path) -> Iterator[Document]:
-    try:
-        import pyarrow as arrow
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise missing_extra("pyarrow", "data", "Reading .parquet files") from None
-    names, row = list(reader.options.fields), 0
-    try:
-        with parquet.ParquetFile(path) as file:
-            _check_columns(reader, path, file.schema_arrow.names)
-            for batch in file.iter_batches(batch_size=256, columns=names):
-                for values in batch.to_pylist():
-                    row += 1
-                    if (document := reader.document_of(values, f"{path}, row {row}")) is not None:
-                        yield document
-    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        what = f"{path}, after row {row}: damaged or not Parquet: {reason}."
-        raise DamagedError(what, "Fetch the file again.") from None
+    yield from _documents(reader, path, parquet_rows(path, reader.rules(path), reader.options.fields))
 
 
 FORMATS: dict[str, Callable[[Reader, Path], Iterator[Document]]] = {

@@ -21,6 +21,7 @@ from typing import Any
 
 from pretextlm.data.readers import Document, Reader, ReadOptions, format_of
 from pretextlm.data.streams import DamagedError
+from pretextlm.data.tables import Row
 from pretextlm.errors import UserError, did_you_mean, missing_extra
 
 PACKAGE_TEXT = (".txt", ".md", ".rst")
@@ -166,16 +167,7 @@ def _declared_licence(name: str) -> str | None:
 
 def _hub(spec: str) -> Source:
     """A data set of the Hugging Face hub (or a local directory of one), streamed."""
-    try:
-        import datasets
-    except ImportError:
-        raise missing_extra("datasets", "hub", "Reading hf: sources") from None
-    name, config, split = _hub_parts(spec)
-    try:
-        rows = datasets.load_dataset(name, config, split=split, streaming=True)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"Cannot open hf:{spec}: {reason}.", "Check the name, the split and the network.") from None
+    rows = open_hub(spec, *hub_parts(spec))
 
     def documents(reader: Reader) -> Iterator[Document]:
         yield from reader.guard(_hub_documents(reader, rows, spec))
@@ -183,7 +175,7 @@ def _hub(spec: str) -> Source:
     return Source(f"hf:{spec}", getattr(rows.info, "license", None) or None, "", documents)
 
 
-def _hub_parts(spec: str) -> tuple[str, str | None, str]:
+def hub_parts(spec: str) -> tuple[str, str | None, str]:
     """NAME or OWNER/NAME, then /CONFIG, then :SPLIT ("train" when not given)."""
     name, _, split = spec.partition(":")
     parts = name.split("/")
@@ -192,18 +184,35 @@ def _hub_parts(spec: str) -> tuple[str, str | None, str]:
     return name, None, split or "train"
 
 
-def _hub_documents(reader: Reader, rows: Any, spec: str) -> Iterator[Document]:
+def open_hub(spec: str, name: str, config: str | None, split: str) -> Any:
+    """The rows of a data set as the library `datasets` streams them. Raises UserError when there is none."""
+    try:
+        import datasets
+    except ImportError:
+        raise missing_extra("datasets", "hub", "Reading hf: sources") from None
+    try:
+        return datasets.load_dataset(name, config, split=split, streaming=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"Cannot open hf:{spec}: {reason}.", "Check the name, the split and the network.") from None
+
+
+def hub_rows(rows: Any, spec: str) -> Iterator[Row]:
+    """The rows of `open_hub`, numbered from 1. Raises DamagedError where they end in a fault."""
     number = 0
     try:
         for number, row in enumerate(rows, 1):
-            where = f"hf:{spec}, row {number}"
-            for name in reader.options.fields:
-                if name not in row:
-                    raise UserError(f"{where}: no field {name!r}.", f"{reader.how} Known: {', '.join(row)}.")
-            if (document := reader.document_of(row, where)) is not None:
-                yield document
-    except UserError:
-        raise
+            yield number, row
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DamagedError(f"hf:{spec}, after row {number}: {reason}.", "Check the data set and the network.") from None
+
+
+def _hub_documents(reader: Reader, rows: Any, spec: str) -> Iterator[Document]:
+    for number, row in hub_rows(rows, spec):
+        where = f"hf:{spec}, row {number}"
+        for name in reader.options.fields:
+            if name not in row:
+                raise UserError(f"{where}: no field {name!r}.", f"{reader.how} Known: {', '.join(row)}.")
+        if (document := reader.document_of(row, where)) is not None:
+            yield document

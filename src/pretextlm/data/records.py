@@ -1,0 +1,315 @@
+"""Labelled examples as columns of plain values, each with the row it came from, so that a fault can name it.
+
+    read_records("sst2/train.jsonl.gz", {"text": "sentence", "label": "label"})     .jsonl .csv .tsv .parquet, .gz .zst
+    read_records("squad.jsonl", {"answers": "answers.text"})                         a field within a field
+    read_records("ner.conll", {"words": "1", "tags": "4"})                           a token a line: columns by number
+    read_records("klue.tsv?conll=char,tag", {"words": "char", "tags": "tag"})        … or by the names given to them
+    read_records("hf:nyu-mll/glue/sst2:train", {"text": "sentence"})                 as `data prepare` names data sets
+    read_records("hf:nyu-mll/glue:sst2?split=validation", {"text": "sentence"})      the same with the split named
+
+Columns are named by the caller, never guessed. Records are read whole into memory; what a column holds is checked by
+the method that asks for it (`texts`, `words`, `numbers`, `labels` …), which refuses the first bad row by its number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pretextlm.data.readers import format_of
+from pretextlm.data.sources import hub_parts, hub_rows, open_hub
+from pretextlm.data.store import sha256_of
+from pretextlm.data.streams import COMPRESSIONS
+from pretextlm.data.tables import Row, Rules, conll_rows, json_rows, parquet_rows, place, table_rows
+from pretextlm.errors import UserError, did_you_mean
+
+Label = str | int | bool
+Progress = Callable[[int], None]
+"""Called with how many rows were read so far."""
+
+LONGEST_ROW = 64 << 20
+QUIET = 2.0  # seconds before progress is told
+EVERY = 0.25  # seconds between two calls
+_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Records:
+    """Examples of one file.
+
+    Attributes:
+        columns: caller's name → value of each record.
+        names: caller's name → name of the column in the file.
+        rows: (N,) where each record begins: a line of a text file, a row of Parquet or of the hub, from 1.
+        source: as the user gave it.
+        sha256, bytes: of the file as it lies on disk; of the hub, of the values read, as JSON lines.
+    """
+
+    columns: dict[str, list[Any]]
+    names: dict[str, str]
+    rows: NDArray[np.int64]
+    source: str
+    sha256: str
+    bytes: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, indices: ArrayLike) -> Records:
+        """Some of the records, in the order given; they keep their rows."""
+        chosen = np.asarray(indices, np.int64)
+        columns = {name: [values[i] for i in chosen] for name, values in self.columns.items()}
+        return replace(self, columns=columns, rows=self.rows[chosen])
+
+    def where(self, index: int) -> str:
+        """The place of a record in words."""
+        return _place(self.source, int(self.rows[index]))
+
+    def fault(self, index: int, message: str, hint: str) -> UserError:
+        """The error for a bad record, which names file and row."""
+        return UserError(f"{self.where(index)}: {message}", hint)
+
+    def texts(self, name: str, empty: bool = False) -> list[str]:
+        """A column of texts. Raises UserError for another value, and for a text without a letter unless `empty`."""
+        for index, value in enumerate(values := self.columns[name]):
+            if not isinstance(value, str):
+                self._refuse(index, name, value, "not a text", "Name a column of texts.")
+            self._check_text(index, name, value)
+            if not empty and not value.strip():
+                raise self.fault(index, f"the column {self.names[name]!r} is empty.", "Leave such rows out.")
+        return values
+
+    def words(self, name: str) -> list[list[str]]:
+        """A column of lists of words (or tags), none of them empty."""
+        hint = 'Write each sentence as a list of words, ["A", "word"], or use a .conll file.'
+        for index, value in enumerate(values := self.columns[name]):
+            if not isinstance(value, list):
+                self._refuse(index, name, value, "not a list of words", hint)
+            if not value:
+                raise self.fault(index, f"the column {self.names[name]!r} has no word.", "Leave such rows out.")
+            for word in value:
+                if not isinstance(word, str) or not word:
+                    self._refuse(index, name, word, "where a word should be", hint)
+                self._check_text(index, name, word)
+        return values
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """(N,) A column of finite numbers; texts that spell one (of CSV, all values are texts) are read as such."""
+        numbers = np.empty(len(self), np.float64)
+        for index, value in enumerate(self.columns[name]):
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number and not (isinstance(value, str) and _NUMBER.fullmatch(value)):
+                self._refuse(index, name, value, "not a number", "Name a column of numbers.")
+            try:
+                numbers[index] = float(value)
+            except OverflowError:
+                numbers[index] = math.inf
+            if not math.isfinite(numbers[index]):
+                self._refuse(index, name, value, "not a finite number", "Correct the row or leave it out.")
+        return numbers
+
+    def labels(self, name: str) -> list[Label]:
+        """A column of labels, all texts, all whole numbers or all true and false, kept as they are."""
+        values = self.columns[name]
+        for index, value in enumerate(values):
+            if not isinstance(value, str | int):
+                hint = "Write labels as texts or whole numbers." if value is not None else "Label it or leave it out."
+                self._refuse(index, name, value, "not a label", hint)
+            if isinstance(value, str) and not value.strip():
+                raise self.fault(index, f"the column {self.names[name]!r} has no label.", "Label it or leave it out.")
+            if type(value) is not type(values[0]):
+                first = f"{self.where(0)} has {json.dumps(values[0], ensure_ascii=False)}"
+                self._refuse(index, name, value, f"but {first}, of another kind", "Write all labels in one way.")
+        return values
+
+    def text_lists(self, name: str) -> list[list[str]]:
+        """A column of lists of texts that may be empty, as the answers to a question; a text alone is a list of one."""
+        return self._lists(name, str, "texts")
+
+    def integer_lists(self, name: str) -> list[list[int]]:
+        """A column of lists of whole numbers that may be empty; a number alone is a list of one."""
+        return self._lists(name, int, "whole numbers")
+
+    def _lists(self, name: str, kind: type, what: str) -> list[list[Any]]:
+        lists = []
+        for index, value in enumerate(self.columns[name]):
+            values = value if isinstance(value, list) else [value]
+            for one in values:
+                if not isinstance(one, kind) or isinstance(one, bool):
+                    self._refuse(index, name, one, f"not a list of {what}", f"Name a column of lists of {what}.")
+                if isinstance(one, str):
+                    self._check_text(index, name, one)
+            lists.append(values)
+        return lists
+
+    def _check_text(self, index: int, name: str, text: str) -> None:
+        if "\0" in text:
+            raise self.fault(index, f"the column {self.names[name]!r} holds a NUL character.", "Clean the file.")
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                what = f"the column {self.names[name]!r} holds half a character (a lone surrogate)."
+                raise self.fault(index, what, "Clean the file.") from None
+
+    def _refuse(self, index: int, name: str, value: Any, what: str, hint: str) -> NoReturn:
+        shown = json.dumps(value, ensure_ascii=False, default=str)
+        shown = shown if len(shown) <= 60 else shown[:57] + "…"
+        raise self.fault(index, f"the column {self.names[name]!r} is {shown}, {what}.", hint)
+
+
+def read_records(
+    source: str, columns: Mapping[str, str], *, progress: Progress | None = None, longest: int = LONGEST_ROW
+) -> Records:
+    """Read a file of labelled examples.
+
+    Args:
+        source: a file, or hf:NAME; the module's docstring has the forms.
+        columns: caller's name → name of a column in the file; A.B is the field B of the column A.
+        progress: told how many rows were read, after two seconds, four times a second.
+        longest: bytes of the longest line that is read.
+
+    Raises:
+        UserError: a column is not there, a row is bad, or there is none; file and row are named.
+    """
+    if not columns:
+        raise ValueError("read_records needs the name of at least one column")
+    reads = _Reading(source, columns, progress)
+    if source.startswith("hf:"):
+        spec = source.removeprefix("hf:")
+        reads.collect(hub_rows(open_hub(spec, *_hub_parts(source)), spec))
+        return reads.records(*_content_hash(reads.values))
+    path, conll = _split(source)
+    reads.collect(_rows(path, conll, reads, longest))
+    return reads.records(sha256_of(path), path.stat().st_size)
+
+
+class _Reading:
+    """The columns of a source while it is read."""
+
+    def __init__(self, source: str, columns: Mapping[str, str], progress: Progress | None) -> None:
+        self.source, self.columns, self.progress = source, columns, progress
+        self.values: dict[str, list[Any]] = {name: [] for name in columns}
+        self.numbers: list[int] = []
+
+    def collect(self, rows: Iterator[Row]) -> None:
+        """Take the named columns of all rows."""
+        places = [(name, column, self.values[name].append) for name, column in self.columns.items()]
+        due = time.monotonic() + QUIET
+        for number, row in rows:
+            for _, column, add in places:
+                add(row[column] if column in row else self._within(row, column, number))
+            self.numbers.append(number)
+            if self.progress and not len(self.numbers) % 256 and (now := time.monotonic()) > due:
+                self.progress(len(self.numbers))
+                due = now + EVERY
+
+    def _within(self, row: Mapping[str, Any], column: str, number: int) -> Any:
+        """The field of a field that "A.B" names."""
+        value: Any = row
+        for part in column.split("."):
+            if isinstance(value, list) and value and all(isinstance(one, Mapping) and part in one for one in value):
+                value = [one[part] for one in value]  # a list of objects
+            elif isinstance(value, Mapping) and part in value:
+                value = value[part]
+            elif value != []:
+                known = [*_paths(row)] or ["none"]
+                raise UserError(f"{_place(self.source, number)}: no column {column!r}.", did_you_mean(column, known))
+        return value
+
+    def check(self, header: Sequence[str]) -> None:
+        """Raises UserError unless each named column is one of a table's."""
+        for column in self.columns.values():
+            found = column if column in header else column.split(".")[0]
+            if found not in header:
+                raise UserError(f"{self.source} has no column {column!r}.", did_you_mean(column, header))
+            if header.count(found) > 1:
+                what = f"{self.source} has {header.count(found)} columns {found!r}."
+                raise UserError(what, "Give each column its own name.")
+
+    def of_parquet(self) -> list[str]:
+        """The columns of a Parquet file that may be needed; those that it does not have are no matter."""
+        return sorted({*self.columns.values()} | {column.split(".")[0] for column in self.columns.values()})
+
+    def records(self, sha256: str, size: int) -> Records:
+        """What was read. Raises UserError when that is nothing."""
+        if not self.numbers:
+            raise UserError(f"{self.source} has no rows.", "Give a file with at least one example.")
+        rows = np.array(self.numbers, np.int64)
+        return Records(self.values, dict(self.columns), rows, self.source, sha256, size)
+
+
+def _paths(row: Mapping[str, Any]) -> Iterator[str]:
+    """The columns of a row, and the fields of those that have some."""
+    for name, value in row.items():
+        inner = value[0] if isinstance(value, list) and value else value
+        yield from (f"{name}.{part}" for part in inner) if isinstance(inner, Mapping) else [str(name)]
+
+
+def _rows(path: Path, conll: tuple[str, ...] | None, reads: _Reading, longest: int) -> Iterator[Row]:
+    def bad(message: str, hint: str) -> None:
+        raise UserError(message, hint)
+
+    if not path.is_file():
+        what = "is a directory or a special file" if path.exists() else "does not exist"
+        raise UserError(f"{path} {what}.", "Give the path of a file, or hf:NAME.")
+    rules = Rules(bad, longest, reads.check)
+    if conll is not None:
+        if conll:
+            reads.check(conll)
+        return conll_rows(path, rules, conll)
+    kind = format_of(path)
+    if kind == ".jsonl":
+        return json_rows(path, rules)
+    if kind == ".parquet":
+        return parquet_rows(path, rules, reads.of_parquet())
+    if kind == ".txt":
+        raise UserError(f"{path} is a text file, which has no columns.", "Give .jsonl, .csv, .tsv, .parquet or .conll.")
+    return table_rows(path, rules, tabs=kind == ".tsv")
+
+
+def _place(source: str, row: int) -> str:
+    return f"{source}, row {row}" if source.startswith("hf:") else place(_split(source)[0], row)
+
+
+def _split(source: str) -> tuple[Path, tuple[str, ...] | None]:
+    """FILE?conll=A,B → the file, and the names of its columns; () where they have none, None where it is a table."""
+    mark = re.search(r"\?conll(=(?P<names>.*))?$", source)
+    if mark is None or Path(source).exists():
+        path = Path(source)
+        kind = Path(path.stem) if path.suffix.lower() in COMPRESSIONS else path
+        return path, () if kind.suffix.lower() == ".conll" else None
+    names = tuple(mark["names"].split(",")) if mark["names"] else ()
+    if len(set(names)) < len(names) or not all(names):
+        raise UserError(f"{source} does not name its columns.", "Give each column a name of its own: ?conll=word,tag")
+    return Path(source[: mark.start()]), names
+
+
+def _hub_parts(source: str) -> tuple[str, str | None, str]:
+    """hf:NAME:CONFIG?split=SPLIT; without "?split=" it is what `data prepare` takes."""
+    spec, mark, split = source.removeprefix("hf:").partition("?split=")
+    if not mark:
+        return hub_parts(spec)
+    if not split:
+        raise UserError(f"{source} names no split.", "For example ?split=train")
+    name, _, config = spec.partition(":")
+    return name, config or None, split
+
+
+def _content_hash(columns: Mapping[str, list[Any]]) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    for values in zip(*columns.values(), strict=True):
+        line = json.dumps(values, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass") + b"\n"
+        digest.update(line)
+        size += len(line)
+    return digest.hexdigest(), size
