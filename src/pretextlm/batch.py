@@ -34,7 +34,9 @@ class Rows:
         word_starts: (N,) bool, True where a word begins (a special token begins one of its own).
         example_ids: (B,) int64 number of each row: with seed and epoch, all that a draw depends on.
         token_type_ids: (N,) int32 which part of its row a token belongs to, 0 or 1, where rows have two.
-        row_labels: (B,) int32 what the reader knows of a row as a whole (how sentence B relates to A).
+        row_labels: (B,) int32 what the reader knows of a row as a whole (how sentence B relates to A); of examples with
+            labels (B,) or (B, K), also float32.
+        token_labels: (N,) int32 what the reader knows of each token, IGNORE where nothing; None of plain text.
         sentence_starts: (N,) bool, True where a sentence begins; only for a frame that asks for it.
         variant: index of the objective's variant whose shape these rows have.
         progress: (B,) float64 share of training done when each row is read, for noise that follows a schedule; None
@@ -48,7 +50,8 @@ class Rows:
     word_starts: NDArray[np.bool_]
     example_ids: NDArray[np.int64]
     token_type_ids: NDArray[np.int32] | None = None
-    row_labels: NDArray[np.int32] | None = None
+    row_labels: NDArray[Any] | None = None
+    token_labels: NDArray[np.int32] | None = None
     sentence_starts: NDArray[np.bool_] | None = None
     variant: int = 0
     progress: NDArray[np.float64] | None = None
@@ -83,7 +86,8 @@ class Batch:
         prefix: (B, T) int32 length of the bidirectional part of the token's segment; None unless attention is "prefix".
         attention: the kind of visibility that all rows share.
         token_type_ids: (B, T) int32 sentence A or B; None when there is one type.
-        row_labels: (B,) int32 label of a whole row; None when there is none.
+        row_labels: (B,) int32 label of a whole row; None when there is none. Where rows hold several examples with
+            labels, one an example, (E,) or (E, K), in the order in which they lie in the batch.
         decoder_input_ids, decoder_labels: (B, S) of an encoder-decoder; its decoder is always causal.
         decoder_segment_ids, decoder_position_ids: (B, S), as above; cross-attention stays within the segment.
         shuffled_labels: (B, T) int32 further targets of the language-model head, counted apart from `labels`.

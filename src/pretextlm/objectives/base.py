@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,13 @@ OBJECTIVES = Registry(
         "bimodal_code": "pretextlm.objectives.bimodal_code:BimodalCode",
         "text_to_text": "pretextlm.objectives.text_to_text:TextToText",
         "distillation": "pretextlm.objectives.distillation:Distillation",
+    },
+)
+TASKS = Registry(
+    "task",
+    {
+        "text_classification": "pretextlm.tasks.text_classification:TextClassification",
+        "text_regression": "pretextlm.tasks.text_regression:TextRegression",
     },
 )
 
@@ -137,8 +144,9 @@ class Objective(Config):
     Class attributes: `name` as registered, `title` for people, `paper`, what a model `learns` from it in one line,
     `architectures` that suit it, the default first, `fills`: the way of filling blanks (a name of
     evaluation.cloze.FILLERS) that a model so trained knows, None if it knows none, `token_types`: how many parts
-    of a row the model tells apart (0: none), and `grows`: tokens that a document may gain, so that a row made to be
-    looked at leaves room for them.
+    of a row the model tells apart (0: none), `grows`: tokens that a document may gain, so that a row made to be
+    looked at leaves room for them, `ragged`: whether batches differ in shape, and `defaults` of a recipe's table
+    [training].
     """
 
     name: ClassVar[str]
@@ -149,6 +157,8 @@ class Objective(Config):
     fills: ClassVar[str | None] = None
     token_types: ClassVar[int] = 0
     grows: ClassVar[int] = 0
+    ragged: ClassVar[bool] = False
+    defaults: ClassVar[Mapping[str, Any]] = {}
 
     def way_of_filling(self) -> str | None:
         """How a model trained with these options fills blanks."""
@@ -223,6 +233,10 @@ class Objective(Config):
         """The objective that a trained model is measured by, for which nothing but the model is needed."""
         return self
 
+    def of_model(self, architecture: Architecture) -> Self:
+        """The same for a model of this architecture, where it makes a difference."""
+        return self
+
     def begin(self, models: Mapping[str, Transformer]) -> None:
         """Set the weights a new run starts from, where they are not those drawn from its seed.
 
@@ -251,9 +265,10 @@ class Objective(Config):
 
 
 def build(name: str, options: dict[str, Any] | None = None) -> Objective:
-    """The objective registered under `name` with `options`. Raises UserError for a wrong name or option."""
-    cls: type[Objective] = OBJECTIVES[name]
-    return cls.parse(options or {}, where=f"objective {name!r}")
+    """The objective or task registered under `name` with `options`. Raises UserError for a wrong name or option."""
+    registry = TASKS if name in TASKS else OBJECTIVES
+    cls: type[Objective] = registry[name]
+    return cls.parse(options or {}, where=f"{registry.kind} {name!r}")
 
 
 def _built(value: Any) -> Any:

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from pretextlm.config import write_toml
-from pretextlm.data.store import Store
 from pretextlm.errors import UserError
 from pretextlm.files import write_whole
 from pretextlm.model.transformer import Transformer, on_meta
+from pretextlm.training.corpus import Corpus
 from pretextlm.training.peak import find_peak
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run import CONFIG, TOKENIZER, Run
@@ -31,7 +31,7 @@ def build_model(recipe: Recipe, device: torch.device) -> Transformer:
 
 
 def begin(
-    recipe: Recipe, directory: Path, resume: bool, store: Store, runtime: Runtime, command: Sequence[str]
+    recipe: Recipe, directory: Path, resume: bool, store: Corpus, runtime: Runtime, command: Sequence[str]
 ) -> None:
     """A new run directory, or the one to go on with."""
     if resume and (directory / CONFIG).exists():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pretextlm.data.store import Store, sha256_of
+from pretextlm.data.store import sha256_of
 from pretextlm.errors import UserError
+from pretextlm.training.corpus import Corpus
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run import TOKENIZER, Run
 
 
-def check_tokenizers(recipe: Recipe, store: Store) -> None:
+def check_tokenizers(recipe: Recipe, store: Corpus) -> None:
     """Raises UserError when a frozen model, or the one to start from, has other tokens than the store."""
     expected = sha256_of(store.path / TOKENIZER)
     start = {"run to start from": recipe.start} if recipe.start and Path(recipe.start).exists() else {}

@@ -11,10 +11,10 @@ import torch
 from pretextlm.batch import Batch, Rows
 from pretextlm.data.loader import Loader
 from pretextlm.data.mixture import Reader
-from pretextlm.data.store import Store
 from pretextlm.errors import UserError
 from pretextlm.keyed import Keyed
 from pretextlm.model.flops import FORWARD_ONLY
+from pretextlm.training.corpus import Corpus
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run import Run
 from pretextlm.training.world import ALONE, World
@@ -54,6 +54,7 @@ class Plan:
         flops_per_row: cost of a row, on average over the first step.
         shapes: of the first step's batches; length, target_length: the longest of its rows, and of its second rows,
             where there are any.
+        rows_per_pass: that together read everything once.
         total_rows: of the whole budget; None where only the clock knows.
         terms: names of the loss's terms, in one order for all processes.
         recomputed: first blocks that keep only their inputs for the backward pass (fit.py).
@@ -66,6 +67,7 @@ class Plan:
     shapes: int
     length: int
     target_length: int | None
+    rows_per_pass: int
     total_rows: float | None
     terms: tuple[str, ...]
     recomputed: int = 0
@@ -77,19 +79,29 @@ class Plan:
     def step_share(self, budget: tuple[str, float]) -> float:
         """Share of the budget that one step takes; a guess where only the clock will tell."""
         kind, size = budget
-        flops = self.rows * self.flops_per_row
-        return {"steps": 1.0, "tokens": float(self.tokens_per_step), "flops": flops, "seconds": 0.01 * size}[
-            kind
-        ] / size
+        step = {
+            "steps": 1.0,
+            "tokens": float(self.tokens_per_step),
+            "epochs": self.rows / self.rows_per_pass,
+            "flops": self.rows * self.flops_per_row,
+            "seconds": 0.01 * size,
+        }
+        return step[kind] / size
 
     def share(self, budget: tuple[str, float], at: Position) -> float:
         """Share of the budget used."""
         kind, size = budget
-        used = {"steps": at.step, "tokens": at.step * self.tokens_per_step, "flops": at.flops, "seconds": at.seconds}
+        used = {
+            "steps": at.step,
+            "tokens": at.step * self.tokens_per_step,
+            "epochs": at.step * self.rows / self.rows_per_pass,
+            "flops": at.flops,
+            "seconds": at.seconds,
+        }
         return min(1.0, used[kind] / size)
 
 
-def make_plan(recipe: Recipe, store: Store, device: torch.device, world: World = ALONE) -> Plan:
+def make_plan(recipe: Recipe, store: Corpus, device: torch.device, world: World = ALONE) -> Plan:
     """The same steps for any number of processes; only how they are cut depends on it.
 
     Raises UserError when the objective cannot be had with this vocabulary, length or batch.
@@ -97,12 +109,15 @@ def make_plan(recipe: Recipe, store: Store, device: torch.device, world: World =
     config, objective = recipe.training, recipe.objective
     reader = objective.reader(store.train, recipe.vocabulary(store), recipe.data.length)
     per_row = reader.tokens_per_row
-    rows = max(1, int(config.batch_tokens // per_row))
+    rows = config.batch_rows or max(1, int(config.batch_tokens // per_row))
     micro_tokens = config.micro_batch_tokens or (
         MICRO_BATCH_TOKENS_CPU if device.type == "cpu" else config.batch_tokens
     )
     micro = max(1, min(rows, int(micro_tokens // per_row)))
-    rows = max(1, rows // micro) * micro
+    if config.batch_rows:
+        micro = -(-rows // -(-rows // micro))
+    else:
+        rows = max(1, rows // micro) * micro
     with closing(make_loader(recipe, store, reader, None)) as loader:
         sample = loader.step(0, rows, micro)
     cost = sum(objective.flops(recipe.model, batch) for batch in sample) / rows
@@ -110,11 +125,11 @@ def make_plan(recipe: Recipe, store: Store, device: torch.device, world: World =
         frozen = Run.open(Path(place)).recipe.model
         cost += FORWARD_ONLY * sum(objective.flops(frozen, batch) for batch in sample) / rows
     kind, size = config.budget
-    per_unit = {"steps": 1 / rows, "tokens": per_row, "flops": cost}.get(kind)
+    per_unit = {"steps": 1 / rows, "tokens": per_row, "epochs": 1 / reader.rows_per_pass, "flops": cost}.get(kind)
     if objective.scheduled and per_unit is None:
         raise UserError(
             f"The noise of {objective.name!r} changes over training; a budget in {kind} does not say how far that is.",
-            "Give budget_steps, budget_tokens or budget_flops.",
+            "Give budget_steps, budget_tokens, budget_epochs or budget_flops.",
         )
     shapes = {(batch.input_ids.shape[1], batch.targets.shape[1], batch.segment_ids is None) for batch in sample}
     length = max(batch.input_ids.shape[1] for batch in sample)
@@ -122,7 +137,18 @@ def make_plan(recipe: Recipe, store: Store, device: torch.device, world: World =
     terms = tuple(sorted({name for batch in sample for name in objective.counts(batch)}))
     micro = min(micro, -(-rows // world.size))
     total_rows = size / per_unit if per_unit else None
-    return Plan(rows, micro, per_row, cost, len(shapes), length, max(seconds, default=None), total_rows, terms)
+    return Plan(
+        rows=rows,
+        micro_rows=micro,
+        tokens_per_row=per_row,
+        flops_per_row=cost,
+        shapes=max(2, len(shapes)) if objective.ragged else len(shapes),
+        length=length,
+        target_length=max(seconds, default=None),
+        rows_per_pass=reader.rows_per_pass,
+        total_rows=total_rows,
+        terms=terms,
+    )
 
 
 def expected_seconds(kind: str, budget: float, plan: Plan) -> float:
@@ -131,12 +157,15 @@ def expected_seconds(kind: str, budget: float, plan: Plan) -> float:
     return {
         "steps": budget * per_step,
         "tokens": budget / plan.tokens_per_step * per_step,
+        "epochs": budget * plan.rows_per_pass / plan.rows * per_step,
         "flops": budget / TYPICAL_FLOPS_PER_SECOND,
         "seconds": budget,
     }[kind]
 
 
-def make_loader(recipe: Recipe, store: Store, reader: Reader, total_rows: float | None, world: World = ALONE) -> Loader:
+def make_loader(
+    recipe: Recipe, store: Corpus, reader: Reader, total_rows: float | None, world: World = ALONE
+) -> Loader:
     """Batches of this process by the recipe. Tokens that the store's tokenizer does not have raise UserError."""
     objective, vocabulary = recipe.objective, recipe.vocabulary(store)
 

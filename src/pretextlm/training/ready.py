@@ -6,10 +6,9 @@ Training and its rehearsal begin here, so that a rehearsal says what a training 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from pretextlm.data.store import Store
 from pretextlm.training.checks import check_positions, check_tokenizers
+from pretextlm.training.corpus import Corpus, open_corpus
 from pretextlm.training.fit import Fit, fit
 from pretextlm.training.plan import Plan, expected_seconds, make_plan
 from pretextlm.training.recipe import Recipe
@@ -24,7 +23,7 @@ class Ready:
     the plan fits into it."""
 
     recipe: Recipe
-    store: Store
+    store: Corpus
     plan: Plan
     runtime: Runtime
     fit: Fit
@@ -41,9 +40,8 @@ class Ready:
 def make_ready(recipe: Recipe, world: World) -> Ready:
     """On every process for itself. Raises UserError, on all of them, when one cannot train by the recipe."""
 
-    def found() -> tuple[Recipe, Store, Plan, Runtime]:
-        store = Store.open(Path(recipe.data.store))
-        whole = recipe.with_vocabulary(store.vocabulary.size)
+    def found() -> tuple[Recipe, Corpus, Plan, Runtime]:
+        whole, store = open_corpus(recipe)
         check_tokenizers(whole, store)
         check_positions(whole)
         if world.first:

@@ -11,13 +11,14 @@ from pretextlm.config import Config, apply_overrides
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.presets.preset import filled_in
-from pretextlm.objectives.base import Objective, build
+from pretextlm.objectives.base import TASKS, Objective, build
 
 if TYPE_CHECKING:
-    from pretextlm.data.store import Store
     from pretextlm.data.vocabulary import Vocabulary
+    from pretextlm.training.corpus import Corpus
 
 BUDGET = "training.budget_"
+BUDGETS = ("steps", "tokens", "epochs", "flops", "seconds")
 
 
 def overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -41,10 +42,21 @@ FREE = {
 
 
 class DataConfig(Config):
-    """Attributes: store: directory made by `data prepare`; length: tokens of an input row; workers: threads that
-    prepare batches ahead (they change nothing but the waiting)."""
+    """What is learnt from.
 
-    store: str
+    Attributes:
+        store: directory made by `data prepare`.
+        train, validation: of a task, files with a record a line or row (.jsonl, .csv, .tsv, .parquet, .conll, also
+            compressed), or hf:NAME.
+        tokenizer: of a task whose model does not start from a run: a run, a store or a tokenizer.json.
+        length: tokens of an input row, or of an example at most.
+        workers: threads that prepare batches ahead (they change nothing but the waiting).
+    """
+
+    store: str = ""
+    train: str = ""
+    validation: str = ""
+    tokenizer: str = ""
     length: int = Field(256, ge=8, le=1 << 20)
     workers: int = Field(1, ge=1, le=64)
 
@@ -53,10 +65,11 @@ class TrainingConfig(Config):
     """How long and how.
 
     Attributes:
-        budget_steps, budget_tokens, budget_flops, budget_seconds: exactly one is given; the schedule spans it. A run
-            under a budget in seconds ends on time on any machine, and for that is the one kind that cannot be repeated
-            bit for bit.
+        budget_steps, budget_tokens, budget_epochs, budget_flops, budget_seconds: exactly one is given; the schedule
+            spans it. A run under a budget in seconds ends on time on any machine, and for that is the one kind that
+            cannot be repeated bit for bit. An epoch is one pass over the rows.
         batch_tokens: raw text tokens per step, over all micro-batches; rounded to whole rows.
+        batch_rows: instead, rows per step, which are examples of a task; 0: as many as batch_tokens say.
         micro_batch_tokens: raw text tokens per forward and backward pass; 0: on a GPU the whole batch at once, or the
             half, the quarter … of it that fits into memory, 8,192 on a CPU. Gradients are those of the whole step
             however it is cut.
@@ -89,9 +102,11 @@ class TrainingConfig(Config):
 
     budget_steps: int | None = Field(None, ge=1)
     budget_tokens: float | None = Field(None, gt=0)
+    budget_epochs: float | None = Field(None, gt=0)
     budget_flops: float | None = Field(None, gt=0)
     budget_seconds: float | None = Field(None, gt=0)
     batch_tokens: int = Field(16_384, ge=8)
+    batch_rows: int = Field(0, ge=0)
     micro_batch_tokens: int = Field(0, ge=0)
     gradient_checkpointing: Literal["auto", "off", "blocks"] = "auto"
     optimizer: Literal["muon", "adamw"] = "muon"
@@ -125,19 +140,18 @@ class TrainingConfig(Config):
     @model_validator(mode="after")
     def _check(self) -> TrainingConfig:
         if len(self._budgets()) != 1:
-            raise ValueError("give exactly one of budget_steps, budget_tokens, budget_flops, budget_seconds")
+            raise ValueError(f"give exactly one of {', '.join(f'budget_{kind}' for kind in BUDGETS)}")
         if self.warmup + (self.cooldown if self.schedule == "wsd" else 0) > 1:
             raise ValueError("warmup and cooldown together exceed the budget")
         return self
 
     def _budgets(self) -> dict[str, float]:
-        kinds = ("steps", "tokens", "flops", "seconds")
-        values = {kind: getattr(self, f"budget_{kind}") for kind in kinds}
+        values = {kind: getattr(self, f"budget_{kind}") for kind in BUDGETS}
         return {kind: value for kind, value in values.items() if value is not None}
 
     @property
     def budget(self) -> tuple[str, float]:
-        """("steps" | "tokens" | "flops" | "seconds", how many)."""
+        """("steps" | "tokens" | "epochs" | "flops" | "seconds", how many)."""
         return next(iter(self._budgets().items()))
 
 
@@ -172,13 +186,7 @@ class Recipe(Config):
     def load(cls, values: Mapping[str, Any], where: str = "the recipe") -> Recipe:
         """From the tables of a TOML file. Raises UserError for anything unknown, missing or of the wrong type."""
         values = dict(values)
-        table = values.get("objective")
-        if isinstance(table, str):
-            table = {"name": table}
-        if not isinstance(table, Mapping) or "name" not in table:
-            raise UserError(f"Missing key 'objective.name' in {where}.", 'Add: [objective] name = "causal"')
-        objective = build(table["name"], {k: v for k, v in table.items() if k != "name"})
-        values["objective"] = objective
+        objective = _objective(values, where)
         given = dict(values.get("model") or {})
         model = filled_in(given, where)
         suits = objective.suits()
@@ -190,16 +198,24 @@ class Recipe(Config):
             )
         if "type_vocab_size" not in given and objective.parts() > model.get("type_vocab_size", 0):
             model["type_vocab_size"] = objective.parts()
-        values["model"] = model
-        return cls.parse(values, where)
+        training = values.get("training")
+        if isinstance(training, Mapping):
+            values["training"] = {**_defaults(objective, training), **training}
+        return cls.parse({**values, "model": model, "objective": objective.of_model(model["architecture"])}, where)
 
     def dump(self) -> dict[str, Any]:
         """Plain values, every default written out; `Recipe.load` reads them back to an equal recipe."""
         values = self.model_dump(mode="json", exclude_none=True)
-        values["objective"] = {"name": self.objective.name, **values["objective"]}
+        options = {"name": self.objective.name, **values.pop("objective")}
+        values["task" if self.is_task else "objective"] = options
         return values
 
-    def vocabulary(self, store: Store) -> Vocabulary:
+    @property
+    def is_task(self) -> bool:
+        """Whether it learns from examples with labels."""
+        return self.objective.name in TASKS
+
+    def vocabulary(self, store: Corpus) -> Vocabulary:
         """The store's special ids in the roles that the model gives them."""
         return self.model.special_ids.roles(store.vocabulary)
 
@@ -224,3 +240,26 @@ class Recipe(Config):
                 "Leave model.vocab_size out: it is then taken from the store.",
             )
         return self
+
+
+def _objective(values: dict[str, Any], where: str) -> Objective:
+    """The objective of a recipe's tables; its table is taken out. Raises UserError where there is none."""
+    kind = "task" if "task" in values else "objective"
+    table = values.pop(kind, None)
+    if isinstance(table, str):
+        table = {"name": table}
+    if not isinstance(table, Mapping) or "name" not in table:
+        raise UserError(f"Missing key '{kind}.name' in {where}.", 'Add: [objective] name = "causal"')
+    objective = build(table["name"], {k: v for k, v in table.items() if k != "name"})
+    needed = ("train", "validation") if objective.name in TASKS else ("store",)
+    data = values.get("data")
+    missing = [key for key in needed if isinstance(data, Mapping) and key not in data]
+    if missing:
+        raise UserError(f"Missing key 'data.{missing[0]}' in {where}.", f"Add a line such as: {missing[0]} = …")
+    return objective
+
+
+def _defaults(objective: Objective, training: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of the table [training] under this objective; a budget only where none is given."""
+    given = any(key.startswith("budget_") for key in training)
+    return {key: value for key, value in objective.defaults.items() if not (given and key.startswith("budget_"))}

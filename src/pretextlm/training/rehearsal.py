@@ -97,7 +97,9 @@ def steps_of(recipe: Recipe, plan: Plan, seconds_per_step: float | None) -> int 
     """Steps of the budget; None where only the clock would tell, and no step was measured."""
     kind, size = recipe.training.budget
     flops = plan.rows * plan.flops_per_row
-    per_step = {"steps": 1.0, "tokens": plan.tokens_per_step, "flops": flops, "seconds": seconds_per_step}[kind]
+    epochs = plan.rows / plan.rows_per_pass
+    step = {"steps": 1.0, "tokens": plan.tokens_per_step, "epochs": epochs, "flops": flops, "seconds": seconds_per_step}
+    per_step = step[kind]
     return None if per_step is None else max(1, math.ceil(size / per_step - 1e-9))
 
 
@@ -147,13 +149,12 @@ def _run(ready: Ready, world: World, probe: Probe | None, peak: Peak) -> dict[st
     flops = plan.rows * plan.flops_per_row
     per_step = probe.seconds * plan.rows / probe.rows if probe else None
     steps = steps_of(recipe, plan, per_step)
-    reader = recipe.objective.reader(ready.store.train, recipe.vocabulary(ready.store), recipe.data.length)
     kind, size = config.budget
     run = {
         "budget": {"kind": kind, "size": size},
         "steps": steps,
         "tokens": None if steps is None else steps * plan.tokens_per_step,
-        "epochs": None if steps is None else steps * plan.rows / reader.rows_per_pass,
+        "epochs": None if steps is None else steps * plan.rows / plan.rows_per_pass,
         "tokens_of_the_store": len(ready.store.train.tokens),
         "flops": None if steps is None else steps * flops,
         "known": "measured" if kind == "seconds" else "exact",

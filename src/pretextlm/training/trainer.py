@@ -18,13 +18,13 @@ import torch
 
 from pretextlm.batch import Batch, Spare
 from pretextlm.data.loader import Loader
-from pretextlm.data.store import Store
 from pretextlm.errors import Echo, UserError
 from pretextlm.files import write_json
 from pretextlm.model.size import total
 from pretextlm.objectives.base import Objective
 from pretextlm.training import checkpoint as checkpoints
 from pretextlm.training.begin import begin, build_model
+from pretextlm.training.corpus import Corpus
 from pretextlm.training.cost import cost, energy
 from pretextlm.training.energy import Meter
 from pretextlm.training.forward import Forward
@@ -109,7 +109,7 @@ class Trainer:
     def __init__(
         self,
         run: Run,
-        store: Store,
+        store: Corpus,
         plan: Plan,
         runtime: Runtime,
         progress: Progress,

@@ -1,0 +1,162 @@
+"""Examples that are rows of their own length, read in any order and laid side by side without padding between them.
+
+    examples       7 8 9     5     4 4 2       in rows of 5
+    rows           7 8 9 5 .     4 4 2 . .
+    segments       0 0 0 1 -     0 0 0 - -
+    positions      0 1 2 0 .     0 1 2 . .
+
+What is laid out is what one pass reads, so a step has as many examples as the recipe says, whatever their lengths. The
+packing is next-fit in the order given, without a loop over examples (data/part_pairs.py says how).
+
+Axis letters: E examples, N tokens of all examples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretextlm.batch import IGNORE, Batch, Rows
+from pretextlm.data.pair_index import reachable
+from pretextlm.keyed import permute
+from pretextlm.visibility import Attention
+
+I64 = NDArray[np.int64]
+
+ROW_TOKENS = 128
+"""Least width of a row: several short examples share one."""
+STEP = 16
+"""Widths of rows are multiples of it, so that there are few."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Tokenised examples with what is known of them.
+
+    Attributes:
+        tokens: (N,) int32 ids of all examples, special tokens among them.
+        offsets: (E+1,) int64; example e is tokens[offsets[e]:offsets[e+1]].
+        records: (E,) int64 place of the record that each was made of: several may be of one.
+        types: (N,) int32 part of its example that a token belongs to; None where there is one part.
+        labels: (E,) or (E, K) int32 or float32, what the record says of the whole example.
+        token_labels: (N,) int32 what it says of each token, IGNORE where nothing.
+        places: (N, 2) int32 first and last-but-one character of the record's text that a token stands for, where the
+            task looks back from tokens to text; equal where it stands for none.
+    """
+
+    tokens: NDArray[np.int32]
+    offsets: I64
+    records: I64
+    types: NDArray[np.int32] | None = None
+    labels: NDArray[Any] | None = None
+    token_labels: NDArray[np.int32] | None = None
+    places: NDArray[np.int32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.tokens)
+
+
+class ExampleReader:
+    """Reads examples as rows; threads may share one."""
+
+    def __init__(self, examples: Examples) -> None:
+        self.examples = examples
+
+    @property
+    def rows_per_pass(self) -> int:
+        """Examples."""
+        return len(self.examples)
+
+    @cached_property
+    def tokens_per_row(self) -> float:
+        """Tokens of an example, on average."""
+        return self.examples.num_tokens / len(self.examples)
+
+    def shuffled(self, ordinals: NDArray[np.integer], seed: int) -> tuple[I64, I64]:
+        """Numbers and epochs at places `ordinals` (B,) of training: a keyed permutation inside each epoch."""
+        epochs, places = np.divmod(np.asarray(ordinals, np.int64), len(self.examples))
+        numbers = np.empty_like(places)
+        for epoch in np.unique(epochs).tolist():
+            inside = epochs == epoch
+            numbers[inside] = permute(places[inside], len(self.examples), seed, epoch)
+        return numbers, epochs
+
+    def groups(self, numbers: I64) -> list[I64]:
+        """All have one shape: that of their layout."""
+        return [np.arange(len(numbers))] if len(numbers) else []
+
+    def read(self, numbers: I64, epochs: I64, seed: int, pad: int | None = None) -> Rows:
+        """The examples with these numbers (B,), each of its own length; epochs, seed and pad have no effect."""
+        examples, numbers = self.examples, np.asarray(numbers, np.int64)
+        begin = examples.offsets[numbers]
+        lengths = examples.offsets[numbers + 1] - begin
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        index = np.repeat(begin, lengths) + positions
+        return Rows(
+            tokens=examples.tokens[index],
+            offsets=offsets,
+            segment_ids=np.zeros(len(index), np.int32),
+            position_ids=positions.astype(np.int32),
+            word_starts=np.zeros(len(index), np.bool_),
+            example_ids=numbers,
+            token_type_ids=None if examples.types is None else examples.types[index],
+            row_labels=None if examples.labels is None else examples.labels[numbers],
+            token_labels=None if examples.token_labels is None else examples.token_labels[index],
+        )
+
+
+def side_by_side(rows: Rows, pad: int, attention: Attention) -> Batch:
+    """Ragged rows as one batch: examples in their order, next-fit, row after row; row_labels stay one an example.
+
+    The batch's `labels` are the rows' token labels.
+    """
+    lengths = np.diff(rows.offsets)
+    width = -(-max(int(lengths.max()), ROW_TOKENS) // STEP) * STEP
+    sums = rows.offsets
+    onward = np.searchsorted(sums, sums[:-1] + width, side="right") - 1
+    first = reachable(onward, np.zeros(1, np.int64))
+    row_of = np.searchsorted(first, np.arange(len(lengths)), side="right") - 1
+    shift = row_of * width - sums[first][row_of]  # from a token's place among all to its place in the batch
+    places = np.arange(int(sums[-1])) + np.repeat(shift, lengths)
+    shape = (len(first), width)
+
+    def spread(values: NDArray[Any] | None, empty: int) -> NDArray[np.int32]:
+        found = np.full(shape, empty, np.int32)
+        if values is not None:
+            found.reshape(-1)[places] = values
+        return found
+
+    segments = np.repeat(np.arange(len(lengths)) - first[row_of], lengths)
+    return Batch(
+        input_ids=spread(rows.tokens, pad),
+        labels=spread(rows.token_labels, IGNORE),
+        segment_ids=spread(segments, -1),
+        position_ids=spread(rows.position_ids, 0),
+        token_type_ids=None if rows.token_type_ids is None else spread(rows.token_type_ids, 0),
+        row_labels=rows.row_labels,
+        attention=attention,
+        example_ids=rows.example_ids,
+    )
+
+
+def first_places(batch: Batch) -> I64:
+    """(E,) flat place of each example's first token in the batch, in the examples' order."""
+    inside = batch.segment_ids.reshape(-1) >= 0
+    return np.flatnonzero(inside & (batch.position_ids.reshape(-1) == 0))
+
+
+def last_places(batch: Batch) -> I64:
+    """(E,) flat place of each example's last token in the batch, in the examples' order."""
+    inside = batch.segment_ids >= 0
+    ends = np.ones_like(inside)
+    ends[:, :-1] = batch.segment_ids[:, 1:] != batch.segment_ids[:, :-1]
+    return np.flatnonzero((inside & ends).reshape(-1))

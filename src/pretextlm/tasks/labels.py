@@ -1,0 +1,62 @@
+"""Names of classes: taken from the recipe or from the training records, and found again in every record."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretextlm.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from pretextlm.data.records import Records
+
+
+def names_of(values: Sequence[Any], given: Sequence[str]) -> tuple[str, ...]:
+    """The classes in order: those given, else all values that occur, numbers by size and words by the alphabet."""
+    if given:
+        return tuple(given)
+    found = set(values)
+    whole = all(isinstance(value, int) for value in found)
+    return tuple(str(value) for value in sorted(found, key=(lambda v: v) if whole else str))
+
+
+def classes_of(records: Records, names: Sequence[str]) -> NDArray[np.int32]:
+    """(E,) the class of each record. Raises UserError naming the row of a label that is none of them.
+
+    A label is one of the names; where the names are words, a number is the place of one, counted from 0.
+    """
+    places = {name: place for place, name in enumerate(names)}
+    if not all(name.lstrip("-").isdecimal() for name in names):
+        places |= {str(place): place for place in range(len(names)) if str(place) not in places}
+    values = [str(value) for value in records.labels("label")]
+    found = [places.get(value, -1) for value in values]
+    if -1 in found:
+        index = found.index(-1)
+        raise records.fault(
+            index,
+            f"the label {values[index]!r} is none of {', '.join(names)}",
+            did_you_mean(values[index], names),
+        )
+    return np.array(found, np.int32)
+
+
+def check_all_occur(classes: NDArray[np.int32], names: Sequence[str], source: str) -> None:
+    """Raises UserError where a class has no example, or there is only one class."""
+    counts = Counter(classes.tolist())
+    missing = [name for place, name in enumerate(names) if not counts[place]]
+    if missing:
+        raise UserError(
+            f"{source} has no example of the class {missing[0]!r}.",
+            "A model cannot learn it: add examples, or leave it out of objective.labels.",
+        )
+    if len(names) < 2:
+        raise UserError(f"All labels of {source} are {names[0]!r}.", "There is nothing to tell apart.")
+
+
+def weights_of(classes: NDArray[np.int32], count: int) -> tuple[float, ...]:
+    """Weight of each class under which all count the same: E / (C · examples of the class)."""
+    return tuple(float(w) for w in len(classes) / (count * np.bincount(classes, minlength=count)))

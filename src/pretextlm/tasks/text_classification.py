@@ -1,0 +1,94 @@
+"""One class for a text, or for a pair of texts (Devlin et al. 2019, section 4.1).
+
+    {"sentence": "a gorgeous, witty, seductive movie", "label": 1}
+
+    row       [CLS] a gorgeous … movie [SEP]          class  positive
+
+Several short examples share a row, none sees another, and the loss counts examples. In a decoder, the last token speaks
+for the example; in an encoder the first one does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pretextlm.batch import Batch, Term
+from pretextlm.objectives.base import Architecture, Outputs
+from pretextlm.tasks.labels import check_all_occur, classes_of, names_of, weights_of
+from pretextlm.tasks.text_input import TextTask
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pretextlm.data.examples import Examples
+    from pretextlm.data.records import Records
+    from pretextlm.model.config import ModelConfig
+
+
+class TextClassification(TextTask):
+    """Args:
+    text, text_pair, label: columns; a label is the name of a class, or its number among `labels`.
+    labels: names of the classes in order; by default all that occur in the training records.
+    class_weights: "none", or "balanced": rare classes count more, all classes as much in sum.
+    """
+
+    name: ClassVar[str] = "text_classification"
+    title: ClassVar[str] = "Text classification"
+    paper: ClassVar[str] = "Devlin et al. 2019, https://arxiv.org/abs/1810.04805"
+    learns: ClassVar[str] = "to put a text, or a pair of texts, into one of several classes."
+    architectures: ClassVar[tuple[Architecture, ...]] = ("encoder", "decoder")
+    suited: ClassVar[tuple[str, ...]] = ("accuracy", "f1_macro")
+
+    labels: tuple[str, ...] = Field(default=(), description="names of the classes; by default those that occur")
+    class_weights: Literal["none", "balanced"] = Field(default="none", description="whether rare classes count more")
+    weights: tuple[float, ...] = Field(default=(), description="of each class; worked out from class_weights")
+
+    def learnt(self, records: Records) -> Self:
+        """With names and weights of the classes."""
+        names = names_of(records.labels("label"), self.labels)
+        classes = classes_of(records, names)
+        check_all_occur(classes, names, records.source)
+        weights = weights_of(classes, len(names)) if self.class_weights == "balanced" else ()
+        return self.model_copy(update={"labels": names, "weights": self.weights or weights})
+
+    def labels_of(self, records: Records) -> NDArray[Any]:
+        """Numbers of the classes."""
+        return classes_of(records, self.labels)
+
+    def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
+        """A score for each class."""
+        from pretextlm.tasks.heads import SequenceHead
+
+        return {"task": SequenceHead(config, len(self.labels))}
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Examples."""
+        return {"class": len(batch.row_labels)}
+
+    def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
+        """Cross-entropy, weighted by class, in nats."""
+        import torch
+        from torch.nn import functional
+
+        logits_EC = self.said(outputs, batch)
+        labels_E = torch.from_numpy(batch.row_labels.astype(np.int64)).to(logits_EC.device, non_blocking=True)
+        weights_C = torch.tensor(self.weights, device=logits_EC.device) if self.weights else None
+        total = functional.cross_entropy(logits_EC, labels_E, weights_C, reduction="sum")
+        return {"class": Term(total, len(labels_E), correct=(logits_EC.argmax(1) == labels_E).sum())}
+
+    def predict(self, outputs: Outputs, batch: Batch) -> NDArray[Any]:
+        """(E, C) probabilities."""
+        found: NDArray[Any] = self.said(outputs, batch).softmax(1).cpu().numpy()
+        return found
+
+    def answers(self, predictions: NDArray[Any], examples: Examples, records: Records) -> list[Any]:
+        """Names of the likeliest classes."""
+        return [self.labels[place] for place in predictions.argmax(1).tolist()]
+
+    def wanted(self, records: Records) -> list[Any]:
+        """Names of the classes."""
+        return [self.labels[place] for place in self.labels_of(records).tolist()]

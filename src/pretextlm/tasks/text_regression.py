@@ -1,0 +1,86 @@
+"""One number for a text, or for a pair of texts: how alike two sentences are (STS), how good a review is.
+
+    {"sentence1": "A plane is taking off.", "sentence2": "An air plane is taking off.", "score": 5.0}
+
+Trained by the squared error of the number, moved and scaled by the training labels' mean and spread, so that one
+learning rate serves any unit; answers are in the labels' own unit.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pretextlm.batch import Batch, Term
+from pretextlm.errors import UserError
+from pretextlm.objectives.base import Architecture, Outputs
+from pretextlm.tasks.text_input import TextTask
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pretextlm.data.examples import Examples
+    from pretextlm.data.records import Records
+    from pretextlm.model.config import ModelConfig
+
+
+class TextRegression(TextTask):
+    """Args:
+    text, text_pair, label: columns; a label is a number.
+    mean, spread: of the training labels, by which they are moved and scaled; worked out.
+    """
+
+    name: ClassVar[str] = "text_regression"
+    title: ClassVar[str] = "Text regression"
+    paper: ClassVar[str] = "Devlin et al. 2019, https://arxiv.org/abs/1810.04805"
+    learns: ClassVar[str] = "to give a text, or a pair of texts, a number."
+    architectures: ClassVar[tuple[Architecture, ...]] = ("encoder", "decoder")
+    suited: ClassVar[tuple[str, ...]] = ("pearson", "spearman")
+
+    mean: float = Field(default=0.0, description="of the training labels; worked out")
+    spread: float = Field(default=0.0, ge=0, description="standard deviation of the training labels; worked out")
+
+    def learnt(self, records: Records) -> Self:
+        """With mean and spread of the labels. Raises UserError where all are the same."""
+        values = np.asarray(records.numbers("label"))
+        if not values.std():
+            raise UserError(f"All labels of {records.source} are {values[0]:g}.", "There is nothing to learn.")
+        return self.model_copy(update={"mean": float(values.mean()), "spread": float(values.std())})
+
+    def labels_of(self, records: Records) -> NDArray[Any]:
+        """Moved and scaled."""
+        return ((np.asarray(records.numbers("label")) - self.mean) / (self.spread or 1.0)).astype(np.float32)
+
+    def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
+        """One number."""
+        from pretextlm.tasks.heads import SequenceHead
+
+        return {"task": SequenceHead(config, 1)}
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Examples."""
+        return {"number": len(batch.row_labels)}
+
+    def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
+        """Squared error in units of the labels' variance."""
+        import torch
+
+        found_E = self.said(outputs, batch).squeeze(1)
+        wanted_E = torch.from_numpy(batch.row_labels).to(found_E.device, non_blocking=True)
+        return {"number": Term((found_E - wanted_E).square().sum(), len(wanted_E))}
+
+    def predict(self, outputs: Outputs, batch: Batch) -> NDArray[Any]:
+        """(E,) numbers in the labels' unit."""
+        found: NDArray[Any] = self.said(outputs, batch).squeeze(1).cpu().numpy()
+        return found * self.spread + self.mean
+
+    def answers(self, predictions: NDArray[Any], examples: Examples, records: Records) -> list[Any]:
+        """The numbers."""
+        return [float(value) for value in predictions]
+
+    def wanted(self, records: Records) -> list[Any]:
+        """The labels."""
+        return [float(value) for value in records.numbers("label")]

@@ -1,0 +1,89 @@
+"""What a recipe learns from, opened: a store of text, or the records of a task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from pretextlm.data.aligned import AlignedEncoder
+from pretextlm.data.store import Store
+from pretextlm.errors import UserError
+
+if TYPE_CHECKING:
+    from pretextlm.data.examples import Examples
+    from pretextlm.data.records import Records
+    from pretextlm.data.vocabulary import Vocabulary
+    from pretextlm.tasks.base import Task
+    from pretextlm.training.recipe import Recipe
+
+
+class Corpus(Protocol):
+    """Attributes: path: directory with the tokenizer.json of the text; train, validation: what an objective's reader
+    reads; vocabulary: of the tokenizer."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def train(self) -> Any: ...
+
+    @property
+    def validation(self) -> Any: ...
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A task's examples. Attributes: as of any corpus, and the records of both files."""
+
+    path: Path
+    train: Examples
+    validation: Examples
+    vocabulary: Vocabulary
+    records: tuple[Records, Records]
+
+
+def open_corpus(recipe: Recipe) -> tuple[Recipe, Corpus]:
+    """(the recipe with what only its data can say, what it learns from).
+
+    Raises UserError for data that is missing or wrong, by file and row.
+    """
+    if not recipe.is_task:
+        store = Store.open(Path(recipe.data.store))
+        return recipe.with_vocabulary(store.vocabulary.size), store
+    return _open_labelled(recipe)
+
+
+def _open_labelled(recipe: Recipe) -> tuple[Recipe, Labelled]:
+    from pretextlm.data.records import read_records
+    from pretextlm.data.tokenizer import load_tokenizer, vocabulary_of
+
+    task = cast("Task", recipe.objective)
+    place = tokenizer_place(recipe)
+    tokenizer = load_tokenizer(place)
+    vocabulary = vocabulary_of(tokenizer)
+    recipe = recipe.with_vocabulary(vocabulary.size)
+    train, validation = (read_records(source, task.columns()) for source in (recipe.data.train, recipe.data.validation))
+    task = task.learnt(train)
+    encoder = AlignedEncoder(tokenizer, recipe.model.special_ids.roles(vocabulary))
+    made = [task.examples(records, encoder, recipe.model, recipe.data.length) for records in (train, validation)]
+    recipe = recipe.model_copy(update={"objective": task})
+    return recipe, Labelled(place.parent, made[0], made[1], vocabulary, (train, validation))
+
+
+def tokenizer_place(recipe: Recipe) -> Path:
+    """The tokenizer.json of a task. Raises UserError where the recipe names none."""
+    given = recipe.data.tokenizer or recipe.start
+    if not given:
+        raise UserError(
+            "The recipe does not say which tokenizer reads the examples.",
+            "Give start = RUN to fine-tune a run, or data.tokenizer = RUN for a model from scratch.",
+        )
+    place = Path(given)
+    place = place / "tokenizer.json" if place.is_dir() else place
+    if place.name != "tokenizer.json":
+        raise UserError(f"{place} is not a tokenizer.json.", "Give a run, a store, or a file of that name.")
+    return place
