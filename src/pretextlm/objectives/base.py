@@ -58,6 +58,8 @@ TASKS = Registry(
     {
         "text_classification": "pretextlm.tasks.text_classification:TextClassification",
         "text_regression": "pretextlm.tasks.text_regression:TextRegression",
+        "token_classification": "pretextlm.tasks.token_classification:TokenClassification",
+        "question_answering": "pretextlm.tasks.question_answering:QuestionAnswering",
     },
 )
 

@@ -72,6 +72,10 @@ class Task(Objective):
         """Columns that a record must have: what for → name."""
         raise NotImplementedError
 
+    def usable(self, records: Records) -> Records:
+        """The records without those that the recipe says are to be left out."""
+        return records
+
     def learnt(self, records: Records) -> Self:
         """The same task with what only the training records can say (their labels) written down.
 
@@ -87,7 +91,9 @@ class Task(Objective):
         """What the model says of each example of a batch, (E, …), or of each token, (N, …), in their order."""
         raise NotImplementedError
 
-    def answers(self, predictions: NDArray[Any], examples: Examples, records: Records) -> list[Any]:
+    def answers(
+        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+    ) -> list[Any]:
         """One answer a record, as plain values, of what `predict` said of all examples."""
         raise NotImplementedError
 
@@ -126,6 +132,11 @@ class Task(Objective):
         return outputs.at(last_places(batch) if batch.attention == "causal" else first_places(batch))
 
 
+def frame_of(vocabulary: Vocabulary, model: ModelConfig) -> tuple[int, int]:
+    """Special tokens before an example, and behind each of its texts."""
+    return (vocabulary.bos, vocabulary.eos) if model.architecture == "decoder" else (vocabulary.cls, vocabulary.sep)
+
+
 def framed(texts: Sequence[Aligned], vocabulary: Vocabulary, model: ModelConfig, length: int) -> Joined:
     """One or two texts a record with the special tokens that the model's architecture expects around them.
 
@@ -137,8 +148,7 @@ def framed(texts: Sequence[Aligned], vocabulary: Vocabulary, model: ModelConfig,
 
     Raises UserError where the length leaves no room for text.
     """
-    decoder = model.architecture == "decoder"
-    lead, end = (vocabulary.bos, vocabulary.eos) if decoder else (vocabulary.cls, vocabulary.sep)
+    lead, end = frame_of(vocabulary, model)
     room = length - 1 - len(texts)
     if room < len(texts):
         raise UserError(f"data.length is {length}: there is no room for text.", "Give at least 8, usually 128.")

@@ -24,6 +24,7 @@ from pretextlm.tasks.text_input import TextTask
 if TYPE_CHECKING:
     from torch import nn
 
+    from pretextlm.data.aligned import AlignedEncoder
     from pretextlm.data.examples import Examples
     from pretextlm.data.records import Records
     from pretextlm.model.config import ModelConfig
@@ -85,7 +86,9 @@ class TextClassification(TextTask):
         found: NDArray[Any] = self.said(outputs, batch).softmax(1).cpu().numpy()
         return found
 
-    def answers(self, predictions: NDArray[Any], examples: Examples, records: Records) -> list[Any]:
+    def answers(
+        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+    ) -> list[Any]:
         """Names of the likeliest classes."""
         return [self.labels[place] for place in predictions.argmax(1).tolist()]
 

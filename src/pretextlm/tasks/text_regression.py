@@ -22,6 +22,7 @@ from pretextlm.tasks.text_input import TextTask
 if TYPE_CHECKING:
     from torch import nn
 
+    from pretextlm.data.aligned import AlignedEncoder
     from pretextlm.data.examples import Examples
     from pretextlm.data.records import Records
     from pretextlm.model.config import ModelConfig
@@ -77,7 +78,9 @@ class TextRegression(TextTask):
         found: NDArray[Any] = self.said(outputs, batch).squeeze(1).cpu().numpy()
         return found * self.spread + self.mean
 
-    def answers(self, predictions: NDArray[Any], examples: Examples, records: Records) -> list[Any]:
+    def answers(
+        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+    ) -> list[Any]:
         """The numbers."""
         return [float(value) for value in predictions]
 

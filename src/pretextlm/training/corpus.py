@@ -37,13 +37,14 @@ class Corpus(Protocol):
 
 @dataclass(frozen=True)
 class Labelled:
-    """A task's examples. Attributes: as of any corpus, and the records of both files."""
+    """A task's examples. Attributes: as of any corpus; records: of both files; left_out: how many the task left out."""
 
     path: Path
     train: Examples
     validation: Examples
     vocabulary: Vocabulary
     records: tuple[Records, Records]
+    left_out: int
 
 
 def open_corpus(recipe: Recipe) -> tuple[Recipe, Corpus]:
@@ -66,12 +67,14 @@ def _open_labelled(recipe: Recipe) -> tuple[Recipe, Labelled]:
     tokenizer = load_tokenizer(place)
     vocabulary = vocabulary_of(tokenizer)
     recipe = recipe.with_vocabulary(vocabulary.size)
-    train, validation = (read_records(source, task.columns()) for source in (recipe.data.train, recipe.data.validation))
+    read = [read_records(source, task.columns()) for source in (recipe.data.train, recipe.data.validation)]
+    train, validation = used = [task.usable(records) for records in read]
+    left_out = sum(map(len, read)) - sum(map(len, used))
     task = task.learnt(train)
     encoder = AlignedEncoder(tokenizer, recipe.model.special_ids.roles(vocabulary))
     made = [task.examples(records, encoder, recipe.model, recipe.data.length) for records in (train, validation)]
     recipe = recipe.model_copy(update={"objective": task})
-    return recipe, Labelled(place.parent, made[0], made[1], vocabulary, (train, validation))
+    return recipe, Labelled(place.parent, made[0], made[1], vocabulary, (train, validation), left_out)
 
 
 def tokenizer_place(recipe: Recipe) -> Path:

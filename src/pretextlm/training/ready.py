@@ -34,7 +34,9 @@ class Ready:
         passes = -(-self.plan.rows // self.plan.micro_rows)
         again = f", {self.fit.recomputed} blocks computed twice to save memory" if self.fit.recomputed else ""
         cut = f"{self.plan.rows} rows a step in {passes} pass{'es' * (passes > 1)}{again}"
-        return (*self.runtime.notes, cut)
+        lost = getattr(self.store, "left_out", 0)
+        left_out = f"{lost} records left out" if lost else ""
+        return (*self.runtime.notes, cut, *filter(None, [left_out]))
 
 
 def make_ready(recipe: Recipe, world: World) -> Ready:

@@ -1,0 +1,81 @@
+"""A fine-tuned run against records with labels: its answers, and the scores that its task is judged by."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretextlm.data.aligned import AlignedEncoder
+from pretextlm.data.examples import ExampleReader, Examples
+from pretextlm.data.records import read_records
+from pretextlm.evaluation.scores import SCORES
+from pretextlm.files import write_json, write_whole
+from pretextlm.training.validation import evaluation_batches
+
+if TYPE_CHECKING:
+    import torch
+
+    from pretextlm.data.records import Records
+    from pretextlm.model.transformer import Transformer
+    from pretextlm.tasks.base import Task
+    from pretextlm.training.run import Run
+
+PREDICTIONS = "predictions.jsonl"
+
+
+def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) -> dict[str, Any]:
+    """Measure the newest checkpoint; writes and returns evaluation.json, and writes predictions.jsonl.
+
+    Args:
+        data: records; by default the recipe's data.validation.
+
+    Raises:
+        UserError: the run has no checkpoint, or a record is wrong.
+    """
+    task = cast("Task", run.recipe.objective)
+    records = task.usable(read_records(data or run.recipe.data.validation, task.columns()))
+    answers = answer(run.load_model(device), task, run, records)
+    wanted = task.wanted(records)
+    metrics = {name: SCORES[name].of(wanted, answers) for name in task.judged_by}
+    lines = [
+        json.dumps({"row": int(row), "answer": given, "wanted": right}, ensure_ascii=False) + "\n"
+        for row, given, right in zip(records.rows, answers, wanted, strict=True)
+    ]
+    evaluation = {
+        "metrics": {name: metric.plain() for name, metric in metrics.items()},
+        "settings": {
+            "task": task.name,
+            "data": records.source,
+            "sha256": records.sha256,
+            "records": len(records),
+            "dtype": "fp32",
+        },
+    }
+    write_whole(run.directory / PREDICTIONS, "".join(lines))
+    write_json(run.directory / "evaluation.json", evaluation)
+    return evaluation
+
+
+def answer(model: Transformer, task: Task, run: Run, records: Records) -> list[Any]:
+    """The model's answer to each record, in fp32; how many are computed at once changes nothing but rounding."""
+    encoder = AlignedEncoder(run.tokenizer, run.vocabulary)
+    examples = task.examples(records, encoder, model.config, run.recipe.data.length)
+    return task.answers(predictions(model, task, examples, run), examples, encoder, records)
+
+
+def predictions(model: Transformer, task: Task, examples: Examples, run: Run) -> NDArray[Any]:
+    """What the model says of all examples, in their order."""
+    import torch
+
+    from pretextlm.model.inputs import prepare
+
+    device = model.embed_tokens.weight.device
+    found = []
+    with torch.inference_mode():
+        for batch in evaluation_batches(ExampleReader(examples), task, run.vocabulary, len(examples), 0):
+            found.append(task.predict(model(prepare(batch, model.config, device, torch.float32)), batch))
+    return np.concatenate(found)

@@ -1,0 +1,196 @@
+"""A tag for each word, or for each character: names, parts of speech (Tjong Kim Sang & De Meulder 2003).
+
+    {"tokens": ["Empire", "State", "Building", "=", "ESB"], "tags": ["B-location", "I-location", "I-location", "O", …]}
+
+    row       [CLS] empire state building = es ##b [SEP]
+    label             B      I      I     O B   -
+
+The first token of a word has its tag, the others none. With units = "characters" the words are characters, spaces among
+them, as in KLUE: the text is written as it stands, a token has the tag of its first character, and the further
+characters of a token go on with the name that the first one began.
+
+Sentences that are too long are cut into windows. A word that the tokenizer makes nothing of is outside of every name.
+"""
+
+from __future__ import annotations
+
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pretextlm.batch import IGNORE, Batch, Term
+from pretextlm.data.aligned import Aligned, AlignedEncoder, join
+from pretextlm.data.examples import Examples
+from pretextlm.errors import UserError, did_you_mean
+from pretextlm.objectives.base import Architecture, Outputs
+from pretextlm.tasks.base import Task, frame_of
+from pretextlm.tasks.windows import windows
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pretextlm.data.records import Records
+    from pretextlm.model.config import ModelConfig
+
+OUTSIDE = "O"
+I64 = NDArray[np.int64]
+
+
+class TokenClassification(Task):
+    """Args:
+    tokens, tags: columns of the words (or characters) and of their tags, lists of one length.
+    units: what the tagged units are: "words", which stand apart, or "characters", which follow each other.
+    labels: the tags; by default all that occur in the training records.
+    """
+
+    name: ClassVar[str] = "token_classification"
+    title: ClassVar[str] = "Token classification"
+    paper: ClassVar[str] = "Devlin et al. 2019, section 5.3, https://arxiv.org/abs/1810.04805"
+    learns: ClassVar[str] = "to give each word, or each character, a tag."
+    architectures: ClassVar[tuple[Architecture, ...]] = ("encoder", "decoder")
+    suited: ClassVar[tuple[str, ...]] = ("span_f1",)
+
+    tokens: str = Field(default="tokens", description="column of the words or characters, a list")
+    tags: str = Field(default="tags", description="column of their tags, a list as long")
+    units: Literal["words", "characters"] = Field(default="words", description="what is tagged")
+    labels: tuple[str, ...] = Field(default=(), description="the tags; by default those that occur")
+
+    def columns(self) -> dict[str, str]:
+        """Units and tags."""
+        return {"tokens": self.tokens, "tags": self.tags}
+
+    def learnt(self, records: Records) -> Self:
+        """With the tags in order: O first, then by the alphabet."""
+        names = self.labels or tuple(sorted(set(chain.from_iterable(records.words("tags"))), key=_o_first))
+        if len(names) < 2:
+            raise UserError(f"All tags of {records.source} are {names[0]!r}.", "There is nothing to tell apart.")
+        return self.model_copy(update={"labels": names})
+
+    def examples(self, records: Records, encoder: AlignedEncoder, model: ModelConfig, length: int) -> Examples:
+        """One a window."""
+        units = _Units(records, " " if self.units == "words" else "")
+        encoded = encoder.encode(units.texts)
+        lead, end = frame_of(encoder.vocabulary, model)
+        room = length - 2
+        cut = windows(encoded.lengths, room, room)
+        runs = (encoded, encoded.offsets[:-1][cut.record] + cut.begin, cut.length)
+        labels = np.append(self._labels(records, units, encoded), IGNORE)
+        marked = Aligned(labels, encoded.offsets, np.zeros((len(labels), 2), np.int32))
+        joined = join([lead, runs, end], len(cut.record))
+        of_tokens = join([len(labels) - 1, (marked, *runs[1:]), len(labels) - 1], len(cut.record)).tokens
+        inside = joined.run == 1
+        return Examples(
+            tokens=joined.tokens,
+            offsets=joined.offsets,
+            records=cut.record,
+            token_labels=np.where(inside, of_tokens, IGNORE).astype(np.int32),
+        )
+
+    def _labels(self, records: Records, units: _Units, encoded: Aligned) -> NDArray[np.int32]:
+        """(N,) label of each token of the texts, IGNORE for those that do not begin a unit."""
+        places = {name: place for place, name in enumerate(self.labels)}
+        tags = records.words("tags")
+        for index, (words, found) in enumerate(zip(units.words, tags, strict=True)):
+            if len(words) != len(found):
+                raise records.fault(
+                    index, f"there are {len(words)} tokens and {len(found)} tags.", "Give each token one tag."
+                )
+        flat = np.fromiter((places.get(tag, -1) for tag in chain.from_iterable(tags)), np.int32, units.count)
+        if (flat < 0).any():
+            place = int(np.argmax(flat < 0))
+            index = int(np.searchsorted(units.first, place, side="right")) - 1
+            tag = tags[index][place - int(units.first[index])]
+            raise records.fault(
+                index, f"the tag {tag!r} is none of {', '.join(self.labels)}.", did_you_mean(tag, places)
+            )
+        return np.where(units.begun(encoded), flat[units.of(encoded)], IGNORE).astype(np.int32)
+
+    def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
+        """A score for each tag."""
+        from pretextlm.tasks.heads import TokenHead
+
+        return {"task": TokenHead(config, len(self.labels))}
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Units."""
+        return {"tag": int(np.count_nonzero(batch.labels != IGNORE))}
+
+    def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
+        """Cross-entropy of the units' tags, in nats."""
+        from torch.nn import functional
+
+        logits_NC = outputs.heads["task"](outputs.hidden_ND)
+        total = functional.cross_entropy(logits_NC, outputs.labels_N, reduction="sum")
+        correct = (logits_NC.argmax(1) == outputs.labels_N).sum()
+        return {"tag": Term(total, outputs.labels_N.numel(), correct=correct)}
+
+    def predict(self, outputs: Outputs, batch: Batch) -> NDArray[Any]:
+        """(N,) number of the likeliest tag of each labelled token."""
+        found: NDArray[Any] = outputs.heads["task"](outputs.hidden_ND).argmax(1).cpu().numpy()
+        return found
+
+    def answers(
+        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+    ) -> list[Any]:
+        """The tags of each record's units."""
+        units = _Units(records, " " if self.units == "words" else "")
+        encoded = encoder.encode(units.texts)
+        found = np.full(units.count, -1)
+        found[units.of(encoded)[units.begun(encoded)]] = predictions
+        tags = [self.labels[place] if place >= 0 else None for place in found.tolist()]
+        first = units.first.tolist()
+        return [_filled(tags[a:b], self.units == "characters") for a, b in pairwise(first)]
+
+    def wanted(self, records: Records) -> list[Any]:
+        """The records' tags."""
+        return records.words("tags")
+
+
+class _Units:
+    """The tagged units of records, one record after another.
+
+    Attributes:
+        texts: of the records, their units with `between` them.
+        first: (E+1,) number of each record's first unit.
+        count: of all units.
+    """
+
+    def __init__(self, records: Records, between: str) -> None:
+        self.words = records.words("tokens")
+        self.texts = [between.join(words) for words in self.words]
+        self.first = np.concatenate([[0], np.cumsum([len(words) for words in self.words], dtype=np.int64)])
+        self.count = int(self.first[-1])
+        lengths = np.fromiter((len(word) for word in chain.from_iterable(self.words)), np.int64, self.count)
+        steps = lengths + len(between)
+        text = np.repeat(np.arange(len(self.words)), np.diff(self.first))
+        # Places among the characters of all texts put together.
+        self._begin = np.cumsum(steps) - steps - text * len(between)
+        self._text_begin = np.cumsum([0, *map(len, self.texts)])[:-1]
+
+    def of(self, encoded: Aligned) -> I64:
+        """(N,) the unit that each token begins in."""
+        text = np.repeat(np.arange(len(self.words)), encoded.lengths)
+        return np.searchsorted(self._begin, self._text_begin[text] + encoded.places[:, 0], side="right") - 1
+
+    def begun(self, encoded: Aligned) -> NDArray[np.bool_]:
+        """(N,) whether a token is the first of its unit."""
+        found: NDArray[np.bool_] = np.diff(self.of(encoded), prepend=-1) != 0
+        return found
+
+
+def _filled(tags: list[str | None], goes_on: bool) -> list[str]:
+    """Tags of all units: one without a token is outside, or goes on with what was begun before it."""
+    found: list[str] = []
+    for tag in tags:
+        if tag is None:
+            before = found[-1] if found and goes_on else OUTSIDE
+            tag = "I-" + before[2:] if before.startswith(("B-", "I-")) else before
+        found.append(tag)
+    return found
+
+
+def _o_first(tag: str) -> tuple[bool, str]:
+    return tag != OUTSIDE, tag
