@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -23,16 +25,32 @@ def kinds(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], lis
 
 
 class Optimizer:
-    """The optimizer of a run, by the recipe: `step(multiplier)` applies one global step's gradients."""
+    """The optimizer of a run, by the recipe: `step(multiplier)` applies one global step's gradients.
 
-    def __init__(self, model: nn.Module, config: TrainingConfig, dtype: torch.dtype, size: int = 1) -> None:
+    Args:
+        scale: of a weight's rate, from its name; AdamW's only.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainingConfig,
+        dtype: torch.dtype,
+        size: int = 1,
+        scale: Callable[[str], float] = lambda name: 1.0,
+    ) -> None:
         self.config = config
         tables, matrices, rest = kinds(model)
         if config.optimizer == "adamw":
             matrices, rest = [], matrices + rest
         self.muon = Muon(matrices, config.momentum, config.weight_decay, dtype, size) if matrices else None
         rates = (config.embedding_learning_rate or config.learning_rate, config.learning_rate)
-        groups = [{"params": p, "lr": r, "top": r} for p, r in zip((tables, rest), rates, strict=True) if p]
+        scales = {parameter: scale(name) for name, parameter in model.named_parameters()}
+        by_rate: dict[tuple[int, float], list[nn.Parameter]] = {}
+        for kind, parameters in enumerate((tables, rest)):
+            for parameter in parameters:
+                by_rate.setdefault((kind, rates[kind] * scales[parameter]), []).append(parameter)
+        groups = [{"params": p, "lr": rate, "top": rate} for (_, rate), p in by_rate.items()]
         betas = (config.beta1, config.beta2)
         self.adamw = torch.optim.AdamW(groups, betas=betas, weight_decay=config.weight_decay, fused=True)
 

@@ -12,6 +12,7 @@ from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.presets.preset import filled_in
 from pretextlm.objectives.base import TASKS, Objective, build
+from pretextlm.training.tuning import TuningConfig
 
 if TYPE_CHECKING:
     from pretextlm.data.vocabulary import Vocabulary
@@ -180,7 +181,14 @@ class Recipe(Config):
     objective: SerializeAsAny[Objective]
     model: ModelConfig = ModelConfig()
     training: TrainingConfig
+    tuning: TuningConfig = TuningConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _rates_by_depth(self) -> Recipe:
+        if self.training.optimizer == "muon" and (self.tuning.thaw or self.tuning.layer_decay != 1):
+            raise ValueError('tuning.thaw and tuning.layer_decay need training.optimizer = "adamw"')
+        return self
 
     @classmethod
     def load(cls, values: Mapping[str, Any], where: str = "the recipe") -> Recipe:

@@ -20,6 +20,7 @@ from pretextlm.config import read_toml, write_toml
 from pretextlm.errors import UserError
 from pretextlm.files import write_json, write_whole
 from pretextlm.training.recipe import Recipe
+from pretextlm.training.tuning import adapted, merged
 from pretextlm.training.watch import STACKS
 
 if TYPE_CHECKING:
@@ -105,7 +106,9 @@ class Run:
         if checkpoint is None:
             raise UserError(f"{self.directory} has no checkpoint yet.", "Train it: pretextlm pretrain … --resume")
         model = on_meta(self.recipe.model, self.recipe.objective.heads)
-        model.load_state_dict(checkpoint.model(), assign=True)
+        adapted(model, self.recipe.tuning).load_state_dict(checkpoint.model(), assign=True)
+        if self.recipe.tuning.lora:
+            merged(model)
         return model.to(device or torch.device("cpu")).eval()
 
     def cost(self) -> dict[str, Any] | None:

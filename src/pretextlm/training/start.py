@@ -61,10 +61,12 @@ def load_start(model: Transformer, recipe: Recipe) -> list[str]:
     """
     from pretextlm.training.checkpoint import newest
 
-    found = newest(Run.open(Path(recipe.start)).checkpoints)
+    start = Run.open(Path(recipe.start))
+    found = newest(start.checkpoints)
     if found is None:
         raise UserError(f"{recipe.start} has no checkpoint to start from.", "Train it first, or import it again.")
-    theirs, wanted = found.model(), model.state_dict()
+    theirs = start.load_model().state_dict() if start.recipe.tuning.lora else found.model()
+    wanted = model.state_dict()
     used = {name: tensor for name, tensor in theirs.items() if name in wanted and tensor.shape == wanted[name].shape}
     missing = [name for name in wanted if name not in used]
     lost = next((name for name in missing if not name.startswith(HEADS)), None)

@@ -45,6 +45,7 @@ from pretextlm.training.signals import Interrupted, StopFlag, Stopped
 from pretextlm.training.start import load_start
 from pretextlm.training.task import Task
 from pretextlm.training.trackers import Trackers
+from pretextlm.training.tuning import adapted, depth, freeze, thaw
 from pretextlm.training.validation import validate
 from pretextlm.training.watch import watched
 from pretextlm.training.world import ALONE, World, joined
@@ -127,9 +128,13 @@ class Trainer:
         if fresh and self.recipe.start:
             drawn = load_start(self.model, self.recipe)
             progress.note(f"started from {self.recipe.start}" + (f"; drawn: {', '.join(drawn)}" if drawn else ""))
+        tuning = self.recipe.tuning
+        adapted(self.model, tuning)
+        freeze(self.model, tuning.freeze)
         self.task = Task(self.model, self.objective, self.forward)
         self.spread = spread(self.task, world, self.config.parallel, runtime.device, not self.model.heads)
-        self.optimizer = Optimizer(self.model, self.config, runtime.dtype, world.size)
+        scale = lambda name: tuning.layer_decay ** depth(name, self.model)  # noqa: E731
+        self.optimizer = Optimizer(self.model, self.config, runtime.dtype, world.size, scale)
         self.log = MetricsLog(run)
         self.saver = Saver(run.checkpoints, self.config.keep_checkpoints, world, self.config.timeout_seconds)
         self._alive: Callable[[], None] = lambda: None
@@ -277,6 +282,7 @@ class Trainer:
 
     def _step(self, batches: list[Batch], share: float, waited: float) -> None:
         start = time.perf_counter()
+        thaw(self.model, self.recipe.tuning, share)
         losses = self.gradients(batches)
         norm = self.clip()
         multiplier = self._multiplier(share)
