@@ -1,0 +1,14 @@
+"""The share of right answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pretextlm.evaluation.metrics import Metric, mean
+from pretextlm.evaluation.scores.paired import Label, paired
+
+
+def accuracy(answers: Sequence[Label], wanted: Sequence[Label]) -> Metric:
+    """Share of answers that are the label wanted."""
+    both = paired(answers, wanted)
+    return mean(both.answers == both.wanted, "share", "higher")

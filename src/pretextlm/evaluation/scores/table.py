@@ -1,0 +1,93 @@
+"""The scores of labelled tasks by name, and those that each benchmark is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pretextlm.errors import UserError, did_you_mean
+from pretextlm.evaluation.metrics import Metric
+from pretextlm.evaluation.scores.accuracy import accuracy
+from pretextlm.evaluation.scores.answers import korquad_em, korquad_f1, squad_em, squad_f1
+from pretextlm.evaluation.scores.correlation import pearson, spearman
+from pretextlm.evaluation.scores.exact_match import exact_match
+from pretextlm.evaluation.scores.f1 import f1, f1_at_3, f1_macro, f1_micro, f1_weighted
+from pretextlm.evaluation.scores.matthews import matthews
+from pretextlm.evaluation.scores.span_f1 import character_f1, entity_f1, span_f1, span_f1_macro
+from pretextlm.evaluation.scores.squared_error import mse
+from pretextlm.evaluation.scores.translation import bleu, chrf
+
+Takes = Literal["labels", "numbers", "tags", "answers", "texts"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score.
+
+    Attributes:
+        measure: (answers, wanted) → value with its error. Raises ValueError for answers of another shape.
+        takes: what answers are: a label each; a number each; a list of tags each; an answer each, beside a list of
+            right ones; a text each.
+        description: in one line.
+    """
+
+    measure: Callable[..., Metric]
+    takes: Takes
+    description: str
+
+    def __call__(self, answers: Sequence[Any], wanted: Sequence[Any]) -> Metric:
+        return self.measure(answers, wanted)
+
+
+SCORES: Mapping[str, Score] = {
+    "accuracy": Score(accuracy, "labels", "Share of right labels."),
+    "f1": Score(f1, "labels", 'F1 of the positive class: 1, true or "1".'),
+    "f1_micro": Score(f1_micro, "labels", "F1 of all classes together, which is the accuracy."),
+    "f1_macro": Score(f1_macro, "labels", "Mean of the F1 of each class."),
+    "f1_weighted": Score(f1_weighted, "labels", "Mean of the F1 of each class, weighted by how often it is wanted."),
+    "matthews": Score(matthews, "labels", "Matthews' correlation of labels; 0 where all answers are one class."),
+    "pearson": Score(pearson, "numbers", "Pearson's correlation; 0 where all answers are the same."),
+    "spearman": Score(spearman, "numbers", "Spearman's correlation of ranks; 0 where all answers are the same."),
+    "mse": Score(mse, "numbers", "Mean squared error."),
+    "f1_at_3": Score(f1_at_3, "numbers", 'F1 of "similar", which numbers of at least 3 stand for (KLUE-STS).'),
+    "span_f1": Score(span_f1, "tags", "F1 of all spans, as conlleval counts them."),
+    "span_f1_macro": Score(span_f1_macro, "tags", "Mean of the F1 of each type of span, as conlleval counts them."),
+    "entity_f1": Score(entity_f1, "tags", "Mean of the F1 of each type of span, in strict IOB2 (KLUE-NER)."),
+    "character_f1": Score(character_f1, "tags", "Mean of the F1 of each tag of a character, O included (KLUE-NER)."),
+    "squad_em": Score(squad_em, "answers", "Share of answers equal to a right one, as SQuAD compares them."),
+    "squad_f1": Score(squad_f1, "answers", "Mean F1 of the words of answers, as SQuAD compares them."),
+    "korquad_em": Score(korquad_em, "answers", "Share of answers equal to a right one, as KorQuAD compares them."),
+    "korquad_f1": Score(korquad_f1, "answers", "Mean F1 of the characters of answers, as KorQuAD compares them."),
+    "bleu": Score(bleu, "texts", "BLEU of all texts, 0 to 100 (sacrebleu's defaults)."),
+    "chrf": Score(chrf, "texts", "chrF of all texts, 0 to 100 (sacrebleu's defaults)."),
+    "exact_match": Score(exact_match, "texts", "Share of texts that are just the one wanted."),
+}
+
+BENCHMARKS: Mapping[str, tuple[str, ...]] = {
+    "glue/cola": ("matthews",),
+    "glue/sst2": ("accuracy",),
+    "glue/mrpc": ("f1", "accuracy"),
+    "glue/qqp": ("f1", "accuracy"),
+    "glue/stsb": ("pearson", "spearman"),
+    "glue/mnli": ("accuracy",),
+    "glue/qnli": ("accuracy",),
+    "glue/rte": ("accuracy",),
+    "glue/wnli": ("accuracy",),
+    "klue/ynat": ("f1_macro",),
+    "klue/nli": ("accuracy",),
+    "klue/sts": ("pearson", "f1_at_3"),
+    "klue/ner": ("entity_f1", "character_f1"),
+    "squad": ("squad_em", "squad_f1"),
+    "korquad": ("korquad_em", "korquad_f1"),
+    "conll2003": ("span_f1",),
+    "wnut17": ("span_f1",),
+}
+"""What the tasks of benchmarks are judged by, the score that counts first."""
+
+
+def score_named(name: str) -> Score:
+    """A score of the table. Raises UserError for a name that is none."""
+    if name not in SCORES:
+        raise UserError(f"There is no score {name!r}.", did_you_mean(name, SCORES))
+    return SCORES[name]
