@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pretextlm.data.aligned import AlignedEncoder
 from pretextlm.data.examples import ExampleReader, Examples
 from pretextlm.data.records import read_records
-from pretextlm.evaluation.scores import SCORES
+from pretextlm.evaluation.scores.table import score_named
 from pretextlm.files import write_json, write_whole
 from pretextlm.training.validation import evaluation_batches
 
@@ -40,7 +40,7 @@ def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) 
     records = task.usable(read_records(data or run.recipe.data.validation, task.columns()))
     answers = answer(run.load_model(device), task, run, records)
     wanted = task.wanted(records)
-    metrics = {name: SCORES[name].of(wanted, answers) for name in task.judged_by}
+    metrics = {name: score_named(name)(answers, wanted) for name in task.judged_by}
     lines = [
         json.dumps({"row": int(row), "answer": given, "wanted": right}, ensure_ascii=False) + "\n"
         for row, given, right in zip(records.rows, answers, wanted, strict=True)
@@ -53,11 +53,21 @@ def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) 
             "sha256": records.sha256,
             "records": len(records),
             "dtype": "fp32",
+            "blanks": 0,
         },
     }
     write_whole(run.directory / PREDICTIONS, "".join(lines))
     write_json(run.directory / "evaluation.json", evaluation)
     return evaluation
+
+
+def scored(name: str, task: Task, answers: Sequence[Any], wanted: Sequence[Any]) -> Metric:
+    """A score of the answers. Classes are numbered, so that the second one is the positive class."""
+    score = score_named(name)
+    if score.takes == "labels":
+        number = {label: place for place, label in enumerate(getattr(task, "labels", ()))}
+        answers, wanted = ([number.get(one, one) for one in some] for some in (answers, wanted))
+    return score(answers, wanted)
 
 
 def answer(model: Transformer, task: Task, run: Run, records: Records) -> list[Any]:

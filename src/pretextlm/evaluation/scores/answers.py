@@ -25,7 +25,7 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _KOREAN = str.maketrans(dict.fromkeys("'\"《》<>〈〉()‘’", " "))
 
 
-def squad_em(answers: Sequence[str], wanted: Sequence[Sequence[str]]) -> Metric:
+def squad_exact_match(answers: Sequence[str], wanted: Sequence[Sequence[str]]) -> Metric:
     """Share of answers equal to a right one, as SQuAD compares them."""
     return _best(answers, wanted, squad_normal, lambda one, other: float(one == other))
 
@@ -35,7 +35,7 @@ def squad_f1(answers: Sequence[str], wanted: Sequence[Sequence[str]]) -> Metric:
     return _best(answers, wanted, squad_normal, lambda one, other: _overlap(one.split(), other.split()))
 
 
-def korquad_em(answers: Sequence[str], wanted: Sequence[Sequence[str]]) -> Metric:
+def korquad_exact_match(answers: Sequence[str], wanted: Sequence[Sequence[str]]) -> Metric:
     """Share of answers equal to a right one, as KorQuAD compares them."""
     return _best(answers, wanted, korquad_normal, lambda one, other: float(one == other))
 

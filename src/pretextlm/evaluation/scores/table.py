@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pretextlm.errors import UserError, did_you_mean
 from pretextlm.evaluation.metrics import Metric
 from pretextlm.evaluation.scores.accuracy import accuracy
-from pretextlm.evaluation.scores.answers import korquad_em, korquad_f1, squad_em, squad_f1
+from pretextlm.evaluation.scores.answers import korquad_exact_match, korquad_f1, squad_exact_match, squad_f1
 from pretextlm.evaluation.scores.correlation import pearson, spearman
 from pretextlm.evaluation.scores.exact_match import exact_match
 from pretextlm.evaluation.scores.f1 import f1, f1_at_3, f1_macro, f1_micro, f1_weighted
@@ -55,9 +55,13 @@ SCORES: Mapping[str, Score] = {
     "span_f1_macro": Score(span_f1_macro, "tags", "Mean of the F1 of each type of span, as conlleval counts them."),
     "entity_f1": Score(entity_f1, "tags", "Mean of the F1 of each type of span, in strict IOB2 (KLUE-NER)."),
     "character_f1": Score(character_f1, "tags", "Mean of the F1 of each tag of a character, O included (KLUE-NER)."),
-    "squad_em": Score(squad_em, "answers", "Share of answers equal to a right one, as SQuAD compares them."),
+    "squad_exact_match": Score(
+        squad_exact_match, "answers", "Share of answers equal to a right one, as SQuAD compares them."
+    ),
     "squad_f1": Score(squad_f1, "answers", "Mean F1 of the words of answers, as SQuAD compares them."),
-    "korquad_em": Score(korquad_em, "answers", "Share of answers equal to a right one, as KorQuAD compares them."),
+    "korquad_exact_match": Score(
+        korquad_exact_match, "answers", "Share of answers equal to a right one, as KorQuAD compares them."
+    ),
     "korquad_f1": Score(korquad_f1, "answers", "Mean F1 of the characters of answers, as KorQuAD compares them."),
     "bleu": Score(bleu, "texts", "BLEU of all texts, 0 to 100 (sacrebleu's defaults)."),
     "chrf": Score(chrf, "texts", "chrF of all texts, 0 to 100 (sacrebleu's defaults)."),
@@ -78,8 +82,8 @@ BENCHMARKS: Mapping[str, tuple[str, ...]] = {
     "klue/nli": ("accuracy",),
     "klue/sts": ("pearson", "f1_at_3"),
     "klue/ner": ("entity_f1", "character_f1"),
-    "squad": ("squad_em", "squad_f1"),
-    "korquad": ("korquad_em", "korquad_f1"),
+    "squad": ("squad_exact_match", "squad_f1"),
+    "korquad": ("korquad_exact_match", "korquad_f1"),
     "conll2003": ("span_f1",),
     "wnut17": ("span_f1",),
 }

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pretextlm.evaluation.scores.answers import (
-    korquad_em,
+    korquad_exact_match,
     korquad_f1,
     korquad_normal,
-    squad_em,
+    squad_exact_match,
     squad_f1,
     squad_normal,
 )
@@ -74,7 +74,7 @@ def test_squad_scores_are_those_of_the_published_rule(questions):
     right = [[one for one in map(slow_squad, some) if one] or [[]] for some in wanted]
     exact = [max(slow_squad(answer) == one for one in some) for answer, some in zip(answers, right, strict=True)]
     shared = [max(slow_f1(slow_squad(a), one) for one in some) for a, some in zip(answers, right, strict=True)]
-    assert squad_em(answers, wanted).value == pytest.approx(sum(exact) / len(exact))
+    assert squad_exact_match(answers, wanted).value == pytest.approx(sum(exact) / len(exact))
     assert squad_f1(answers, wanted).value == pytest.approx(sum(shared) / len(shared))
 
 
@@ -88,7 +88,7 @@ def test_korquad_scores_are_those_of_the_published_rule(questions):
         max(slow_f1("".join(slow_korquad(a)), "".join(one)) for one in some)
         for a, some in zip(answers, right, strict=True)
     ]
-    assert korquad_em(answers, wanted).value == pytest.approx(sum(exact) / len(exact))
+    assert korquad_exact_match(answers, wanted).value == pytest.approx(sum(exact) / len(exact))
     assert korquad_f1(answers, wanted).value == pytest.approx(sum(shared) / len(shared))
 
 
@@ -109,21 +109,21 @@ def test_what_of_an_answer_is_compared(text, squad, korquad):
 
 def test_the_best_right_answer_counts_and_f1_gives_part_of_it():
     wanted = [["Denver Broncos", "The Broncos"], ["1989년 2월 15일"]]
-    assert squad_em(["the broncos", "1989년"], wanted).value == 0.5
+    assert squad_exact_match(["the broncos", "1989년"], wanted).value == 0.5
     assert squad_f1(["the broncos", "1989년"], wanted).value == pytest.approx((1 + 2 * 1 * (1 / 3) / (4 / 3)) / 2)
     assert korquad_f1(["broncos", "1989년 2월"], wanted).value == pytest.approx((14 / 17 + 14 / 17) / 2)
 
 
 def test_a_question_without_an_answer_is_answered_by_nothing():
-    for score in (squad_em, squad_f1, korquad_em, korquad_f1):
+    for score in (squad_exact_match, squad_f1, korquad_exact_match, korquad_f1):
         assert score(["", "something"], [[], []]).value == 0.5
         assert score(["", ""], [["something"], [""]]).value == 0.5
 
 
 def test_answers_have_a_standard_error_and_must_be_as_many_as_questions():
-    metric = squad_em(["a b", "c", "d", "e"], [["b"], ["c"], ["x"], ["y"]])
+    metric = squad_exact_match(["a b", "c", "d", "e"], [["b"], ["c"], ["x"], ["y"]])
     assert (metric.value, metric.n, metric.stderr) == (0.5, 4, pytest.approx((1 / 3) ** 0.5 / 2))
-    for score in (squad_em, squad_f1, korquad_em, korquad_f1):
+    for score in (squad_exact_match, squad_f1, korquad_exact_match, korquad_f1):
         with pytest.raises(ValueError, match="0 answers where 0"):
             score([], [])
         with pytest.raises(ValueError, match="1 answers where 2"):
