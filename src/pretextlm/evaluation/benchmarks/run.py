@@ -1,0 +1,236 @@
+"""Benchmarks of one run: asked, weighed, measured, and written into the run directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pretextlm.data.store import sha256_of
+from pretextlm.errors import UserError
+from pretextlm.evaluation.benchmarks.definition import Benchmark
+from pretextlm.evaluation.benchmarks.measure import by_group, measure, outcome
+from pretextlm.evaluation.benchmarks.rows import HUB, read_rows, read_shots
+from pretextlm.evaluation.benchmarks.weigh import Request, Weigher, weigher
+from pretextlm.evaluation.benchmarks.wording import Question, Values, Wording, shots_of
+from pretextlm.evaluation.evaluate import open_trained
+from pretextlm.files import write_json
+from pretextlm.training.checkpoint import newest
+from pretextlm.training.run import ENVIRONMENT, Run
+
+if TYPE_CHECKING:
+    import torch
+
+    from pretextlm.evaluation.cloze import TokenTexts
+    from pretextlm.model.transformer import Transformer
+    from pretextlm.objectives.base import Objective
+
+RESULTS = "benchmarks.json"
+BATCH_SIZE = 32
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and of how much."""
+
+
+class Opened:
+    """A run's newest model, and what is said of it with every score.
+
+    Args:
+        directory: the run.
+        device: where the model goes; by default the CPU.
+    """
+
+    def __init__(self, directory: Path, device: torch.device | None = None) -> None:
+        self.run = Run.open(directory)
+        parts: tuple[Transformer, Objective, TokenTexts] = open_trained(self.run, device)
+        self.model, self.objective, self.texts = parts
+        self._checkpoint = newest(self.run.checkpoints)
+
+    def weigher(self, method: str, batch_size: int, exact: bool = False) -> Weigher:
+        """The model as one that weighs continuations.
+
+        A published model that was not trained on since is read as published: without the ids that the import added,
+        and with a token at a text's beginning only where its tokenizer puts one.
+        """
+        return weigher(
+            self.model,
+            self.objective,
+            self.texts,
+            method,
+            rows=self._imported.get("vocab_size"),
+            batch_size=batch_size,
+            framed=not self._imported or self._tokenizer_begins,
+            exact=exact,
+        )
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Which weights were measured."""
+        found = {"run": str(self.run.directory), "objective": self.objective.name}
+        if self._checkpoint is None:
+            return found
+        manifest = sha256_of(self._checkpoint.directory / "manifest.json")
+        return found | {"step": self._checkpoint.step, "manifest_sha256": manifest}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """In what numbers, and where."""
+        return {"dtype": "float32", "device": str(self.model.embed_tokens.weight.device)}
+
+    @property
+    def _imported(self) -> dict[str, Any]:
+        """What is known of a published model; empty where it was trained on, or never was one."""
+        path = self.run.directory / ENVIRONMENT
+        if self._checkpoint is None or self._checkpoint.step or not path.is_file():
+            return {}
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")).get("imported") or {}
+        return found
+
+    @property
+    def _tokenizer_begins(self) -> bool:
+        ids = self.run.tokenizer.encode("a").ids
+        return bool(ids) and ids[0] == self.texts.vocabulary.bos
+
+
+def evaluate_benchmarks(
+    directory: Path,
+    benchmarks: Sequence[Benchmark],
+    *,
+    data: str = HUB,
+    split: str | None = None,
+    shots: int | None = None,
+    limit: int | None = None,
+    batch_size: int = BATCH_SIZE,
+    method: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+    device: torch.device | None = None,
+) -> dict[str, Any]:
+    """Ask a run's newest model; returns the new scores, and adds them to the run's benchmarks.json.
+
+    All rows are read and checked before the first is asked.
+
+    Args:
+        data: a directory of local copies, a file, or "hf:" for each benchmark's place on the hub.
+        split: name of the part that is asked; by default the benchmark's own.
+        shots: examples shown before each question; by default as many as the benchmark says, mostly none.
+        limit: only the first so many questions of each group.
+        batch_size: most continuations that are read at once; changes no score.
+        method: how continuations are weighed (`weigh.METHODS`).
+        seed: of the draw of examples.
+
+    Raises:
+        UserError: the run has no checkpoint, the model does not do this, or a row is bad.
+    """
+    asked = [Asked(benchmark, data, split, shots, limit, seed) for benchmark in benchmarks]
+    opened = Opened(directory, device)
+    scores = {}
+    for one in asked:
+        way = opened.weigher(method, batch_size, exact=one.benchmark.kind == "last_word")
+        scores[one.key] = {
+            **one.score(way, progress),
+            "settings": {**one.settings, "scoring": way.method, "batch_size": batch_size, **opened.settings},
+            "model": opened.about,
+        }
+        if way.cropped:
+            scores[one.key]["settings"]["cropped"] = way.cropped
+    add_results(directory, "benchmarks", scores)
+    return scores
+
+
+class Asked:
+    """A benchmark's questions, read and worded. Raises UserError for a bad row."""
+
+    def __init__(
+        self, benchmark: Benchmark, data: str, split: str | None, shots: int | None, limit: int | None, seed: int
+    ) -> None:
+        self.benchmark = benchmark
+        self._rows = read_rows(benchmark, data, split)
+        self._wording = Wording(benchmark)
+        self._seed, self._limit = seed, limit
+        self._values = self._wording.values(self._rows.records)
+        self._shots = benchmark.shots if shots is None else shots
+        pool_rows = read_shots(benchmark, data) if self._shots else None
+        self._same = pool_rows is None or pool_rows.hashes == self._rows.hashes
+        self._pool = self._values if self._same or pool_rows is None else self._wording.values(pool_rows.records)
+        self._hashes = {**self._rows.hashes, **(pool_rows.hashes if self._shots and pool_rows else {})}
+        self.questions = list(self._questions())
+
+    @property
+    def key(self) -> str:
+        """Its name in the results."""
+        return f"{self.benchmark.name}-{self._shots}-shot" if self._shots else self.benchmark.name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that says what was asked."""
+        chances = [1 / len(question.continuations) for question in self.questions]
+        found: dict[str, Any] = {
+            "title": self.benchmark.title,
+            "split": self._rows.split,
+            "questions": len(self.questions),
+            "of": len(self._values),
+            "limit": self._limit,
+            "shots": self._shots,
+            "chance": sum(chances) / len(chances) if self.benchmark.kind == "choice" else None,
+            "data_sha256": self._hashes,
+        }
+        if self._shots and not self.benchmark.first_shots:
+            found["seed"] = self._seed
+        if self._shots and self._same:
+            found["shots_from"] = "the other questions"
+        return found
+
+    def score(self, way: Weigher, progress: Progress | None) -> dict[str, Any]:
+        """Metrics of all questions and of each group, and which were right, in order."""
+        requests = [request for question in self.questions for request in self._requests(question)]
+        done = 0
+
+        def tick(more: int) -> None:
+            nonlocal done
+            done += more
+            if progress is not None:
+                progress(self.key, done, len(requests))
+
+        tick(0)
+        weights = iter(way.weigh(requests, tick))
+        outcomes = [
+            outcome(self.benchmark, question, [next(weights) for _ in question.contexts]) for question in self.questions
+        ]
+        groups = by_group(self.benchmark, outcomes)
+        return {
+            "metrics": {name: metric.plain() for name, metric in measure(self.benchmark, outcomes).items()},
+            "groups": {group: {name: m.plain() for name, m in some.items()} for group, some in groups.items()},
+            "right": "".join("1" if one.right else "0" for one in outcomes),
+        }
+
+    def _requests(self, question: Question) -> list[Request]:
+        pairs = zip(question.contexts, question.continuations, strict=True)
+        if self.benchmark.kind != "bias":
+            return [Request(context, continuation) for context, continuation in pairs]
+        others = reversed(question.continuations)
+        return [Request(*pair, against=other) for pair, other in zip(pairs, others, strict=True)]
+
+    def _questions(self) -> Iterator[Question]:
+        taken: dict[str, int] = {}
+        for number, values in enumerate(self._values):
+            group = str(values.get("group", ""))
+            taken[group] = taken.get(group, 0) + 1
+            if self._limit is None or taken[group] <= self._limit:
+                yield self._wording.question(values, self._shown(number, values))
+
+    def _shown(self, number: int, values: Values) -> list[Values]:
+        return shots_of(self.benchmark, self._pool, number, values, self._shots, self._seed, self._same)
+
+
+def add_results(directory: Path, kind: str, scores: Mapping[str, Any]) -> None:
+    """Add scores to a run's benchmarks.json; those of the same name are replaced, all others stay."""
+    path = directory / RESULTS
+    found: dict[str, Any] = {}
+    if path.exists():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            found[kind] = {**found.get(kind, {})}
+        except (OSError, ValueError, AttributeError, TypeError):
+            raise UserError(f"{path} is damaged.", "Take it away, or bring back a copy.") from None
+    write_json(path, {**found, kind: {**found.get(kind, {}), **scores}})

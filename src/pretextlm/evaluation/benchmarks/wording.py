@@ -1,0 +1,212 @@
+"""From a row to what is weighed: a benchmark's forms and templates, filled in, and examples shown before a question.
+
+row        {"question": "Which is a metal?", "choices": ["iron", "water"], "answer": 0}
+context    Question: Which is a metal?⏎Answer:          continuations   " iron"   " water"
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jinja2 import StrictUndefined, TemplateError, Undefined, meta
+from jinja2.sandbox import SandboxedEnvironment
+
+from pretextlm.errors import UserError
+from pretextlm.evaluation.benchmarks.definition import Benchmark
+from pretextlm.evaluation.benchmarks.rows import Record
+from pretextlm.keyed import permute
+
+Values = dict[str, Any]
+"""What a form makes of a row."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a model is asked.
+
+    Attributes:
+        contexts, continuations: one of each for every choice.
+        sizes: characters of each choice, without what separates it from its context.
+        answer: index of the right one.
+        group: of the questions it belongs to, "" where there is one group.
+    """
+
+    contexts: tuple[str, ...]
+    continuations: tuple[str, ...]
+    sizes: tuple[int, ...]
+    answer: int
+    group: str
+
+
+class Wording:
+    """A benchmark's forms and templates, compiled. Raises UserError when one of them is no template."""
+
+    def __init__(self, benchmark: Benchmark) -> None:
+        self.benchmark = benchmark
+        self._environment = _environment()
+        compiled = self._compiled
+        self._forms = [
+            (self._columns_of(form), {key: compiled(text, self._expression) for key, text in form.items()})
+            for form in benchmark.forms
+        ]
+        self._description = compiled(benchmark.description, self._environment.from_string)
+        self._prompt = compiled(benchmark.prompt, self._environment.from_string)
+        self._choice = compiled(benchmark.choice, self._environment.from_string)
+        columns = benchmark.harness.columns if benchmark.harness else {}
+        self._harness = {name: compiled(text, self._expression) for name, text in columns.items()}
+
+    def values(self, records: Sequence[Record]) -> list[Values]:
+        """What every row gives; all are of the form that fits the first. Raises UserError that names a bad row."""
+        if not records:
+            return []
+        there = records[0].values.keys()
+        form = next((form for columns, form in self._forms if columns <= there), None)
+        if form is None:
+            kinds = " or ".join(", ".join(sorted(columns)) for columns, _ in self._forms)
+            raise UserError(
+                f"{records[0].where}: the columns {', '.join(map(str, records[0].values))} are not those of "
+                f"{self.benchmark.name}.",
+                f"It reads {kinds}.",
+            )
+        return [self._checked(form, record) for record in records]
+
+    def question(self, values: Values, shown: Sequence[Values] = ()) -> Question:
+        """A question after some examples."""
+        group = str(values.get("group", ""))
+        before = "".join(self._shown(example) for example in shown)
+        before = self._fill(self._description, values) + before
+        if self.benchmark.kind == "last_word":
+            context, word = self._last_word(values)
+            return Question((before + context,), (word,), (len(word),), 0, group)
+        contexts, choices = zip(*(self._worded(values, choice) for choice in values["choices"]), strict=True)
+        continuations = tuple(self.benchmark.delimiter + choice for choice in choices)
+        sizes = tuple(len(choice) for choice in choices)
+        return Question(tuple(before + text for text in contexts), continuations, sizes, values["answer"], group)
+
+    def harness_row(self, values: Values) -> Values:
+        """The same row as lm-eval's task has it."""
+        return {name: expression(**values) for name, expression in self._harness.items()}
+
+    def _shown(self, values: Values) -> str:
+        if self.benchmark.kind == "last_word":
+            return str(values["text"]) + self.benchmark.separator
+        context, choice = self._worded(values, values["choices"][values["answer"]])
+        return context + self.benchmark.delimiter + choice + self.benchmark.separator
+
+    def _worded(self, values: Values, choice: str) -> tuple[str, str]:
+        filled = {**values, "choice": choice}
+        return self._fill(self._prompt, filled), self._fill(self._choice, filled)
+
+    def _fill(self, template: Any, values: Values) -> str:
+        try:
+            return str(template.render(values))
+        except (TemplateError, TypeError, ValueError, LookupError) as error:
+            raise UserError(
+                f"{values['where']}: the row does not fit the wording of {self.benchmark.name}: {error}.",
+                "Mend the row, or take it out.",
+            ) from None
+
+    def _last_word(self, values: Values) -> tuple[str, str]:
+        context, _, word = values["text"].rpartition(" ")
+        return context, " " + word
+
+    def _columns_of(self, form: Mapping[str, str]) -> set[str]:
+        """Columns that a form reads."""
+        found: set[str] = set()
+        for expression in form.values():
+            names = meta.find_undeclared_variables(self._environment.parse("{{ " + expression + " }}"))
+            found |= (names - {"row"}) | set(re.findall(r"row\['(.*?)'\]", expression))
+        return found
+
+    def _expression(self, text: str) -> Callable[..., Any]:
+        return self._environment.compile_expression(text, undefined_to_none=False)
+
+    def _checked(self, form: Mapping[str, Callable[..., Any]], record: Record) -> Values:
+        found: Values = {"where": record.where}
+        for key, expression in form.items():
+            try:
+                value = expression(**{str(k): v for k, v in record.values.items()}, row=record.values)
+            except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+                raise self._bad(record, f"{key} cannot be read: {error}") from None
+            if isinstance(value, Undefined) or value is None:
+                raise self._bad(record, f"there is no {key}")
+            found[key] = value
+        if self.benchmark.kind == "last_word":
+            text = found["text"]
+            if not isinstance(text, str) or " " not in text.strip() or text.endswith(" "):
+                raise self._bad(record, "the text has no last word behind a space")
+            return found
+        choices, answer = found["choices"], found["answer"]
+        if not isinstance(choices, list | tuple) or len(choices) < 2:
+            raise self._bad(record, "there are not at least two choices")
+        if not all(isinstance(choice, str) and choice.strip() for choice in choices):
+            raise self._bad(record, "a choice is empty or no text")
+        number = _number(answer)
+        if number is None or not 0 <= number < len(choices):
+            raise self._bad(record, f"the answer {answer!r} is none of the {len(choices)} choices")
+        return {**found, "choices": list(choices), "answer": number}
+
+    def _bad(self, record: Record, what: str) -> UserError:
+        return UserError(f"{record.where}: {what}.", f"{self.benchmark.name}: mend the row, or take it out.")
+
+    def _compiled(self, text: str, how: Callable[..., Any]) -> Any:
+        try:
+            return how(text)
+        except TemplateError as error:
+            raise UserError(
+                f"{self.benchmark.name}: {text!r} is no template: {error}.", "See Jinja's syntax."
+            ) from None
+
+
+def shots_of(
+    benchmark: Benchmark, pool: Sequence[Values], number: int, question: Values, count: int, seed: int, same: bool
+) -> list[Values]:
+    """The examples that are shown before question `number`.
+
+    Args:
+        pool: rows to draw from; of its own group only, where the benchmark shows the first ones.
+        seed: of the draw; benchmarks that show the first ones draw nothing.
+        same: the pool is the questions themselves, and the question is left out.
+    """
+    if not count:
+        return []
+    if benchmark.first_shots:
+        own = [values for values in pool if values.get("group") == question.get("group") and values is not question]
+        found = own[:count]
+    else:
+        drawn = permute(np.arange(min(count + 1, len(pool))), len(pool), seed, number).tolist()
+        found = [pool[place] for place in drawn if not (same and place == number)][:count]
+    if len(found) < count:
+        raise UserError(
+            f"{benchmark.name}: {count} examples are to be shown, and there are {len(found)}.", "Show fewer: --shots N."
+        )
+    return found
+
+
+def _number(value: Any) -> int | None:
+    if isinstance(value, bool | int):
+        return int(value)
+    return int(value) if isinstance(value, str) and value.strip().isdecimal() else None
+
+
+def _strict_number(value: Any) -> int:
+    number = _number(value)
+    if number is None:
+        raise ValueError(f"{value!r} is no whole number")
+    return number
+
+
+def _wikihow(text: str) -> str:
+    """HellaSwag's texts without the marks that wikiHow's pages left in them."""
+    without = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
+    return without.replace("  ", " ")
+
+
+def _environment() -> SandboxedEnvironment:
+    environment = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.filters |= {"number": _strict_number, "wikihow": _wikihow}
+    return environment
