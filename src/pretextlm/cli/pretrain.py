@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from pretextlm.training.recipe import Recipe
+    from pretextlm.training.run import Run
 
 
 def pretrain(
@@ -42,30 +43,10 @@ def pretrain(
     Ctrl-C (or SIGTERM) saves a checkpoint and leaves; --resume goes on, bit for bit on a CPU.
     """
     from pretextlm.cli.console import print_json
-    from pretextlm.config import read_toml
-    from pretextlm.training.recipe import Recipe, overridden
-    from pretextlm.training.start import with_start
-    from pretextlm.training.world import alike, speaks
 
-    with alike():
-        loaded = Recipe.load(with_start(overridden(read_toml(recipe), overrides or [])), str(recipe))
-    directory = out or Path("runs") / loaded.name
-
-    from pretextlm.training.runtime import tune_process
-    from pretextlm.training.signals import Stopped
-    from pretextlm.training.trainer import pretrain as train
-
-    tune_process()
-    if dry_run:
-        _rehearse(loaded, directory, as_json)
-        return
-    with TrainingDisplay(loaded.name) as display:
-        try:
-            run = train(loaded, directory, resume=resume, command=["pretextlm", *sys.argv[1:]], progress=display)
-        except Stopped as stopped:
-            display.note(f"{stopped}; saved. Go on with --resume.")
-            raise typer.Exit(stopped.exit_code) from None
-    if not speaks():
+    loaded, directory = read_recipe(recipe, overrides or [], out)
+    run = train_or_rehearse(loaded, directory, resume=resume, dry_run=dry_run, as_json=as_json)
+    if run is None:
         return
     last = {line["kind"]: line for line in run.metrics()}
     if as_json:
@@ -73,6 +54,38 @@ def pretrain(
     else:
         loss = last.get("validation", last.get("train", {})).get("loss")
         typer.echo(f"{directory}: loss {loss:.4f}" if loss is not None else str(directory))
+
+
+def read_recipe(file: Path, overrides: list[str], out: Path | None) -> tuple[Recipe, Path]:
+    """(the recipe with changes, its run directory)."""
+    from pretextlm.config import read_toml
+    from pretextlm.training.recipe import Recipe, overridden
+    from pretextlm.training.start import with_start
+    from pretextlm.training.world import alike
+
+    with alike():
+        loaded = Recipe.load(with_start(overridden(read_toml(file), overrides)), str(file))
+    return loaded, out or Path("runs") / loaded.name
+
+
+def train_or_rehearse(recipe: Recipe, directory: Path, *, resume: bool, dry_run: bool, as_json: bool) -> Run | None:
+    """The trained run; None after a rehearsal, and on processes that say nothing."""
+    from pretextlm.training.runtime import tune_process
+    from pretextlm.training.signals import Stopped
+    from pretextlm.training.trainer import pretrain as train
+    from pretextlm.training.world import speaks
+
+    tune_process()
+    if dry_run:
+        _rehearse(recipe, directory, as_json)
+        return None
+    with TrainingDisplay(recipe.name) as display:
+        try:
+            run = train(recipe, directory, resume=resume, command=["pretextlm", *sys.argv[1:]], progress=display)
+        except Stopped as stopped:
+            display.note(f"{stopped}; saved. Go on with --resume.")
+            raise typer.Exit(stopped.exit_code) from None
+    return run if speaks() else None
 
 
 def _rehearse(recipe: Recipe, directory: Path, as_json: bool) -> None:

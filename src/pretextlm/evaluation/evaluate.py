@@ -13,6 +13,7 @@ from pretextlm.data.store import Split, Store, sha256_of
 from pretextlm.errors import UserError
 from pretextlm.evaluation.blanks import Blank, answer_blanks, blank_metrics, blank_samples, make_blanks
 from pretextlm.evaluation.cloze import Filler, TokenTexts, can_fill, filler
+from pretextlm.evaluation.labelled import evaluate_task
 from pretextlm.evaluation.intrinsic import HeldOut, intrinsic_metrics
 from pretextlm.evaluation.metrics import Metric
 from pretextlm.evaluation.prompts import prompt_samples
@@ -45,7 +46,8 @@ def evaluate_run(
 
     Args:
         directory: the run.
-        store: prepared with the same tokenizer; by default the one the run was trained on.
+        store: prepared with the same tokenizer, or of a fine-tuned run a file of records; by default the one the run was
+            trained (or validated) on.
         max_documents: validation documents measured; by default what the run's recipe says.
         max_tokens: the fewer of the two limits counts.
         progress: told in a few words what is being done.
@@ -55,6 +57,9 @@ def evaluate_run(
     """
     say = progress or (lambda text: None)
     run = Run.open(directory)
+    if run.recipe.is_task:
+        say("answers")
+        return evaluate_task(run, str(store or ""), device)
     settings = run.recipe.evaluation
     opened = open_store(run, store)
     split = held_out_documents(opened.validation, max_documents or settings.documents, max_tokens)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pretextlm.data.aligned import AlignedEncoder
 from pretextlm.data.examples import ExampleReader, Examples
 from pretextlm.data.records import read_records
+from pretextlm.evaluation.metrics import Metric
 from pretextlm.evaluation.scores.table import score_named
 from pretextlm.files import write_json, write_whole
 from pretextlm.training.validation import evaluation_batches
@@ -40,7 +41,7 @@ def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) 
     records = task.usable(read_records(data or run.recipe.data.validation, task.columns()))
     answers = answer(run.load_model(device), task, run, records)
     wanted = task.wanted(records)
-    metrics = {name: score_named(name)(answers, wanted) for name in task.judged_by}
+    metrics = {name: scored(name, task, answers, wanted) for name in task.judged_by}
     lines = [
         json.dumps({"row": int(row), "answer": given, "wanted": right}, ensure_ascii=False) + "\n"
         for row, given, right in zip(records.rows, answers, wanted, strict=True)
@@ -84,8 +85,7 @@ def predictions(model: Transformer, task: Task, examples: Examples, run: Run) ->
     from pretextlm.model.inputs import prepare
 
     device = model.embed_tokens.weight.device
-    found = []
+    batches = evaluation_batches(ExampleReader(examples), task, run.vocabulary, len(examples), 0)
     with torch.inference_mode():
-        for batch in evaluation_batches(ExampleReader(examples), task, run.vocabulary, len(examples), 0):
-            found.append(task.predict(model(prepare(batch, model.config, device, torch.float32)), batch))
+        found = [task.predict(model(prepare(b, model.config, device, torch.float32)), b) for b in batches]
     return np.concatenate(found)

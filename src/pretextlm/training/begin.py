@@ -25,9 +25,14 @@ def build_model(recipe: Recipe, device: torch.device) -> Transformer:
     """The trunk with weights drawn from the recipe's seed alone, the same on every device."""
     model = on_meta(recipe.model, recipe.objective.heads)
     model.to_empty(device="cpu")
-    digest = hashlib.sha256(f"weights {recipe.seed}".encode()).digest()
-    model.reset_parameters(torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))
+    model.reset_parameters(generator_of(recipe, "weights"))
     return model.to(device)
+
+
+def generator_of(recipe: Recipe, what: str) -> torch.Generator:
+    """A generator for one kind of draws, by the recipe's seed."""
+    digest = hashlib.sha256(f"{what} {recipe.seed}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def begin(

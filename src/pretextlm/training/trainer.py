@@ -23,7 +23,7 @@ from pretextlm.files import write_json
 from pretextlm.model.size import total
 from pretextlm.objectives.base import Objective
 from pretextlm.training import checkpoint as checkpoints
-from pretextlm.training.begin import begin, build_model
+from pretextlm.training.begin import begin, build_model, generator_of
 from pretextlm.training.corpus import Corpus
 from pretextlm.training.cost import cost, energy
 from pretextlm.training.energy import Meter
@@ -129,7 +129,7 @@ class Trainer:
             drawn = load_start(self.model, self.recipe)
             progress.note(f"started from {self.recipe.start}" + (f"; drawn: {', '.join(drawn)}" if drawn else ""))
         tuning = self.recipe.tuning
-        adapted(self.model, tuning)
+        adapted(self.model, tuning, generator_of(self.recipe, "adapters"))
         freeze(self.model, tuning.freeze)
         self.task = Task(self.model, self.objective, self.forward)
         self.spread = spread(self.task, world, self.config.parallel, runtime.device, not self.model.heads)

@@ -16,6 +16,7 @@ from pretextlm.config import Config
 from pretextlm.errors import UserError, did_you_mean, missing_extra
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from pretextlm.model.transformer import Transformer
@@ -61,8 +62,12 @@ class TuningConfig(Config):
         return self
 
 
-def adapted(model: Transformer, tuning: TuningConfig) -> Transformer:
+def adapted(model: Transformer, tuning: TuningConfig, generator: torch.Generator | None = None) -> Transformer:
     """The model with the adapters of its run, where it has some; only these and the heads are trained then.
+
+    Args:
+        generator: of the first adapters, uniform with variance 1/(3 · fan-in) and zero, so that the sum with the matrix
+            is the matrix; None leaves them to be loaded.
 
     Raises UserError where peft is missing or a target is no matrix of the blocks.
     """
@@ -93,6 +98,9 @@ def adapted(model: Transformer, tuning: TuningConfig) -> Transformer:
     for name, parameter in model.named_parameters():
         if name.startswith(HEADS):
             parameter.requires_grad_(True)
+        if generator is not None and ".lora_A." in name:
+            bound = parameter.size(1) ** -0.5
+            parameter.data.uniform_(-bound, bound, generator=generator)
     return model
 
 

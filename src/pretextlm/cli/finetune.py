@@ -1,0 +1,54 @@
+"""`pretextlm finetune RECIPE`: train a model on examples with labels, then measure it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def finetune(
+    recipe: Annotated[Path, typer.Argument(help="TOML recipe with a table [task], for example recipes/sst2.toml.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Changes to it, as TOML: training.learning_rate=5e-5 start=runs/mine")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory. By default runs/NAME of the recipe.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run from its newest sound checkpoint.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Train nothing: say what it would take here, after some steps of measuring."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print evaluation.json's content on stdout.")] = False,
+) -> None:
+    """Fine-tune one model by a recipe, and score it on the validation records.
+
+    The recipe names files and columns, none is guessed:
+
+    [data]  train = "train.jsonl"  validation = "dev.jsonl"
+
+    [task]  name = "text_classification"  text = "sentence"  label = "label"
+
+    and the run to start from: start = "runs/mine". Without it, data.tokenizer = "runs/mine" trains the same Transformer
+    from scratch. Tasks: text_classification, text_regression, token_classification, question_answering.
+
+    [tuning] says what is trained: freeze = ["trunk"] for the head alone, layer_decay, thaw, lora = {rank = 8}.
+
+    The batch is counted in examples (training.batch_rows), the budget in epochs unless told otherwise. Examples share rows
+    without padding. Every wrong record is refused by file and row before training.
+    """
+    from pretextlm.cli.evaluate import evaluate
+    from pretextlm.cli.pretrain import read_recipe, train_or_rehearse
+    from pretextlm.errors import UserError
+
+    loaded, directory = read_recipe(recipe, overrides or [], out)
+    if not loaded.is_task:
+        raise UserError(f"{recipe} has no table [task].", "An objective is trained by: pretextlm pretrain RECIPE")
+    from pretextlm.evaluation.scores.table import score_named
+
+    for name in loaded.objective.judged_by:  # type: ignore[attr-defined]
+        score_named(name)
+    if train_or_rehearse(loaded, directory, resume=resume, dry_run=dry_run, as_json=as_json):
+        evaluate(directory, as_json=as_json)
