@@ -36,8 +36,8 @@ def finetune(
 
     [tuning] says what is trained: freeze = ["trunk"] for the head alone, layer_decay, thaw, lora = {rank = 8}.
 
-    The batch is counted in examples (training.batch_rows), the budget in epochs unless told otherwise. Examples share rows
-    without padding. Every wrong record is refused by file and row before training.
+    The batch is counted in examples (training.batch_rows), the budget in epochs unless told otherwise. Examples share
+    rows without padding. Every wrong record is refused by file and row before training.
     """
     from pretextlm.cli.evaluate import evaluate
     from pretextlm.cli.pretrain import read_recipe, train_or_rehearse
