@@ -58,6 +58,7 @@ class Task(Objective):
 
     defaults: ClassVar[Mapping[str, Any]] = DEFAULTS
     ragged: ClassVar[bool] = True
+    is_task: ClassVar[bool] = True
     suited: ClassVar[tuple[str, ...]]
 
     metrics: tuple[str, ...] = Field(default=(), description="scores it is judged by; by default those that suit it")

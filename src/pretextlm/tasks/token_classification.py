@@ -7,7 +7,7 @@
 
 The first token of a word has its tag, the others none. With units = "characters" the words are characters, spaces among
 them, as in KLUE: the text is written as it stands, a token has the tag of its first character, and the further
-characters of a token go on with the name that the first one began.
+characters of a token go on with the name that the first one began, spaces if the name goes on behind them.
 
 Sentences that are too long are cut into windows. A word that the tokenizer makes nothing of is outside of every name.
 """
@@ -141,8 +141,8 @@ class TokenClassification(Task):
         found = np.full(units.count, -1)
         found[units.of(encoded)[units.begun(encoded)]] = predictions
         tags = [self.labels[place] if place >= 0 else None for place in found.tolist()]
-        first = units.first.tolist()
-        return [_filled(tags[a:b], self.units == "characters") for a, b in pairwise(first)]
+        bounds, characters = pairwise(units.first.tolist()), self.units == "characters"
+        return [_filled(tags[a:b], some, characters) for (a, b), some in zip(bounds, units.words, strict=True)]
 
     def wanted(self, records: Records) -> list[Any]:
         """The records' tags."""
@@ -181,13 +181,20 @@ class _Units:
         return found
 
 
-def _filled(tags: list[str | None], goes_on: bool) -> list[str]:
-    """Tags of all units: one without a token is outside, or goes on with what was begun before it."""
+def _filled(tags: list[str | None], units: list[str], characters: bool) -> list[str]:
+    """Tags of all units, also of those that no token begins with.
+
+    Words are outside of every name then. Characters go on with what was begun before them, spaces only where it goes on
+    behind them.
+    """
+    if not characters:
+        return [OUTSIDE if tag is None else tag for tag in tags]
     found: list[str] = []
-    for tag in tags:
+    for place, (tag, unit) in enumerate(zip(tags, units, strict=True)):
         if tag is None:
-            before = found[-1] if found and goes_on else OUTSIDE
-            tag = "I-" + before[2:] if before.startswith(("B-", "I-")) else before
+            inside = found and found[-1] != OUTSIDE
+            goes_on = not unit.isspace() or next(filter(None, tags[place + 1 :]), OUTSIDE).startswith("I-")
+            tag = "I-" + found[-1][2:] if inside and goes_on else OUTSIDE
         found.append(tag)
     return found
 
