@@ -1,11 +1,16 @@
-"""`pretextlm evaluate RUN`: measure a run's newest checkpoint and write evaluation.json and samples.jsonl."""
+"""`pretextlm evaluate RUN`: measure a run's newest checkpoint, on held-out text or by benchmarks and probes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from pretextlm.errors import UserError
+
+BENCHMARKS = "Benchmarks and probes"
 
 
 def evaluate(
@@ -19,17 +24,79 @@ def evaluate(
     documents: Annotated[
         int | None, typer.Option(min=1, help="Held-out documents to measure; by default as the run's recipe says.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print evaluation.json's content on stdout.")] = False,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            help="Names with commas between them (blimp,lambada,kobest_*), or TOML files of your own.",
+            rich_help_panel=BENCHMARKS,
+        ),
+    ] = None,
+    harness: Annotated[
+        str | None,
+        typer.Option(help="Tasks of lm-eval by its names, with commas between them.", rich_help_panel=BENCHMARKS),
+    ] = None,
+    probe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE?text=…&label=…",
+            help="Layer by layer, what a linear classifier tells from the frozen model.",
+            rich_help_panel=BENCHMARKS,
+        ),
+    ] = None,
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Directory with local copies of the benchmarks' files, or hf: for each one's place on the hub.",
+            rich_help_panel=BENCHMARKS,
+        ),
+    ] = "hf:",
+    split: Annotated[
+        str | None, typer.Option(help="Part that is asked; by default the benchmark's.", rich_help_panel=BENCHMARKS)
+    ] = None,
+    shots: Annotated[
+        int | None,
+        typer.Option(min=0, help="Examples shown; by default as the benchmark says.", rich_help_panel=BENCHMARKS),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Only the first so many questions of each group.", rich_help_panel=BENCHMARKS),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Texts read at once; changes no score.", rich_help_panel=BENCHMARKS)
+    ] = 32,
+    scoring: Annotated[
+        str,
+        typer.Option(help="auto, continuation, pseudo, pseudo_word or cloze.", rich_help_panel=BENCHMARKS),
+    ] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Of the examples shown.", rich_help_panel=BENCHMARKS)] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.", rich_help_panel=BENCHMARKS)] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was measured on stdout.")] = False,
 ) -> None:
-    """Measure a trained model on held-out text.
+    """Measure a trained model on held-out text, by benchmarks, or by what probes read from it.
 
     Every model fills the same blanks, in the way it was trained for: it writes the missing words itself, and weighs the
     right ones against nine others (a blind choice is right one time in ten). On top come the objective's own measures,
     such as bits per byte, pseudo-perplexity or spans written back exactly. A model that was not trained to fill blanks
     has its own measures only. The result goes into the run directory.
+
+    With --benchmark, --harness or --probe, that alone is done, and scores are added to the run's benchmarks.json:
+
+        pretextlm evaluate runs/mine --benchmark blimp,arc_easy --data data/eval --limit 100
     """
     from pretextlm.cli.console import print_json, stderr
 
+    special = {"benchmark": benchmark, "harness": harness, "probe": probe}
+    if any(special.values()):
+        _refuse({"--store": store, "--documents": documents}, "--benchmark, --harness or --probe")
+        options = {"data": data, "shots": shots, "limit": limit, "method": scoring, "seed": seed, "split": split}
+        found = _special(run, special, {**options, "batch_size": batch_size}, device)
+        if as_json:
+            print_json(found)
+        else:
+            for kind, scores in found.items():
+                _show_scores(run, kind, scores)
+        return
+    _refuse({"--split": split, "--shots": shots, "--limit": limit}, "the run's own held-out text")
     console = stderr()
     with console.status("opening the run") as status:
         from pretextlm.training.runtime import tune_process
@@ -42,6 +109,109 @@ def evaluate(
         print_json(result)
     else:
         _show(run, result)
+
+
+def _refuse(options: Mapping[str, Any], where: str) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise UserError(f"{given[0]} says nothing of {where}.", f"Leave out {given[0]}.")
+
+
+def _special(run: Path, asked: Mapping[str, str | None], options: dict[str, Any], device: str) -> dict[str, Any]:
+    """What is asked for, with a bar that shows how far it is."""
+    from pretextlm.training.runtime import choose_device, tune_process
+
+    tune_process()
+    found: dict[str, Any] = {}
+    options["device"] = choose_device(device)
+    with _Bar() as bar:
+        options["progress"] = bar.show
+        if asked["benchmark"]:
+            from pretextlm.evaluation.benchmarks.definition import find_all
+            from pretextlm.evaluation.benchmarks.run import evaluate_benchmarks
+
+            found["benchmarks"] = evaluate_benchmarks(run, find_all(asked["benchmark"]), **options)
+        rest = {name: value for name, value in options.items() if name != "split"}
+        if asked["harness"]:
+            from pretextlm.evaluation.harness import evaluate_harness
+
+            found["harness"] = evaluate_harness(run, asked["harness"], **rest)
+        if asked["probe"]:
+            from pretextlm.evaluation.probes import evaluate_probe
+
+            names = ("limit", "batch_size", "seed", "progress", "device")
+            found["probes"] = evaluate_probe(run, asked["probe"], **{name: rest[name] for name in names})
+    return found
+
+
+class _Bar:
+    """A bar on stderr with the rate and the time left; nothing where nobody looks."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        from pretextlm.cli.console import stderr
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        rate = TextColumn("{task.fields[rate]:>7,.1f}/s")
+        console = stderr()
+        self._bar = Progress(*columns, rate, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> _Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.stop()
+
+    def show(self, what: str, done: int, total: int) -> None:
+        """So many of `total` are done."""
+        if what not in self._tasks:
+            self._tasks[what] = self._bar.add_task(what, total=total, rate=0.0)
+        task = next(task for task in self._bar.tasks if task.id == self._tasks[what])
+        self._bar.update(self._tasks[what], completed=done, total=total, rate=task.speed or 0.0)
+
+
+def _show_scores(run: Path, kind: str, scores: Mapping[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    methods = {one["settings"]["scoring"] for one in scores.values()}
+    by = f", scored by {methods.pop()}" if len(methods) == 1 else ""
+    table = Table(title=f"{run}: {kind}{by}", title_justify="left")
+    for heading in ("", "measure", "value ± error", "of", "chance"):
+        table.add_column(heading, justify="left" if heading in ("", "measure") else "right")
+    notes = ["↓ lower is better, ↑ higher is better; errors are standard errors."]
+    for name, one in scores.items():
+        settings = one["settings"]
+        for nth, (measure, metric) in enumerate(one["metrics"].items()):
+            error = "" if metric["stderr"] is None else f" ± {metric['stderr']:.4f}"
+            arrow = "↓" if metric["better"] == "lower" else "↑"
+            chance = settings.get("chance") if metric["unit"] == "share" and "f1" not in measure else None
+            row = [f"{metric['value']:.4f}{error}", f"{metric['n']:,}", "" if chance is None else f"{chance:.3f}"]
+            table.add_row(name if not nth else "", f"{measure} {arrow}", *row)
+        notes += _notes(name, one, several_methods=bool(methods))
+    console = Console(emoji=False, markup=False, highlight=False)
+    console.print(table)
+    for note in notes:
+        console.print(note)
+
+
+def _notes(name: str, one: Mapping[str, Any], several_methods: bool) -> list[str]:
+    """What else is to be known of a score."""
+    settings, notes = one["settings"], []
+    if settings.get("limit"):
+        notes.append(f"{name}: only the first {settings['limit']:,} of each group.")
+    if settings.get("cropped"):
+        notes.append(f"{name}: {settings['cropped']:,} texts were longer than the model reads, and lost their start.")
+    if settings.get("shots_from"):
+        notes.append(f"{name}: examples are shown from {settings['shots_from']}.")
+    if groups := one.get("groups"):
+        notes.append(f"{name}: {len(groups)} groups, whose scores are in the run's benchmarks.json.")
+    if several_methods:
+        notes.append(f"{name}: scored by {settings['scoring']}.")
+    return notes
 
 
 def _show(run: Path, result: dict[str, Any]) -> None:
@@ -60,7 +230,7 @@ def _show(run: Path, result: dict[str, Any]) -> None:
         table.add_row(f"{name} {arrow}", f"{metric['value']:.4f}", error, metric["unit"], f"{metric['n']:,}")
     console = Console()
     console.print(table)
-    chance = " A blind blank_choice is right 0.1 of the time." if result["settings"]["blanks"] else ""
+    chance = " A blind blank_choice is right 0.1 of the time." if result["settings"].get("blanks") else ""
     console.print(f"↓ lower is better, ↑ higher is better.{chance}", highlight=False)
     for note in result.get("notes", []):
         console.print(note, highlight=False, markup=False)

@@ -11,8 +11,11 @@ import json
 import logging
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -199,11 +202,10 @@ def run_tasks(
         UserError: there is no such task, or its data cannot be had.
     """
     from lm_eval.evaluator import simple_evaluate
-    from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    manager = TaskManager()
-    with tempfile.TemporaryDirectory(prefix="pretextlm-harness-") as place:
+    manager = _manager()
+    with tempfile.TemporaryDirectory(prefix="pretextlm-harness-") as place, redirect_stdout(sys.stderr):
         copies = {} if data == HUB else _local_copies(_listed(tasks), data, Path(place), bool(shots))
         wanted: list[str] = []
         for name in _listed(tasks):
@@ -236,6 +238,14 @@ def run_tasks(
                 "Check the network, or give local copies of the data: --data DIR.",
             ) from None
     return dict(results), {task: copy.hashes for task, copy in copies.items()}
+
+
+@cache
+def _manager() -> Any:
+    """lm-eval's list of tasks, which takes seconds to read."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
 
 
 class _Copy:

@@ -53,14 +53,14 @@ def read_rows(benchmark: Benchmark, data: str, split: str | None = None) -> Rows
         hub = _hub(benchmark)
         return _from_hub(hub, split or hub.split)
     if Path(data).is_file():
-        return _from_files(Path(data).name.split(".")[0], [Path(data)])
+        return read_files(Path(data).name.split(".")[0], [Path(data)])
     folder = _folder(benchmark, Path(data))
     if benchmark.whole_folder:
-        return _from_files(folder.name, _files(folder, ""))
+        return read_files(folder.name, _files(folder, ""))
     wanted = (split,) if split else benchmark.splits
     for name in wanted:
         if files := _files(folder, name):
-            return _from_files(name, files)
+            return read_files(name, files)
     there = sorted({path.name.split(".")[0] for path in _files(folder, "")})
     raise UserError(
         f"{folder} has no file {' or '.join(wanted)} ({', '.join(FORMATS)}).",
@@ -78,7 +78,7 @@ def read_shots(benchmark: Benchmark, data: str) -> Rows | None:
     folder = _folder(benchmark, Path(data))
     for name in benchmark.shots_from:
         if files := _files(folder, name):
-            return _from_files(name, files)
+            return read_files(name, files)
     return None
 
 
@@ -113,7 +113,8 @@ def _is_named(path: Path, stem: str) -> bool:
     return not stem or plain.stem == stem or plain.stem.startswith(f"{stem}-0")
 
 
-def _from_files(split: str, files: Sequence[Path]) -> Rows:
+def read_files(split: str, files: Sequence[Path]) -> Rows:
+    """The rows of some files, one after another. Raises UserError that names a bad row, or when there is none."""
     records = [Record(place(path, number), values) for path in files for number, values in _read(path)]
     if not records:
         raise UserError(f"{files[0] if files else split} holds no row.", "Give a file with one example a row.")

@@ -74,7 +74,7 @@ ROWS = {
 }
 WORDED = {
     "arc_easy": (["Question: Sky?\nAnswer:"] * 2, [" red", " blue"], 1),
-    "blimp": ([""] * 2, ["He runs.", "He run."], 0),
+    "blimp": ([""] * 2, [" He runs.", " He run."], 0),
     "boolq": (["It is.\nQuestion: is it?\nAnswer:"] * 2, [" no", " yes"], 1),
     "copa": (["It fell because"] * 2, [" i let go.", " i sat."], 0),
     "crows_pairs": ([""] * 2, ["A is bad.", "B is bad."], 0),
