@@ -60,6 +60,8 @@ TASKS = Registry(
         "text_regression": "pretextlm.tasks.text_regression:TextRegression",
         "token_classification": "pretextlm.tasks.token_classification:TokenClassification",
         "question_answering": "pretextlm.tasks.question_answering:QuestionAnswering",
+        "instruction": "pretextlm.tasks.instruction:Instruction",
+        "text_to_text": "pretextlm.tasks.text_to_text:TextToText",
     },
 )
 
@@ -147,8 +149,8 @@ class Objective(Config):
     `architectures` that suit it, the default first, `fills`: the way of filling blanks (a name of
     evaluation.cloze.FILLERS) that a model so trained knows, None if it knows none, `token_types`: how many parts
     of a row the model tells apart (0: none), `grows`: tokens that a document may gain, so that a row made to be
-    looked at leaves room for them, `ragged`: whether batches differ in shape, and `defaults` of a recipe's table
-    [training].
+    looked at leaves room for them, `ragged`: whether batches differ in shape, `is_task`: whether it learns from
+    records with labels, and `defaults` of a recipe's table [training].
     """
 
     name: ClassVar[str]
@@ -160,6 +162,7 @@ class Objective(Config):
     token_types: ClassVar[int] = 0
     grows: ClassVar[int] = 0
     ragged: ClassVar[bool] = False
+    is_task: ClassVar[bool] = False
     defaults: ClassVar[Mapping[str, Any]] = {}
 
     def way_of_filling(self) -> str | None:
@@ -266,9 +269,12 @@ class Objective(Config):
         return {"lm": Term(outputs.cross_entropy(), outputs.labels_N.numel())}
 
 
-def build(name: str, options: dict[str, Any] | None = None) -> Objective:
-    """The objective or task registered under `name` with `options`. Raises UserError for a wrong name or option."""
-    registry = TASKS if name in TASKS else OBJECTIVES
+def build(name: str, options: dict[str, Any] | None = None, task: bool = False) -> Objective:
+    """The objective registered under `name` with `options`, else the task; with `task`, that.
+
+    Raises UserError for a wrong name or option.
+    """
+    registry = TASKS if task or (name in TASKS and name not in OBJECTIVES) else OBJECTIVES
     cls: type[Objective] = registry[name]
     return cls.parse(options or {}, where=f"{registry.kind} {name!r}")
 

@@ -30,7 +30,8 @@ class Position:
 
     Attributes: step, seconds of training, flops, last validation done (the first is before any step), the sums of the
         log line being built, steps that were left out, the running mean of the gradient's norm, seconds of all devices
-        together, and the energy that was counted.
+        together, the energy that was counted, the best validation (less is better) and its step, and how many
+        validations since were no better.
     """
 
     step: int = 0
@@ -42,6 +43,9 @@ class Position:
     typical_norm: float = 0.0
     device_seconds: float = 0.0
     energy_joules: float = 0.0
+    best: float | None = None
+    best_step: int = 0
+    stale: int = 0
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pretextlm.config import Config, apply_overrides
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.presets.preset import filled_in
-from pretextlm.objectives.base import TASKS, Objective, build
+from pretextlm.objectives.base import Objective, build
 from pretextlm.training.tuning import TuningConfig
 
 if TYPE_CHECKING:
@@ -91,6 +91,9 @@ class TrainingConfig(Config):
         threads: CPU threads; 0: as torch chooses.
         log_every: steps per line of metrics.jsonl.
         validations: times the validation loss is measured, evenly over the budget; validation_rows: on how many rows.
+        patience: so many validations without a better one end the run; 0: none does.
+        keep_best: the run ends with the weights of its best validation, not with the last ones.
+        best_by: what is better: less "loss", or more of an accuracy (class_accuracy, tag_accuracy, span_accuracy, …).
         checkpoint_seconds: at most this between checkpoints; keep_checkpoints: newest ones kept.
         skip_steps: how many steps may be left out whose gradient is not finite, or a spike; one more ends the run.
         spike: a gradient this many times as large as its running mean counts as one that is not finite; 0: none does.
@@ -129,6 +132,9 @@ class TrainingConfig(Config):
     log_every: int = Field(10, ge=1)
     validations: int = Field(10, ge=0, le=10_000)
     validation_rows: int = Field(64, ge=1)
+    patience: int = Field(0, ge=0)
+    keep_best: bool = False
+    best_by: str = "loss"
     checkpoint_seconds: float = Field(120.0, gt=0)
     keep_checkpoints: int = Field(2, ge=1)
     skip_steps: int = Field(0, ge=0)
@@ -221,7 +227,7 @@ class Recipe(Config):
     @property
     def is_task(self) -> bool:
         """Whether it learns from examples with labels."""
-        return self.objective.name in TASKS
+        return self.objective.is_task
 
     def vocabulary(self, store: Corpus) -> Vocabulary:
         """The store's special ids in the roles that the model gives them."""
@@ -258,8 +264,8 @@ def _objective(values: dict[str, Any], where: str) -> Objective:
         table = {"name": table}
     if not isinstance(table, Mapping) or "name" not in table:
         raise UserError(f"Missing key '{kind}.name' in {where}.", 'Add: [objective] name = "causal"')
-    objective = build(table["name"], {k: v for k, v in table.items() if k != "name"})
-    needed = ("train", "validation") if objective.name in TASKS else ("store",)
+    objective = build(table["name"], {k: v for k, v in table.items() if k != "name"}, task=kind == "task")
+    needed = ("train", "validation") if objective.is_task else ("store",)
     data = values.get("data")
     missing = [key for key in needed if isinstance(data, Mapping) and key not in data]
     if missing:

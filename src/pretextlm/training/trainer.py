@@ -24,6 +24,7 @@ from pretextlm.model.size import total
 from pretextlm.objectives.base import Objective
 from pretextlm.training import checkpoint as checkpoints
 from pretextlm.training.begin import begin, build_model, generator_of
+from pretextlm.training.best import Best
 from pretextlm.training.corpus import Corpus
 from pretextlm.training.cost import cost, energy
 from pretextlm.training.energy import Meter
@@ -137,6 +138,7 @@ class Trainer:
         self.optimizer = Optimizer(self.model, self.config, runtime.dtype, world.size, scale)
         self.log = MetricsLog(run)
         self.saver = Saver(run.checkpoints, self.config.keep_checkpoints, world, self.config.timeout_seconds)
+        self.best = Best(run.directory, self.config, world)
         self._alive: Callable[[], None] = lambda: None
         self.compile_seconds = 0.0
         self.meter = Meter(runtime.device, world)
@@ -161,6 +163,7 @@ class Trainer:
     def close(self) -> None:
         """End what works in the background."""
         self.saver.close()
+        self.best.close()
         if self.log.trackers is not None:
             self.log.trackers.close()
 
@@ -187,7 +190,7 @@ class Trainer:
                     self._validate_when_due(stop)
                     batches, waited = self._next(steps)
                     number, due = self._agree(stop, time.monotonic() - saved_at > self.config.checkpoint_seconds)
-                    if number or (share := self._share()) >= 1.0:
+                    if number or (share := self._share()) >= 1.0 or self._out_of_patience():
                         break
                     if due:
                         self.save()
@@ -197,10 +200,13 @@ class Trainer:
             loader.close(wait=not stop.number)
         self._alive()
         self.position.energy_joules += sum(self.world.sums([self.meter.used(at_once=True)]))
+        if not number:
+            self.best.recall(self.model, self.position, self.progress.note)
         self.save()
         self.saver.wait()
         if number:
             raise Stopped(number)
+        self.best.forget()
         if self.world.first:
             write_json(self.run.directory / "cost.json", self._cost())
 
@@ -385,6 +391,7 @@ class Trainer:
         if self.world.first:
             self.log.validation({**where, "loss": found.loss, **found.parts})
         self.progress.note(f"step {at.step:,}: validation {found}")
+        self.best.judge(found, self.model, at)
 
     def _validation_due(self) -> bool:
         return self.config.validations > 0 and self._validations() > self.position.validations
@@ -392,6 +399,10 @@ class Trainer:
     def _validations(self) -> int:
         """The number of the validation that belongs to this moment."""
         return int(self._share() * self.config.validations + 1e-9)
+
+    def _out_of_patience(self) -> bool:
+        patience = self.config.patience
+        return patience > 0 and self.position.stale >= patience
 
     def _tokens(self) -> int:
         return round(self.position.step * self.plan.tokens_per_step)

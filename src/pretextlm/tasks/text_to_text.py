@@ -1,0 +1,145 @@
+"""Write the target that belongs to a source: translation, summaries, any task in words (Raffel et al. 2020).
+
+    {"en": "A dog.", "de": "Ein Hund."}          prefix = "translate English to German: "
+
+    encoder            translate English to German: A dog . </s>
+    decoder input      [PAD] Ein Hund .
+    decoder labels     Ein Hund . </s>
+
+In a decoder, the source is a prefix that is read in both directions (layout "prefix" of the objective text_to_text):
+
+    input              translate English to German: A dog . </s> Ein Hund . </s>
+    labels             -         -       -  -       - -   -  Ein Hund . </s> -
+
+Pairs share rows without seeing each other. A source or a target that is too long is cut at its end, before </s>; where
+both stand in one row, the longer of the two first.
+
+Paper: Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer,
+https://arxiv.org/abs/1910.10683
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pretextlm.batch import Batch, Rows
+from pretextlm.data.aligned import AlignedEncoder, join
+from pretextlm.data.examples import ROW_TOKENS, STEP, Examples, next_fit
+from pretextlm.data.pair_index import truncated
+from pretextlm.errors import UserError
+from pretextlm.objectives import text_to_text
+from pretextlm.objectives.base import Architecture
+from pretextlm.tasks.writing import WritingTask
+
+if TYPE_CHECKING:
+    from pretextlm.data.records import Records
+    from pretextlm.data.vocabulary import Vocabulary
+    from pretextlm.keyed import Keyed
+    from pretextlm.model.config import ModelConfig
+
+
+class TextToText(WritingTask):
+    """Args:
+    source, target: columns.
+    prefix: text put before every source, which names the task.
+    target_length: tokens of a target at most; 0: as many as of a source, data.length.
+    """
+
+    name: ClassVar[str] = "text_to_text"
+    title: ClassVar[str] = "Text to text"
+    paper: ClassVar[str] = "Raffel et al. 2020, https://arxiv.org/abs/1910.10683"
+    learns: ClassVar[str] = "to write the text that belongs to another one."
+    architectures: ClassVar[tuple[Architecture, ...]] = ("encoder_decoder", "decoder")
+    suited: ClassVar[tuple[str, ...]] = ("bleu", "chrf", "exact_match")
+
+    source: str = Field(default="source", description="column of what is read")
+    target: str = Field(default="target", description="column of what is written")
+    prefix: str = Field(default="", description="text before every source")
+    target_length: int = Field(default=0, ge=0, description="tokens of a target at most; 0: as many as of a source")
+
+    def columns(self) -> dict[str, str]:
+        """Source and target."""
+        return {"source": self.source, "answer": self.target}
+
+    def examples(self, records: Records, encoder: AlignedEncoder, model: ModelConfig, length: int) -> Examples:
+        """One a record: the source is of type 0, the target of type 1."""
+        longest = self.target_length or length
+        if min(length, longest) < 4:
+            raise UserError("There is no room for text in 4 tokens.", "Give data.length and task.target_length of 8.")
+        sources = encoder.encode([self.prefix + text for text in records.texts("source")])
+        targets = encoder.encode(records.texts("answer"))
+        if self.causal:
+            own, theirs = truncated(sources.lengths, np.minimum(targets.lengths, longest - 1), length - 2)
+        else:  # the last place of each row is padding
+            own, theirs = np.minimum(sources.lengths, length - 2), np.minimum(targets.lengths, longest - 2)
+        eos = encoder.vocabulary.eos
+        runs = [(sources, sources.offsets[:-1], own), eos, (targets, targets.offsets[:-1], theirs), eos]
+        joined = join(runs, len(records))
+        return Examples(
+            tokens=joined.tokens,
+            offsets=joined.offsets,
+            records=np.arange(len(records)),
+            types=(joined.run >= 2).astype(np.int32),
+        )
+
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+        """Pairs side by side in two rows, or in one."""
+        packed, target_length = _packed(rows, vocabulary.pad, self.causal)
+        layout: dict[str, Any] = {"layout": "prefix"} if self.causal else {"target_length": target_length}
+        pairs = text_to_text.TextToText.parse({**layout, "unsupervised": 0.0})
+        return dataclasses.replace(pairs.corrupt(packed, vocabulary, rng), example_ids=rows.example_ids)
+
+    def prompts(self, examples: Examples) -> list[list[int]]:
+        """The sources, each with its end token."""
+        assert examples.types is not None, "a pair has two parts"
+        sizes = np.add.reduceat(1 - examples.types, examples.offsets[:-1])
+        begins = examples.offsets[:-1]
+        return [examples.tokens[a:b].tolist() for a, b in zip(begins, begins + sizes, strict=True)]
+
+    def opening(self, prompt: list[int], vocabulary: Vocabulary) -> tuple[list[int], list[int]]:
+        """The source; the decoder goes on from its end token, or begins with its start token in a row of its own."""
+        return prompt, prompt[-1:] if self.causal else [vocabulary.start]
+
+
+def _packed(rows: Rows, pad: int, joint: bool) -> tuple[Rows, int]:
+    """(pairs of their own length as rows of one width, the width of a decoder's row of its own)."""
+    assert rows.token_type_ids is not None, "a pair has two parts"
+    lengths = np.diff(rows.offsets)
+    targets = np.add.reduceat(rows.token_type_ids, rows.offsets[:-1]).astype(np.int64)
+    sources = lengths - targets
+    if joint:
+        target_width, width = 0, _width(int(lengths.max()), ROW_TOKENS)
+        first = next_fit((lengths, width))
+    else:  # rows of the two sides that become full together
+        source_width = _width(int(sources.max()) + 1, ROW_TOKENS)
+        target_width = _width(int(targets.max()) + 1, int(source_width * targets.sum() / sources.sum()))
+        width = source_width + target_width - 2
+        first = next_fit((sources, source_width - 1), (targets, target_width - 1))
+    row_of = np.searchsorted(first, np.arange(len(lengths)), side="right") - 1
+    places = np.arange(int(rows.offsets[-1])) + np.repeat(row_of * width - rows.offsets[first][row_of], lengths)
+
+    def spread(values: NDArray[Any], empty: int) -> NDArray[np.int32]:
+        found = np.full(len(first) * width, empty, np.int32)
+        found[places] = values
+        return found
+
+    tokens = spread(rows.tokens, pad)
+    packed = Rows(
+        tokens=tokens,
+        offsets=np.arange(len(first) + 1, dtype=np.int64) * width,
+        segment_ids=spread(np.repeat(np.arange(len(lengths)) - first[row_of], lengths), -1),
+        position_ids=spread(rows.position_ids, 0),
+        word_starts=np.zeros(len(tokens), np.bool_),
+        example_ids=rows.example_ids[first],
+        token_type_ids=spread(rows.token_type_ids, 0),
+    )
+    return packed, target_width
+
+
+def _width(least: int, usual: int) -> int:
+    return -(-max(least, usual) // STEP) * STEP

@@ -1,0 +1,110 @@
+"""Tasks whose answer is a text that the model writes: trained on the answer's tokens, judged by what it writes itself.
+
+Axis letters: E examples.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pretextlm.batch import IGNORE, Batch
+from pretextlm.data.aligned import AlignedEncoder
+from pretextlm.data.examples import Examples
+from pretextlm.errors import UserError
+from pretextlm.objectives.base import Outputs
+from pretextlm.tasks.base import Task
+
+if TYPE_CHECKING:
+    from pretextlm.data.records import Records
+    from pretextlm.data.vocabulary import Vocabulary
+    from pretextlm.model.config import ModelConfig
+    from pretextlm.model.transformer import Transformer
+
+I64 = NDArray[np.int64]
+
+
+class WritingTask(Task):
+    """Args:
+    longest_answer: tokens of an answer that the model writes, at most.
+    """
+
+    longest_answer: int = Field(default=128, ge=1, description="most tokens of an answer that is written")
+
+    def opening(self, prompt: list[int], vocabulary: Vocabulary) -> tuple[list[int], list[int] | None]:
+        """What the model is given before it writes: (what is read, what its decoder begins with, if that is apart)."""
+        raise NotImplementedError
+
+    def prompts(self, examples: Examples) -> list[list[int]]:
+        """What each example gives to be answered, without the answer."""
+        raise NotImplementedError
+
+    def flops(self, config: ModelConfig, batch: Batch) -> float:
+        """The trunk's, and the head's at every token of an answer."""
+        from pretextlm.model.flops import training_flops
+
+        return training_flops(config, batch, int(np.count_nonzero(batch.targets != IGNORE)))
+
+    def predict(self, outputs: Outputs, batch: Batch) -> NDArray[Any]:
+        """One pass writes no text; see `write`."""
+        raise TypeError(f"{self.name} answers by writing")
+
+    def write(self, model: Transformer, examples: Examples, vocabulary: Vocabulary) -> NDArray[Any]:
+        """(E,) lists of the tokens that the model writes: always the likeliest, up to the end token.
+
+        Each depends on its own prompt alone. Where the model has a table of positions, an answer ends at the latest
+        where the table does.
+        """
+        from pretextlm.model.generation import GenerationSettings, generate
+
+        opened = [self.opening(prompt, vocabulary) for prompt in self.prompts(examples)]
+        before = np.array([self._begins_at(model, *one) for one in opened])
+        room = np.minimum(self.longest_answer, _positions(model.config) - before)
+        if room.min(initial=1) < 1:
+            raise UserError(
+                "A prompt fills the model's whole table of positions: there is no room to write.",
+                f"Give data.length={_positions(model.config) // 2} or less.",
+            )
+        found = np.empty(len(opened), object)
+        for most in np.unique(room).tolist():
+            chosen = np.flatnonzero(room == most)
+            read = [opened[index][0] for index in chosen]
+            begun = [begin for index in chosen if (begin := opened[index][1]) is not None]
+            settings = GenerationSettings(max_new_tokens=most, temperature=0.0)
+            texts = generate(model, vocabulary, read, settings, begun or None, reread=bool(begun) and self.causal)
+            for index, text in zip(chosen, texts, strict=True):
+                found[index] = text
+        return found
+
+    @staticmethod
+    def _begins_at(model: Transformer, read: list[int], begun: list[int] | None) -> int:
+        """Position of the first token that is written."""
+        return len(begun) if model.encoder is not None and begun is not None else len(read)
+
+    def answers(
+        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+    ) -> list[Any]:
+        """The texts, without spaces around them."""
+        return [encoder.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in predictions]
+
+    def wanted(self, records: Records) -> list[Any]:
+        """The records' answers."""
+        return list(records.texts("answer"))
+
+
+def _positions(config: ModelConfig) -> int:
+    """How many a model tells apart."""
+    places = config.positions
+    return places.max_positions - places.offset if places.kind == "learned" else 1 << 40
+
+
+def ended(encoder: AlignedEncoder, texts: list[str]) -> Any:
+    """Texts with the end token behind each, as runs to be joined."""
+    from pretextlm.data.aligned import Aligned, join
+
+    found = encoder.encode(texts)
+    joined = join([(found, found.offsets[:-1], found.lengths), encoder.vocabulary.eos], len(texts))
+    return Aligned(joined.tokens, joined.offsets, joined.places)
