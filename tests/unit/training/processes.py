@@ -4,7 +4,7 @@ As a module it is the parent of them all: it imports torch once and forks them, 
 A job is {"recipe": …, "out": directory, …}, with `kind`:
 
     "train", "resume"    what `pretrain` does; "stop_at": step after which SIGTERM comes to the last process, "poison":
-                         step before which the last process's weights become NaN
+                         step before which the last process's weights become NaN, "memory": bytes that it says it uses
     "gradients"          of the first step, written to `out`; and which rows each of the first steps reads
 """
 
@@ -129,7 +129,7 @@ def _train(recipe: Any, out: Path, job: dict) -> None:
     from pretextlm.training import trainer
 
     last = int(os.environ.get("RANK", 0)) == int(os.environ.get("WORLD_SIZE", 1)) - 1
-    step = trainer.Trainer._step
+    step, peak_memory = trainer.Trainer._step, trainer.peak_memory
 
     def disturbed(self, *step_of):
         if last and self.position.step + 1 == job.get("poison"):
@@ -140,10 +140,12 @@ def _train(recipe: Any, out: Path, job: dict) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     trainer.Trainer._step = disturbed
+    if last and "memory" in job:
+        trainer.peak_memory = lambda _: job["memory"]
     try:
         trainer.pretrain(recipe, out, resume=job["kind"] == "resume")
     finally:
-        trainer.Trainer._step = step
+        trainer.Trainer._step, trainer.peak_memory = step, peak_memory
 
 
 def _gradients(recipe: Any, out: Path) -> tuple[float, list[list[int]]]:

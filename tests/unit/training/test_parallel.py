@@ -119,6 +119,7 @@ def of_two(store, processes, tmp_path_factory):
         for objective, way, optimizer in CASES
     }
     jobs["poisoned"] = {"recipe": values(store), "poison": 4}
+    jobs["large"] = {"recipe": values(store), "memory": 1 << 50}
     found = processes.run([{**job, "kind": "train", "out": str(place / name)} for name, job in jobs.items()], 2)
     assert found[0] == found[1]
     return dict(zip(jobs, found[0], strict=True)), place
@@ -163,6 +164,13 @@ def test_a_gradient_that_is_not_finite_on_one_process_stops_all_at_that_step(of_
     outcomes, place = of_two
     assert "not finite at step 4" in outcomes["poisoned"]
     assert newest(Run.open(place / "poisoned").checkpoints).step == 3
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_run_is_that_of_the_process_with_the_most(of_two):
+    _, place = of_two
+    lines = [m for m in Run.open(place / "large").metrics() if m["kind"] == "train"]
+    assert [line["memory"] for line in lines] == [1 << 50] * STEPS
 
 
 @pytest.mark.slow
