@@ -7,6 +7,8 @@ import pytest
 # As the command line does, before torch is loaded: spinning threads would make the tests several times slower beside
 # anything else.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several that share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from benchmarks.training.setting import Setting
 
 @dataclass(frozen=True)
 class Side:
-    """Attributes: name: for the table; side: "ours" or "peer"; options: its own."""
+    """Attributes: name: for the table; side: "ours", "peer" or "trainer"; options: its own."""
 
     name: str
     side: str
@@ -61,8 +61,12 @@ class Worker:
 def take_turns(
     sides: Sequence[Side], setting: Setting, steps: int, turns: int, module: str = "benchmarks.training.worker"
 ) -> dict[str, dict[str, Any]]:
-    """Tokens per CPU second of each side: the rates of all turns and their median. The first turn warms up."""
+    """Tokens per CPU second of each side, the rates of all turns and their median, and the most memory of a turn.
+
+    The first turn warms up.
+    """
     rates: dict[str, list[float]] = {side.name: [] for side in sides}
+    memory: dict[str, list[float]] = {side.name: [] for side in sides}
     with ExitStack() as stack:
         workers = {}
         for side in sides:
@@ -72,8 +76,12 @@ def take_turns(
             for name, worker in workers.items():
                 took = worker.turn()
                 rates[name].append(took["tokens"] / took["cpu"])
+                memory[name].append(took["memory"])
         facts = {name: worker.facts for name, worker in workers.items()}
-    return {name: {**facts[name], "rate": median(rates[name]), "rates": rates[name]} for name in rates}
+    return {
+        name: {**facts[name], "rate": median(rates[name]), "rates": rates[name], "memory": max(memory[name])}
+        for name in rates
+    }
 
 
 def ratio(results: Mapping[str, Mapping[str, Any]], one: str, other: str) -> float:

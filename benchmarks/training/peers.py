@@ -1,7 +1,7 @@
-"""The rival: transformers' own classes, in the number format and under the compiler that suit them best.
+"""The rivals: transformers' own classes and decoders of others, in the number format and compiler that suit them best.
 
-Its loop is as lean as a loop can be: batches are made before the clock starts, AdamW is the fused one, nothing is
-logged. transformers' Trainer does more than this; what it would add is not charged.
+Their loop is as lean as a loop can be: batches are made before the clock starts, AdamW is the fused one, nothing is
+logged. transformers' Trainer does more than this and is a rival of its own (hf_trainer.py).
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from benchmarks.training import decoders
+from benchmarks.training.scaled_adamw import ScaledAdamW
 from benchmarks.training.setting import Setting
 from torch import Tensor, nn
 
 from pretextlm.batch import Batch
 
 CLASSES = {"causal": "GPT2LMHeadModel", "masked": "BertForMaskedLM", "span_corruption": "T5ForConditionalGeneration"}
+NUMBERS = {"fp32": "fp32", "autocast": "autocast", "bf16": "bf16 weights"}
 
 
 @dataclass(frozen=True)
 class Format:
-    """How the rival runs.
+    """How a rival runs.
 
     Attributes:
         numbers: "fp32"; "autocast" (weights fp32, products bf16); "bf16" (weights, too).
@@ -32,6 +35,9 @@ class Format:
         attention: transformers' attn_implementation.
         feed_forward: T5's kind, "relu" or "gated-gelu", with the same number of weights.
         dynamic: torch.compile's argument, for lengths that vary.
+        optimizer: "adamw", or "scaled", nanoT5's.
+        beta2, weight_decay: of AdamW; decay is of matrices alone.
+        model: "transformers", or one of `decoders`.
     """
 
     numbers: str = "fp32"
@@ -39,9 +45,21 @@ class Format:
     attention: str = "sdpa"
     feed_forward: str = "gated-gelu"
     dynamic: bool | None = None
+    optimizer: str = "adamw"
+    beta2: float = 0.999
+    weight_decay: float = 0.0
+    model: str = "transformers"
+
+    def name(self, objective: str) -> str:
+        """The model's, and the optimizer's where it is not the usual one."""
+        model = CLASSES[objective] if self.model == "transformers" else decoders.NAMES[self.model]
+        return f"{model}, nanoT5-style" if self.optimizer == "scaled" else model
 
     def label(self, objective: str) -> str:
-        words = [self.numbers, "compiled" if self.compiled else "eager", self.attention]
+        """Name and all that may change its speed."""
+        words = [self.name(objective), NUMBERS[self.numbers], "compiled" if self.compiled else "eager"]
+        if self.model == "transformers":
+            words.append("fused attention" if self.attention == "sdpa" else "written-out attention")
         return ", ".join([*words, self.feed_forward] if objective == "span_corruption" else words)
 
 
@@ -49,11 +67,20 @@ def build(setting: Setting, vocabulary: int, form: Format, seed: int = 0) -> nn.
     """The rival's model with its own initial weights and no dropout, in training mode."""
     transformers.logging.set_verbosity_error()
     torch.manual_seed(seed)
-    make = {"causal": _gpt2, "masked": _bert, "span_corruption": _t5}[setting.objective]
-    config = make(setting, vocabulary, form)
-    config._attn_implementation = form.attention
-    model = getattr(transformers, CLASSES[setting.objective])(config)
+    if form.model == "transformers":
+        make = {"causal": _gpt2, "masked": _bert, "span_corruption": _t5}[setting.objective]
+        config = make(setting, vocabulary, form)
+        config._attn_implementation = form.attention
+        model = getattr(transformers, CLASSES[setting.objective])(config)
+    else:
+        model = decoders.build(form.model, setting, vocabulary)
     return model.to(torch.bfloat16 if form.numbers == "bf16" else torch.float32).train()
+
+
+def loss_of(output: Any) -> Tensor:
+    """What a rival's forward pass gives, as a loss."""
+    loss: Tensor = output if isinstance(output, Tensor) else output.loss
+    return loss
 
 
 def _gpt2(setting: Setting, vocabulary: int, form: Format) -> Any:
@@ -116,13 +143,22 @@ def _long(array: Any) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))
 
 
+def optimizer_of(parameters: Sequence[nn.Parameter], form: Format, learning_rate: float) -> torch.optim.Optimizer:
+    """As the format says."""
+    if form.optimizer == "scaled":
+        return ScaledAdamW(parameters, learning_rate)
+    matrices, rest = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": form.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=(0.9, form.beta2), fused=True)
+
+
 class PeerTrainer:
     """A plain training loop around the rival."""
 
-    def __init__(self, model: nn.Module, form: Format, learning_rate: float, weight_decay: float = 0.0) -> None:
+    def __init__(self, model: nn.Module, form: Format, learning_rate: float) -> None:
         self.model, self.form = model, form
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
+        self.optimizer = optimizer_of(self.parameters, form, learning_rate)
         self.forward = torch.compile(model, dynamic=form.dynamic) if form.compiled else model
 
     def step(self, batches: Sequence[dict[str, Tensor]], learning_rate: float | None = None) -> float:
@@ -132,7 +168,7 @@ class PeerTrainer:
         total = 0.0
         for batch in batches:
             with self.numbers():
-                loss = self.forward(**batch).loss / len(batches)
+                loss = loss_of(self.forward(**batch)) / len(batches)
             loss.backward()
             total += float(loss.detach())
         nn.utils.clip_grad_norm_(self.parameters, 1.0)

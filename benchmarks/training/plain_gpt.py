@@ -1,8 +1,8 @@
-"""The rival of `shakespeare`: a plain GPT in the shape, and with the options, of nanoGPT's published run on a CPU.
+"""A plain GPT as nanoGPT has it, and the rival of `shakespeare`: its published run on a CPU, shape and options.
 
-Four layers of width 128 with four heads, learned positions, LayerNorm, GELU, a tied head, no dropout; windows of 64
-characters drawn anywhere in the text, twelve a step; AdamW with 100 steps of warm-up and a cosine to a tenth of the
-learning rate, weight decay 0.1 on matrices, gradients clipped at 1. Run as a process of its own:
+Learned positions, LayerNorm, GELU, a tied head, no dropout. The published run: four layers of width 128 with four
+heads; windows of 64 characters drawn anywhere in the text, twelve a step; AdamW with 100 steps of warm-up and a cosine
+to a tenth of the learning rate, weight decay 0.1 on matrices, gradients clipped at 1. Run as a process of its own:
 
     python -m benchmarks.training.plain_gpt '{"store": "…", "learning_rate": 1e-3, "seconds": 60, "seed": 0}'
 
@@ -17,6 +17,7 @@ import json
 import math
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +28,35 @@ from torch.nn import functional
 
 from pretextlm.data.store import Store
 
-LAYERS, HEADS, WIDTH, LENGTH, WINDOWS = 4, 4, 128, 64, 12
+LENGTH, WINDOWS = 64, 12
 WARMUP_STEPS, FINAL_SHARE, DECAY, BETAS = 100, 0.1, 0.1, (0.9, 0.99)
 AT_THE_END = 1.5
 """Seconds kept for the validation after training."""
 
 
+@dataclass(frozen=True)
+class Shape:
+    """Attributes: vocabulary, length: rows of the two tables; layers, heads, width: as everywhere."""
+
+    vocabulary: int
+    length: int = LENGTH
+    layers: int = 4
+    heads: int = 4
+    width: int = 128
+
+
 class Layer(nn.Module):
     """Attention and feed-forward, each behind a norm."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.norm_1, self.norm_2 = nn.LayerNorm(WIDTH, bias=False), nn.LayerNorm(WIDTH, bias=False)
-        self.inputs, self.output = nn.Linear(WIDTH, 3 * WIDTH, bias=False), nn.Linear(WIDTH, WIDTH, bias=False)
-        self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH, bias=False), nn.Linear(4 * WIDTH, WIDTH, bias=False)
+        self.heads = heads
+        self.norm_1, self.norm_2 = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
+        self.inputs, self.output = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
+        self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        heads = self.inputs(self.norm_1(x_BTD)).unflatten(2, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+        heads = self.inputs(self.norm_1(x_BTD)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         seen = functional.scaled_dot_product_attention(*heads.unbind(), is_causal=True)
         x_BTD = x_BTD + self.output(seen.transpose(1, 2).flatten(2))
         out: Tensor = x_BTD + self.down(functional.gelu(self.up(self.norm_2(x_BTD))))
@@ -53,14 +66,16 @@ class Layer(nn.Module):
 class PlainGPT(nn.Module):
     """The model; its weights are drawn as GPT-2's are."""
 
-    def __init__(self, vocabulary: int) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.tokens, self.positions = nn.Embedding(vocabulary, WIDTH), nn.Embedding(LENGTH, WIDTH)
-        self.layers, self.norm = nn.Sequential(*(Layer() for _ in range(LAYERS))), nn.LayerNorm(WIDTH, bias=False)
+        width = shape.width
+        self.tokens, self.positions = nn.Embedding(shape.vocabulary, width), nn.Embedding(shape.length, width)
+        self.layers = nn.Sequential(*(Layer(width, shape.heads) for _ in range(shape.layers)))
+        self.norm = nn.LayerNorm(width, bias=False)
         for name, weight in self.named_parameters():
             if weight.ndim == 2:
                 onto_the_stream = name.endswith(("output.weight", "down.weight"))
-                nn.init.normal_(weight, 0.0, 0.02 / (math.sqrt(2 * LAYERS) if onto_the_stream else 1.0))
+                nn.init.normal_(weight, 0.0, 0.02 / (math.sqrt(2 * shape.layers) if onto_the_stream else 1.0))
 
     def forward(self, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Mean loss in nats."""
@@ -94,7 +109,7 @@ def train(order: dict[str, Any], started: float) -> dict[str, float]:
     rng = np.random.default_rng(order["seed"])
     store = Store.open(Path(order["store"]))
     text = np.asarray(store.train.tokens)
-    model = PlainGPT(store.vocabulary.size)
+    model = PlainGPT(Shape(store.vocabulary.size))
     matrices = [p for p in model.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": DECAY}, {"params": others, "weight_decay": 0.0}]

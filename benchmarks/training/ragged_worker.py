@@ -1,8 +1,10 @@
-"""Documents of natural length: ours streams them without padding, the rival pads each batch to its longest.
+"""Documents of natural length: ours streams them without padding, the rival lays them out in a way that it offers.
 
 Every document is one example of the rival, cut at the row length, corrupted by our objective; a micro-batch holds as
-many documents as fill it on average. With `grouped`, documents of like length come together, by the rule of
-transformers' length-grouped sampler. Both sides count text tokens alone: no padding and no special token.
+many documents as fill it on average. "padded": to the longest of the batch. "grouped by length": the same, documents of
+like length together by the rule of transformers' length-grouped sampler. "flattened": one after another in one row, by
+the rule of its flattening collator, where positions that begin again say what may be seen. Both sides count text
+tokens alone: no padding and no special token.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import numpy as np
 import torch
 from benchmarks.training.peers import Format, PeerTrainer, feed
 from benchmarks.training.peers import build as build_peer
+from benchmarks.training.resident import resident
 from benchmarks.training.setting import Setting
 from benchmarks.training.worker import PREPARED_STEPS, Turns, run_ours
 from numpy.typing import NDArray
@@ -31,6 +34,8 @@ from pretextlm.objectives.base import Objective, build
 
 MEGABATCH = 50
 """Batches sorted by length together in transformers' length-grouped sampler."""
+FLAT_TOKENS = 1024
+"""Of a flattened row: its mask is a square, so that a short row costs least."""
 
 
 def one_row(split: Split, document: int, objective: Objective, vocabulary: Vocabulary, length: int) -> Rows:
@@ -62,6 +67,13 @@ def collate(examples: Sequence[dict[str, Tensor]], pad_id: int) -> dict[str, Ten
     return batch
 
 
+def flatten(examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """All in one row, with positions that begin again at each."""
+    batch = {name: torch.cat([example[name] for example in examples], dim=1) for name in examples[0]}
+    places = [torch.arange(example["input_ids"].size(1)) for example in examples]
+    return {**batch, "position_ids": torch.cat(places)[None]}
+
+
 def order(lengths: NDArray[np.int64], batch: int, grouped: bool) -> NDArray[np.int64]:
     """Documents in the order of training."""
     shuffled = np.random.Generator(np.random.PCG64(0)).permutation(len(lengths))
@@ -73,16 +85,18 @@ def order(lengths: NDArray[np.int64], batch: int, grouped: bool) -> NDArray[np.i
 
 
 def run_peer(setting: Setting, steps: int, options: Mapping[str, Any]) -> None:
-    """The rival on padded batches, made beforehand; `options` are Format's fields and `grouped`."""
+    """The rival on batches made beforehand; `options` are Format's fields and `layout`."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    chosen = Format(**{k: v for k, v in options.items() if k != "grouped"})
+    layout = options["layout"]
+    chosen = Format(**{k: v for k, v in options.items() if k != "layout"})
     store = Store.open(Path(setting.store))
     vocabulary, split, objective = store.vocabulary, store.train, build(setting.objective)
     lengths = np.diff(split.documents.view(np.int64))
-    size = max(1, round(setting.micro_tokens / np.minimum(lengths, setting.length).mean()))
-    documents = order(lengths, size, options["grouped"])
-    parts = setting.batch_tokens // setting.micro_tokens
+    micro = FLAT_TOKENS if layout == "flattened" else setting.micro_tokens
+    size = max(1, round(micro / np.minimum(lengths, setting.length).mean()))
+    documents = order(lengths, size, layout == "grouped by length")
+    parts = setting.batch_tokens // micro
     # Whole batches from all over the epoch: with grouping, neighbours have like lengths.
     starts = np.random.Generator(np.random.PCG64(1)).permutation(len(documents) // size)[: PREPARED_STEPS * parts]
     batches, tokens = [], []
@@ -91,14 +105,14 @@ def run_peer(setting: Setting, steps: int, options: Mapping[str, Any]) -> None:
         examples = []
         for document in members:
             rows = one_row(split, document, objective, vocabulary, setting.length)
-            examples.append(
-                feed(setting.objective, objective.corrupt(rows, vocabulary, Keyed.of(0, 0, rows.example_ids)))
-            )
-        batches.append(collate(examples, vocabulary.pad))
+            corrupted = objective.corrupt(rows, vocabulary, Keyed.of(0, 0, rows.example_ids))
+            examples.append(feed(setting.objective, corrupted))
+        batches.append(flatten(examples) if layout == "flattened" else collate(examples, vocabulary.pad))
         tokens.append(int(np.minimum(lengths[members], setting.length - 3).sum()))
+    before = resident()
     trainer = PeerTrainer(build_peer(setting, vocabulary.size, chosen), chosen, 1e-3)
     filled = sum(tokens) / sum(batch["input_ids"].numel() for batch in batches)
-    turns = Turns(steps, {"parameters": sum(p.numel() for p in trainer.parameters), "filled": filled})
+    turns = Turns(steps, {"parameters": sum(p.numel() for p in trainer.parameters), "filled": filled}, before)
     while True:
         first = turns.done % PREPARED_STEPS * parts
         trainer.step(batches[first : first + parts])

@@ -7,6 +7,7 @@ apart.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -16,6 +17,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -27,13 +29,15 @@ from pretextlm.batch import IGNORE
 from pretextlm.data.store import Store
 from pretextlm.training.forward import Forward
 from pretextlm.training.plan import make_loader, make_plan
+from pretextlm.training.progress import Silent
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.runtime import choose_dtype, tune_process
 from pretextlm.training.schedules import rate
-from pretextlm.training.trainer import Silent, pretrain
+from pretextlm.training.trainer import pretrain
 from pretextlm.training.validation import evaluation_batches, validate
 
 VALIDATION_ROWS, VALIDATION_SEED = 256, 1234
+CURVE_POINTS = 40
 CPU = torch.device("cpu")
 
 
@@ -44,10 +48,20 @@ class Clock(Silent):
     started: float = field(default_factory=time.process_time)
     cpu: list[float] = field(default_factory=list)
     wall: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
 
     def step(self, share: float, values: Mapping[str, float]) -> None:
         self.cpu.append(time.process_time())
         self.wall.append(time.perf_counter())
+
+    def curve(self) -> list[tuple[float, float]]:
+        """(CPU seconds since the first step's end, mean training loss of the steps since the point before)."""
+        edges = [round(i * len(self.losses) / CURVE_POINTS) for i in range(CURVE_POINTS + 1)]
+        return [
+            (self.cpu[stop - 1] - self.cpu[0], fmean(self.losses[start:stop]))
+            for start, stop in itertools.pairwise(edges)
+            if stop > start
+        ]
 
     def cost(self) -> dict[str, float]:
         """Seconds of all steps; `first` is CPU time until the first one ended, compilation and all."""
@@ -83,8 +97,8 @@ def run_ours(setting: Setting, tokens: float, seed: int, options: Mapping[str, A
 
 
 def run_peer(setting: Setting, tokens: float, seed: int, options: Mapping[str, Any]) -> dict[str, Any]:
-    """transformers with AdamW, a warm-up over 5 % of the steps, then `schedule` down to zero."""
-    from benchmarks.training.peers import Format, PeerTrainer, build, feed
+    """A rival: a warm-up over 5 % of the steps, then `schedule` down to the share `final` of the learning rate."""
+    from benchmarks.training.peers import Format, PeerTrainer, build, feed, loss_of
 
     torch.set_flush_denormal(True)
     torch.set_num_threads(1)
@@ -99,8 +113,8 @@ def run_peer(setting: Setting, tokens: float, seed: int, options: Mapping[str, A
         batches = loader.steps(0, plan.rows, plan.micro_rows)
         for step in range(steps):
             fed = [feed(setting.objective, batch) for batch in next(batches)]
-            share = rate((step + 0.5) / steps, options["schedule"], 0.05, 0.0, 0.0)
-            trainer.step(fed, options["learning_rate"] * share)
+            share = rate((step + 0.5) / steps, options["schedule"], 0.05, 0.0, options["final"])
+            clock.losses.append(trainer.step(fed, options["learning_rate"] * share))
             clock.step(step / steps, {})
     total, targets = 0.0, 0
     reader = recipe.objective.reader(store.validation, store.vocabulary, recipe.data.length)
@@ -108,9 +122,9 @@ def run_peer(setting: Setting, tokens: float, seed: int, options: Mapping[str, A
     with torch.no_grad(), trainer.numbers():
         for batch in evaluation_batches(reader, recipe.objective, store.vocabulary, VALIDATION_ROWS, VALIDATION_SEED):
             count = int((batch.targets != IGNORE).sum())
-            total += float(trainer.model(**feed(setting.objective, batch)).loss) * count
+            total += float(loss_of(trainer.model(**feed(setting.objective, batch)))) * count
             targets += count
-    return {**_losses(store, total, targets), **clock.cost()}
+    return {**_losses(store, total, targets), **clock.cost(), "curve": clock.curve()}
 
 
 def _losses(store: Store, total: float, targets: int) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """One side of a measurement in a process of its own: trains a window of steps whenever it is told to.
 
 Standard input: one line for each window. Standard output: one JSON line when ready, then one after each window with
-the CPU seconds that it took. So any number of sides stay alive and take turns on one core, and what one of them sets
-process-wide does not reach another.
+the CPU seconds and the memory that it took. So any number of sides stay alive and take turns on one core, and what one
+of them sets process-wide does not reach another.
 """
 
 from __future__ import annotations
@@ -19,23 +19,33 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+import torch._inductor.compile_fx  # its memory is no model's: there before memory is counted
+from benchmarks.training.resident import forget_peak, peak, resident
 from benchmarks.training.setting import Setting
 
 from pretextlm.data.store import Store
 from pretextlm.model.transformer import Transformer
 from pretextlm.training.plan import make_loader, make_plan
+from pretextlm.training.progress import Silent
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.runtime import tune_process
-from pretextlm.training.trainer import Silent, pretrain
+from pretextlm.training.trainer import pretrain
 
 PREPARED_STEPS = 8
 
 
 class Turns:
     """Waits for its turn, and reports the last one. CPU time between turns is that of batches prepared ahead, so a
-    turn is counted from the end of the one before."""
+    turn is counted from the end of the one before.
 
-    def __init__(self, steps: int, facts: Mapping[str, Any]) -> None:
+    Args:
+        steps: of a turn.
+        facts: for the table, with the parameters.
+        before: bytes in memory before there was a model; a turn's memory is its peak above them.
+    """
+
+    def __init__(self, steps: int, facts: Mapping[str, Any], before: int) -> None:
+        self.before = before
         self._channel = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
         self.steps, self.done = steps, 0
@@ -49,7 +59,8 @@ class Turns:
             self.tokens += tokens
             return
         wall = time.perf_counter() - self._wall
-        self._say({"cpu": time.process_time() - self._cpu, "wall": wall, "tokens": self.tokens + tokens})
+        cpu = time.process_time() - self._cpu
+        self._say({"cpu": cpu, "wall": wall, "tokens": self.tokens + tokens, "memory": peak() - self.before})
         self._wait()
 
     def _wait(self) -> None:
@@ -57,6 +68,7 @@ class Turns:
         if not sys.stdin.readline():
             raise SystemExit(0)
         self._wall = time.perf_counter()
+        forget_peak()
 
     def _say(self, line: Mapping[str, Any]) -> None:
         print(json.dumps(line), file=self._channel, flush=True)
@@ -80,16 +92,41 @@ def run_ours(setting: Setting, steps: int, training: Mapping[str, Any], text_sha
     store = Store.open(Path(setting.store))
     recipe = Recipe.load(setting.recipe(**values)).with_vocabulary(store.vocabulary.size)
     plan = make_plan(recipe, store, torch.device("cpu"))
+    before = resident()
     with torch.device("meta"):
         parameters = sum(p.numel() for p in Transformer(recipe.model).parameters())
     with tempfile.TemporaryDirectory() as directory:
-        gate = Gate(Turns(steps, {"parameters": parameters}), round(plan.tokens_per_step * text_share))
+        turns = Turns(steps, {"parameters": parameters}, before)
+        gate = Gate(turns, round(plan.tokens_per_step * text_share))
         pretrain(recipe, Path(directory) / "run", progress=gate)
 
 
 def run_peer(setting: Setting, steps: int, form: Mapping[str, Any]) -> None:
-    """The rival on the same batches, made beforehand."""
-    from benchmarks.training.peers import Format, PeerTrainer, build, feed
+    """A rival on the same batches, made beforehand."""
+    from benchmarks.training.peers import Format, PeerTrainer, build
+
+    batches, vocabulary, tokens = prepared(setting)
+    before = resident()
+    chosen = Format(**form)
+    trainer = PeerTrainer(build(setting, vocabulary, chosen), chosen, 1e-3)
+    turns = Turns(steps, {"parameters": sum(p.numel() for p in trainer.parameters)}, before)
+    while True:
+        trainer.step(batches[turns.done % PREPARED_STEPS])
+        turns.step(tokens)
+
+
+def run_trainer(setting: Setting, steps: int, options: Mapping[str, Any]) -> None:
+    """transformers' Trainer on the rows of the same batches."""
+    from benchmarks.training.hf_trainer import train
+
+    batches, vocabulary, tokens = prepared(setting)
+    before = resident()
+    train(setting, vocabulary, batches, lambda count: Turns(steps, {"parameters": count}, before), tokens, **options)
+
+
+def prepared(setting: Setting) -> tuple[list[list[dict[str, torch.Tensor]]], int, int]:
+    """(some steps of micro-batches for a rival, size of the vocabulary, tokens of a step)."""
+    from benchmarks.training.peers import feed
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -102,14 +139,11 @@ def run_peer(setting: Setting, steps: int, form: Mapping[str, Any]) -> None:
             [feed(setting.objective, batch) for batch in loader.step(step * plan.rows, plan.rows, plan.micro_rows)]
             for step in range(PREPARED_STEPS)
         ]
-    chosen = Format(**form)
-    trainer = PeerTrainer(build(setting, store.vocabulary.size, chosen), chosen, 1e-3)
-    turns = Turns(steps, {"parameters": sum(p.numel() for p in trainer.parameters)})
-    while True:
-        trainer.step(batches[turns.done % PREPARED_STEPS])
-        turns.step(plan.tokens_per_step)
+    return batches, store.vocabulary.size, round(plan.tokens_per_step)
 
+
+RUNS = {"ours": run_ours, "peer": run_peer, "trainer": run_trainer}
 
 if __name__ == "__main__":
     order = json.loads(sys.argv[1])
-    {"ours": run_ours, "peer": run_peer}[order["side"]](Setting(**order["setting"]), order["steps"], order["options"])
+    RUNS[order["side"]](Setting(**order["setting"]), order["steps"], order["options"])

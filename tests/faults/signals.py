@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from tests.faults.harness import Child, litter, story, training, values
+from tests.faults.harness import Child, litter, places, story, training, values
 
 WORK = ("step", "validation", "data", "save", "compile")
 
@@ -47,6 +47,59 @@ def stopped(store: str, place: str, instants: dict[str, int], seed: int = 0) -> 
                 found["wrong"].append([work, turn, "resumed", code, child.log.read_text()[-3000:]])
             shutil.rmtree(out)
     return found
+
+
+def compiling_together(store: str, place: str, way: str, seconds: list[float], to: list[int]) -> dict:
+    """SIGTERM comes to some of two processes while each compiles for so many seconds; then they go on."""
+    root = Path(place)
+    recipe = values(store, 0, 4, parallel=way, checkpoint_seconds=60, compile="on")
+
+    def children(out: Path, slow: bool) -> list[Child]:
+        jobs = [training(recipe, out, one) for one in places(2)]
+        return [
+            Child(_compiling(job, lasts if slow else 0.0), root / f"log{rank}")
+            for rank, (job, lasts) in enumerate(zip(jobs, seconds, strict=True))
+        ]
+
+    for child in children(root / "whole", slow=False):
+        assert child.wait() == 0, child.log.read_text()
+    both = children(root / "run", slow=True)
+    for child in both:
+        child.wait_for("compiling")
+    began = time.monotonic()
+    for number in to:
+        both[number].send(signal.SIGTERM)
+    codes = [child.wait() for child in both]
+    took = time.monotonic() - began
+    steps = [path.name for path in (root / "run" / "checkpoints").glob("step-*")]
+    for child in children(root / "run", slow=False):
+        assert child.wait() == 0, child.log.read_text()
+    return {"codes": codes, "seconds": took, "steps": steps, "same": story(root / "run") == story(root / "whole")}
+
+
+def _compiling(train, seconds: float):
+    """`train`, with a compiler that does nothing for so many seconds."""
+
+    def child(say) -> None:
+        from pretextlm.model.transformer import Transformer
+        from pretextlm.training.task import Task
+
+        forward, seen = Task.forward, []
+
+        def compiles_first(self, batch):
+            if not seen:
+                seen.append(1)
+                say("compiling")
+                until = time.monotonic() + seconds
+                while time.monotonic() < until:
+                    time.sleep(0.01)
+            return forward(self, batch)
+
+        Transformer.compile_parts = lambda *_: None
+        Task.forward = compiles_first
+        train(say)
+
+    return child
 
 
 def _at(work: str, step: int, train, cache: Path):

@@ -92,6 +92,45 @@ def alone_of_two(store: str, place: str, patience: float) -> dict:
     return {"code": child.wait(patience + 60), "seconds": time.monotonic() - began, "said": child.log.read_text()}
 
 
+def killed_while_joining(store: str, place: str, patience: float) -> dict:
+    """One of two processes is killed when it has found the other, and before it is connected to it."""
+    root = Path(place)
+
+    def killed(train, say) -> None:
+        from torch import distributed
+
+        distributed.init_process_group = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+        train(say)
+
+    jobs = [training(values(store, join_seconds=patience), root / "run", one) for one in places(2)]
+    children = [Child(jobs[0], root / "log0"), Child(lambda say: killed(jobs[1], say), root / "log1")]
+    began = time.monotonic()
+    codes = [child.wait(patience + 60) for child in children]
+    return {"codes": codes, "seconds": time.monotonic() - began, "said": children[0].log.read_text()}
+
+
+def slow(store: str, place: str, patience: float) -> dict:
+    """One of two processes takes longer for a step than they have waited for each other to join."""
+    root = Path(place)
+
+    def sleepy(train, say) -> None:
+        from pretextlm.training import trainer
+
+        step = trainer.Trainer._step
+
+        def takes_its_time(self, *of):
+            if self.position.step == 3:
+                time.sleep(patience + 1)
+            step(self, *of)
+
+        trainer.Trainer._step = takes_its_time
+        train(say)
+
+    jobs = [training(values(store, steps=5, join_seconds=patience), root / "run", one) for one in places(2)]
+    children = [Child(jobs[0], root / "log0"), Child(lambda say: sleepy(jobs[1], say), root / "log1")]
+    return {"codes": [child.wait(60) for child in children], "said": [c.log.read_text() for c in children]}
+
+
 def one_fails(store: str, place: str, patience: float) -> dict:
     """The data of one of two processes turns out to be damaged in a step; it ends, and so does the other."""
     root = Path(place)
@@ -127,7 +166,7 @@ def first_fails(store: str, place: str, patience: float) -> dict:
         def fails(*_):
             raise ZeroDivisionError("a fault of ours")
 
-        trainer._begin = fails
+        trainer.begin = fails
         train(say)
 
     jobs = [training(values(store, timeout_seconds=patience), root / "run", one) for one in places(2)]

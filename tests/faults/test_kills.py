@@ -66,6 +66,24 @@ def test_a_signal_while_compiling_leaves_a_checkpoint_within_seconds(measure, tm
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="there is no C++ compiler")
+@pytest.mark.parametrize(
+    ("way", "seconds", "to", "least", "most"),
+    [
+        pytest.param("ddp", [60, 60], [0, 1], 0, EXIT_SECONDS, id="all leave at once"),
+        pytest.param("ddp", [2, 60], [1], 2, 2 + EXIT_SECONDS, id="one waits until the other has compiled"),
+        pytest.param("zero3", [2, 2], [0, 1], 2, 2 + EXIT_SECONDS, id="of weights in parts all compile first"),
+    ],
+)
+def test_a_signal_while_several_processes_compile_ends_them_promptly(measure, tmp_path, way, seconds, to, least, most):
+    found = measure("signals.compiling_together", place=str(tmp_path), way=way, seconds=seconds, to=to)
+    assert found["codes"] == [143, 143]
+    assert least <= found["seconds"] <= most
+    assert found["steps"] == ["step-00000000"]
+    assert found["same"]
+
+
+@pytest.mark.slow
 def test_of_twenty_simultaneous_starts_one_wins_and_the_others_name_it(measure, tmp_path):
     found = measure("starts.crowd", place=str(tmp_path), count=20)
     assert found["codes"] == [0] + [2] * 19
@@ -96,6 +114,20 @@ def test_a_process_whose_fellow_never_starts_says_so(measure, tmp_path):
     assert found["code"] == 2
     assert "Rank 0 of 2 cannot reach the others" in found["said"]
     assert found["seconds"] < 20
+
+
+@pytest.mark.slow
+def test_a_process_whose_fellow_is_killed_while_they_join_says_so_soon(measure, tmp_path):
+    found = measure("starts.killed_while_joining", place=str(tmp_path), patience=2)
+    assert found["codes"] == [2, -9]
+    assert "Rank 0 of 2 cannot reach the others, for which it waits 2 seconds (training.join_seconds)" in found["said"]
+    assert found["seconds"] < 20
+
+
+@pytest.mark.slow
+def test_once_they_have_joined_processes_have_the_patience_that_the_recipe_says(measure, tmp_path):
+    found = measure("starts.slow", place=str(tmp_path), patience=3)
+    assert found["codes"] == [0, 0], found["said"]
 
 
 @pytest.mark.slow

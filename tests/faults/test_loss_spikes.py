@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.builders import make_store
 from tests.faults.harness import values
-from tests.unit.training.processes import together
+from tests.unit.training.processes import Processes
 
 from pretextlm.errors import UserError
 from pretextlm.training import trainer
@@ -170,8 +170,10 @@ def test_a_step_poisoned_on_one_process_is_left_out_on_all(store, tmp_path):
     """Its weights are not restored, so that every later step is poisoned too: the run ends after skip_steps."""
     common = {"checkpoint_seconds": 1e9, "log_every": 1, "steps": 8, "hidden_size": 32, "skip_steps": 2}
     ways = ["ddp", "zero3"]
-    jobs = [{"recipe": values(store, parallel=way, **common), "poison": 3, "out": str(tmp_path / way)} for way in ways]
-    found = together(jobs, 2)
+    recipes = {way: values(store, parallel=way, **common) for way in ways}
+    jobs = [{"kind": "train", "recipe": recipes[way], "poison": 3, "out": str(tmp_path / way)} for way in ways]
+    with Processes() as processes:
+        found = processes.run(jobs, 2)
     assert found[0] == found[1]
     for way, message in zip(ways, found[0], strict=True):
         assert "not finite at step 5" in message

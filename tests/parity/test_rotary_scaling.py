@@ -19,6 +19,12 @@ from pretextlm.model.rotary import angles_of, document_lengths
 
 SHORT = [1.0, 1.1, 1.3, 1.7]
 LONG = [1.2, 2.0, 4.0, 8.0]
+FACTORS = {"short_factor": SHORT, "long_factor": LONG, "original_max_position_embeddings": 16}
+
+
+def scaled(rope_type: str, **parameters: Any) -> dict[str, Any]:
+    """A small model's configuration, as transformers writes it."""
+    return {**SHAPE, "rope_parameters": {"rope_type": rope_type, "rope_theta": 500.0, **parameters}}
 
 
 class LongTexts(DecoderParity):
@@ -51,76 +57,38 @@ class LongTexts(DecoderParity):
 
 class TestYarn(LongTexts):
     kind = "LlamaForCausalLM"
-    values: ClassVar[dict[str, Any]] = {
-        **SHAPE,
-        "rope_parameters": {
-            "rope_type": "yarn",
-            "rope_theta": 500.0,
-            "factor": 4.0,
-            "original_max_position_embeddings": 16,
-            "beta_fast": 2.0,
-            "beta_slow": 0.25,
-        },
-    }
+    values: ClassVar = scaled("yarn", factor=4.0, original_max_position_embeddings=16, beta_fast=2.0, beta_slow=0.25)
 
 
 class TestYarnWithAFactorOfItsOwnAndARangeBetweenFrequencies(LongTexts):
     kind = "Qwen2ForCausalLM"
-    values: ClassVar[dict[str, Any]] = {
-        **SHAPE,
-        "rope_parameters": {
-            "rope_type": "yarn",
-            "rope_theta": 100.0,
-            "factor": 3.0,
-            "original_max_position_embeddings": 32,
-            "attention_factor": 1.4,
-            "truncate": False,
-        },
-    }
+    values: ClassVar = scaled(
+        "yarn",
+        rope_theta=100.0,
+        factor=3.0,
+        original_max_position_embeddings=32,
+        attention_factor=1.4,
+        truncate=False,
+    )
 
 
 class TestLongRope(LongTexts):
     kind = "LlamaForCausalLM"
-    values: ClassVar[dict[str, Any]] = {
-        **SHAPE,
-        "rope_parameters": {
-            "rope_type": "longrope",
-            "rope_theta": 500.0,
-            "short_factor": SHORT,
-            "long_factor": LONG,
-            "original_max_position_embeddings": 16,
-        },
-    }
+    values: ClassVar = scaled("longrope", **FACTORS)
 
 
 class TestLongRopeWithFactors(LongTexts):
     kind = "Qwen2ForCausalLM"
-    values: ClassVar[dict[str, Any]] = {
-        **SHAPE,
-        "rope_parameters": {
-            "rope_type": "longrope",
-            "rope_theta": 500.0,
-            "short_factor": SHORT,
-            "long_factor": LONG,
-            "original_max_position_embeddings": 16,
-            "factor": 8.0,
-            "attention_factor": 1.25,
-        },
-    }
+    values: ClassVar = scaled("longrope", **FACTORS, factor=8.0, attention_factor=1.25)
 
 
 class TestDynamic(LongTexts):
     kind = "LlamaForCausalLM"
-    values: ClassVar[dict[str, Any]] = {
-        **SHAPE,
-        "max_position_embeddings": 16,
-        "rope_parameters": {"rope_type": "dynamic", "rope_theta": 500.0, "factor": 2.5},
-    }
+    values: ClassVar = scaled("dynamic", factor=2.5) | {"max_position_embeddings": 16}
 
 
-def positions_of(**parameters: Any) -> Any:
-    values = {**SHAPE, "vocab_size": 90, "rope_parameters": {"rope_theta": 500.0, **parameters}}
-    return Llama().config_in(values).positions.scaling
+def positions_of(rope_type: str, **parameters: Any) -> Any:
+    return Llama().config_in(scaled(rope_type, **parameters) | {"vocab_size": 90}).positions.scaling
 
 
 def test_two_factors_of_scores_are_read_as_the_one_that_they_mean():

@@ -35,7 +35,7 @@ FREE = {
     "data": ("workers",),
     "training": (
         *("device", "compile", "threads", "parallel", "micro_batch_tokens", "gradient_checkpointing"),
-        "timeout_seconds",
+        *("timeout_seconds", "join_seconds"),
         *("checkpoint_seconds", "keep_checkpoints", "skip_steps", "spike", "trackers", "carbon_grams_per_kwh"),
     ),
 }
@@ -99,7 +99,7 @@ class TrainingConfig(Config):
         spike: a gradient this many times as large as its running mean counts as one that is not finite; 0: none does.
         parallel: over several processes: "ddp" (all whole on each), "zero2" (gradients and optimizer in parts), "zero3"
             (weights too), "hybrid" (zero3 within a machine, copies between machines).
-        timeout_seconds: how long processes wait for each other before they give up.
+        timeout_seconds: how long processes wait for each other before they give up; join_seconds: at the start.
         trackers: who shows the numbers of metrics.jsonl elsewhere: "tensorboard", "wandb", "trackio".
         carbon_grams_per_kwh: CO2 of the electricity, to turn measured energy into grams; left out, it is not computed.
     """
@@ -141,6 +141,7 @@ class TrainingConfig(Config):
     spike: float = Field(0.0, ge=0)
     parallel: Literal["ddp", "zero2", "zero3", "hybrid"] = "ddp"
     timeout_seconds: float = Field(600.0, gt=0)
+    join_seconds: float = Field(120.0, gt=0)
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     carbon_grams_per_kwh: float | None = Field(None, ge=0, le=10_000)
 

@@ -67,7 +67,7 @@ def rehearse(recipe: Recipe, directory: Path) -> dict[str, Any]:
     Raises:
         UserError: as training by the recipe would.
     """
-    with joined(recipe.training.timeout_seconds) as world:
+    with joined(recipe.training.timeout_seconds, recipe.training.join_seconds) as world:
         ready = make_ready(recipe, world)
         model = on_meta(ready.recipe.model, ready.recipe.objective.heads)
         needed = ready.fit

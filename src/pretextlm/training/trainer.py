@@ -81,7 +81,7 @@ def pretrain(
         Stopped: SIGINT or SIGTERM came; a checkpoint of that step was written.
     """
     with ExitStack() as held:
-        world = held.enter_context(joined(recipe.training.timeout_seconds))
+        world = held.enter_context(joined(recipe.training.timeout_seconds, recipe.training.join_seconds))
         watch = held.enter_context(watched(world, directory, recipe.training.timeout_seconds))
         progress = progress if progress and world.first else Silent()
         ready = make_ready(recipe, world)
@@ -141,6 +141,7 @@ class Trainer:
         self.best = Best(run.directory, self.config, world)
         self._alive: Callable[[], None] = lambda: None
         self.compile_seconds = 0.0
+        self.memory = 0
         self.meter = Meter(runtime.device, world)
         self.devices = world.size if runtime.device.type == "cuda" else world.machines
         self.peak = peak_of_run(run.directory, runtime.device, runtime.dtype) if world.first else None
@@ -212,9 +213,11 @@ class Trainer:
 
     def _agree(self, stop: StopFlag, due: bool) -> tuple[int, bool]:
         """(signal that came to any process, whether to save): the same on all, as are the seconds from here on."""
-        found = self.world.gather([stop.number, due, self.position.seconds, self.meter.used()])
+        memory = peak_memory(self.runtime.device) if self._logs(self.position.step + 1) else 0
+        found = self.world.gather([stop.number, due, self.position.seconds, self.meter.used(), memory])
         self.position.seconds = float(found[0, 2])
         self.position.energy_joules += float(found[:, 3].sum())
+        self.memory = max(self.memory, int(found[:, 4].max()))
         return int(found[:, 0].max()), bool(found[0, 1])
 
     def _next(self, steps: Iterator[list[Batch]]) -> tuple[list[Batch], float]:
@@ -229,16 +232,18 @@ class Trainer:
     def compile(self, loader: Loader, stop: StopFlag) -> None:
         """Compile before the clock starts: its cost depends on the cache, and runs are compared by their seconds.
 
-        A signal ends it at once. On several processes it does not: all have to leave training at the same place.
+        A signal ends it at once, but not where weights are in parts: these are put together by all processes.
         """
         if not self.runtime.compile:
             return
         start = time.perf_counter()
+        alone = not in_parts(self.spread)
         self.model.compile_parts(self.plan.shapes)
         try:
-            with stop.at_once() if self.world.size == 1 else nullcontext():
-                self.gradients(loader.step(0, self.plan.rows, self.plan.micro_rows))
+            with stop.at_once() if alone else nullcontext():
+                self.gradients(loader.step(0, self.plan.rows, self.plan.micro_rows), alone)
         except Interrupted:
+            self.model.zero_grad()
             return
         except Exception as error:
             if not type(error).__module__.startswith(COMPILER):
@@ -260,22 +265,26 @@ class Trainer:
         weights, state = self.model.state_dict(), self.optimizer.state()
         self.saver.save(self.position.step, weights, state, vars(self.position))
 
-    def gradients(self, batches: Sequence[Batch]) -> dict[str, float]:
+    def gradients(self, batches: Sequence[Batch], alone: bool = False) -> dict[str, float]:
         """Back-propagate the loss of one global step, cut into these micro-batches; returns each term's part of it.
 
         The counts of the whole step, over all processes, are known before the first loss, so each part is divided by
         the same number.
+
+        Args:
+            alone: by this process's batches only, and nothing is exchanged.
         """
+        world = ALONE if alone else self.world
         names = self.plan.terms
         found: Counter[str] = Counter()
         for batch in batches:
             if not isinstance(batch, Spare):
                 found.update(self.objective.counts(batch))
         assert set(found) <= set(names), "a step has the terms of the first one"
-        counts = dict(zip(names, self.world.sums([found[name] for name in names]), strict=True))
+        counts = dict(zip(names, world.sums([found[name] for name in names]), strict=True))
         parts = torch.zeros(len(names), dtype=torch.float64, device=self.runtime.device)
         for number, batch in enumerate(batches, 1):
-            exchange_gradients(self.spread, number == len(batches))
+            exchange_gradients(self.spread, number == len(batches) and not alone)
             totals, terms = self.spread(batch)
             weights = {
                 name: 0.0 if isinstance(batch, Spare) else terms[name].coefficient / max(1, counts[name])
@@ -284,7 +293,7 @@ class Trainer:
             losses = torch.stack([weights[name] * totals[name] for name in names])
             losses.sum().backward()  # type: ignore[no-untyped-call]
             parts += losses.detach()
-        return dict(zip(names, self.world.sums(parts.tolist()), strict=True))
+        return dict(zip(names, world.sums(parts.tolist()), strict=True))
 
     def _step(self, batches: list[Batch], share: float, waited: float) -> None:
         start = time.perf_counter()
@@ -317,10 +326,13 @@ class Trainer:
         if self.peak:
             values["mfu"] = self._mfu(seconds)
         if self.world.first:
-            if at.step % self.config.log_every == 0:
-                values["memory"] = peak_memory(self.runtime.device)
+            if self._logs(at.step):
+                values["memory"] = max(self.memory, peak_memory(self.runtime.device))
             at.window = self.log.train(values, at.window, self.config.log_every)
         self.progress.step(self._share(), values)
+
+    def _logs(self, step: int) -> bool:
+        return step % self.config.log_every == 0
 
     def clip(self) -> float:
         """Clip the gradient and return its norm, that of all processes."""

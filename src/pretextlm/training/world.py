@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+JOIN_SECONDS = 120.0
+"""Processes that one program starts come within seconds of each other."""
 
 
 @dataclass(frozen=True)
@@ -130,11 +132,12 @@ def alike() -> Iterator[None]:
 
 
 @contextmanager
-def joined(timeout_seconds: float) -> Iterator[World]:
+def joined(timeout_seconds: float, join_seconds: float = JOIN_SECONDS) -> Iterator[World]:
     """The processes started together with this one, as long as the block lasts; a group that is there already is used.
 
     Args:
         timeout_seconds: how long to wait for the others before this process gives up.
+        join_seconds: how long to wait for them to join, if that is less.
 
     Raises:
         UserError: the environment names a place among processes that makes no sense, or the others do not come.
@@ -158,17 +161,32 @@ def joined(timeout_seconds: float) -> Iterator[World]:
     if cuda:
         torch.cuda.set_device(world.local_rank)
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    patience = min(timeout_seconds, join_seconds)
     try:
-        distributed.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+        _form_group(backend, timedelta(seconds=patience), timedelta(seconds=timeout_seconds))
     except RuntimeError as error:
         raise UserError(
-            f"Rank {world.rank} of {world.size} cannot reach the others: {str(error).strip().splitlines()[0]}",
-            "See that all were started, with the same MASTER_ADDR and a free MASTER_PORT.",
+            f"Rank {world.rank} of {world.size} cannot reach the others, for which it waits {patience:g} seconds "
+            f"(training.join_seconds): {str(error).strip().splitlines()[0]}",
+            "See that all were started, with the same MASTER_ADDR and a free MASTER_PORT, and what they say.",
         ) from None
     try:
         yield world
     finally:
         distributed.destroy_process_group()
+
+
+def _form_group(backend: str, patience: timedelta, timeout: timedelta) -> None:
+    """The default group, whose processes wait for each other for so long while they join, and so long from then on."""
+    from torch import distributed
+    from torch.distributed.distributed_c10d import _set_pg_timeout
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, size = next(rendezvous("env://", timeout=patience))
+    store.set_timeout(patience)
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
+    store.set_timeout(timeout)
+    _set_pg_timeout(timeout)
 
 
 def _of_environment() -> World:

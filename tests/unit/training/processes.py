@@ -1,7 +1,11 @@
-"""Runs trainings in several processes of this machine: `together(jobs, processes)`; as a module, one of them.
+"""Runs trainings in several processes of this machine: `with Processes() as them: them.run(jobs, 2)`.
 
-A job is {"recipe": …, "out": directory, "resume": whether, "stop_at": step after which SIGTERM comes to the last
-process, "poison": step before which the last process's weights become NaN}.
+As a module it is the parent of them all: it imports torch once and forks them, so that a group costs next to nothing.
+A job is {"recipe": …, "out": directory, …}, with `kind`:
+
+    "train", "resume"    what `pretrain` does; "stop_at": step after which SIGTERM comes to the last process, "poison":
+                         step before which the last process's weights become NaN, "memory": bytes that it says it uses
+    "gradients"          of the first step, written to `out`; and which rows each of the first steps reads
 """
 
 import json
@@ -10,65 +14,122 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[3]
+STEPS = 3
+"""Of which "gradients" says what they read."""
 
 
-def together(jobs: list[dict], processes: int, machine: int = 0, timeout: float = 240) -> list[list[str]]:
-    """What became of each job, as every process saw it.
+class Processes:
+    """The parent, for as long as a `with` block lasts."""
 
-    Args:
-        machine: processes on a machine, as far as they are told; 0: all.
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    here = machine or processes
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(here)}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.unit.training.processes", json.dumps(jobs)],
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank % here)},
+    def __enter__(self) -> "Processes":
+        self._parent = subprocess.Popen(
+            [sys.executable, "-m", "tests.unit.training.processes"],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
             cwd=ROOT,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(processes)
-    ]
-    try:
-        ended = [process.communicate(timeout=timeout) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    for process, (_, errors) in zip(started, ended, strict=True):
-        assert process.returncode == 0, errors[-4000:]
-    return [json.loads(out.splitlines()[-1]) for out, _ in ended]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._parent.stdin.close()
+        try:
+            self._parent.wait(10)
+        finally:
+            self._parent.kill()
+
+    def run(self, jobs: list[dict], processes: int, machine: int = 0) -> list[list[Any]]:
+        """What became of each job, as every process saw it.
+
+        Args:
+            machine: processes on a machine, as far as they are told; 0: all.
+        """
+        self._parent.stdin.write(json.dumps([jobs, processes, machine or processes]) + "\n")
+        self._parent.stdin.flush()
+        found = json.loads(self._parent.stdout.readline())
+        for one in found:
+            assert "failed" not in one, one
+        return [one["outcomes"] for one in found]
 
 
 def main() -> None:
     import torch
+    import torch._dynamo  # whatever a child would import is imported before the first fork
+    import torch.distributed.checkpoint
+    import torch.distributed.fsdp
+    import torch.distributed.tensor
 
-    from pretextlm.training.world import joined
+    import pretextlm.training.trainer  # noqa: F401
 
     torch.set_num_threads(1)
-    with joined(120):
-        print(json.dumps([outcome(job) for job in json.loads(sys.argv[1])]))
+    for line in sys.stdin:
+        print(json.dumps(_group(*json.loads(line))), flush=True)
 
 
-def outcome(job: dict) -> str:
-    """ "done", "stopped", or the message of the error."""
-    import torch
+def _group(jobs: list[dict], processes: int, machine: int) -> list[dict]:
+    """Fork so many processes, and gather what they say."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(machine)}
+    readers = []
+    for rank in range(processes):
+        reader, writer = os.pipe()
+        if os.fork() == 0:
+            os.environ |= shared | {"RANK": str(rank), "LOCAL_RANK": str(rank % machine)}
+            _be_child(jobs, writer)
+        os.close(writer)
+        readers.append(reader)
+    said = [os.fdopen(reader).read() for reader in readers]
+    for _ in readers:
+        os.wait()
+    return [json.loads(text or '{"failed": "it ended without a word"}') for text in said]
 
+
+def _be_child(jobs: list[dict], writer: int) -> None:
+    from pretextlm.training.world import joined
+
+    os.dup2(2, 1)
+    try:
+        with joined(120):
+            found: dict = {"outcomes": [outcome(job) for job in jobs]}
+    except BaseException:
+        found = {"failed": traceback.format_exc()[-4000:]}
+    os.write(writer, json.dumps(found).encode())
+    os._exit(0)
+
+
+def outcome(job: dict) -> Any:
+    """ "done", "stopped", or the message of the error; of "gradients" (loss, rows of each step)."""
     from pretextlm.errors import UserError
-    from pretextlm.training import trainer
     from pretextlm.training.recipe import Recipe
     from pretextlm.training.signals import Stopped
 
-    last = os.environ["RANK"] == str(int(os.environ["WORLD_SIZE"]) - 1)
-    step = trainer.Trainer._step
+    recipe, out = Recipe.load(job["recipe"]), Path(job["out"])
+    try:
+        if job["kind"] == "gradients":
+            return _gradients(recipe, out)
+        _train(recipe, out, job)
+    except Stopped:
+        return "stopped"
+    except UserError as error:
+        return error.message
+    return "done"
+
+
+def _train(recipe: Any, out: Path, job: dict) -> None:
+    import torch
+
+    from pretextlm.training import trainer
+
+    last = int(os.environ.get("RANK", 0)) == int(os.environ.get("WORLD_SIZE", 1)) - 1
+    step, peak_memory = trainer.Trainer._step, trainer.peak_memory
 
     def disturbed(self, *step_of):
         if last and self.position.step + 1 == job.get("poison"):
@@ -79,15 +140,56 @@ def outcome(job: dict) -> str:
             os.kill(os.getpid(), signal.SIGTERM)
 
     trainer.Trainer._step = disturbed
+    if last and "memory" in job:
+        trainer.peak_memory = lambda _: job["memory"]
     try:
-        trainer.pretrain(Recipe.load(job["recipe"]), Path(job["out"]), resume=job.get("resume", False))
-    except Stopped:
-        return "stopped"
-    except UserError as error:
-        return error.message
+        trainer.pretrain(recipe, out, resume=job["kind"] == "resume")
     finally:
-        trainer.Trainer._step = step
-    return "done"
+        trainer.Trainer._step, trainer.peak_memory = step, peak_memory
+
+
+def _gradients(recipe: Any, out: Path) -> tuple[float, list[list[int]]]:
+    import torch
+    from safetensors.torch import save_file
+
+    from pretextlm.batch import Spare
+    from pretextlm.training import trainer
+    from pretextlm.training.parts import is_part
+    from pretextlm.training.plan import make_loader
+    from pretextlm.training.ready import make_ready
+    from pretextlm.training.run import Run
+    from pretextlm.training.world import joined
+
+    build = trainer.build_model
+
+    def shaken(*of):
+        """Projections that begin at zero would hide faults."""
+        model, generator = build(*of), torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+        return model
+
+    trainer.build_model = shaken
+    try:
+        with joined(120) as world:
+            ready = make_ready(recipe, world)
+            plan, run = ready.plan, Run(out, ready.recipe)
+            at_work = trainer.Trainer(run, ready.store, plan, ready.runtime, trainer.Silent(), world)
+            reader = recipe.objective.reader(ready.store.train, ready.store.vocabulary, recipe.data.length)
+            loader = make_loader(ready.recipe, ready.store, reader, plan.total_rows, world)
+            steps = [loader.step(number * plan.rows, plan.rows, plan.micro_rows) for number in range(STEPS)]
+            losses = at_work.gradients(steps[0])
+            named = {name: weight.grad for name, weight in at_work.model.named_parameters() if weight.grad is not None}
+            whole = {name: grad.full_tensor() if is_part(grad) else grad for name, grad in named.items()}
+            if world.first:
+                out.mkdir(parents=True, exist_ok=True)
+                save_file(whole, out / "gradients.safetensors")
+            mine = [[int(i) for b in step if not isinstance(b, Spare) for i in b.example_ids] for step in steps]
+            at_work.close()
+            return sum(losses.values()), mine
+    finally:
+        trainer.build_model = build
 
 
 if __name__ == "__main__":

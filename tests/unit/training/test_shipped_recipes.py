@@ -19,7 +19,9 @@ SMALLEST_GPU = 80e9
 def test_there_are_recipes_for_every_architecture_and_budget():
     names = {path.stem for path in RECIPES}
     architectures = ("encoder", "decoder", "encoder_decoder")
-    assert {f"{budget}_{name}" for budget in ("cpu_10min", "gpu_30min", "gpu_1day", "8gpu") for name in architectures} <= names
+    assert {
+        f"{budget}_{name}" for budget in ("cpu_10min", "gpu_30min", "gpu_1day", "8gpu") for name in architectures
+    } <= names
     assert {"masked", "causal", "span_corruption", "shakespeare_char"} <= names
 
 

@@ -124,6 +124,27 @@ def test_a_run_that_goes_on_is_the_same_run_there(store, tmp_path, clients):
     assert weights[0].begun[1]["config"] == Run.open(tmp_path / "run").recipe.dump()
 
 
+def test_a_tracker_that_goes_down_in_the_midst_of_a_run_has_what_came_before_and_is_told_of_once(
+    store, tmp_path, clients, monkeypatch
+):
+    log = Recorded.log
+
+    def fails_later(self, values, step):
+        if step > 2 and self in clients["wandb"]:
+            raise ConnectionError("503 from api.wandb.ai")
+        log(self, values, step)
+
+    monkeypatch.setattr(Recorded, "log", fails_later)
+    notes = Notes()
+    run = pretrain(recipe(store, "wandb", "trackio"), tmp_path / "run", progress=notes)
+    every = as_written(run)
+    assert clients["wandb"][0].lines == [line for line in every if line[0] <= 2]
+    assert clients["trackio"][0].lines == every
+    assert notes.of_trackers == [
+        "the tracker wandb failed (ConnectionError: 503 from api.wandb.ai); training goes on without it"
+    ]
+
+
 @pytest.mark.parametrize("fails_at", ["begin", "log", "close"])
 def test_a_tracker_that_raises_is_told_of_once_and_the_others_go_on(store, tmp_path, clients, monkeypatch, fails_at):
     def fail(*args, **kwargs):
