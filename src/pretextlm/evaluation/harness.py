@@ -27,7 +27,7 @@ from pretextlm.evaluation.benchmarks.run import BATCH_SIZE, Opened, Progress, ad
 from pretextlm.evaluation.benchmarks.weigh import ContinuationWeigher, Ids, Request
 from pretextlm.evaluation.benchmarks.wording import Values, Wording
 from pretextlm.evaluation.metrics import Metric
-from pretextlm.evaluation.prompts import continue_texts
+from pretextlm.evaluation.prompts import write
 from pretextlm.model.generation import GenerationSettings
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -76,7 +76,10 @@ class HarnessModel(LM):  # type: ignore[misc,unused-ignore]
         return answers
 
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
-        """Log-likelihood of each whole text; one that is too long is read in pieces, each after one token more."""
+        """Log-likelihood of each whole text; one that is too long is read in pieces.
+
+        Each piece follows as much of the text as there is room for, one token at least.
+        """
         pairs: list[tuple[Ids, Ids]] = []
         owners: list[int] = []
         for number, request in enumerate(requests):
@@ -92,7 +95,12 @@ class HarnessModel(LM):  # type: ignore[misc,unused-ignore]
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """What the model writes after each context, up to one of the strings that end it."""
-        opened, texts = self.opened, self.opened.texts
+        if not isinstance(self.way, ContinuationWeigher):
+            raise UserError(
+                f"A model trained by {self.opened.objective.name} with these options does not go on from a text.",
+                "Ask it tasks that choose instead of write.",
+            )
+        model, texts = self.opened.model, self.opened.texts
         by_settings: dict[str, list[int]] = {}
         for number, request in enumerate(requests):
             by_settings.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(number)
@@ -104,7 +112,8 @@ class HarnessModel(LM):  # type: ignore[misc,unused-ignore]
             for start in range(0, len(numbers), self.batch_size):
                 part = numbers[start : start + self.batch_size]
                 prompts = [texts.encode(requests[number].args[0]) for number in part]
-                answers = continue_texts(opened.model, opened.objective, texts, prompts, settings)
+                openings = [opening for ids in prompts if (opening := self.way.opening(tuple(ids))) is not None]
+                answers = write(model, texts, openings, settings)
                 for number, prompt, answer in zip(part, prompts, answers, strict=True):
                     text = texts.decode([*prompt, *answer])[len(texts.decode(prompt)) :]
                     for end in ends:
@@ -117,8 +126,12 @@ class HarnessModel(LM):  # type: ignore[misc,unused-ignore]
         longest = self.way.longest or len(ids)
         if not isinstance(self.way, ContinuationWeigher):
             longest -= 4  # a masked row has tokens around the text
-        starts = range(0, len(ids), max(1, longest))
-        return [(ids[start - 1 : start] if start else (), ids[start : start + longest]) for start in starts]
+        longest = max(1, longest)
+        starts = range(0, len(ids), longest)
+        ends = [min(start + longest, len(ids)) for start in starts]
+        return [
+            (ids[max(0, end - longest - 1) : start], ids[start:end]) for start, end in zip(starts, ends, strict=True)
+        ]
 
     def _ticker(self, what: str, total: int) -> Callable[[int], None]:
         done = 0

@@ -99,7 +99,7 @@ def test_a_masked_model_is_driven_too(store, data, tmp_path):
     assert theirs["settings"]["scoring"] == "pseudo"
 
 
-def test_a_long_text_is_read_in_pieces_that_each_follow_one_token(run):
+def test_a_long_text_is_read_in_pieces_that_each_follow_as_much_as_there_is_room_for(run):
     model = HarnessModel(Opened(run), batch_size=2)
     text = documents(1, 9)[0]
     ids = tuple(model.opened.texts.encode(text))
@@ -107,9 +107,11 @@ def test_a_long_text_is_read_in_pieces_that_each_follow_one_token(run):
     assert model.loglikelihood_rolling(requests((text,), ("",))) == pytest.approx(
         [whole.log_probability, 0.0], abs=1e-4
     )
-    size = model.way.longest = len(ids) // 3 + 1
+    size = model.way.longest = len(ids) // 3 + 2
     starts = range(0, len(ids), size)
-    pairs = [(ids[start - 1 : start] if start else (), ids[start : start + size]) for start in starts]
+    pairs = [
+        (ids[max(0, min(start + size, len(ids)) - size - 1) : start], ids[start : start + size]) for start in starts
+    ]
     parts = model.way.weigh_ids(pairs, [range(len(piece)) for _, piece in pairs])
     expected = sum(part.log_probability for part in parts)
     assert model.loglikelihood_rolling(requests((text,))) == pytest.approx([expected], abs=1e-4)
