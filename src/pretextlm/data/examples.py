@@ -114,6 +114,19 @@ class ExampleReader:
         )
 
 
+def next_fit(*sides: tuple[I64, int]) -> I64:
+    """The first example of each row, where a row takes examples in their order as long as all their sides fit.
+
+    Args:
+        sides: (lengths (E,), room of a row) of each; no length is above the room.
+    """
+    fitting = []
+    for lengths, room in sides:
+        sums = np.concatenate([[0], np.cumsum(lengths)])
+        fitting.append(np.searchsorted(sums, sums[:-1] + room, side="right") - 1)
+    return reachable(np.minimum.reduce(fitting), np.zeros(1, np.int64))
+
+
 def side_by_side(rows: Rows, pad: int, attention: Attention) -> Batch:
     """Ragged rows as one batch: examples in their order, next-fit, row after row; row_labels stay one an example.
 
@@ -122,8 +135,7 @@ def side_by_side(rows: Rows, pad: int, attention: Attention) -> Batch:
     lengths = np.diff(rows.offsets)
     width = -(-max(int(lengths.max()), ROW_TOKENS) // STEP) * STEP
     sums = rows.offsets
-    onward = np.searchsorted(sums, sums[:-1] + width, side="right") - 1
-    first = reachable(onward, np.zeros(1, np.int64))
+    first = next_fit((lengths, width))
     row_of = np.searchsorted(first, np.arange(len(lengths)), side="right") - 1
     shift = row_of * width - sums[first][row_of]  # from a token's place among all to its place in the batch
     places = np.arange(int(sums[-1])) + np.repeat(shift, lengths)

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from pretextlm.data.aligned import AlignedEncoder
 from pretextlm.data.examples import ExampleReader, Examples
 from pretextlm.data.records import read_records
-from pretextlm.evaluation.metrics import Metric
+from pretextlm.evaluation.metrics import Metric, exponential, ratio
 from pretextlm.evaluation.scores.table import score_named
 from pretextlm.files import write_json, write_whole
+from pretextlm.tasks.writing import WritingTask
 from pretextlm.training.validation import evaluation_batches
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pretextlm.training.run import Run
 
 PREDICTIONS = "predictions.jsonl"
+GROUP_TOKENS = 512
+"""Tokens of a group of examples, the unit of a loss's standard error."""
 
 
 def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) -> dict[str, Any]:
@@ -39,9 +42,13 @@ def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) 
     """
     task = cast("Task", run.recipe.objective)
     records = task.usable(read_records(data or run.recipe.data.validation, task.columns()))
-    answers = answer(run.load_model(device), task, run, records)
+    model = run.load_model(device)
+    examples = examples_of(model, task, run, records)
+    answers = answer(model, task, run, records, examples)
     wanted = task.wanted(records)
     metrics = {name: scored(name, task, answers, wanted) for name in task.judged_by}
+    if isinstance(task, WritingTask):
+        metrics |= answers_loss(model, task, examples, run)
     lines = [
         json.dumps({"row": int(row), "answer": given, "wanted": right}, ensure_ascii=False) + "\n"
         for row, given, right in zip(records.rows, answers, wanted, strict=True)
@@ -71,11 +78,38 @@ def scored(name: str, task: Task, answers: Sequence[Any], wanted: Sequence[Any])
     return score(answers, wanted)
 
 
-def answer(model: Transformer, task: Task, run: Run, records: Records) -> list[Any]:
-    """The model's answer to each record, in fp32; how many are computed at once changes nothing but rounding."""
+def examples_of(model: Transformer, task: Task, run: Run, records: Records) -> Examples:
+    """Records as the run reads them."""
+    return task.examples(records, AlignedEncoder(run.tokenizer, run.vocabulary), model.config, run.recipe.data.length)
+
+
+def answer(model: Transformer, task: Task, run: Run, records: Records, examples: Examples | None = None) -> list[Any]:
+    """The model's answer to each record, in fp32; how many are computed at once changes nothing but rounding.
+
+    Args:
+        examples: of the records, where they are made already.
+    """
+    examples = examples or examples_of(model, task, run, records)
     encoder = AlignedEncoder(run.tokenizer, run.vocabulary)
-    examples = task.examples(records, encoder, model.config, run.recipe.data.length)
     return task.answers(predictions(model, task, examples, run), examples, encoder, records)
+
+
+def answers_loss(model: Transformer, task: Task, examples: Examples, run: Run) -> dict[str, Metric]:
+    """Loss per token of the answers wanted, in nats, and its exponential: the perplexity.
+
+    Standard errors are over groups of examples.
+    """
+    import torch
+
+    from pretextlm.model.inputs import prepare
+
+    device = model.embed_tokens.weight.device
+    reader = ExampleReader(examples)
+    batches = evaluation_batches(reader, task, run.vocabulary, len(examples), 0, GROUP_TOKENS)
+    with torch.inference_mode():
+        terms = [task.terms(model(prepare(b, model.config, device, torch.float32)), b)["lm"] for b in batches]
+    loss = ratio([float(term.total) for term in terms], [term.count for term in terms], "nats", "lower")
+    return {"answer_loss": loss, "answer_perplexity": exponential(loss)}
 
 
 def predictions(model: Transformer, task: Task, examples: Examples, run: Run) -> NDArray[Any]:
@@ -84,6 +118,8 @@ def predictions(model: Transformer, task: Task, examples: Examples, run: Run) ->
 
     from pretextlm.model.inputs import prepare
 
+    if isinstance(task, WritingTask):
+        return task.write(model, examples, run.vocabulary)
     device = model.embed_tokens.weight.device
     batches = evaluation_batches(ExampleReader(examples), task, run.vocabulary, len(examples), 0)
     with torch.inference_mode():

@@ -27,7 +27,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from pretextlm.batch import IGNORE
-from pretextlm.data.aligned import AlignedEncoder, join
+from pretextlm.data.aligned import AlignedEncoder, Run, join
 from pretextlm.data.examples import Examples
 from pretextlm.data.pair_index import truncated
 from pretextlm.errors import UserError
@@ -103,7 +103,7 @@ class Instruction(WritingTask):
         prompts = encoder.encode(self.texts(records))
         answers = ended(encoder, [self._space + text for text in records.texts("answer")])
         own, theirs = truncated(prompts.lengths, answers.lengths, length)
-        runs = [
+        runs: list[Run] = [
             encoder.vocabulary.bos,
             (prompts, prompts.offsets[1:] - own, own),
             (answers, answers.offsets[:-1], theirs),

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pretextlm.batch import Batch, Rows
-from pretextlm.data.aligned import AlignedEncoder, join
+from pretextlm.data.aligned import AlignedEncoder, Run, join
 from pretextlm.data.examples import ROW_TOKENS, STEP, Examples, next_fit
 from pretextlm.data.pair_index import truncated
 from pretextlm.errors import UserError
@@ -78,7 +78,7 @@ class TextToText(WritingTask):
         else:  # the last place of each row is padding
             own, theirs = np.minimum(sources.lengths, length - 2), np.minimum(targets.lengths, longest - 2)
         eos = encoder.vocabulary.eos
-        runs = [(sources, sources.offsets[:-1], own), eos, (targets, targets.offsets[:-1], theirs), eos]
+        runs: list[Run] = [(sources, sources.offsets[:-1], own), eos, (targets, targets.offsets[:-1], theirs), eos]
         joined = join(runs, len(records))
         return Examples(
             tokens=joined.tokens,
