@@ -49,6 +49,7 @@ class DataConfig(Config):
         store: directory made by `data prepare`.
         train, validation: of a task, files with a record a line or row (.jsonl, .csv, .tsv, .parquet, .conll, also
             compressed), or hf:NAME.
+        train_records, validation_records: only the first so many of each; 0: all.
         tokenizer: of a task whose model does not start from a run: a run, a store or a tokenizer.json.
         length: tokens of an input row, or of an example at most.
         workers: threads that prepare batches ahead (they change nothing but the waiting).
@@ -57,6 +58,8 @@ class DataConfig(Config):
     store: str = ""
     train: str = ""
     validation: str = ""
+    train_records: int = Field(0, ge=0)
+    validation_records: int = Field(0, ge=0)
     tokenizer: str = ""
     length: int = Field(256, ge=8, le=1 << 20)
     workers: int = Field(1, ge=1, le=64)
@@ -213,7 +216,7 @@ class Recipe(Config):
             )
         if "type_vocab_size" not in given and objective.parts() > model.get("type_vocab_size", 0):
             model["type_vocab_size"] = objective.parts()
-        training = values.get("training")
+        training = values.get("training", {} if objective.defaults else None)
         if isinstance(training, Mapping):
             values["training"] = {**_defaults(objective, training), **training}
         return cls.parse({**values, "model": model, "objective": objective.of_model(model["architecture"])}, where)
