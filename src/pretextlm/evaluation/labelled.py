@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from pretextlm.data.aligned import AlignedEncoder
 from pretextlm.data.examples import ExampleReader, Examples
-from pretextlm.data.records import read_records
 from pretextlm.evaluation.metrics import Metric, exponential, ratio
 from pretextlm.evaluation.scores.table import score_named
 from pretextlm.files import write_json, write_whole
 from pretextlm.tasks.writing import WritingTask
+from pretextlm.training.corpus import read_split
 from pretextlm.training.validation import evaluation_batches
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) 
         UserError: the run has no checkpoint, or a record is wrong.
     """
     task = cast("Task", run.recipe.objective)
-    records = task.usable(read_records(data or run.recipe.data.validation, task.columns()))
+    records = task.usable(read_split(run.recipe, "validation", data))
     model = run.load_model(device)
     examples = examples_of(model, task, run, records)
     answers = answer(model, task, run, records, examples)

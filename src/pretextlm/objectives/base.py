@@ -62,6 +62,7 @@ TASKS = Registry(
         "question_answering": "pretextlm.tasks.question_answering:QuestionAnswering",
         "instruction": "pretextlm.tasks.instruction:Instruction",
         "text_to_text": "pretextlm.tasks.text_to_text:TextToText",
+        "sentence_embedding": "pretextlm.tasks.sentence_embedding:SentenceEmbedding",
     },
 )
 
@@ -150,7 +151,8 @@ class Objective(Config):
     evaluation.cloze.FILLERS) that a model so trained knows, None if it knows none, `token_types`: how many parts
     of a row the model tells apart (0: none), `grows`: tokens that a document may gain, so that a row made to be
     looked at leaves room for them, `ragged`: whether batches differ in shape, `is_task`: whether it learns from
-    records with labels, and `defaults` of a recipe's table [training].
+    records with labels, `whole_steps`: whether its loss compares the rows of a step, which then is one pass, and
+    `defaults` of a recipe's table [training].
     """
 
     name: ClassVar[str]
@@ -163,6 +165,7 @@ class Objective(Config):
     grows: ClassVar[int] = 0
     ragged: ClassVar[bool] = False
     is_task: ClassVar[bool] = False
+    whole_steps: ClassVar[bool] = False
     defaults: ClassVar[Mapping[str, Any]] = {}
 
     def way_of_filling(self) -> str | None:

@@ -73,6 +73,10 @@ class Task(Objective):
         """Columns that a record must have: what for → name."""
         raise NotImplementedError
 
+    def validation_columns(self) -> dict[str, str]:
+        """The same of the records it is judged by."""
+        return self.columns()
+
     def usable(self, records: Records) -> Records:
         """The records without those that the recipe says are to be left out."""
         return records

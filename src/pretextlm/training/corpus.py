@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from pretextlm.data.aligned import AlignedEncoder
 from pretextlm.data.store import Store
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from pretextlm.data.vocabulary import Vocabulary
     from pretextlm.tasks.base import Task
     from pretextlm.training.recipe import Recipe
+
+
+Split = Literal["train", "validation"]
+SPLITS: tuple[Split, ...] = ("train", "validation")
 
 
 class Corpus(Protocol):
@@ -59,7 +63,6 @@ def open_corpus(recipe: Recipe) -> tuple[Recipe, Corpus]:
 
 
 def _open_labelled(recipe: Recipe) -> tuple[Recipe, Labelled]:
-    from pretextlm.data.records import read_records
     from pretextlm.data.tokenizer import load_tokenizer, vocabulary_of
 
     task = cast("Task", recipe.objective)
@@ -67,7 +70,7 @@ def _open_labelled(recipe: Recipe) -> tuple[Recipe, Labelled]:
     tokenizer = load_tokenizer(place)
     vocabulary = vocabulary_of(tokenizer)
     recipe = recipe.with_vocabulary(vocabulary.size)
-    read = [read_records(source, task.columns()) for source in (recipe.data.train, recipe.data.validation)]
+    read = [read_split(recipe, split) for split in SPLITS]
     train, validation = used = [task.usable(records) for records in read]
     left_out = sum(map(len, read)) - sum(map(len, used))
     task = task.learnt(train)
@@ -75,6 +78,22 @@ def _open_labelled(recipe: Recipe) -> tuple[Recipe, Labelled]:
     made = [task.examples(records, encoder, recipe.model, recipe.data.length) for records in (train, validation)]
     recipe = recipe.model_copy(update={"objective": task})
     return recipe, Labelled(place.parent, made[0], made[1], vocabulary, (train, validation), left_out)
+
+
+def read_split(recipe: Recipe, split: Split, source: str = "") -> Records:
+    """A task's records, as many as the recipe takes of them.
+
+    Args:
+        source: other records than the recipe's; all of them are read.
+    """
+    from pretextlm.data.records import read_records
+
+    task, data = cast("Task", recipe.objective), recipe.data
+    columns = task.columns() if split == "train" else task.validation_columns()
+    given = data.train if split == "train" else data.validation
+    records = read_records(source or given, columns)
+    most = 0 if source else data.train_records if split == "train" else data.validation_records
+    return records.take(range(most)) if 0 < most < len(records) else records
 
 
 def tokenizer_place(recipe: Recipe) -> Path:

@@ -118,7 +118,10 @@ def make_plan(recipe: Recipe, store: Corpus, device: torch.device, world: World 
         MICRO_BATCH_TOKENS_CPU if device.type == "cpu" else config.batch_tokens
     )
     micro = max(1, min(rows, int(micro_tokens // per_row)))
-    if config.batch_rows:
+    if objective.whole_steps:
+        _check_whole(objective.name, config.micro_batch_tokens, rows * per_row, world)
+        micro = rows
+    elif config.batch_rows:
         micro = -(-rows // -(-rows // micro))
     else:
         rows = max(1, rows // micro) * micro
@@ -153,6 +156,17 @@ def make_plan(recipe: Recipe, store: Corpus, device: torch.device, world: World 
         total_rows=total_rows,
         terms=terms,
     )
+
+
+def _check_whole(name: str, micro_batch_tokens: int, tokens: float, world: World) -> None:
+    """Raises UserError where a step that has to be one pass would be cut."""
+    if 0 < micro_batch_tokens < tokens or world.size > 1:
+        raise UserError(
+            f"The loss of {name!r} compares all rows of a step, so that a step is one pass of one process.",
+            'Leave out training.micro_batch_tokens; training.gradient_checkpointing="blocks" saves memory too.'
+            if world.size == 1
+            else "Train it in one process.",
+        )
 
 
 def expected_seconds(kind: str, budget: float, plan: Plan) -> float:

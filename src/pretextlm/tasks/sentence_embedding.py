@@ -1,0 +1,215 @@
+"""Sentences as points: those that mean the same lie close together (Reimers & Gurevych 2019; Gao et al. 2021).
+
+    {"anchor": "A man is eating.", "positive": "Someone eats.", "negative": "A man is cooking."}
+
+    texts         [CLS] a man is eating . [SEP]    [CLS] someone eats . [SEP]    [CLS] a man is cooking . [SEP]
+    point         the mean of a text's last hidden states
+    loss          -log softmax of cos(anchor, positive) / temperature, among all positives and negatives of the step
+
+The loss compares each anchor with all other texts of its step, so a step cannot be cut: where it is cut, there are
+fewer negatives and the loss is another one. The task therefore takes each step in one pass, and refuses
+training.micro_batch_tokens below that, and several processes. To save memory, blocks are computed twice
+(training.gradient_checkpointing). A text is never a negative of an anchor whose positive is the same text.
+
+Judged by records with a score (`task.score`, as in STS): the rank correlation of cosines with scores; without it, by
+how often an anchor's nearest text, of all positives, is its own. The validation loss is then the squared difference of
+cosine and score, the scores scaled to 0 … 1, or the loss above among those computed together.
+
+Axis letters: E examples, K texts of one, M all texts, N tokens, D hidden_size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pretextlm.batch import Batch, Rows, Term
+from pretextlm.data.aligned import AlignedEncoder, Run, join
+from pretextlm.data.examples import Examples
+from pretextlm.errors import UserError
+from pretextlm.objectives.base import Architecture, Outputs
+from pretextlm.tasks.base import DEFAULTS, Task, frame_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pretextlm.data.records import Records
+    from pretextlm.data.vocabulary import Vocabulary
+    from pretextlm.keyed import Keyed
+    from pretextlm.model.config import ModelConfig
+
+AT_ONCE = 1024
+"""Anchors that are compared with all texts at a time, to find the nearest."""
+
+
+class SentenceEmbedding(Task):
+    """Args:
+    anchor, positive, negative: columns of the training records; "" for no hard negatives.
+    temperature: by which cosines are divided; the smaller, the more the nearest negatives count.
+    first, second, score: columns of the validation records, where they are pairs with a score; "": they are as the
+        training records.
+    """
+
+    name: ClassVar[str] = "sentence_embedding"
+    title: ClassVar[str] = "Sentence embeddings"
+    paper: ClassVar[str] = "Gao et al. 2021, https://arxiv.org/abs/2104.08821"
+    learns: ClassVar[str] = "to put sentences that mean the same close together."
+    architectures: ClassVar[tuple[Architecture, ...]] = ("encoder", "decoder")
+    suited: ClassVar[tuple[str, ...]] = ("spearman", "pearson")
+    defaults: ClassVar[Mapping[str, Any]] = {**DEFAULTS, "batch_rows": 64}
+    whole_steps: ClassVar[bool] = True
+
+    anchor: str = Field(default="anchor", description="column of a text")
+    positive: str = Field(default="positive", description="column of a text that means the same")
+    negative: str = Field(default="", description="column of a text that does not; empty for none")
+    temperature: float = Field(default=0.05, gt=0, description="by which cosines are divided")
+    first: str = Field(default="sentence1", description="column of a text of a pair with a score")
+    second: str = Field(default="sentence2", description="column of the other one")
+    score: str = Field(default="", description="column of the score of validation pairs; empty for none")
+
+    @property
+    def judged_by(self) -> tuple[str, ...]:
+        """Correlations where there are scores."""
+        return self.metrics or (self.suited if self.score else ("accuracy",))
+
+    def columns(self) -> dict[str, str]:
+        """Two texts or three."""
+        hard = {"text2": self.negative} if self.negative else {}
+        return {"text0": self.anchor, "text1": self.positive, **hard}
+
+    def validation_columns(self) -> dict[str, str]:
+        """Two texts and their score, where there is one."""
+        return {"text0": self.first, "text1": self.second, "score": self.score} if self.score else self.columns()
+
+    def learnt(self, records: Records) -> Self:
+        """Raises UserError where there is nothing to compare."""
+        if len(records) < 2 and not self.negative:
+            raise UserError(
+                f"{records.source} has one pair.", "Give at least two: each one's negatives are the others."
+            )
+        return self
+
+    def examples(self, records: Records, encoder: AlignedEncoder, model: ModelConfig, length: int) -> Examples:
+        """One a record: its texts, of types 0, 1 and 2; what is too long loses tokens at its end.
+
+        Labels are the score, or (E, K) numbers of the texts, equal where these are.
+        """
+        if length < 3:
+            raise UserError(f"data.length is {length}: there is no room for text.", "Give at least 8, usually 128.")
+        texts = [records.texts(name) for name in records.columns if name.startswith("text")]
+        lead, end = frame_of(encoder.vocabulary, model)
+        runs: list[Run] = []
+        for column in texts:
+            found = encoder.encode(column)
+            runs += [lead, (found, found.offsets[:-1], np.minimum(found.lengths, length - 2)), end]
+        joined = join(runs, len(records))
+        return Examples(
+            tokens=joined.tokens,
+            offsets=joined.offsets,
+            records=np.arange(len(records)),
+            types=(joined.run // 3).astype(np.int32),
+            labels=_scaled(records) if "score" in records.columns else _numbers(texts),
+        )
+
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+        """Every text by itself, in the order of the records; no text sees another."""
+        assert rows.token_type_ids is not None, "an example has several texts"
+        begins = np.flatnonzero((rows.position_ids == 0) | (np.diff(rows.token_type_ids, prepend=-1) != 0))
+        offsets = np.append(begins, len(rows.tokens))
+        positions = np.arange(len(rows.tokens)) - np.repeat(begins, np.diff(offsets))
+        apart = Rows(
+            tokens=rows.tokens,
+            offsets=offsets,
+            segment_ids=rows.segment_ids,
+            position_ids=positions.astype(np.int32),
+            word_starts=rows.word_starts,
+            example_ids=rows.example_ids,
+            row_labels=rows.row_labels,
+        )
+        return super().corrupt(apart, vocabulary, rng)
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Examples."""
+        return {_term(batch): len(batch.row_labels)}
+
+    def points(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """(E, K, D) the texts' points, of length 1, in fp32."""
+        import torch
+        from torch.nn import functional
+
+        inside = batch.segment_ids.reshape(-1) >= 0
+        text_N = np.cumsum(inside & (batch.position_ids.reshape(-1) == 0))[inside] - 1
+        hidden_ND = outputs.at(np.flatnonzero(inside)).float()
+        sizes_M = torch.from_numpy(np.bincount(text_N)).to(hidden_ND.device)
+        index_N = torch.from_numpy(text_N).to(hidden_ND.device)
+        sums_MD = hidden_ND.new_zeros(len(sizes_M), hidden_ND.size(1)).index_add(0, index_N, hidden_ND)
+        points_MD = functional.normalize(sums_MD / sizes_M[:, None], dim=1)
+        return points_MD.view(len(batch.row_labels), -1, hidden_ND.size(1))
+
+    def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
+        """Cross-entropy of the positives among all candidates in nats, or the squared distance from the scores."""
+        import torch
+        from torch.nn import functional
+
+        points_EKD = self.points(outputs, batch)
+        device, count = points_EKD.device, len(batch.row_labels)
+        anchors_ED, positives_ED = points_EKD[:, 0], points_EKD[:, 1]
+        if _term(batch) == "score":
+            wanted_E = torch.from_numpy(batch.row_labels).to(device)
+            return {"score": Term(((anchors_ED * positives_ED).sum(1) - wanted_E).square().sum(), count)}
+        candidates_CD = points_EKD[:, 1:].transpose(0, 1).flatten(0, 1)  # all positives, then all negatives
+        scores_EC = anchors_ED @ candidates_CD.T / self.temperature
+        texts_EK = torch.from_numpy(batch.row_labels.astype(np.int64)).to(device)
+        own_E = torch.arange(count, device=device)
+        same_EC = texts_EK[:, 1:].T.reshape(1, -1) == texts_EK[:, 1:2]
+        same_EC[own_E, own_E] = False
+        scores_EC = scores_EC.masked_fill(same_EC, float("-inf"))
+        total = functional.cross_entropy(scores_EC, own_E, reduction="sum")
+        return {"contrast": Term(total, count, correct=(scores_EC.argmax(1) == own_E).sum())}
+
+    def predict(self, outputs: Outputs, batch: Batch) -> NDArray[Any]:
+        """(E, K, D) points."""
+        found: NDArray[Any] = self.points(outputs, batch).cpu().numpy()
+        return found
+
+    def answers(
+        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+    ) -> list[Any]:
+        """The cosine of each pair, or the number of the record whose positive is nearest to each anchor."""
+        anchors, positives = predictions[:, 0], predictions[:, 1]
+        if "score" in records.columns:
+            return [float(value) for value in (anchors * positives).sum(1)]
+        assert examples.labels is not None, "texts have numbers"
+        begins = range(0, len(anchors), AT_ONCE)
+        nearest = np.concatenate([(anchors[b : b + AT_ONCE] @ positives.T).argmax(1) for b in begins])
+        texts = examples.labels[:, 1]
+        return [int(number) for number in np.where(texts[nearest] == texts, np.arange(len(texts)), nearest)]
+
+    def wanted(self, records: Records) -> list[Any]:
+        """The scores, or the records' own numbers."""
+        if "score" in records.columns:
+            return [float(value) for value in records.numbers("score")]
+        return list(range(len(records)))
+
+
+def _term(batch: Batch) -> str:
+    return "score" if batch.row_labels.dtype == np.float32 else "contrast"
+
+
+def _scaled(records: Records) -> NDArray[np.float32]:
+    """(E,) scores from 0 to 1. Raises UserError where all are the same."""
+    scores = records.numbers("score")
+    least, most = float(scores.min()), float(scores.max())
+    if least == most:
+        raise UserError(f"All scores of {records.source} are {least:g}.", "There is nothing to compare with.")
+    return ((scores - least) / (most - least)).astype(np.float32)
+
+
+def _numbers(texts: list[list[str]]) -> NDArray[np.int32]:
+    """(E, K) the number of each text, the same for the same text."""
+    numbers: dict[str, int] = {}
+    return np.array([[numbers.setdefault(text, len(numbers)) for text in column] for column in texts], np.int32).T
