@@ -88,6 +88,8 @@ def evaluate(
     special = {"benchmark": benchmark, "harness": harness, "probe": probe}
     if any(special.values()):
         _refuse({"--store": store, "--documents": documents}, "--benchmark, --harness or --probe")
+        if not benchmark and not harness:
+            _refuse({"--split": split, "--shots": shots}, "--probe")
         options = {"data": data, "shots": shots, "limit": limit, "method": scoring, "seed": seed, "split": split}
         found = _special(run, special, {**options, "batch_size": batch_size}, device)
         if as_json:
@@ -131,16 +133,15 @@ def _special(run: Path, asked: Mapping[str, str | None], options: dict[str, Any]
             from pretextlm.evaluation.benchmarks.run import evaluate_benchmarks
 
             found["benchmarks"] = evaluate_benchmarks(run, find_all(asked["benchmark"]), **options)
-        rest = {name: value for name, value in options.items() if name != "split"}
         if asked["harness"]:
             from pretextlm.evaluation.harness import evaluate_harness
 
-            found["harness"] = evaluate_harness(run, asked["harness"], **rest)
+            found["harness"] = evaluate_harness(run, asked["harness"], **options)
         if asked["probe"]:
             from pretextlm.evaluation.probes import evaluate_probe
 
             names = ("limit", "batch_size", "seed", "progress", "device")
-            found["probes"] = evaluate_probe(run, asked["probe"], **{name: rest[name] for name in names})
+            found["probes"] = evaluate_probe(run, asked["probe"], **{name: options[name] for name in names})
     return found
 
 

@@ -162,6 +162,7 @@ def evaluate_harness(
     tasks: str,
     *,
     data: str = HUB,
+    split: str | None = None,
     shots: int | None = None,
     limit: int | None = None,
     batch_size: int = BATCH_SIZE,
@@ -175,6 +176,7 @@ def evaluate_harness(
     Args:
         tasks: lm-eval's names, with commas between them. With local copies, "blimp" stands for the paradigms there.
         data: a directory of local copies, for those of our benchmarks that lm-eval has; "hf:" for lm-eval's own places.
+        split: part of the local copies that is asked; by default the benchmark's own.
         shots, limit: as lm-eval's num_fewshot and limit.
 
     Raises:
@@ -182,7 +184,7 @@ def evaluate_harness(
     """
     opened = Opened(directory, device)
     model = HarnessModel(opened, method, batch_size, progress)
-    results, hashes = run_tasks(model, tasks, data, shots, limit, batch_size, seed)
+    results, hashes = run_tasks(model, tasks, data, shots, limit, batch_size, seed, split)
     scores = {}
     for task, values in results["results"].items():
         metrics = _metrics(results, task, values)
@@ -207,7 +209,14 @@ def evaluate_harness(
 
 
 def run_tasks(
-    model: Any, tasks: str, data: str, shots: int | None, limit: int | None, batch_size: int, seed: int
+    model: Any,
+    tasks: str,
+    data: str,
+    shots: int | None,
+    limit: int | None,
+    batch_size: int,
+    seed: int,
+    split: str | None = None,
 ) -> tuple[dict[str, Any], dict[str, Mapping[str, str]]]:
     """lm-eval's own results for any of its models, and the hashes of the local copies by task.
 
@@ -219,7 +228,7 @@ def run_tasks(
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     manager = _manager()
     with tempfile.TemporaryDirectory(prefix="pretextlm-harness-") as place, redirect_stdout(sys.stderr):
-        copies = {} if data == HUB else _local_copies(_listed(tasks), data, Path(place), bool(shots))
+        copies = {} if data == HUB else _local_copies(_listed(tasks), data, split, Path(place), bool(shots))
         wanted: list[str] = []
         for name in _listed(tasks):
             ours = {task: copy for task, copy in copies.items() if task == name or _own(task) == name}
@@ -295,7 +304,7 @@ class _Copy:
         return str(self._path)
 
 
-def _local_copies(asked: Sequence[str], data: str, place: Path, shots: bool) -> dict[str, _Copy]:
+def _local_copies(asked: Sequence[str], data: str, split: str | None, place: Path, shots: bool) -> dict[str, _Copy]:
     """For each task that one of our benchmarks is, files as lm-eval reads them."""
     found: dict[str, _Copy] = {}
     for benchmark in map(find, names()):
@@ -305,7 +314,7 @@ def _local_copies(asked: Sequence[str], data: str, place: Path, shots: bool) -> 
         pattern = re.compile(re.escape(harness.task).replace(r"\{group\}", "(.+)"))
         if not any(pattern.fullmatch(name) or name == benchmark.name for name in asked):
             continue
-        wording, rows = Wording(benchmark), read_rows(benchmark, data)
+        wording, rows = Wording(benchmark), read_rows(benchmark, data, split)
         parts = {harness.split: _grouped(benchmark, wording, rows)}
         shown = read_shots(benchmark, data) if shots else None
         if shown is not None:
@@ -315,9 +324,9 @@ def _local_copies(asked: Sequence[str], data: str, place: Path, shots: bool) -> 
             if task not in asked and benchmark.name not in asked:
                 continue
             files = {}
-            for split, groups in parts.items():
-                files[split] = place / f"{task}-{split}.jsonl"
-                _write(files[split], [wording.harness_row(values) for values in groups.get(group, [])])
+            for part, groups in parts.items():
+                files[part] = place / f"{task}-{part}.jsonl"
+                _write(files[part], [wording.harness_row(values) for values in groups.get(group, [])])
             hashes = _hashes(rows, group) | (dict(shown.hashes) if shown else {})
             found[task] = _Copy(task, files, harness.split, place, hashes)
     return found

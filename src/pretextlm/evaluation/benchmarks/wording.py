@@ -89,7 +89,7 @@ class Wording:
 
     def harness_row(self, values: Values) -> Values:
         """The same row as lm-eval's task has it."""
-        return {name: expression(**values) for name, expression in self._harness.items()}
+        return {name: expression(values) for name, expression in self._harness.items()}
 
     def _shown(self, values: Values) -> str:
         if self.benchmark.kind == "last_word":
@@ -129,7 +129,7 @@ class Wording:
         found: Values = {"where": record.where}
         for key, expression in form.items():
             try:
-                value = expression(**{str(k): v for k, v in record.values.items()}, row=record.values)
+                value = expression({**{str(k): v for k, v in record.values.items()}, "row": record.values})
             except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
                 raise self._bad(record, f"{key} cannot be read: {error}") from None
             if isinstance(value, Undefined) or value is None:
