@@ -308,7 +308,11 @@ class WordPseudoWeigher(PseudoWeigher):
 
 
 class ClozeWeigher(Weigher):
-    """The continuation fills a blank at the text's end."""
+    """The continuation fills a blank at the text's end.
+
+    Attributes:
+        exact: it is to be known what the model itself would have written; that takes a search.
+    """
 
     method: ClassVar[str] = "cloze"
 
@@ -317,6 +321,7 @@ class ClozeWeigher(Weigher):
     ) -> None:
         super().__init__(model, objective, texts, rows, batch_size)
         self.way: Filler = filler(model, objective, texts)
+        self.exact = False
 
     def weigh_ids(
         self, pairs: Sequence[tuple[Ids, Ids]], counted: Sequence[Sequence[int]], tick: Tick | None = None
@@ -341,9 +346,6 @@ class ClozeWeigher(Weigher):
             if tick is not None:
                 tick(len(part))
         return [found[number] for number in range(len(pairs))]
-
-    exact: bool = False
-    """Whether it is to be known what the model itself would have written; that takes a search."""
 
 
 WEIGHERS: dict[str, type[Weigher]] = {

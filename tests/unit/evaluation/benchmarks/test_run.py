@@ -141,6 +141,21 @@ def test_a_bad_row_is_refused_before_anything_is_asked(causal, data, tmp_path):
     assert (asked, (causal / "benchmarks.json").exists()) == ([], False)
 
 
+def test_bias_is_read_from_the_published_table_of_pairs(run, tmp_path):
+    folder = tmp_path / "crows-pairs"
+    folder.mkdir()
+    lines = [
+        f'{n},"{text}, yes","{text}, no",stereo,{kind}'
+        for n, (text, kind) in enumerate(zip(WORDS[:4], "aabb", strict=True))
+    ]
+    header = ",sent_more,sent_less,stereo_antistereo,bias_type"
+    (folder / "crows_pairs_anonymized.csv").write_text("\n".join([header, *lines]) + "\n")
+    (scores,) = evaluate_benchmarks(run, [find("crows_pairs")], data=str(tmp_path)).values()
+    found = scores["metrics"]["stereotyped"]
+    assert (found["n"], found["value"]) == (4, scores["right"].count("1") / 4)
+    assert {name: group["stereotyped"]["n"] for name, group in scores["groups"].items()} == {"a": 2, "b": 2}
+
+
 def test_progress_counts_every_continuation(causal, data):
     told: list[tuple[str, int, int]] = []
     evaluate_benchmarks(
