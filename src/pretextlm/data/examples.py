@@ -28,9 +28,11 @@ from pretextlm.visibility import Attention
 I64 = NDArray[np.int64]
 
 ROW_TOKENS = 128
-"""Least width of a row: several short examples share one."""
+"""Widest row that several short examples share."""
 STEP = 16
 """Widths of rows are multiples of it, so that there are few."""
+EVEN = 384
+"""Width at which what grows with a row's square (who sees whom) costs as much as all the rest, in a small encoder."""
 
 
 @dataclass(frozen=True)
@@ -130,12 +132,13 @@ def next_fit(*sides: tuple[I64, int]) -> I64:
 def side_by_side(rows: Rows, pad: int, attention: Attention) -> Batch:
     """Ragged rows as one batch: examples in their order, next-fit, row after row; row_labels stay one an example.
 
-    The batch's `labels` are the rows' token labels.
+    The batch's `labels` are the rows' token labels. Rows are as wide as costs least.
     """
     lengths = np.diff(rows.offsets)
-    width = -(-max(int(lengths.max()), ROW_TOKENS) // STEP) * STEP
-    sums = rows.offsets
-    first = next_fit((lengths, width))
+    narrowest = -(-int(lengths.max()) // STEP) * STEP
+    packed = {w: next_fit((lengths, w)) for w in range(narrowest, max(narrowest, ROW_TOKENS) + 1, STEP)}
+    width = min(packed, key=lambda w: len(packed[w]) * w * (EVEN + w))
+    sums, first = rows.offsets, packed[width]
     row_of = np.searchsorted(first, np.arange(len(lengths)), side="right") - 1
     shift = row_of * width - sums[first][row_of]  # from a token's place among all to its place in the batch
     places = np.arange(int(sums[-1])) + np.repeat(shift, lengths)

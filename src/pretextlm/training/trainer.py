@@ -336,8 +336,12 @@ class Trainer:
 
     def clip(self) -> float:
         """Clip the gradient and return its norm, that of all processes."""
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip or float("inf"))
-        return float(norm.full_tensor() if is_part(norm) else norm)  # type: ignore[attr-defined]
+        gradients = [weight.grad for weight in self.model.parameters() if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        found = float(norm.full_tensor() if is_part(norm) else norm)  # type: ignore[attr-defined]
+        if self.config.clip and not found <= self.config.clip:
+            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.clip, norm)
+        return found
 
     def _sound(self, norm: float) -> bool:
         """Whether the step may be taken; one that is left out is counted.
