@@ -18,11 +18,12 @@ from pydantic import Field
 
 from pretextlm.batch import Batch, Term
 from pretextlm.objectives.base import Architecture, Outputs
+from pretextlm.tasks.distilled import DistilledTask
 from pretextlm.tasks.labels import check_all_occur, classes_of, names_of, weights_of
 from pretextlm.tasks.text_input import TextTask
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from pretextlm.data.aligned import AlignedEncoder
     from pretextlm.data.examples import Examples
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
     from pretextlm.model.config import ModelConfig
 
 
-class TextClassification(TextTask):
+class TextClassification(DistilledTask, TextTask):
     """Args:
     text, text_pair, label: columns; a label is the name of a class, or its number among `labels`.
     labels: names of the classes in order; by default all that occur in the training records.
+    teacher, temperature, weight_soft, weight_hard: of distillation (tasks/distilled.py).
     class_weights: "none", or "balanced": rare classes count more, all classes as much in sum.
     """
 
@@ -64,11 +66,15 @@ class TextClassification(TextTask):
         """A score for each class."""
         from pretextlm.tasks.heads import SequenceHead
 
-        return {"task": SequenceHead(config, len(self.labels))}
+        return {"task": SequenceHead(config, len(self.labels), self.head or "tanh")}
 
-    def counts(self, batch: Batch) -> dict[str, int]:
+    def own_counts(self, batch: Batch) -> dict[str, int]:
         """Examples."""
         return {"class": len(batch.row_labels)}
+
+    def class_scores(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """(E, C) of the examples."""
+        return self.said(outputs, batch)
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Cross-entropy, weighted by class, in nats."""

@@ -26,11 +26,12 @@ from pretextlm.data.aligned import Aligned, AlignedEncoder, join
 from pretextlm.data.examples import Examples
 from pretextlm.errors import UserError, did_you_mean
 from pretextlm.objectives.base import Architecture, Outputs
-from pretextlm.tasks.base import Task, frame_of
+from pretextlm.tasks.base import frame_of
+from pretextlm.tasks.distilled import DistilledTask
 from pretextlm.tasks.windows import windows
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from pretextlm.data.records import Records
     from pretextlm.model.config import ModelConfig
@@ -39,10 +40,11 @@ OUTSIDE = "O"
 I64 = NDArray[np.int64]
 
 
-class TokenClassification(Task):
+class TokenClassification(DistilledTask):
     """Args:
     tokens, tags: columns of the words (or characters) and of their tags, lists of one length.
     units: what the tagged units are: "words", which stand apart, or "characters", which follow each other.
+    teacher, temperature, weight_soft, weight_hard: of distillation (tasks/distilled.py).
     labels: the tags; by default all that occur in the training records.
     """
 
@@ -114,15 +116,20 @@ class TokenClassification(Task):
 
         return {"task": TokenHead(config, len(self.labels))}
 
-    def counts(self, batch: Batch) -> dict[str, int]:
+    def own_counts(self, batch: Batch) -> dict[str, int]:
         """Units."""
         return {"tag": int(np.count_nonzero(batch.labels != IGNORE))}
+
+    def class_scores(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """(N, C) of the labelled tokens."""
+        scores_NC: Tensor = outputs.heads["task"](outputs.hidden_ND)
+        return scores_NC
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Cross-entropy of the units' tags, in nats."""
         from torch.nn import functional
 
-        logits_NC = outputs.heads["task"](outputs.hidden_ND)
+        logits_NC = self.class_scores(outputs, batch)
         total = functional.cross_entropy(logits_NC, outputs.labels_N, reduction="sum")
         correct = (logits_NC.argmax(1) == outputs.labels_N).sum()
         return {"tag": Term(total, outputs.labels_N.numel(), correct=correct)}

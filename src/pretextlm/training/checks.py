@@ -23,6 +23,26 @@ def check_tokenizers(recipe: Recipe, store: Corpus) -> None:
             )
 
 
+def check_teachers(recipe: Recipe) -> None:
+    """Raises UserError when a task is to be learnt from a run of another task, or of other classes."""
+    task = recipe.objective
+    if not task.is_task:
+        return
+    for role, place in task.frozen_models().items():
+        other = Run.open(Path(place)).recipe.objective
+        if (other.name, other.is_task) != (task.name, True):
+            raise UserError(
+                f"The {role} {place} was trained by {other.name!r}, not for the task {task.name!r}.",
+                "Fine-tune it on the same records first: pretextlm finetune RECIPE start=RUN",
+            )
+        theirs, ours = (list(getattr(one, "labels", ())) for one in (other, task))
+        if theirs != ours:
+            raise UserError(
+                f"The {role} {place} tells apart {', '.join(theirs)}; the task has {', '.join(ours)}.",
+                "Give both the same labels in the same order: task.labels = […]",
+            )
+
+
 def check_positions(recipe: Recipe) -> None:
     """Raises UserError when rows are longer than the model's table of positions."""
     positions = recipe.model.positions

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pretextlm.training.checks import check_positions, check_tokenizers
+from pretextlm.training.checks import check_positions, check_teachers, check_tokenizers
 from pretextlm.training.corpus import Corpus, open_corpus
 from pretextlm.training.fit import Fit, fit
 from pretextlm.training.plan import Plan, expected_seconds, make_plan
@@ -46,6 +46,7 @@ def make_ready(recipe: Recipe, world: World) -> Ready:
         whole, store = open_corpus(recipe)
         check_tokenizers(whole, store)
         check_positions(whole)
+        check_teachers(whole)
         if world.first:
             check_installed(whole.training.trackers)
         device = Runtime.choose(whole.training, 0.0).device
