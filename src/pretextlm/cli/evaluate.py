@@ -203,7 +203,8 @@ def _notes(name: str, one: Mapping[str, Any], several_methods: bool) -> list[str
     """What else is to be known of a score."""
     settings, notes = one["settings"], []
     if settings.get("limit"):
-        notes.append(f"{name}: only the first {settings['limit']:,} of each group.")
+        part = "file" if settings["scoring"] == "probe" else "group"
+        notes.append(f"{name}: only the first {settings['limit']:,} of each {part}.")
     if settings.get("cropped"):
         notes.append(f"{name}: {settings['cropped']:,} texts were longer than the model reads, and lost their start.")
     if settings.get("shots_from"):
