@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from pretextlm.training.run import Run
 
 MIXED = "mixed_visibility"
+FINE_TUNED = {
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+}
+"""How a class's name ends, and the hub's name of what it does."""
 HUB = "hf:"
 """How a model of the hub is named to an import."""
 
@@ -65,6 +71,7 @@ def _front(done: Translated, architecture: str, origin: Origin | None) -> str:
     task = tasks[done.config.architecture]
     if task == "fill-mask" and not architecture.endswith("MaskedLM"):
         task = "feature-extraction"
+    task = next((named for ending, named in FINE_TUNED.items() if architecture.endswith(ending)), task)
     name = origin.source.removeprefix(HUB) if origin and origin.source.startswith(HUB) else ""
     base = f"base_model: {name}\n" if name else ""
     return (
@@ -101,7 +108,8 @@ def _objective(run: Run, untouched: bool, part: str) -> Iterator[str]:
     yield f"{objective.title} ({objective.paper}). A model so trained learns {objective.learns.rstrip('.')}.\n"
     if part != DISCRIMINATOR:
         yield f"This is its {part}: the masked language model whose proposals the model itself learnt to judge.\n"
-    options = {key: value for key, value in recipe.dump()["objective"].items() if key != "name"}
+    table = recipe.dump()["task" if recipe.is_task else "objective"]
+    options = {key: value for key, value in table.items() if key != "name"}
     yield f"```json\n{json.dumps({'name': objective.name, **options}, indent=1)}\n```\n"
     begun = "imported weights" if recipe.start else f"weights drawn from seed {recipe.seed}"
     if recipe.start and not (run.directory / ORIGIN).is_dir():

@@ -28,6 +28,7 @@ from pretextlm.data.store import sha256_of
 from pretextlm.errors import UserError, missing_extra
 from pretextlm.exchange import int8
 from pretextlm.exchange.described import CONFIG_FILE, described
+from pretextlm.exchange.fine_tuned import task_of, without_pooler
 from pretextlm.exchange.guard import MAX_JSON_BYTES, read_object, read_plain
 from pretextlm.exchange.heads import objective_of
 from pretextlm.exchange.origin import GENERATION, KEPT, Origin
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pretextlm.model.config import ModelConfig, SpecialIds
-    from pretextlm.model.families.base import Family
+    from pretextlm.model.families.base import Family, Map
     from pretextlm.objectives.base import Objective
     from pretextlm.training.recipe import Recipe
     from pretextlm.training.run import Run
@@ -61,7 +62,11 @@ LONGEST = 512
 
 @dataclass(frozen=True)
 class Checked:
-    """A directory of which everything but the tensors' bytes has been read, and is sound."""
+    """A directory of which everything but the tensors' bytes has been read, and is sound.
+
+    Attributes: left: their names that are not carried; missing: ours for which it has nothing; head: where the tensors
+    of a task's head are.
+    """
 
     directory: Path
     values: Mapping[str, Any]
@@ -72,6 +77,7 @@ class Checked:
     taken: Taken
     left: tuple[str, ...]
     missing: tuple[str, ...]
+    head: tuple[Map, ...] = ()
 
 
 def import_model(
@@ -114,19 +120,24 @@ def check(directory: Path, objective: str | None = None) -> Checked:
             f"config.json speaks of {blocks} layers, but there are {len(stored)} tensors in all.",
             "config.json and the weights do not belong together.",
         )
-    learnt = objective_of(family, config, stored, objective)
-    left, missing = _fit(family, config, learnt, stored)
+    tuned = None if objective else task_of(family, values, {name: one.shape for name, one in stored.items()})
+    if tuned:
+        config, learnt = without_pooler(config, tuned[0]), tuned[1]
+    else:
+        learnt = objective_of(family, config, stored, objective)
+    maps = tuple(tuned[0].maps()) if tuned else ()
+    left, missing = _fit(family, config, learnt, stored, maps)
     taken = take_tokenizer(directory)
     if taken.own_size > config.vocab_size:
         raise UserError(
             f"The tokenizer knows {taken.own_size:,} tokens, the model has {config.vocab_size:,} rows for them.",
             "The tokenizer belongs to another model.",
         )
-    return Checked(directory, values, family, config, learnt, stored, taken, left, missing)
+    return Checked(directory, values, family, config, learnt, stored, taken, left, missing, maps)
 
 
 def _fit(
-    family: Family, config: ModelConfig, objective: Objective, stored: Mapping[str, Stored]
+    family: Family, config: ModelConfig, objective: Objective, stored: Mapping[str, Stored], head: Sequence[Map] = ()
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(their names without a place, our names without a tensor). Raises UserError where the two do not fit."""
     import torch
@@ -135,7 +146,7 @@ def _fit(
 
     shapes = _shapes(config, objective)
     hollow = {name: torch.empty(one.shape, device="meta") for name, one in stored.items()}
-    found = weights_in(family, config, hollow, shapes)
+    found = weights_in(family, config, hollow, shapes, head)
     left = [name for name in found.left if not BUFFERS.search(name)]
     strange = next((name for name in left if IN_A_LAYER.search(name)), None)
     if strange is not None:
@@ -169,11 +180,14 @@ def _recipe(checked: Checked, name: str) -> Recipe:
     longest = config.positions.max_positions - config.positions.offset if config.positions.max_positions else LONGEST
     grown_by = {"vocab_size": max(config.vocab_size, checked.taken.size), "special_ids": _special_ids(checked)}
     model = config.model_dump() | grown_by
+    learnt = checked.objective
+    options = learnt.model_dump(mode="json") if learnt.is_task else {}
+    sources = {"train": "", "validation": ""} if learnt.is_task else {"store": ""}
     return Recipe.load(
         {
             "name": name or "imported",
-            "data": {"store": "", "length": max(8, min(LONGEST, longest))},
-            "objective": {"name": checked.objective.name},
+            "data": {**sources, "length": max(8, min(LONGEST, longest))},
+            "task" if learnt.is_task else "objective": {"name": learnt.name, **options},
             "model": model,
             "training": {"budget_steps": 1},
         },
@@ -270,7 +284,8 @@ def _weights(checked: Checked) -> dict[str, Tensor]:
     if int8.is_quantised(checked.values, str(checked.directory / CONFIG_FILE)):
         theirs = int8.whole_weights(theirs)
     theirs = {name: tensor.float() for name, tensor in theirs.items()}
-    return weights_in(checked.family, checked.config, theirs, _shapes(checked.config, checked.objective)).weights
+    shapes = _shapes(checked.config, checked.objective)
+    return weights_in(checked.family, checked.config, theirs, shapes, checked.head).weights
 
 
 def grown(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pretextlm.errors import UserError
-from pretextlm.exchange.forms import TABLE, forms, summed
+from pretextlm.exchange.fine_tuned import class_of, head_out, values_of
+from pretextlm.exchange.forms import POOLER, TABLE, forms, summed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from pretextlm.model.config import ModelConfig
     from pretextlm.model.families.base import Family
+    from pretextlm.model.families.task_classes import TaskClass
+    from pretextlm.objectives.base import Objective
     from pretextlm.training.run import Run
 
 DISCRIMINATOR, GENERATOR = "discriminator", "generator"
@@ -46,6 +49,7 @@ class Translated:
         ours, theirs: its tensors in that form, under our names and under theirs.
         values: of config.json.
         lost: heads that the family has no place for.
+        head: of a fine-tuned model, how its class names the task's head.
     """
 
     family: Family
@@ -54,6 +58,7 @@ class Translated:
     theirs: dict[str, Tensor]
     values: dict[str, Any]
     lost: tuple[str, ...]
+    head: TaskClass | None = None
 
 
 def trained_part(run: Run, weights: Mapping[str, Tensor], part: str) -> tuple[ModelConfig, dict[str, Tensor]]:
@@ -83,13 +88,18 @@ def trained_part(run: Run, weights: Mapping[str, Tensor], part: str) -> tuple[Mo
 
 
 def translated(
-    config: ModelConfig, weights: Mapping[str, Tensor], name: str | None, pad: int | None = None
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    name: str | None,
+    pad: int | None = None,
+    task: Objective | None = None,
 ) -> Translated:
     """The model as one family has it.
 
     Args:
         name: of the family; None for the first that has a place for it, those that have one for all its heads first.
         pad: the padding's id, from which some families count positions; None: not looked at.
+        task: whose head is written along, and instead of the language model's; None for none.
 
     Raises:
         UserError: no family has a place for it, or the one that is named has none.
@@ -97,34 +107,40 @@ def translated(
     from pretextlm.model.families.base import FAMILIES
 
     if name is not None:
-        return _formed(FAMILIES[name](), config, weights, pad)
+        return _formed(FAMILIES[name](), config, weights, pad, task)
     families: list[Family] = [FAMILIES[known]() for known in (*USUAL, *(k for k in FAMILIES if k not in USUAL))]
     families.sort(key=lambda family: len(_lost(family, weights)))
     for shape, tensors in forms(config, weights, pad is not None):
         for family in families:
             try:
-                return _fitting(family, shape, tensors, pad)
+                return _fitting(family, shape, tensors, pad, task)
             except (UserError, KeyError, ValueError, AttributeError):
                 continue
+    if task is not None:  # a family may have a place for all but the head
+        class_of(translated(config, _trunk(weights), None, pad).family, task)
     raise UserError(
         "No published family has a model of this shape, so no other program could read it.",
         f"Train one that has the shape of a family with these overrides, {SHAPES[config.architecture]}",
     )
 
 
-def _formed(family: Family, config: ModelConfig, weights: Mapping[str, Tensor], pad: int | None) -> Translated:
+def _formed(
+    family: Family, config: ModelConfig, weights: Mapping[str, Tensor], pad: int | None, task: Objective | None
+) -> Translated:
     """In the first form that the family has a place for. Raises UserError for why the model as it is has none."""
     first: UserError | None = None
     for shape, tensors in forms(config, weights, pad is not None):
         try:
-            return _fitting(family, shape, tensors, pad)
+            return _fitting(family, shape, tensors, pad, task)
         except UserError as error:
             first = first or error
     assert first is not None, "a model has one form at least"
     raise first
 
 
-def _fitting(family: Family, config: ModelConfig, weights: Mapping[str, Tensor], pad: int | None) -> Translated:
+def _fitting(
+    family: Family, config: ModelConfig, weights: Mapping[str, Tensor], pad: int | None, task: Objective | None
+) -> Translated:
     from pretextlm.model.families.base import values_out, weights_out
 
     if config.architecture not in family.classes.values():
@@ -134,6 +150,9 @@ def _fitting(family: Family, config: ModelConfig, weights: Mapping[str, Tensor],
         )
     own = tuple(f"heads.{head.head}." for head in family.heads)
     carried = {name: t for name, t in weights.items() if not name.startswith("heads.") or name.startswith(own)}
+    head = class_of(family, task) if task else None
+    if task and head:
+        carried = _trunk(weights)
     values = values_out(family, config, carried)
     if pad is not None and values.get("pad_token_id", pad) != pad:
         raise UserError(
@@ -144,8 +163,18 @@ def _fitting(family: Family, config: ModelConfig, weights: Mapping[str, Tensor],
     if config.head.dense and not any(name.startswith((*own, *OWN_HEAD)) for name in carried):
         bare = (name for name, kind in family.classes.items() if kind == config.architecture and "For" not in name)
         values |= {"architectures": [next(bare, values["architectures"][0])]}
-    theirs = weights_out(family, config, carried)
-    return Translated(family, config, carried, theirs, values, tuple(_lost(family, weights)))
+    if task and head:
+        values |= values_of(head, task)
+        carried |= head_out(task, weights)
+    theirs = weights_out(family, config, carried, head.maps() if head else ())
+    lost = [name for name in _lost(family, weights) if not (head and name == "task")]
+    return Translated(family, config, carried, theirs, values, tuple(lost), head)
+
+
+def _trunk(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without any head; a pooler, which a form of the model may have, stays."""
+    heads = ("heads.", *OWN_HEAD)
+    return {name: t for name, t in weights.items() if not name.startswith(heads) or name.startswith(POOLER)}
 
 
 def _lost(family: Family, weights: Mapping[str, Tensor]) -> list[str]:

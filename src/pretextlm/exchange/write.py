@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pretextlm.errors import UserError
 from pretextlm.exchange import int8
 from pretextlm.exchange.card import model_card
+from pretextlm.exchange.fine_tuned import kind_of
 from pretextlm.exchange.forms import ADDED_TO_TABLE
 from pretextlm.exchange.origin import Origin, kept, origin_of
 from pretextlm.exchange.tensors import INDEX, WEIGHTS
@@ -118,11 +119,13 @@ def export_run(
             )
         config, weights = _as_it_came(origin, run.recipe.model, found.model())
     else:
-        config, weights = trained_part(run, found.model(), part)
+        whole = run.load_model().state_dict() if run.recipe.tuning.lora else found.model()
+        config, weights = trained_part(run, whole, part)
+    task = run.recipe.objective if kind_of(run.recipe.objective) and part == DISCRIMINATOR else None
     wanted = family or (origin.family if origin else None)
     if part != DISCRIMINATOR and wanted is None:  # in the family of the model it was trained with
         wanted = translated(*trained_part(run, found.model(), DISCRIMINATOR), None, run.vocabulary.pad).family.name
-    done = translated(config, weights, wanted, None if untouched else run.vocabulary.pad)
+    done = translated(config, weights, wanted, None if untouched else run.vocabulary.pad, task)
     chosen, config, theirs = done.family, done.config, done.theirs
     same = same_model and origin is not None and chosen.name == origin.family
     if untouched and origin is not None and origin.bare and same:
@@ -259,13 +262,21 @@ def _write_tokenizer(directory: Path, run: Run, untouched: bool) -> None:
         return
     names = _names(run, run.vocabulary)
     tokenizer = run.tokenizer
-    if tokenizer.post_processor is None:
+    if kind_of(run.recipe.objective):
+        tokenizer.post_processor = _frame_of_task(run, names)
+    elif tokenizer.post_processor is None:
         tokenizer.post_processor = _frame(run, names)
     tokenizer.save(str(directory / "tokenizer.json"))
     limit = run.recipe.model.positions.max_positions or run.recipe.data.length
+    inputs = ["input_ids", *(["token_type_ids"] if run.recipe.model.type_vocab_size else []), "attention_mask"]
     _write_json(
         directory / "tokenizer_config.json",
-        {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": limit, **names},
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": limit,
+            **names,
+            **({"model_input_names": inputs} if kind_of(run.recipe.objective) else {}),
+        },
     )
     _write_json(directory / "special_tokens_map.json", names)
 
@@ -288,6 +299,21 @@ def _frame(run: Run, names: Mapping[str, str]) -> Any:
     single, roles = template[run.recipe.model.architecture]
     return TemplateProcessing(
         single=single, special_tokens=[(names[f"{role}_token"], getattr(run.vocabulary, role)) for role in roles]
+    )
+
+
+def _frame_of_task(run: Run, names: Mapping[str, str]) -> Any:
+    """What stands around one text, or two, of a task (tasks/base.py)."""
+    from tokenizers.processors import TemplateProcessing
+
+    model = run.recipe.model
+    roles = ("bos", "eos") if model.architecture == "decoder" else ("cls", "sep")
+    lead, end = (names[f"{role}_token"] for role in roles)
+    kind = int(model.type_vocab_size > 1)
+    return TemplateProcessing(
+        single=f"{lead} $A {end}",
+        pair=f"{lead} $A {end} $B:{kind} {end}:{kind}",
+        special_tokens=[(names[f"{role}_token"], getattr(run.vocabulary, role)) for role in roles],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from pydantic import Field
 from pretextlm.batch import Batch
 from pretextlm.data.aligned import AlignedEncoder
 from pretextlm.data.examples import Examples
-from pretextlm.objectives.base import Outputs
+from pretextlm.objectives.base import Architecture, Outputs
 from pretextlm.tasks.base import Task, framed
 
 if TYPE_CHECKING:
@@ -26,11 +26,16 @@ class TextTask(Task):
     text: column of the text.
     text_pair: column of a second text; "" for none.
     label: column of what is said of it.
+    head: how the text's state is read (tasks/heads.py): a dense layer and tanh, relu or gelu, then a matrix, or that
+        matrix alone ("plain"); by default as the published family of the model has it.
     """
 
     text: str = Field(default="text", description="column of the text")
     text_pair: str = Field(default="", description="column of a second text; empty for none")
     label: str = Field(default="label", description="column of the label")
+    head: Literal["", "tanh", "relu", "gelu", "plain"] = Field(
+        default="", description="how the text's state is read; by default as the model's family has it"
+    )
 
     def columns(self) -> dict[str, str]:
         """The text or texts, and the label."""
@@ -48,6 +53,11 @@ class TextTask(Task):
             types=(joined.run > 2).astype(np.int32),
             labels=self.labels_of(records),
         )
+
+    def of_model(self, architecture: Architecture) -> Self:
+        """As for any task; a decoder's state is read by a matrix alone, where nothing else is said."""
+        usual: Literal["plain", "tanh"] = "plain" if architecture == "decoder" else "tanh"
+        return super().of_model(architecture).model_copy(update={"head": self.head or usual})
 
     def labels_of(self, records: Records) -> NDArray[Any]:
         """(E,) what is said of each record, as the loss reads it."""

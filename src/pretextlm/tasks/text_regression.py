@@ -59,7 +59,7 @@ class TextRegression(TextTask):
         """One number."""
         from pretextlm.tasks.heads import SequenceHead
 
-        return {"task": SequenceHead(config, 1)}
+        return {"task": SequenceHead(config, 1, self.head or "tanh")}
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Examples."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
@@ -164,20 +164,25 @@ class Imported:
 
 
 def weights_in(
-    family: Family, config: ModelConfig, theirs: Mapping[str, Tensor], ours: Mapping[str, torch.Size]
+    family: Family,
+    config: ModelConfig,
+    theirs: Mapping[str, Tensor],
+    ours: Mapping[str, torch.Size],
+    more: Iterable[Map] = (),
 ) -> Imported:
     """Their tensors under our names.
 
     Args:
         theirs: all tensors of the checkpoint.
         ours: shapes of our model's parameters.
+        more: tensors that are not of every such model: the head of a task.
 
     Raises:
         UserError: a tensor of another shape than the configuration says.
     """
     rest = {_whole_name(family, name, theirs): tensor for name, tensor in theirs.items()}
     weights: dict[str, Tensor] = {}
-    for pattern in family.maps(config):
+    for pattern in (*more, *family.maps(config)):
         for one in pattern.expanded(config):
             if one.theirs not in rest or any(name not in ours for name in one.ours):
                 continue
@@ -197,7 +202,9 @@ def weights_in(
     return Imported(weights, [name for name in ours if name not in weights], left)
 
 
-def weights_out(family: Family, config: ModelConfig, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def weights_out(
+    family: Family, config: ModelConfig, ours: Mapping[str, Tensor], more: Iterable[Map] = ()
+) -> dict[str, Tensor]:
     """Our tensors under their names. Raises UserError for a tensor that the family has no place for."""
     head = _with_head(family, ours)
     left, theirs = dict(ours), {}
@@ -209,7 +216,7 @@ def weights_out(family: Family, config: ModelConfig, ours: Mapping[str, Tensor])
                     f"Export it without its head {head.head!r}.",
                 )
         left = {n: t for n, t in ours.items() if not any(re.match(pattern, n) for pattern in head.without)}
-    for pattern in family.maps(config):
+    for pattern in (*more, *family.maps(config)):
         for one in pattern.expanded(config):
             if one.ours[0] not in left:
                 continue

@@ -1,0 +1,328 @@
+"""Fine-tuned models: heads and label names of published classes there and back, with transformers' logits."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.foreign import BERT, word_pieces
+from tests.parity.encoders import CLOSE
+from tests.parity.families import our_states, randomised
+
+from pretextlm.data.aligned import AlignedEncoder
+from pretextlm.data.records import read_records
+from pretextlm.errors import UserError
+from pretextlm.evaluation.labelled import evaluate_task, predictions
+from pretextlm.exchange.read import import_model
+from pretextlm.exchange.write import export_run
+from pretextlm.model.families.task_classes import TASK_CLASSES
+from pretextlm.training.recipe import Recipe
+from pretextlm.training.run import Run
+from pretextlm.training.start import with_start
+from pretextlm.training.trainer import pretrain
+
+transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
+
+SHAPE = {name: value for name, value in BERT.items() if name not in ("model_type", "architectures")}
+GPT = {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 96, "pad_token_id": 0}
+LLAMA = {
+    **{name: SHAPE[name] for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")},
+    "intermediate_size": 48,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "pad_token_id": 0,
+}
+CONFIGS = {
+    "albert": ("AlbertConfig", {**SHAPE, "embedding_size": 16}),
+    "bert": ("BertConfig", SHAPE),
+    "deberta-v2": (
+        "DebertaV2Config",
+        {
+            **SHAPE,
+            "type_vocab_size": 0,
+            "relative_attention": True,
+            "position_buckets": 8,
+            "norm_rel_ebd": "layer_norm",
+            "share_att_key": True,
+            "pos_att_type": "p2c|c2p",
+            "position_biased_input": False,
+            "max_relative_positions": -1,
+        },
+    ),
+    "distilbert": (
+        "DistilBertConfig",
+        {"vocab_size": 64, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "pad_token_id": 0},
+    ),
+    "electra": ("ElectraConfig", {**SHAPE, "embedding_size": 16}),
+    "roberta": ("RobertaConfig", SHAPE),
+    "xlm-roberta": ("XLMRobertaConfig", SHAPE),
+    "gemma": ("GemmaConfig", LLAMA),
+    "gemma2": ("Gemma2Config", {**LLAMA, "query_pre_attn_scalar": 8, "attn_implementation": "eager"}),
+    "gpt2": ("GPT2Config", GPT),
+    "llama": ("LlamaConfig", LLAMA),
+    "mistral": ("MistralConfig", LLAMA),
+    "openai-gpt": ("OpenAIGPTConfig", GPT),
+    "qwen2": ("Qwen2Config", LLAMA),
+    "qwen3": ("Qwen3Config", LLAMA),
+}
+NAMES = {0: "bad", 1: "so so", 2: "good"}
+IDS = [[2, 9, 11, 7, 3, 14, 15, 3], [2, 12, 8, 6, 3, 0, 0, 0]]
+LENGTHS = [8, 5]
+STILL = {"budget_steps": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
+CASES = [(family, kind) for family, kinds in TASK_CLASSES.items() for kind in kinds]
+
+
+def foreign(family, kind, place, **changes):
+    """A random fine-tuned model, saved by transformers with a tokenizer."""
+    name, shape = CONFIGS[family]
+    named = {"id2label": NAMES, "label2id": {v: k for k, v in NAMES.items()}} if kind != "span" else {}
+    config = getattr(transformers, name)(**{**shape, **named, **changes})
+    model = randomised(getattr(transformers, TASK_CLASSES[family][kind].theirs)(config))
+    model.save_pretrained(place)
+    word_pieces().save(str(place / "tokenizer.json"))
+    return model
+
+
+def their_scores(model, ids):
+    """(C,) of a text, or (T, C) of its tokens."""
+    with torch.inference_mode():
+        found = model(input_ids=torch.tensor([ids]))
+    if "start_logits" in found:
+        return torch.stack([found.start_logits, found.end_logits], -1)[0]
+    return found.logits[0]
+
+
+def our_scores(model, kind, states_TD):
+    """The same from the states of one text."""
+    place = -1 if model.config.architecture == "decoder" else 0
+    with torch.inference_mode():
+        return model.heads["task"](states_TD[place] if kind == "sequence" else states_TD)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(case))
+def carried(request, tmp_path_factory):
+    family, kind = request.param
+    place = tmp_path_factory.mktemp(f"{family}-{kind}")
+    model = foreign(family, kind, place / "theirs")
+    run, origin = import_model(str(place / "theirs"), place / "run")
+    return model, run, origin, kind, place
+
+
+def test_an_import_has_the_head_and_the_label_names(carried):
+    _, run, origin, kind, _ = carried
+    assert (
+        run.recipe.objective.name
+        == {
+            "sequence": "text_classification",
+            "token": "token_classification",
+            "span": "question_answering",
+        }[kind]
+    )
+    assert kind == "span" or run.recipe.objective.labels == tuple(NAMES.values())
+    assert origin.not_carried == ()
+    assert not [name for name in origin.drawn if name.startswith("heads.")]
+
+
+def test_padded_and_packed_rows_have_transformers_logits(carried):
+    model, run, _, kind, _ = carried
+    ours = run.load_model()
+    attention = "causal" if ours.config.architecture == "decoder" else "bidirectional"
+    positions = [[*range(n), *[0] * (8 - n)] for n in LENGTHS]
+    padded = our_states(
+        ours,
+        input_ids=IDS,
+        segment_ids=[[0] * n + [-1] * (8 - n) for n in LENGTHS],
+        position_ids=positions,
+        attention=attention,
+    )
+    packed = our_states(
+        ours,
+        input_ids=[IDS[0] + IDS[1][:5] + [0] * 3],
+        segment_ids=[[0] * 8 + [1] * 5 + [-1] * 3],
+        position_ids=[[*range(8), *range(5), 0, 0, 0]],
+        attention=attention,
+    )[0]
+    packed = [packed[:8], packed[8:13]]
+    for row, length in enumerate(LENGTHS):
+        expected = their_scores(model, IDS[row][:length])
+        for states in (padded[row][:length], packed[row]):
+            torch.testing.assert_close(our_scores(ours, kind, states), expected, **CLOSE)
+
+
+def test_an_export_gives_back_the_same_bytes_and_names(carried, tmp_path):
+    model, run, _, kind, place = carried
+    done = export_run(run.directory, tmp_path / "out")
+    expected, found = load_file(place / "theirs" / "model.safetensors"), load_file(tmp_path / "out/model.safetensors")
+    assert done.architecture == type(model).__name__
+    assert done.lost == ()
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    again, report = type(model).from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert kind == "span" or again.config.id2label == NAMES
+
+
+TEXTS = ["the old ship sails", "a river", "the ship, the old river.", "sail a ship", "old", "a ship sailed the river?"]
+PAIRS = ["a ship", "the old river sails", ".", "the ship", "river, river", "old"]
+CLASSES = ["good", "bad", "so so", "good", "bad", "so so"]
+ROWS = {
+    "text_classification": [
+        {"text": a, "pair": b, "label": label} for a, b, label in zip(TEXTS, PAIRS, CLASSES, strict=True)
+    ],
+    "text_regression": [{"text": text, "label": 3.0 + place} for place, text in enumerate(TEXTS)],
+    "token_classification": [
+        {"tokens": text.split(), "tags": [("B-X", "O")[i % 2] for i in range(len(text.split()))]} for text in TEXTS
+    ],
+    "question_answering": [
+        {"question": pair, "context": text, "answers": {"text": [text.split()[0]], "answer_start": [0]}}
+        for text, pair in zip(TEXTS, PAIRS, strict=True)
+    ],
+}
+
+
+def tuned(place, start, task, rows_of=ROWS, **training):
+    """A run that was fine-tuned for some steps from a published encoder or decoder."""
+    rows = place / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in rows_of[task["name"]]))
+    values = {
+        "start": str(start),
+        "data": {"train": str(rows), "validation": str(rows), "length": 32},
+        "task": task,
+        "training": {
+            "budget_steps": 3,
+            "batch_rows": 3,
+            "learning_rate": 1e-3,
+            "dtype": "fp32",
+            "compile": "off",
+            **training,
+        },
+    }
+    return pretrain(Recipe.load(with_start(values)), place / "tuned")
+
+
+def published(family, place):
+    """An import of a random model without a head for any task."""
+    name, shape = CONFIGS[family]
+    model = randomised(getattr(transformers, name.replace("Config", "Model"))(getattr(transformers, name)(**shape)))
+    model.save_pretrained(place / "published")
+    word_pieces().save(str(place / "published" / "tokenizer.json"))
+    return import_model(str(place / "published"), place / "start")[0].directory
+
+
+def ours_of(run):
+    """What a run says of its validation records, in their order."""
+    objective = run.recipe.objective
+    records = read_records(run.recipe.data.validation, objective.columns())
+    encoder = AlignedEncoder(run.tokenizer, run.vocabulary)
+    model = run.load_model()
+    examples = objective.examples(records, encoder, model.config, run.recipe.data.length)
+    return predictions(model, objective, examples, run), records
+
+
+@pytest.mark.parametrize("family", ["bert", "electra", "distilbert", "deberta-v2", "llama", "gpt2"])
+def test_a_tuned_run_of_texts_is_exported_as_the_familys_class_with_its_tokenizer(family, tmp_path):
+    pair = {"text_pair": "pair"} if family in ("bert", "electra") else {}
+    run = tuned(tmp_path, published(family, tmp_path), {"name": "text_classification", **pair})
+    done = export_run(run.directory, tmp_path / "out")
+    assert done.architecture == TASK_CLASSES[family]["sequence"].theirs
+    assert done.lost == ()
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    assert model.config.id2label == {0: "bad", 1: "good", 2: "so so"}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    texts = (TEXTS, PAIRS) if pair else (TEXTS,)
+    batch = tokenizer(*texts, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        expected = model(**batch).logits.softmax(1).numpy()
+    np.testing.assert_allclose(ours_of(run)[0], expected, atol=1e-4)
+
+
+def test_a_regressions_mean_and_spread_are_in_the_exported_head(tmp_path):
+    run = tuned(tmp_path, published("bert", tmp_path), {"name": "text_regression"})
+    export_run(run.directory, tmp_path / "out")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    assert (model.config.problem_type, model.config.num_labels) == ("regression", 1)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    with torch.inference_mode():
+        expected = model(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits[:, 0].numpy()
+    np.testing.assert_allclose(ours_of(run)[0], expected, atol=1e-4)
+    back, _ = import_model(str(tmp_path / "out"), tmp_path / "back")
+    records = run.recipe.data.validation
+    found, wanted = (evaluate_task(one, records)["metrics"]["pearson"]["value"] for one in (back, run))
+    assert found == pytest.approx(wanted, abs=1e-4)
+
+
+def test_tags_and_stretches_are_those_of_transformers(tmp_path):
+    start = published("bert", tmp_path)
+    (tmp_path / "tags").mkdir()
+    (tmp_path / "qa").mkdir()
+    run = tuned(tmp_path / "tags", start, {"name": "token_classification"})
+    assert export_run(run.directory, tmp_path / "tags/out").architecture == "BertForTokenClassification"
+    model = transformers.AutoModelForTokenClassification.from_pretrained(tmp_path / "tags/out")
+    assert model.config.id2label == {0: "O", 1: "B-X"}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "tags/out")
+    batch = tokenizer([text.split() for text in TEXTS], is_split_into_words=True, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        tags = model(**batch).logits.argmax(-1)
+    found = []
+    for row in range(len(TEXTS)):
+        words = batch.word_ids(row)
+        found += [int(tags[row, t]) for t, w in enumerate(words) if w is not None and w != words[t - 1]]
+    assert found == ours_of(run)[0].tolist()
+
+    run = tuned(tmp_path / "qa", start, {"name": "question_answering"})
+    assert export_run(run.directory, tmp_path / "qa/out").architecture == "BertForQuestionAnswering"
+    model = transformers.AutoModelForQuestionAnswering.from_pretrained(tmp_path / "qa/out")
+    batch = tokenizer(PAIRS, TEXTS, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        scores = model(**batch)
+    none = (scores.start_logits[:, 0] + scores.end_logits[:, 0]).numpy()
+    np.testing.assert_allclose(ours_of(run)[0][:, 3], none, atol=1e-4)
+
+
+def test_a_start_carries_the_head_of_the_same_task_where_the_labels_agree(tmp_path):
+    first = tuned(tmp_path, published("bert", tmp_path), {"name": "text_classification"})
+    other = {name: tmp_path / name for name in ("same", "renamed", "regression")}
+    for place in other.values():
+        place.mkdir()
+    head = {name: t for name, t in first.load_model().state_dict().items() if name.startswith("heads.task.")}
+
+    def begun(run):
+        return {name: torch.equal(run.load_model().state_dict()[name], tensor) for name, tensor in head.items()}
+
+    same = tuned(other["same"], first.directory, {"name": "text_classification"}, **STILL)
+    assert set(begun(same).values()) == {True}
+    labels = {"name": "text_classification", "labels": ["good", "so so", "bad"]}
+    renamed = tuned(other["renamed"], first.directory, labels, **STILL)
+    assert not begun(renamed)["heads.task.out.weight"]
+
+
+def test_a_started_regression_says_the_same_numbers_in_another_unit(tmp_path):
+    first = tuned(tmp_path, published("bert", tmp_path), {"name": "text_regression"})
+    (tmp_path / "next").mkdir()
+    rows = {"text_regression": [{**row, "label": 10 * row["label"]} for row in ROWS["text_regression"]]}
+    before = ours_of(first)[0]
+    run = tuned(tmp_path / "next", first.directory, {"name": "text_regression"}, rows, **STILL)
+    assert run.recipe.objective.spread == pytest.approx(10 * first.recipe.objective.spread)
+    np.testing.assert_allclose(ours_of(run)[0], before, atol=1e-4)
+
+
+def test_a_published_pooler_begins_the_head(tmp_path):
+    start = published("bert", tmp_path)
+    run = tuned(tmp_path, start, {"name": "text_classification"}, **STILL)
+    pooler = Run.open(start).load_model().state_dict()["head_layers.pooler.weight"]
+    assert torch.equal(run.load_model().state_dict()["heads.task.dense.weight"], pooler)
+
+
+def test_what_a_class_cannot_hold_is_refused_by_name(tmp_path):
+    start = published("llama", tmp_path)
+    run = tuned(tmp_path, start, {"name": "text_regression"})
+    with pytest.raises(UserError, match="LlamaForSequenceClassification adds no constant"):
+        export_run(run.directory, tmp_path / "out")
+    (tmp_path / "tanh").mkdir()
+    run = tuned(tmp_path / "tanh", start, {"name": "text_classification", "head": "tanh"})
+    with pytest.raises(UserError, match="has a head of the make 'plain'; this run's is 'tanh'"):
+        export_run(run.directory, tmp_path / "out")
