@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from pretextlm.study.plan import StudyPlan
+    from pretextlm.study.task_plan import AnyPlan
 
 
 def compare(
@@ -23,16 +23,18 @@ def compare(
 ) -> None:
     """Compare objectives on the same text, budget and model shape, over several seeds.
 
+    Or models on one task, pre-trained, distilled and from scratch: recipes/mnli_three_ways.toml.
+
     Ctrl-C (or SIGTERM) saves and leaves; the same command goes on and does only what is missing.
     """
-    from pretextlm.study.plan import StudyPlan
+    from pretextlm.study.task_plan import load_plan
 
-    plan = StudyPlan.load(study, overrides or [])
+    plan = load_plan(study, overrides or [])
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", plan.name).strip("-").lower()
     run_study(plan, out or Path("studies") / name, as_json)
 
 
-def run_study(plan: StudyPlan, directory: Path, as_json: bool) -> None:
+def run_study(plan: AnyPlan, directory: Path, as_json: bool) -> None:
     """Run a plan under one progress bar, write its report and print the table; exits as the command line should."""
     from pretextlm.cli.console import print_json, stderr
     from pretextlm.cli.report import print_summary

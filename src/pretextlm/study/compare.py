@@ -7,14 +7,16 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pretextlm.errors import UserError
 from pretextlm.files import write_json
-from pretextlm.study.directory import COMMAND, RUNS, claim, machine
-from pretextlm.study.plan import PlannedRun, StudyPlan
+from pretextlm.study.directory import COMMAND, claim, machine
+from pretextlm.study.plan import RUNS, PlannedRun
 from pretextlm.study.progress import Silent, StudyProgress
+from pretextlm.study.task_plan import AnyPlan, TaskStudy
 
 Pretrain = Callable[..., Any]
 Evaluate = Callable[[Path], Any]
@@ -38,7 +40,7 @@ class Outcome:
 
 
 def compare(
-    plan: StudyPlan,
+    plan: AnyPlan,
     directory: Path,
     *,
     command: Sequence[str] = (),
@@ -66,7 +68,7 @@ def compare(
     progress = progress or Silent()
     recipes = check(plan)
     with locked(directory):
-        claim(directory, plan, Path(plan.store))
+        claim(directory, plan)
         noted = _begin(directory, command)
         outcome = Outcome(directory)
         for number, (run, recipe) in enumerate(recipes):
@@ -76,17 +78,28 @@ def compare(
                 outcome.skipped.append(run.directory)
                 progress.end(run.directory, "found finished")
                 continue
-            _one(run, recipe, where, outcome, command, progress, pretrain or _pretrain, evaluate or _evaluate)
+            make = partial(_recipe, plan, run, recipe, directory)
+            _one(run, make, where, outcome, command, progress, pretrain or _pretrain, evaluate or _evaluate)
         _finish(directory, noted, outcome)
     return outcome
 
 
-def check(plan: StudyPlan) -> list[tuple[PlannedRun, Any]]:
-    """Every run with its recipe, held against the store. Raises UserError for the first that cannot be trained."""
+def _recipe(plan: AnyPlan, run: PlannedRun, recipe: Any, directory: Path) -> Any:
+    """Of a run; of a task, it may need what runs before it made."""
+    return plan.recipe_of(run, directory) if isinstance(plan, TaskStudy) else recipe
+
+
+def check(plan: AnyPlan) -> list[tuple[PlannedRun, Any]]:
+    """Every run with its recipe, held against what it reads. Raises UserError for the first that cannot be trained.
+
+    Recipes of a task are made when their turn comes, and stand as None.
+    """
     from pretextlm.data.store import Store
     from pretextlm.training.recipe import Recipe
 
     plan.check()
+    if isinstance(plan, TaskStudy):
+        return [(run, None) for run in plan.runs()]
     store = Store.open(Path(plan.store))
     recipes = [(run, Recipe.load(run.recipe, f"the recipe of {run.label}")) for run in plan.runs()]
     for _, recipe in recipes:
@@ -98,7 +111,7 @@ def check(plan: StudyPlan) -> list[tuple[PlannedRun, Any]]:
 
 def _one(
     run: PlannedRun,
-    recipe: Any,
+    make: Callable[[], Any],
     where: Path,
     outcome: Outcome,
     command: Sequence[str],
@@ -110,7 +123,7 @@ def _one(
 
     try:
         if not (where / "cost.json").exists():
-            pretrain(recipe, where, resume=True, command=command, progress=progress)
+            pretrain(make(), where, resume=True, command=command, progress=progress)
         evaluate(where)
     except Stopped:
         raise

@@ -14,18 +14,20 @@ from pretextlm.config import read_toml, write_toml
 from pretextlm.data.manifest import Manifest, read_manifest
 from pretextlm.errors import UserError
 from pretextlm.files import write_json, write_whole
-from pretextlm.study.plan import StudyPlan
+from pretextlm.study.plan import RUNS
+from pretextlm.study.task_plan import AnyPlan, TaskStudy
 
-PLAN, COMMAND, CORPUS, RUNS = "study.toml", "command.json", "corpus.json", "runs"
+PLAN, COMMAND, CORPUS = "study.toml", "command.json", "corpus.json"
 LOCK = "run.lock"
 
 
-def claim(directory: Path, plan: StudyPlan, store: Path) -> None:
+def claim(directory: Path, plan: AnyPlan) -> None:
     """Make the directory this plan's, or find that it is.
 
     Raises UserError when it holds another plan, another corpus or anything else.
     """
-    values, corpus = plan.plain(), describe_corpus(store)
+    values = plan.plain()
+    corpus = plan.corpus() if isinstance(plan, TaskStudy) else describe_corpus(Path(plan.store))
     if (directory / PLAN).exists():
         _same(directory, read_toml(directory / PLAN), values)
         _same_corpus(directory, corpus)
@@ -56,8 +58,9 @@ def _same_corpus(directory: Path, corpus: Mapping[str, Any]) -> None:
         write_json(path, corpus)
         return
     if old.get("hash") != corpus["hash"]:
+        changed = f"The store {corpus['store']} was prepared" if "store" in corpus else "The records were written"
         raise UserError(
-            f"The store {corpus['store']} was prepared anew since {directory} was begun.",
+            f"{changed} anew since {directory} was begun.",
             "Its other runs would read other text: give another directory with --out DIR.",
         )
 

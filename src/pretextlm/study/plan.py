@@ -15,7 +15,9 @@ from pretextlm.errors import UserError
 from pretextlm.objectives.base import Architecture, Objective, build
 
 BudgetKind = Literal["tokens", "flops", "seconds"]
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+RUNS = "runs"
+"""Directory of a study that holds its runs."""
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _OWN_KEYS = ("name", "label", "architecture", "model", "training", "options")
 
 
@@ -91,7 +93,7 @@ class Condition(Config):
     @field_validator("label")
     @classmethod
     def _is_a_directory_name(cls, label: str) -> str:
-        if not _LABEL.fullmatch(label):
+        if not LABEL.fullmatch(label):
             raise ValueError("a label is up to 64 letters, digits, '.', '_' and '-', and begins with a letter or digit")
         return label
 

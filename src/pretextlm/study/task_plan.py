@@ -1,0 +1,211 @@
+"""A study of one task: the same records learnt by models that differ in what they start from and what is trained.
+
+[recipe]                                  what all runs share: a recipe's tables, of a task
+start = "runs/encoder"
+
+[[entries]]
+label = "pretrained"
+
+[[entries]]
+label = "student"
+layers = [0, 2, 4]                        begun from these layers of the run that `start` names
+teacher = "pretrained"                    and taught by that entry's run of the same seed
+
+[[entries]]
+label = "scratch"
+scratch = true                            the same Transformer with weights drawn from the seed
+training = { learning_rate = 5e-4 }       any table of the recipe may differ
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from pretextlm.config import Config, apply_overrides, read_toml
+from pretextlm.errors import UserError, did_you_mean
+from pretextlm.study.plan import LABEL, RUNS, PlannedRun, StudyPlan
+
+if TYPE_CHECKING:
+    from pretextlm.training.recipe import Recipe
+
+STUDENTS = "students"
+_TABLES = ("data", "task", "model", "training", "tuning")
+
+
+class Entry(Config):
+    """One model that is compared.
+
+    Attributes:
+        label: what it is called in directories and in the report.
+        scratch: with weights drawn from the seed; shape and tokens are those of the run that `start` names.
+        layers: of that run that the model begins with; none given: all.
+        teacher: label of an entry before it that teaches it.
+        data, task, model, training, tuning: what differs in the recipe's tables.
+    """
+
+    label: str
+    scratch: bool = False
+    layers: tuple[int, ...] = ()
+    teacher: str = ""
+    data: dict[str, Any] = Field(default_factory=dict)
+    task: dict[str, Any] = Field(default_factory=dict)
+    model: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+    tuning: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Entry:
+        if not LABEL.fullmatch(self.label):
+            raise ValueError("a label is up to 64 letters, digits, '.', '_' and '-', and begins with a letter or digit")
+        if self.scratch and self.layers:
+            raise ValueError("a model from scratch has no layers of another: leave out layers, or scratch")
+        return self
+
+
+class TaskStudy(Config):
+    """Every entry × every seed by one recipe of a task.
+
+    Attributes:
+        name: of the study, the report's title.
+        seeds: each entry is trained once per seed.
+        recipe: the tables of a task's recipe, with `start`.
+        entries: what is compared.
+    """
+
+    name: str = Field("study", min_length=1, max_length=200)
+    seeds: tuple[int, ...] = (1, 2, 3)
+    recipe: dict[str, Any]
+    entries: tuple[Entry, ...] = Field(min_length=1)
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+            raise ValueError("seeds are one or more different whole numbers, none below 0")
+        return seeds
+
+    @model_validator(mode="after")
+    def _in_order(self) -> TaskStudy:
+        labels = [entry.label for entry in self.entries]
+        if len({label.casefold() for label in labels}) < len(labels):
+            raise ValueError("two entries have the same label")
+        for place, entry in enumerate(self.entries):
+            if entry.teacher and entry.teacher not in labels[:place]:
+                raise ValueError(f"{entry.label!r} is taught by {entry.teacher!r}, which is no entry before it")
+        return self
+
+    def check(self) -> None:
+        """Every entry's recipe can be had, and its records are as they should be. Raises UserError otherwise."""
+        from pretextlm.training.corpus import open_corpus
+
+        seen = []
+        for entry in self.entries:
+            recipe = self._load(entry, self.seeds[0], self._base(entry))
+            if not recipe.is_task:
+                raise UserError("The recipe of a study with entries has no table [recipe.task].", "Name its task.")
+            read = (recipe.data, recipe.objective.model_copy(update={"teacher": ""}))
+            if read not in seen:
+                open_corpus(recipe)
+                seen.append(read)
+
+    def runs(self) -> list[PlannedRun]:
+        """Seed by seed, teachers before those they teach."""
+        return [
+            PlannedRun(entry.label, seed, {}, f"{entry.label}-seed{seed}")
+            for seed in self.seeds
+            for entry in self.entries
+        ]
+
+    def recipe_of(self, run: PlannedRun, directory: Path) -> Recipe:
+        """The whole recipe of a run in a study directory; the student it begins with is made where it is missing."""
+        entry = next(entry for entry in self.entries if entry.label == run.label)
+        values = self._base(entry)
+        if entry.layers:
+            values["start"] = str(self._student(entry, directory))
+        if entry.teacher:
+            teacher = directory / RUNS / f"{entry.teacher}-seed{run.seed}"
+            values["task"] = {**values["task"], "teacher": str(teacher)}
+        return self._load(entry, run.seed, values)
+
+    def _base(self, entry: Entry) -> dict[str, Any]:
+        """The recipe's tables with what differs."""
+        from pretextlm.training.run import Run
+
+        differs = {table: getattr(entry, table) for table in _TABLES}
+        values = dict(self.recipe) | {
+            table: {**self.recipe.get(table, {}), **changes} for table, changes in differs.items() if changes
+        }
+        start = values.get("start")
+        if not isinstance(start, str) or not start:
+            raise UserError("The recipe of a study with entries names no run to start from.", "Give recipe.start=RUN")
+        Run.open(Path(start))
+        if entry.scratch:
+            model = Run.open(Path(start)).recipe.dump()["model"]
+            values = {key: value for key, value in values.items() if key != "start"}
+            values |= {"model": {**model, **entry.model}, "data": {**values.get("data", {}), "tokenizer": start}}
+        return values
+
+    def _load(self, entry: Entry, seed: int, values: dict[str, Any]) -> Recipe:
+        from pretextlm.training.recipe import Recipe
+        from pretextlm.training.start import with_start
+
+        return Recipe.load(with_start({**values, "name": entry.label, "seed": seed}), f"the recipe of {entry.label}")
+
+    def _student(self, entry: Entry, directory: Path) -> Path:
+        """A run with the entry's layers of the one that `start` names."""
+        from pretextlm.shrink.prune import Pruning, prune_run
+
+        place = directory / STUDENTS / "layers-{}".format("-".join(map(str, entry.layers)))
+        if not (place / "config.toml").exists():
+            prune_run(Path(self.recipe["start"]), place, Pruning(layers=entry.layers))
+        return place
+
+    def corpus(self) -> dict[str, Any]:
+        """What is learnt from, for corpus.json; `hash` is of the files and of how many records are taken."""
+        import hashlib
+
+        from pretextlm.training.corpus import SPLITS, read_split
+
+        recipe = self._load(self.entries[0], self.seeds[0], self._base(self.entries[0]))
+        whole = recipe.model_copy(
+            update={"data": recipe.data.model_copy(update={"train_records": 0, "validation_records": 0})}
+        )
+        used = {split: read_split(recipe, split) for split in SPLITS}
+        every = {split: len(read_split(whole, split)) for split in SPLITS}
+        taken = [(records.sha256, len(records)) for records in used.values()]
+        return {
+            "task": recipe.objective.name,
+            "hash": "sha256:" + hashlib.sha256(repr(taken).encode()).hexdigest(),
+            "files": {split: records.source for split, records in used.items()},
+            "records": {split: len(records) for split, records in used.items()},
+            "of": every,
+        }
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values for study.toml; reads back as the same plan."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        values["entries"] = [
+            {k: v for k, v in entry.items() if v not in ({}, [], "", False)} for entry in values["entries"]
+        ]
+        return values
+
+
+AnyPlan = StudyPlan | TaskStudy
+
+
+def load_plan(path: Path, overrides: list[str] | None = None) -> AnyPlan:
+    """A study from a TOML file with `section.key=value` on top: of objectives, or with [[entries]] of a task.
+
+    Raises UserError before anything is trained.
+    """
+    values = apply_overrides(read_toml(path), overrides or [])
+    if "entries" not in values:
+        return StudyPlan.load(path, overrides)
+    recipe = values.get("recipe")
+    if not isinstance(recipe, dict) or "task" not in recipe:
+        known = recipe if isinstance(recipe, dict) else values
+        raise UserError(f"{path} has entries and no table [recipe.task].", did_you_mean("task", known))
+    return TaskStudy.parse(values, where=str(path))
