@@ -50,7 +50,7 @@ def _tables(conditions: Mapping[str, Mapping[str, Any]]) -> list[Table]:
     from rich.table import Table
     from rich.text import Text
 
-    from pretextlm.report.glossary import HEADLINES, measure
+    from pretextlm.report.glossary import measure
     from pretextlm.report.measures import MANY
 
     names = dict.fromkeys(name for measures in conditions.values() for name in measures)
@@ -68,7 +68,7 @@ def _tables(conditions: Mapping[str, Mapping[str, Any]]) -> list[Table]:
             cells = [_cell(measures.get(name)) for measures in conditions.values()]
             whole.add_row(Text(measure(name).title), *cells)
         return [whole] if names else []
-    shared = [name for name in HEADLINES if name in names]
+    shared = [name for name in names if any(one.get(name, {}).get("common") for one in conditions.values())]
     common, own = table(*(measure(name).title for name in shared)), table("")
     own.show_header = False
     for label, measures in conditions.items():

@@ -49,15 +49,27 @@ def contenders(study: Study) -> list[Contender]:
 
 def _details(condition: Condition) -> list[tuple[str, str]]:
     run = condition.example
-    model, options = table(run.config, "model"), table(run.config, "objective")
+    model, options = table(run.config, "model"), run.options
     parameters = number(run.cost.get("parameters"))
     rows = [
         ("Architecture", str(model.get("architecture", "")).replace("_", "-")),
         ("Shape", _shape(model)),
         ("Parameters", "" if parameters is None else f"{parameters:,.0f}"),
+        *(_tuned(run) if "task" in run.config else []),
         ("Options", _options(options)),
     ]
     return [(name, text) for name, text in rows if text]
+
+
+def _tuned(run: Run) -> list[tuple[str, str]]:
+    """What a run of a task starts from, and what of it is trained."""
+    frozen = table(run.config, "tuning").get("freeze")
+    rate = number(table(run.config, "training").get("learning_rate"))
+    return [
+        ("Starts from", str(run.config.get("start") or "its own first weights")),
+        ("Frozen", ", ".join(map(str, frozen)) if isinstance(frozen, list) else ""),
+        ("Learning rate", "" if rate is None else f"{rate:g}"),
+    ]
 
 
 def _shape(model: Mapping[str, Any]) -> str:
@@ -110,6 +122,10 @@ def _seeds(seeds: list[int]) -> str:
 
 def _corpus(study: Study) -> str:
     corpus = study.corpus
+    if "of" in corpus:
+        used, every = _by_split(corpus, "records"), _by_split(corpus, "of")
+        held = f"{used.get('validation', 0):,.0f} of {every.get('validation', 0):,.0f} to be judged by"
+        return f"{used.get('train', 0):,.0f} of {every.get('train', 0):,.0f} records to learn from, {held}"
     tokens, documents = _by_split(corpus, "tokens"), _by_split(corpus, "documents")
     if "train" not in tokens:
         return _distinct(table(run.config, "data").get("store") for run in study.runs)

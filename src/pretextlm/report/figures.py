@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from pretextlm.report import format as form
 from pretextlm.report.measures import MANY, Measure, Measured
@@ -17,6 +18,7 @@ PAD = 10.0
 MAX_POINTS = 160
 
 Point = tuple[float, float]
+Kind = Literal["loss", "accuracy"]
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """Learning curves of one condition against one measure of effort."""
+    """Learning curves of one condition against one measure of effort; y_label: what of it."""
 
     index: int
     title: str
+    y_label: str
     x_label: str
     x_ticks: list[Tick]
     y_ticks: list[Tick]
@@ -119,23 +122,56 @@ def learning_curves(study: Study) -> list[list[Panel]]:
     return [[panel for panel in column if panel is not None] for column in columns if any(column)]
 
 
+def task_curves(study: Study) -> list[list[Panel]]:
+    """Per condition of one task a panel of the loss and one of the accuracy, where there is one, against tokens.
+
+    All panels of one kind share both axes: it is the same task, on the same records.
+    """
+    reach = _reach(study, "tokens")
+    kinds: list[tuple[Kind, tuple[float, float]]] = []
+    for kind in ("loss", "accuracy"):
+        values = [y for run in study.runs for _, y in _points(run, "tokens", kind)]
+        if values:
+            kinds.append((kind, (min(values), max(values))))
+    columns = [
+        [_panel(i, condition, "tokens", reach, kind, span) for kind, span in kinds]
+        for i, condition in enumerate(study.conditions)
+    ]
+    return [[panel for panel in column if panel is not None] for column in columns if any(column)]
+
+
 def _reach(study: Study, effort: str) -> float:
     return max((x for run in study.runs for x, _ in _points(run, effort)), default=0.0)
 
 
-def _points(run: Run, effort: str) -> list[Point]:
-    pairs = [(number(line.get(effort)), number(line.get("loss"))) for line in run.validation]
+def _of(line: Mapping[str, Any], kind: Kind) -> float | None:
+    """The loss of a line of validation, of a distilled task that of its labels alone; or its accuracy."""
+    if kind == "accuracy":
+        return next((number(value) for name, value in line.items() if name.endswith("_accuracy")), None)
+    own = next((number(line[name]) for name in ("class_loss", "tag_loss") if name in line), None)
+    return number(line.get("loss")) if own is None else own
+
+
+def _points(run: Run, effort: str, kind: Kind = "loss") -> list[Point]:
+    pairs = [(number(line.get(effort)), _of(line, kind)) for line in run.validation]
     points = [(x, y) for x, y in pairs if x is not None and y is not None]
     stride = max(1, math.ceil(len(points) / MAX_POINTS))
     return [*points[:-1:stride], *points[-1:]]
 
 
-def _panel(index: int, condition: Condition, effort: str, reach: float) -> Panel | None:
-    lines = [(run, points) for run in condition.runs if len(points := _points(run, effort)) > 1]
+def _panel(
+    index: int,
+    condition: Condition,
+    effort: str,
+    reach: float,
+    kind: Kind = "loss",
+    span: tuple[float, float] | None = None,
+) -> Panel | None:
+    lines = [(run, points) for run in condition.runs if len(points := _points(run, effort, kind)) > 1]
     if not lines or reach <= 0:
         return None
     losses = [y for _, points in lines for _, y in points]
-    low, high = min(losses), max(losses)
+    low, high = span or (min(losses), max(losses))
     margin = 0.06 * (high - low) or 0.5
     x = Scale(0.0, reach, LEFT, WIDTH - RIGHT)
     y = Scale(low - margin, high + margin, HEIGHT - BOTTOM, TOP)
@@ -144,18 +180,25 @@ def _panel(index: int, condition: Condition, effort: str, reach: float) -> Panel
     return Panel(
         index=index,
         title=condition.label,
+        y_label=kind,
         x_label=label,
         x_ticks=[Tick(x(v), form.tick(v)) for v in ticks(0.0, reach, 6)],
         y_ticks=[Tick(y(v), form.tick(v)) for v in ticks(low - margin, high + margin, 5)],
-        curves=[_curve(run, points, x, y) for run, points in lines],
-        final=f"{final:.2f}",
+        curves=[_curve(run, points, x, y, kind) for run, points in lines],
+        final=_said(final, kind),
     )
 
 
-def _curve(run: Run, points: Sequence[Point], x: Scale, y: Scale) -> Curve:
+def _said(value: float, kind: Kind) -> str:
+    return f"{value:.2f}" if kind == "loss" else form.metric(value, "share")
+
+
+def _curve(run: Run, points: Sequence[Point], x: Scale, y: Scale, kind: Kind) -> Curve:
     placed = [(x(a), y(b)) for a, b in points]
     path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in placed)
-    return Curve(path, placed[-1], f"seed {run.seed}: {points[-1][1]:.3f} nats per target at the end")
+    last = points[-1][1]
+    end = f"{last:.3f} nats per target" if kind == "loss" else f"{form.metric(last, 'share')} right"
+    return Curve(path, placed[-1], f"seed {run.seed}: {end} at the end")
 
 
 def dot_chart(measure: Measure, chance: float | None = None, order: Sequence[int] | None = None) -> DotChart:

@@ -23,7 +23,8 @@ _UNKNOWN = (
 def finding(study: Study, ruler: list[Measure]) -> tuple[str, str]:
     """(headline, qualification): what came out, and how far to believe it."""
     if not ruler:
-        return "No run is evaluated on the common blanks yet.", "Run the same command again to finish the study."
+        asked = "held-out records" if study.of_a_task else "common blanks"
+        return f"No run is evaluated on the {asked} yet.", "Run the same command again to finish the study."
     measure = ruler[0]
     ranked = measure.ranked()
     after = _after(study)
@@ -82,7 +83,8 @@ def titled(label: str) -> str:
 
 def budget(study: Study) -> str:
     """What each run could spend; "" where it is not stated, or not the same for all."""
-    spent = {_spent(table(study.plan, "budget"))} if study.plan else {_spent(_budget_of(run)) for run in study.runs}
+    stated = table(study.plan, "budget")
+    spent = {_spent(stated)} if stated else {_spent(_budget_of(run)) for run in study.runs}
     return spent.pop() if len(spent) == 1 else ""
 
 
@@ -103,6 +105,7 @@ _SPENT: dict[str, Callable[[float], str]] = {
     "seconds": lambda amount: f"{form.duration_in_words(amount)} of training",
     "tokens": lambda amount: f"{form.words(amount)} tokens",
     "flops": lambda amount: form.si(amount, "FLOPs"),
+    "epochs": lambda amount: form.count(round(amount), "epoch") if amount == round(amount) else f"{amount:g} epochs",
     "steps": lambda amount: f"{amount:,.0f} steps",
 }
 
@@ -118,6 +121,8 @@ def _scored(measured: Measured, measure: Measure) -> str:
     value = _value(measured, measure)
     if verb:
         return f"{name(measured)} {verb} {value} of the held-out blanks"
+    if measure.unit in form.FRACTIONS:
+        return f"{name(measured)} reaches {value} {_what(measure)}"
     return f"{name(measured)} reaches {value} {measure.unit} on {_what(measure)}"
 
 
@@ -163,9 +168,15 @@ def _pairwise(study: Study, ranked: list[Measured]) -> str:
     sign = 1 if pair.first.label == labels[0] else -1
     low, high = sorted((sign * pair.difference.interval.low, sign * pair.difference.interval.high))
     return (
-        f"Blank by blank ({form.count(pair.n, 'blank')}, these seeds), {name(ranked[0])} less {name(ranked[1])} is "
+        f"{_one_by_one(study, pair.n)}, these seeds), {name(ranked[0])} less {name(ranked[1])} is "
         f"{form.points(sign * pair.difference.value)} points (95% interval {form.points(low)} to {form.points(high)})."
     )
+
+
+def _one_by_one(study: Study, count: int) -> str:
+    if study.of_a_task:
+        return f"Record by record ({form.count(count, 'record')}"
+    return f"Blank by blank ({form.count(count, 'blank')}"
 
 
 def _above_chance(study: Study, measure: Measure) -> str:

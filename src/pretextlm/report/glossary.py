@@ -115,10 +115,10 @@ HEADLINES = tuple(name for name, measure in MEASURES.items() if measure.headline
 
 def objective(name: str) -> Objective:
     """Title and paper as the objective's class states them; one that is not known here goes by its name alone."""
-    from pretextlm.objectives.base import OBJECTIVES
+    from pretextlm.objectives.base import OBJECTIVES, TASKS
 
     try:
-        cls = OBJECTIVES[name]
+        cls = OBJECTIVES[name] if name in OBJECTIVES else TASKS[name]
     except (UserError, ImportError):
         return Objective(name or "unknown objective")
     sentence = _SENTENCES.get(name) or f"Learns {cls.learns}"
@@ -136,5 +136,8 @@ def defaults(name: str) -> dict[str, Any]:
 
 
 def measure(name: str) -> Measure:
-    """A known measure in our words, another by its name."""
-    return MEASURES.get(name) or Measure(name.replace("_", " ").capitalize(), "")
+    """A known measure in our words, a score of a task in its own, another by its name."""
+    from pretextlm.evaluation.scores.table import SCORES
+
+    sentence = SCORES[name].description if name in SCORES else ""
+    return MEASURES.get(name) or Measure(name.replace("_", " ").capitalize(), sentence)

@@ -66,12 +66,17 @@ class Measured:
 
 @dataclass(frozen=True)
 class Measure:
-    """One measure across the conditions that have it, in the order of the study."""
+    """One measure across the conditions that have it, in the order of the study.
+
+    Attributes:
+        common: whether it was taken on the same for all, so that conditions can be compared by it.
+    """
 
     name: str
     unit: str
     better: str
     measured: tuple[Measured, ...]
+    common: bool = False
 
     @property
     def entry(self) -> glossary.Measure:
@@ -89,7 +94,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two conditions on the blanks that both answered."""
+    """Two conditions on the blanks, or the records of a task, that both answered."""
 
     first: Condition
     second: Condition
@@ -111,12 +116,13 @@ def _measure(name: str, study: Study) -> Measure:
         if metrics:
             measured.append(Measured(index, condition, metrics))
     example = measured[0].metrics[0]
-    return Measure(name, example.unit, example.better, tuple(measured))
+    common = glossary.measure(name).headline or study.of_a_task
+    return Measure(name, example.unit, example.better, tuple(measured), common)
 
 
 def ruler(every: Iterable[Measure]) -> list[Measure]:
-    """The measures taken on the same blanks for all."""
-    return [measure for measure in every if measure.entry.headline]
+    """The measures taken on the same blanks, or the same records, for all."""
+    return [measure for measure in every if measure.common]
 
 
 def told_apart(first: Measured, second: Measured) -> bool:
@@ -159,6 +165,8 @@ def same_blanks(study: Study) -> bool:
 
 def blankless(study: Study) -> list[Condition]:
     """Finished conditions that were asked no blanks: their kind fills none."""
+    if study.of_a_task:
+        return []
     return [c for c in study.conditions if c.finished and not any(h in c.example.metrics for h in glossary.HEADLINES)]
 
 
@@ -170,7 +178,7 @@ def blind(name: str, choices: int | None) -> float | None:
 
 
 def paired(study: Study) -> list[Paired]:
-    """Every two conditions on their common blanks, each blank's score averaged over the seeds.
+    """Every two conditions on their common blanks or records, each one's score averaged over the seeds.
 
     Of many, each with the next one behind it. Empty unless they share enough blanks to say anything.
     """
@@ -178,7 +186,8 @@ def paired(study: Study) -> list[Paired]:
     chosen = list(itertools.combinations(conditions, 2))
     if len(conditions) > MANY:
         chosen = list(itertools.pairwise(m.condition for m in _ranked(study)))
-    scores = {condition.label: _right_by_blank(condition.finished) for condition in conditions}
+    right = _right_by_record if study.of_a_task else _right_by_blank
+    scores = {condition.label: right(condition.finished) for condition in conditions}
     pairs = []
     for first, second in chosen:
         a, b = scores[first.label], scores[second.label]
@@ -192,6 +201,15 @@ def paired(study: Study) -> list[Paired]:
 def _ranked(study: Study) -> list[Measured]:
     """Conditions by the first measure of the ruler, best first."""
     return next((measure.ranked() for measure in ruler(measures(study))), [])
+
+
+def _right_by_record(runs: Sequence[Run]) -> dict[tuple[str, str], float]:
+    """Of a task whose answers are right or wrong, which is what its accuracy counts."""
+    collected: dict[tuple[str, str], list[float]] = {}
+    for run in runs if all("accuracy" in run.metrics for run in runs) else ():
+        for line in run.predictions:
+            collected.setdefault((str(line.get("row")), ""), []).append(float(line.get("answer") == line.get("wanted")))
+    return {key: math.fsum(values) / len(values) for key, values in collected.items()}
 
 
 def _right_by_blank(runs: Sequence[Run]) -> dict[tuple[str, str], float]:

@@ -88,6 +88,7 @@ def _measured(every: list[Measure], label: str) -> dict[str, Any]:
             "seeds": one.summary.n,
             "unit": measure.unit,
             "better": measure.better,
+            "common": measure.common,
         }
         for measure in every
         for one in measure.measured
@@ -100,7 +101,7 @@ def _own(every: list[Measure], label: str) -> list[tuple[Measure, Measured]]:
     return [
         (measure, one)
         for measure in every
-        if not measure.entry.headline
+        if not measure.common
         for one in measure.measured
         if one.condition.label == label
     ]
@@ -122,7 +123,9 @@ def _content(study: Study) -> dict[str, Any]:
         "contenders": contenders,
         "setting": facts.setting(study),
         "sources": facts.sources(study),
-        "curves": figures.learning_curves(study),
+        "of_a_task": study.of_a_task,
+        "units": "records" if study.of_a_task else "blanks",
+        "curves": figures.task_curves(study) if study.of_a_task else figures.learning_curves(study),
         "charts": [figures.dot_chart(m, blind(m.name, offered), order) for m in common],
         "many": many,
         "ranked": [contenders[i] for i in order or []],

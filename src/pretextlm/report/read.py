@@ -41,6 +41,7 @@ class Run:
         validation: lines of metrics.jsonl of kind "validation", in order.
         metrics, settings: of evaluation.json.
         samples: lines of samples.jsonl.
+        predictions: lines of predictions.jsonl, of a run of a task.
     """
 
     path: Path
@@ -55,11 +56,17 @@ class Run:
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     samples: tuple[Mapping[str, Any], ...] = ()
+    predictions: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The table of its objective, or of its task."""
+        return table(self.config, "task") or table(self.config, "objective")
 
     @property
     def objective(self) -> str:
-        """Name of the objective, "" where the run has no configuration."""
-        return str(table(self.config, "objective").get("name", ""))
+        """Name of the objective or task, "" where the run has no configuration."""
+        return str(self.options.get("name", ""))
 
 
 @dataclass(frozen=True)
@@ -85,13 +92,21 @@ class Condition:
 
 @dataclass(frozen=True)
 class Study:
-    """One or more runs and what they share. plan, command and corpus are empty outside a study directory."""
+    """One or more runs and what they share. plan, command and corpus are empty outside a study directory.
+
+    A study of one task has `entries` in its plan: all its runs are judged by the same records.
+    """
 
     title: str
     runs: tuple[Run, ...]
     plan: Mapping[str, Any] = field(default_factory=dict)
     command: Mapping[str, Any] = field(default_factory=dict)
     corpus: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def of_a_task(self) -> bool:
+        """Whether all runs learn one task."""
+        return "entries" in self.plan
 
     @cached_property
     def conditions(self) -> tuple[Condition, ...]:
@@ -131,7 +146,7 @@ def _read_study(path: Path) -> Study:
 
 
 def _labels(plan: Mapping[str, Any]) -> Iterator[str]:
-    for entry in plan.get("objectives", ()):
+    for entry in plan.get("objectives", plan.get("entries", ())):
         yield str(entry.get("label") or entry.get("name")) if isinstance(entry, Mapping) else str(entry)
 
 
@@ -161,6 +176,7 @@ def read_run(path: Path, failure: str = "") -> Run:
         metrics=metrics,
         settings=table(evaluation, "settings"),
         samples=tuple(_lines(path / "samples.jsonl")),
+        predictions=tuple(_lines(path / "predictions.jsonl")) if "task" in config else (),
     )
 
 
