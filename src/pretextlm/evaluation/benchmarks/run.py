@@ -15,9 +15,10 @@ from pretextlm.evaluation.benchmarks.rows import HUB, read_rows, read_shots
 from pretextlm.evaluation.benchmarks.weigh import Request, Weigher, weigher
 from pretextlm.evaluation.benchmarks.wording import Question, Values, Wording, shots_of
 from pretextlm.evaluation.evaluate import open_trained
+from pretextlm.exchange.origin import Origin, origin_of
 from pretextlm.files import write_json
 from pretextlm.training.checkpoint import newest
-from pretextlm.training.run import ENVIRONMENT, Run
+from pretextlm.training.run import Run
 
 if TYPE_CHECKING:
     import torch
@@ -52,14 +53,15 @@ class Opened:
         A published model that was not trained on since is read as published: without the ids that the import added,
         and with a token at a text's beginning only where its tokenizer puts one.
         """
+        origin = self._origin
         return weigher(
             self.model,
             self.objective,
             self.texts,
             method,
-            rows=self._imported.get("vocab_size"),
+            rows=None if origin is None else origin.vocab_size,
             batch_size=batch_size,
-            framed=not self._imported or self._tokenizer_begins,
+            framed=origin is None or self._tokenizer_begins,
             exact=exact,
         )
 
@@ -78,13 +80,10 @@ class Opened:
         return {"dtype": "float32", "device": str(self.model.embed_tokens.weight.device)}
 
     @property
-    def _imported(self) -> dict[str, Any]:
-        """What is known of a published model; empty where it was trained on, or never was one."""
-        path = self.run.directory / ENVIRONMENT
-        if self._checkpoint is None or self._checkpoint.step or not path.is_file():
-            return {}
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")).get("imported") or {}
-        return found
+    def _origin(self) -> Origin | None:
+        """Of a published model that was not trained on since."""
+        trained = self._checkpoint is not None and self._checkpoint.step > 0
+        return None if trained else origin_of(self.run.directory)
 
     @property
     def _tokenizer_begins(self) -> bool:

@@ -76,6 +76,8 @@ def test_lm_eval_answers_in_json_alone_and_may_be_asked_for_another_part(run, da
     (data / "lambada-openai" / "train.jsonl").write_text((data / "lambada-openai" / "test.jsonl").read_text())
     found = json.loads(called(*asked, "--split", "train", "--json"))
     assert found["harness"]["piqa"]["metrics"]["acc"]["n"] == 4
+    found = json.loads(called(*asked, "--split", "train", "--shots", "2", "--seed", "1", "--json"))
+    assert found["harness"]["piqa"]["settings"]["shots"] == 2
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from small_corpus import WORDS, documents
 from pretextlm.errors import UserError
 from pretextlm.evaluation.benchmarks.definition import Benchmark, find
 from pretextlm.evaluation.benchmarks.run import Opened, evaluate_benchmarks
+from pretextlm.exchange.origin import Origin
 from pretextlm.training.checkpoint import save
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run import ENVIRONMENT
@@ -186,7 +187,8 @@ def test_an_import_that_was_not_trained_is_read_as_published(causal, tmp_path):
     shutil.copytree(causal, copy)
     shutil.rmtree(copy / "checkpoints")
     save(copy / "checkpoints", 0, opened.model.state_dict(), {}, {}, keep=1)
+    origin = Origin("there", "llama", (), {}, "fp32", 300, False, (), (), ())
     environment = json.loads((copy / ENVIRONMENT).read_text())
-    (copy / ENVIRONMENT).write_text(json.dumps({**environment, "imported": {"vocab_size": 300}}))
+    (copy / ENVIRONMENT).write_text(json.dumps({**environment, "imported": origin.plain()}))
     way = Opened(copy).weigher("auto", 4)
     assert (way.framed, way.rows) == (False, 300)
