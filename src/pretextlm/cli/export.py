@@ -51,11 +51,17 @@ def export(
     part: Annotated[
         Part, typer.Option(help="Of a run of replaced_token: its model, or the generator it was trained with.")
     ] = Part.DISCRIMINATOR,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="Of a run with tuning.lora: its adapters alone, in peft's layout.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
     """Write a run for any program that reads Hugging Face's directories: weights, configuration, tokenizer, model card.
 
     Only models that have the shape of a published family can be written so; the error says what a recipe must set.
+
+    A fine-tuned run is written as the class that the family has for its task, with the names of its labels. With
+    --adapter, a run that trained adapters is written as those alone, for peft, on top of the model it started from.
 
     A run of replaced_token has two models: by default its discriminator is written, with --part generator the other.
 
@@ -74,7 +80,13 @@ def export(
             raise UserError(
                 "--store says on what to measure quantised weights.", "Leave it out, or add --quantize int8."
             )
-        if quantize:
+        if adapter and (quantize or dtype or part is Part.GENERATOR):
+            raise UserError("Adapters are written as they are.", "Leave out --quantize, --dtype and --part.")
+        if adapter:
+            from pretextlm.exchange.adapter import export_adapter
+
+            done = export_adapter(run, directory, family=family)
+        elif quantize:
             from pretextlm.shrink.quantized import export_quantized
 
             done = export_quantized(run, directory, family=family, dtype=kind, max_shard_bytes=shard, store=store)
