@@ -245,3 +245,12 @@ def test_an_objective_and_a_task_may_share_a_name(scratch):
     assert Recipe.load(recipe.dump()) == recipe
     assert recipe.is_task
     assert not build("text_to_text").is_task
+
+
+def test_a_score_whose_library_is_missing_is_refused_before_training(monkeypatch):
+    from pretextlm.evaluation.scores import table
+
+    monkeypatch.setattr(table, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="sacrebleu"):
+        table.score_named("bleu")
+    assert table.score_named("exact_match") is table.SCORES["exact_match"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal
 
-from pretextlm.errors import UserError, did_you_mean
+from pretextlm.errors import UserError, did_you_mean, missing_extra
 from pretextlm.evaluation.metrics import Metric
 from pretextlm.evaluation.scores.accuracy import accuracy
 from pretextlm.evaluation.scores.answers import korquad_exact_match, korquad_f1, squad_exact_match, squad_f1
@@ -30,11 +31,13 @@ class Score:
         takes: what answers are: a label each; a number each; a list of tags each; an answer each, beside a list of
             right ones; a text each.
         description: in one line.
+        library: that it needs, of the extra `scores`.
     """
 
     measure: Callable[..., Metric]
     takes: Takes
     description: str
+    library: str = ""
 
     def __call__(self, answers: Sequence[Any], wanted: Sequence[Any]) -> Metric:
         return self.measure(answers, wanted)
@@ -63,8 +66,8 @@ SCORES: Mapping[str, Score] = {
         korquad_exact_match, "answers", "Share of answers equal to a right one, as KorQuAD compares them."
     ),
     "korquad_f1": Score(korquad_f1, "answers", "Mean F1 of the characters of answers, as KorQuAD compares them."),
-    "bleu": Score(bleu, "texts", "BLEU of all texts, 0 to 100 (sacrebleu's defaults)."),
-    "chrf": Score(chrf, "texts", "chrF of all texts, 0 to 100 (sacrebleu's defaults)."),
+    "bleu": Score(bleu, "texts", "BLEU of all texts, 0 to 100 (sacrebleu's defaults).", "sacrebleu"),
+    "chrf": Score(chrf, "texts", "chrF of all texts, 0 to 100 (sacrebleu's defaults).", "sacrebleu"),
     "exact_match": Score(exact_match, "texts", "Share of texts that are just the one wanted."),
 }
 
@@ -91,7 +94,10 @@ BENCHMARKS: Mapping[str, tuple[str, ...]] = {
 
 
 def score_named(name: str) -> Score:
-    """A score of the table. Raises UserError for a name that is none."""
+    """A score of the table. Raises UserError for a name that is none, and where its library is missing."""
     if name not in SCORES:
         raise UserError(f"There is no score {name!r}.", did_you_mean(name, SCORES))
-    return SCORES[name]
+    score = SCORES[name]
+    if score.library and find_spec(score.library) is None:
+        raise missing_extra(score.library, "scores", f"The score {name!r}")
+    return score
