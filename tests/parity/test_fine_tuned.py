@@ -254,6 +254,14 @@ def test_a_regressions_mean_and_spread_are_in_the_exported_head(tmp_path):
     records = run.recipe.data.validation
     found, wanted = (evaluate_task(one, records)["metrics"]["pearson"]["value"] for one in (back, run))
     assert found == pytest.approx(wanted, abs=1e-4)
+    renamed = tmp_path / "renamed.jsonl"
+    renamed.write_text(
+        "".join(json.dumps({"says": r["text"], "score": r["label"]}) + "\n" for r in ROWS["text_regression"])
+    )
+    again = evaluate_task(back, f"{renamed}?text=says&label=score")["metrics"]["pearson"]["value"]
+    assert again == found
+    with pytest.raises(UserError, match="has no column for 'tags'"):
+        evaluate_task(back, f"{renamed}?tags=says")
 
 
 def test_tags_and_stretches_are_those_of_transformers(tmp_path):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pretextlm.data.aligned import AlignedEncoder
 from pretextlm.data.examples import ExampleReader, Examples
+from pretextlm.errors import UserError, did_you_mean
 from pretextlm.evaluation.metrics import Metric, exponential, ratio
 from pretextlm.evaluation.scores.table import score_named
 from pretextlm.files import write_json, write_whole
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from pretextlm.training.run import Run
 
 PREDICTIONS = "predictions.jsonl"
+COLUMNS = ("text", "text_pair", "label", "tokens", "tags", "question", "context", "answer", "start")
+"""Options of tasks that name columns."""
 GROUP_TOKENS = 512
 """Tokens of a group of examples, the unit of a loss's standard error."""
 
@@ -35,13 +38,14 @@ def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) 
     """Measure the newest checkpoint; writes and returns evaluation.json, and writes predictions.jsonl.
 
     Args:
-        data: records; by default the recipe's data.validation.
+        data: records; by default the recipe's data.validation. FILE?text=sentence&label=label names columns that are
+            called otherwise than in the recipe, as those of an imported run are.
 
     Raises:
         UserError: the run has no checkpoint, or a record is wrong.
     """
-    task = cast("Task", run.recipe.objective)
-    records = task.usable(read_split(run.recipe, "validation", data))
+    task, data = _with_columns(cast("Task", run.recipe.objective), data)
+    records = task.usable(read_split(run.recipe.model_copy(update={"objective": task}), "validation", data))
     model = run.load_model(device)
     examples = examples_of(model, task, run, records)
     answers = answer(model, task, run, records, examples)
@@ -67,6 +71,19 @@ def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) 
     write_whole(run.directory / PREDICTIONS, "".join(lines))
     write_json(run.directory / "evaluation.json", evaluation)
     return evaluation
+
+
+def _with_columns(task: Task, data: str) -> tuple[Task, str]:
+    """(the task with the columns that the name of a file says, that file)."""
+    place, _, rest = data.rpartition("?")
+    named = [part.partition("=")[::2] for part in rest.split("&")]
+    if not place or not all(key in COLUMNS and value for key, value in named):
+        return task, data
+    known = [key for key in COLUMNS if key in type(task).model_fields]
+    for key, _ in named:
+        if key not in known:
+            raise UserError(f"The task {task.name} has no column for {key!r}.", did_you_mean(key, known))
+    return task.model_copy(update=dict(named)), place
 
 
 def scored(name: str, task: Task, answers: Sequence[Any], wanted: Sequence[Any]) -> Metric:
