@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from pretextlm.data.store import sha256_of
@@ -28,7 +29,7 @@ def check_teachers(recipe: Recipe) -> None:
     task = recipe.objective
     if not task.is_task:
         return
-    for role, place in task.frozen_models().items():
+    for role, place in _frozen(recipe):
         other = Run.open(Path(place)).recipe.objective
         if (other.name, other.is_task) != (task.name, True):
             raise UserError(
@@ -44,11 +45,18 @@ def check_teachers(recipe: Recipe) -> None:
 
 
 def check_positions(recipe: Recipe) -> None:
-    """Raises UserError when rows are longer than the model's table of positions."""
-    positions = recipe.model.positions
-    rows = positions.max_positions - positions.offset
-    if positions.kind == "learned" and recipe.data.length > rows:
-        raise UserError(
-            f"data.length is {recipe.data.length}, but the model has a table of {rows} positions.",
-            f"Give data.length={rows} or less.",
-        )
+    """Raises UserError when rows are longer than the table of positions of the model, or of one that takes part."""
+    models = {"model": recipe.model}
+    models |= {f"{role} {place}": Run.open(Path(place)).recipe.model for role, place in _frozen(recipe)}
+    for name, model in models.items():
+        rows = model.positions.max_positions - model.positions.offset
+        if model.positions.kind == "learned" and recipe.data.length > rows:
+            raise UserError(
+                f"data.length is {recipe.data.length}, but the {name} has a table of {rows} positions.",
+                f"Give data.length={rows} or less.",
+            )
+
+
+def _frozen(recipe: Recipe) -> Iterable[tuple[str, str]]:
+    """(role, run) of the models that take part without being trained."""
+    return recipe.objective.frozen_models().items()

@@ -10,6 +10,7 @@ from tests.builders import sentences
 from tests.unit.tasks.test_text_tasks import gradients
 from torch.nn import functional
 
+from pretextlm.config import write_toml
 from pretextlm.errors import UserError
 from pretextlm.evaluation.labelled import evaluate_task
 from pretextlm.training.corpus import open_corpus
@@ -98,3 +99,13 @@ def test_a_teacher_of_other_classes_or_another_task_is_refused(taught, recipe, w
         make_ready(recipe(tags, written(TAGS)), ALONE)
     with pytest.raises(UserError, match="was trained by 'masked'"):
         make_ready(recipe({"name": "text_classification", "teacher": str(start)}, written(SIDES)), ALONE)
+
+
+def test_a_teacher_with_too_short_a_table_of_positions_is_refused(taught):
+    chosen, teacher = taught("text_classification")
+    config = teacher.directory / "config.toml"
+    short = Run.open(teacher.directory).recipe.dump()
+    short["model"]["positions"] |= {"kind": "learned", "max_positions": 32}
+    config.write_text(write_toml(short))
+    with pytest.raises(UserError, match=r"the teacher .* has a table of 32 positions"):
+        make_ready(chosen, ALONE)
