@@ -21,10 +21,12 @@ Point = tuple[float, float]
 
 def draw(found: Mapping[str, Any]) -> str:
     """An SVG file's text."""
-    mine = [(fmean(r["cpu"] for r in e["runs"]), fmean(r["loss"] for r in e["runs"])) for e in found["ours"]]
-    curves = [_late(rival["runs"][0]["curve"]) for rival in found["rivals"]]
-    ends = [[(run["cpu"], run["loss"]) for run in rival["runs"]] for rival in found["rivals"]]
-    seeds = [(run["cpu"], run["loss"]) for entry in found["ours"] for run in entry["runs"]]
+    tokens, pace = found["tokens"], found["prices"]["pretextlm"]["rate"]
+    budgets = [(entry["share"] * tokens / pace, [run["loss"] for run in entry["runs"]]) for entry in found["ours"]]
+    mine = [(seconds, fmean(losses)) for seconds, losses in budgets]
+    seeds = [(seconds, loss) for seconds, losses in budgets for loss in losses]
+    curves = [_late(rival["runs"][-1]["curve"], tokens / rival["rate"]) for rival in found["rivals"]]
+    ends = [[(tokens / rival["rate"], run["loss"]) for run in rival["runs"]] for rival in found["rivals"]]
     everything = [*mine, *seeds, *(p for line in curves + ends for p in line)]
     low, high = min(y for _, y in everything), max(y for _, y in everything)
     margin = 0.05 * (high - low)
@@ -42,8 +44,8 @@ def draw(found: Mapping[str, Any]) -> str:
     return f'<svg xmlns="http://www.w3.org/2000/svg" {box}><style>{STYLE}</style>{white}{"".join(parts)}</svg>\n'
 
 
-def _late(curve: Sequence[Sequence[float]]) -> list[Point]:
-    return [(a, b) for a, b in curve][round(SKIPPED * len(curve)) :]
+def _late(curve: Sequence[Sequence[float]], seconds: float) -> list[Point]:
+    return [(share * seconds, loss) for share, loss in curve if share > SKIPPED]
 
 
 def _axes(x: Scale, y: Scale, title: str) -> str:
