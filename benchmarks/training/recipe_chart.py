@@ -10,7 +10,7 @@ from typing import Any
 from pretextlm.report.figures import Scale, ticks
 from pretextlm.report.format import tick
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 360, 56, 20, 34, 44
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 420, 56, 20, 106, 44
 OURS, RIVALS = "#0b6e4f", ("#b3541e", "#7a5195", "#4c6a92")
 STYLE = "text{font:12px system-ui,sans-serif;fill:#333}.t{font-weight:600;font-size:14px}.g{stroke:#ddd}"
 SKIPPED = 0.12
@@ -36,7 +36,8 @@ def draw(found: Mapping[str, Any]) -> str:
     names = [rival["name"] for rival in found["rivals"]]
     for index, (name, curve, end) in enumerate(zip(names, curves, ends, strict=True)):
         parts.append(_line(curve, x, y, RIVALS[index], "3 2") + _dots(end, x, y, RIVALS[index]))
-        parts.append(_key(index + 1, name + ": training, and validation at the end", RIVALS[index]))
+        what = "training, and validation at the end" if curve else "validation at the end"
+        parts.append(_key(index + 1, f"{name}: {what}", RIVALS[index]))
     parts.append(_line(sorted(mine), x, y, OURS) + _dots(seeds, x, y, OURS))
     parts.append(_key(0, "pretextlm: validation at the end of each budget", OURS))
     box = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
@@ -64,7 +65,7 @@ def _axes(x: Scale, y: Scale, title: str) -> str:
 
 
 def _line(points: Sequence[Point], x: Scale, y: Scale, color: str, dashes: str = "") -> str:
-    path = "M" + "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in points)
+    path = "M" + "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in points or [(x.low, y.low)])
     dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
     return f'<path d="{path}" fill="none" stroke="{color}" stroke-width="2"{dashed}/>'
 
@@ -74,6 +75,6 @@ def _dots(points: Sequence[Point], x: Scale, y: Scale, color: str) -> str:
 
 
 def _key(place: int, text: str, color: str) -> str:
-    at = TOP + 14 + 18 * place
+    at = 40 + 18 * place
     circle = f'<circle cx="{WIDTH - RIGHT - 8}" cy="{at - 4}" r="4" fill="{color}"/>'
     return f'{circle}<text x="{WIDTH - RIGHT - 18}" y="{at}" text-anchor="end">{escape(text)}</text>'
