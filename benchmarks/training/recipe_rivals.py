@@ -48,4 +48,4 @@ def rivals(objective: str) -> list[Rival]:
     if objective == "masked":
         return [Rival(WRITTEN_OUT, (2.5e-4, 5e-4, 1e-3))]
     scaled = Format("autocast", compiled=True, attention="eager", optimizer="scaled")
-    return [Rival(WRITTEN_OUT, (5e-4, 1e-3, 3e-3)), Rival(scaled, (1e-2, 2e-2, 4e-2))]
+    return [Rival(WRITTEN_OUT, (5e-4, 1e-3, 3e-3)), Rival(scaled, (2e-2, 4e-2, 8e-2))]
