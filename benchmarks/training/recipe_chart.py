@@ -10,7 +10,7 @@ from typing import Any
 from pretextlm.report.figures import Scale, ticks
 from pretextlm.report.format import tick
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 360, 56, 20, 34, 44
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 420, 56, 20, 106, 44
 OURS, RIVALS = "#0b6e4f", ("#b3541e", "#7a5195", "#4c6a92")
 STYLE = "text{font:12px system-ui,sans-serif;fill:#333}.t{font-weight:600;font-size:14px}.g{stroke:#ddd}"
 SKIPPED = 0.12
@@ -21,10 +21,12 @@ Point = tuple[float, float]
 
 def draw(found: Mapping[str, Any]) -> str:
     """An SVG file's text."""
-    mine = [(fmean(r["cpu"] for r in e["runs"]), fmean(r["loss"] for r in e["runs"])) for e in found["ours"]]
-    curves = [_late(rival["runs"][0]["curve"]) for rival in found["rivals"]]
-    ends = [[(run["cpu"], run["loss"]) for run in rival["runs"]] for rival in found["rivals"]]
-    seeds = [(run["cpu"], run["loss"]) for entry in found["ours"] for run in entry["runs"]]
+    tokens, pace = found["tokens"], found["prices"]["pretextlm"]["rate"]
+    budgets = [(entry["share"] * tokens / pace, [run["loss"] for run in entry["runs"]]) for entry in found["ours"]]
+    mine = [(seconds, fmean(losses)) for seconds, losses in budgets]
+    seeds = [(seconds, loss) for seconds, losses in budgets for loss in losses]
+    curves = [_late(rival["runs"][-1]["curve"], tokens / rival["rate"]) for rival in found["rivals"]]
+    ends = [[(tokens / rival["rate"], run["loss"]) for run in rival["runs"]] for rival in found["rivals"]]
     everything = [*mine, *seeds, *(p for line in curves + ends for p in line)]
     low, high = min(y for _, y in everything), max(y for _, y in everything)
     margin = 0.05 * (high - low)
@@ -34,7 +36,8 @@ def draw(found: Mapping[str, Any]) -> str:
     names = [rival["name"] for rival in found["rivals"]]
     for index, (name, curve, end) in enumerate(zip(names, curves, ends, strict=True)):
         parts.append(_line(curve, x, y, RIVALS[index], "3 2") + _dots(end, x, y, RIVALS[index]))
-        parts.append(_key(index + 1, name + ": training, and validation at the end", RIVALS[index]))
+        what = "training, and validation at the end" if curve else "validation at the end"
+        parts.append(_key(index + 1, f"{name}: {what}", RIVALS[index]))
     parts.append(_line(sorted(mine), x, y, OURS) + _dots(seeds, x, y, OURS))
     parts.append(_key(0, "pretextlm: validation at the end of each budget", OURS))
     box = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
@@ -42,8 +45,8 @@ def draw(found: Mapping[str, Any]) -> str:
     return f'<svg xmlns="http://www.w3.org/2000/svg" {box}><style>{STYLE}</style>{white}{"".join(parts)}</svg>\n'
 
 
-def _late(curve: Sequence[Sequence[float]]) -> list[Point]:
-    return [(a, b) for a, b in curve][round(SKIPPED * len(curve)) :]
+def _late(curve: Sequence[Sequence[float]], seconds: float) -> list[Point]:
+    return [(share * seconds, loss) for share, loss in curve if share > SKIPPED]
 
 
 def _axes(x: Scale, y: Scale, title: str) -> str:
@@ -62,7 +65,7 @@ def _axes(x: Scale, y: Scale, title: str) -> str:
 
 
 def _line(points: Sequence[Point], x: Scale, y: Scale, color: str, dashes: str = "") -> str:
-    path = "M" + "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in points)
+    path = "M" + "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in points or [(x.low, y.low)])
     dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
     return f'<path d="{path}" fill="none" stroke="{color}" stroke-width="2"{dashed}/>'
 
@@ -72,6 +75,6 @@ def _dots(points: Sequence[Point], x: Scale, y: Scale, color: str) -> str:
 
 
 def _key(place: int, text: str, color: str) -> str:
-    at = TOP + 14 + 18 * place
+    at = 40 + 18 * place
     circle = f'<circle cx="{WIDTH - RIGHT - 8}" cy="{at - 4}" r="4" fill="{color}"/>'
     return f'{circle}<text x="{WIDTH - RIGHT - 18}" y="{at}" text-anchor="end">{escape(text)}</text>'

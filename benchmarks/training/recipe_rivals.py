@@ -48,9 +48,4 @@ def rivals(objective: str) -> list[Rival]:
     if objective == "masked":
         return [Rival(WRITTEN_OUT, (2.5e-4, 5e-4, 1e-3))]
     scaled = Format("autocast", compiled=True, attention="eager", optimizer="scaled")
-    return [Rival(WRITTEN_OUT, (5e-4, 1e-3, 3e-3)), Rival(scaled, (1e-2, 2e-2, 4e-2))]
-
-
-def defaults(objective: str) -> Rival:
-    """What transformers' Trainer does unless told otherwise: fp32, not compiled, 5e-5, linear to zero."""
-    return Rival(Format(), (5e-5,), "linear")
+    return [Rival(WRITTEN_OUT, (5e-4, 1e-3, 3e-3)), Rival(scaled, (2e-2, 4e-2, 8e-2))]

@@ -1,8 +1,7 @@
 """One training run to the end of its budget, in a process of its own: the last validation loss and what it cost.
 
 Data, order, masks, validation rows and their masks are ours for both sides; only model, optimizer and schedule differ.
-The CPU seconds are those of the steps, at the pace of all after the first, which also compiles; the rest is reported
-apart.
+The CPU seconds are those of the steps, at the pace of all after the first, which also compiles.
 """
 
 from __future__ import annotations
@@ -55,10 +54,10 @@ class Clock(Silent):
         self.wall.append(time.perf_counter())
 
     def curve(self) -> list[tuple[float, float]]:
-        """(CPU seconds since the first step's end, mean training loss of the steps since the point before)."""
+        """(share of the steps, mean training loss of those since the point before)."""
         edges = [round(i * len(self.losses) / CURVE_POINTS) for i in range(CURVE_POINTS + 1)]
         return [
-            (self.cpu[stop - 1] - self.cpu[0], fmean(self.losses[start:stop]))
+            (stop / len(self.losses), fmean(self.losses[start:stop]))
             for start, stop in itertools.pairwise(edges)
             if stop > start
         ]

@@ -94,7 +94,7 @@ class Child:
             _be_child(work, writer, log)
         os.close(writer)
 
-    def wait_for(self, word: str, timeout: float = 120) -> bool:
+    def wait_for(self, word: str, timeout: float = 400) -> bool:
         """Until the child has said a word; False when it ended without."""
         until = time.monotonic() + timeout
         while word not in self.said.split():
@@ -117,7 +117,7 @@ class Child:
                 self.code = os.waitstatus_to_exitcode(status)
         return self.code
 
-    def wait(self, timeout: float = 120) -> int:
+    def wait(self, timeout: float = 400) -> int:
         """Its exit code. A child that does not end is killed, and the test fails."""
         until = time.monotonic() + timeout
         while self.poll() is None:
