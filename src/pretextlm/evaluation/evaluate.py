@@ -13,8 +13,8 @@ from pretextlm.data.store import Split, Store, sha256_of
 from pretextlm.errors import UserError
 from pretextlm.evaluation.blanks import Blank, answer_blanks, blank_metrics, blank_samples, make_blanks
 from pretextlm.evaluation.cloze import Filler, TokenTexts, can_fill, filler
-from pretextlm.evaluation.labelled import evaluate_task
 from pretextlm.evaluation.intrinsic import HeldOut, intrinsic_metrics
+from pretextlm.evaluation.labelled import evaluate_task
 from pretextlm.evaluation.metrics import Metric
 from pretextlm.evaluation.prompts import prompt_samples
 from pretextlm.files import write_json, write_whole
@@ -46,8 +46,8 @@ def evaluate_run(
 
     Args:
         directory: the run.
-        store: prepared with the same tokenizer, or of a fine-tuned run a file of records; by default the one the run was
-            trained (or validated) on.
+        store: prepared with the same tokenizer, or of a fine-tuned run a file of records; by default the one the run
+            was trained (or validated) on.
         max_documents: validation documents measured; by default what the run's recipe says.
         max_tokens: the fewer of the two limits counts.
         progress: told in a few words what is being done.
