@@ -115,8 +115,11 @@ def _objective(run: Run, untouched: bool, part: str) -> Iterator[str]:
     if recipe.start and not (run.directory / ORIGIN).is_dir():
         begun = f"the weights of the run `{_plain(Path(recipe.start).name)}`"
     kind, size = training.budget
+    rows = f"Rows of {recipe.data.length} tokens, {training.batch_tokens:,} tokens a step"
+    if recipe.is_task:
+        rows = f"Examples of {recipe.data.length} tokens at most, {training.batch_rows:,} a step"
     yield (
-        f"Begun from {begun}. Rows of {recipe.data.length} tokens, {training.batch_tokens:,} tokens a step, "
+        f"Begun from {begun}. {rows}, "
         f"{training.optimizer} with learning rate {training.learning_rate:g} ({training.schedule}), "
         f"budget {size:,.10g} {kind}, seed {recipe.seed}.\n"
     )
@@ -126,6 +129,9 @@ def _data(run: Run, origin: Origin | None, untouched: bool) -> Iterator[str]:
     if origin is not None:
         yield f"Weights imported from `{_plain(origin.source)}`; what they were trained on is said there.\n"
     if untouched:
+        return
+    if run.recipe.is_task:
+        yield f"Fine-tuned on the records of `{_plain(Path(run.recipe.data.train).name)}`.\n"
         return
     manifest = _json(Path(run.recipe.data.store) / "manifest.json") if run.recipe.data.store else {}
     if not manifest:
