@@ -89,7 +89,7 @@ def import_model(
         source: a directory in Hugging Face's format, or "hf:NAME" for one from the hub.
         out: the run directory, new or empty.
         objective: name of the one it is taken to have learnt; by default what its family was trained by, or the one
-            that trains a head it comes with.
+            (or the task) that trains a head it comes with.
         command: argv to record.
 
     Raises:
