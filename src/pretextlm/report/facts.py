@@ -96,6 +96,8 @@ def _value(value: Any, usual: Any = None) -> str:
         same = isinstance(usual, Mapping) and usual.get("name", "") == name
         inner = ", ".join(f"{k} = {v}" for k, v in _unusual(value, usual if same else glossary.defaults(name)))
         return f"{name} ({inner})" if name and inner else name or f"({inner})"
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return " / ".join(value)
     if isinstance(value, list):
         return f"a table of {form.count(len(value), 'row')}"
     return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)

@@ -107,6 +107,14 @@ def _own(every: list[Measure], label: str) -> list[tuple[Measure, Measured]]:
     ]
 
 
+def _chance(study: Study, measure: Measure, offered: int | None) -> float | None:
+    """What a blind choice would reach; of a task, one class at random, each as likely."""
+    if not study.of_a_task:
+        return blind(measure.name, offered)
+    labels = study.runs[0].options.get("labels")
+    return 1 / len(labels) if measure.name == "accuracy" and isinstance(labels, list) and labels else None
+
+
 def _content(study: Study) -> dict[str, Any]:
     every = measures(study)
     common = ruler(every)
@@ -126,7 +134,7 @@ def _content(study: Study) -> dict[str, Any]:
         "of_a_task": study.of_a_task,
         "units": "records" if study.of_a_task else "blanks",
         "curves": figures.task_curves(study) if study.of_a_task else figures.learning_curves(study),
-        "charts": [figures.dot_chart(m, blind(m.name, offered), order) for m in common],
+        "charts": [figures.dot_chart(m, _chance(study, m, offered), order) for m in common],
         "many": many,
         "ranked": [contenders[i] for i in order or []],
         "own": [(c, _own(every, c.label)) for c in contenders] if many else [],
