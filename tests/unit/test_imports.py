@@ -9,7 +9,19 @@ import pretextlm
 
 ROOT = Path(pretextlm.__file__).parent
 # Each room may import itself and the rooms to its right; the modules at the top level may be imported by all.
-ORDER = ["cli", "study", "report", "shrink", "evaluation", "exchange", "training", "tasks", "objectives", "model", "data"]
+ORDER = [
+    "cli",
+    "study",
+    "report",
+    "shrink",
+    "evaluation",
+    "exchange",
+    "training",
+    "tasks",
+    "objectives",
+    "model",
+    "data",
+]
 SIDE_BY_SIDE = {("study", "report"), ("model", "data")}
 HEAVY = {"torch", "numpy", "tokenizers", "pydantic", "matplotlib", "pyarrow", "scipy", "transformers", "datasets"}
 

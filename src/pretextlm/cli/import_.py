@@ -20,8 +20,8 @@ def import_model(
     """Take a published model: evaluate it, let it write, distil it or train it on, as any other run.
 
     Read are config.json, safetensors (in one file or sharded) and tokenizer.json. Formats that can run code as they are
-    read are refused. A fine-tuned model (…ForSequenceClassification and the like) becomes a run of its task, with its head
-    and the names of its labels. To train it on, prepare text with its tokenizer and start from it:
+    read are refused. A fine-tuned model (…ForSequenceClassification and the like) becomes a run of its task, with its
+    head and the names of its labels. To train it on, prepare text with its tokenizer and start from it:
 
     pretextlm data prepare TEXT --tokenizer RUN/tokenizer.json --out STORE
 

@@ -100,7 +100,7 @@ class Joined:
 
 
 Run = int | tuple[Aligned, I64, I64]
-"""A special token, or a run of a text's tokens of each example: (texts, place of the first token (E,), how many (E,))."""
+"""A special token, or of each example a run of a text's tokens: (texts, place of the first (E,), how many (E,))."""
 
 
 def join(runs: Sequence[Run], examples: int) -> Joined:

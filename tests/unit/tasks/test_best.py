@@ -60,5 +60,5 @@ def test_better_may_be_more_of_an_accuracy_and_must_be_something_that_is_measure
     lines = [line for line in run.metrics() if line["kind"] == "validation"]
     best = max(lines, key=lambda line: line["class_accuracy"])
     assert loss_of(run) == pytest.approx(best["loss"], abs=1e-5)
-    with pytest.raises(UserError, match="training.best_by is 'bleu'"):
+    with pytest.raises(UserError, match=r"training\.best_by is 'bleu'"):
         pretrain(chosen(keep_best=True, best_by="bleu"), tmp_path / "other")

@@ -52,7 +52,7 @@ def test_an_answer_of_whole_words_comes_back_to_the_character_from_every_window_
 def test_windows_overlap_and_together_hold_every_token_of_the_text(start, written):
     text = " ".join(sentences(8))
     task = QuestionAnswering(stride=8)
-    examples, encoder, records = examples_of(task, start, written([record(text, 0, 3)]))
+    examples, encoder, _ = examples_of(task, start, written([record(text, 0, 3)]))
     assert np.diff(examples.offsets).max() <= 32
     seen = examples.places[examples.places[:, 1] > 0]
     covered = set(map(tuple, seen.tolist()))

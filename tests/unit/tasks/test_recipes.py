@@ -1,4 +1,4 @@
-"""The recipes of tasks that come with the package load, are judged by scores that there are, and say how to run them."""
+"""The shipped recipes of tasks load, are judged by scores that there are, and say how to run them."""
 
 from __future__ import annotations
 

@@ -7,12 +7,12 @@ import signal
 
 import pytest
 import torch
+from tests.builders import sentences
 
 from pretextlm.training.checkpoint import newest
 from pretextlm.training.progress import Silent
 from pretextlm.training.signals import Stopped
 from pretextlm.training.trainer import pretrain
-from tests.builders import sentences
 
 RECORDS = [{"text": text, "label": i % 2} for i, text in enumerate(sentences(24))]
 WAYS = {
