@@ -33,6 +33,10 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "wandb": ("wandb",),
     "trackio": ("trackio",),
     "energy": ("nvidia-ml-py",),
+    "scores": ("sacrebleu",),
+    "lora": ("peft",),
+    "harness": ("lm-eval",),
+    "probes": ("scikit-learn",),
 }
 """The optional parts of the package, and what they need (as in pyproject.toml)."""
 INSTRUCTIONS = {
