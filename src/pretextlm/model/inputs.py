@@ -112,7 +112,8 @@ def _row(batch: Batch, config: ModelConfig, device: torch.device, dtype: torch.d
         for window in set(parts.windows)
     }
     at = angles_of(config, positions, dtype, batch.segment_ids)
-    return Row(batch.input_ids, positions, sights, at, batch.token_type_ids)
+    types = batch.token_type_ids if config.type_vocab_size > 1 else None  # of one type, all tokens are of it
+    return Row(batch.input_ids, positions, sights, at, types)
 
 
 def _tensor(array: Any) -> Tensor:
