@@ -12,10 +12,10 @@ from pretextlm.errors import UserError
 from pretextlm.exchange.translate import SHAPES
 from pretextlm.exchange.write import export_run
 from pretextlm.training import checkpoint as checkpoints
+from pretextlm.training.begin import build_model
 from pretextlm.training.plan import Position
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run import Run
-from pretextlm.training.trainer import build_model
 
 transformers = pytest.importorskip("transformers", reason="it is the reader (extra hub)")
 

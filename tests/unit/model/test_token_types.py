@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from tests.builders import make_model
 
 from pretextlm.batch import Batch
 from pretextlm.model.inputs import prepare
-from tests.builders import make_model
 
 CPU = torch.device("cpu")
 

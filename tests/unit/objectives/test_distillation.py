@@ -14,9 +14,10 @@ from pretextlm.errors import UserError
 from pretextlm.model.loss import linear_divergence
 from pretextlm.objectives.base import build
 from pretextlm.objectives.distillation import copy_layers
+from pretextlm.training.begin import build_model
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run import Run
-from pretextlm.training.trainer import build_model, pretrain
+from pretextlm.training.trainer import pretrain
 
 V = vocabulary()
 

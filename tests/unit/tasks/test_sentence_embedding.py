@@ -12,9 +12,10 @@ from pretextlm.data.examples import ExampleReader
 from pretextlm.errors import UserError
 from pretextlm.evaluation.labelled import evaluate_task, predictions
 from pretextlm.model.inputs import prepare
+from pretextlm.training.begin import build_model
 from pretextlm.training.corpus import open_corpus
 from pretextlm.training.plan import make_plan
-from pretextlm.training.trainer import build_model, pretrain
+from pretextlm.training.trainer import pretrain
 
 CPU = torch.device("cpu")
 A, B, C = (sentences(16, seed=seed) for seed in (1, 2, 3))

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from pretextlm.objectives.base import OBJECTIVES
 from pretextlm.training.plan import make_loader, make_plan
+from pretextlm.training.progress import Silent
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run import Run
 from pretextlm.training.runtime import Runtime
-from pretextlm.training.trainer import Silent, Trainer
+from pretextlm.training.trainer import Trainer
 
 ROWS = 12
 TOLERANCE = 1e-6

@@ -12,9 +12,9 @@ from tests.builders import make_store
 from pretextlm.training import trainer
 from pretextlm.training.cost import energy
 from pretextlm.training.energy import Meter
+from pretextlm.training.progress import Silent
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.signals import Stopped
-from pretextlm.training.trainer import Silent
 from pretextlm.training.world import World
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

@@ -13,10 +13,11 @@ from pretextlm.model.transformer import on_meta
 from pretextlm.training.fit import USABLE, Fit, fit
 from pretextlm.training.memory import training_memory
 from pretextlm.training.plan import make_loader, make_plan
+from pretextlm.training.progress import Silent
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run import Run
 from pretextlm.training.runtime import Runtime
-from pretextlm.training.trainer import Silent, Trainer, pretrain
+from pretextlm.training.trainer import Trainer, pretrain
 from pretextlm.training.world import ALONE
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

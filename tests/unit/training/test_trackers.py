@@ -10,10 +10,11 @@ from tests.builders import make_store
 
 from pretextlm.errors import UserError
 from pretextlm.training import trackers as module
+from pretextlm.training.progress import Silent
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run import Run
 from pretextlm.training.trackers import TRACKERS, Trackers, check_installed
-from pretextlm.training.trainer import Silent, pretrain
+from pretextlm.training.trainer import pretrain
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,12 @@ import torch
 from tests.builders import make_store
 
 from pretextlm.errors import UserError
+from pretextlm.training.begin import build_model
 from pretextlm.training.plan import make_loader, make_plan
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run import Run
 from pretextlm.training.signals import StopFlag, Stopped
-from pretextlm.training.trainer import Trainer, build_model, pretrain
+from pretextlm.training.trainer import Trainer, pretrain
 
 DEFAULTS = {"budget_steps": 6, "batch_tokens": 512, "dtype": "fp32", "log_every": 2, "validations": 3}
 OBJECTIVES = ["causal", "masked", "span_corruption"]
