@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 Way = Literal["ddp", "zero2", "zero3", "hybrid"]
 
+_KEPT: list[nn.Module] = []
+"""DDP's wrappers, for as long as the process lives. Freeing one frees its group of processes while Python's lock is held;
+if a thread of that group is just giving back a tensor, it waits for the lock, and both wait for ever."""
+
 
 def spread(module: nn.Module, world: World, way: Way, device: torch.device, every_weight_used: bool) -> nn.Module:
     """The module as it is to be called; its weights are the same on all processes before.
@@ -44,6 +48,7 @@ def spread(module: nn.Module, world: World, way: Way, device: torch.device, ever
             module, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=not every_weight_used
         )
         whole.register_comm_hook(None, _sum)
+        _KEPT.append(whole)
         return whole
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
