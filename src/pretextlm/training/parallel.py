@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 Way = Literal["ddp", "zero2", "zero3", "hybrid"]
 
 _KEPT: list[nn.Module] = []
-"""DDP's wrappers, for as long as the process lives. Freeing one frees its group of processes while Python's lock is held;
-if a thread of that group is just giving back a tensor, it waits for the lock, and both wait for ever."""
+"""DDP's wrappers, for as long as the process lives. Freeing one frees its group of processes under Python's lock; if a
+thread of that group is just giving back a tensor, it waits for that lock, and both wait for ever."""
 
 
 def spread(module: nn.Module, world: World, way: Way, device: torch.device, every_weight_used: bool) -> nn.Module:
