@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,26 @@ def write_whole(path: Path, text: str) -> None:
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """`write_whole` for one JSON object."""
     write_whole(path, json.dumps(dict(values), indent=1, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def whole_directory(out: Path, hint: str) -> Iterator[Path]:
+    """A directory to be filled under a temporary name beside `out`: flushed to the disk and renamed at the end.
+
+    What is in it is gone when anything fails. Raises UserError with the hint when the place cannot be written.
+    """
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+        yield partial
+        for path in [*partial.iterdir(), partial]:
+            flush(path)
+        partial.replace(out)
+    except OSError as error:
+        raise UserError(f"Cannot write {out}: {error.strerror}.", hint) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def writable(directory: Path) -> bool:

@@ -9,8 +9,6 @@ head of a task was trained whole and is written whole, as one of peft's modules_
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +17,8 @@ from pretextlm.errors import UserError, missing_extra
 from pretextlm.exchange.fine_tuned import kind_of
 from pretextlm.exchange.origin import origin_of
 from pretextlm.exchange.translate import DISCRIMINATOR, Translated, trained_part, translated
-from pretextlm.exchange.write import Exported
-from pretextlm.files import flush
+from pretextlm.exchange.write import ENOUGH_SPACE, Exported
+from pretextlm.files import whole_directory
 from pretextlm.training.checkpoint import newest
 from pretextlm.training.run import Run
 
@@ -88,19 +86,9 @@ def export_adapter(place: Path, out: Path, *, family: str | None = None) -> Expo
         use_rslora=lora.kind == "rslora",
         use_dora=lora.kind == "dora",
     )
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial.mkdir()
+    with whole_directory(out, ENOUGH_SPACE) as partial:
         settings.save_pretrained(str(partial))
         save_file(tensors, partial / "adapter_model.safetensors", metadata={"format": "pt"})
-        for path in [*partial.iterdir(), partial]:
-            flush(path)
-        partial.replace(out)
-    except OSError as error:
-        raise UserError(f"Cannot write {out}: {error.strerror}.", "Give a place with enough space.") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     architecture = str(done.values["architectures"][0])

@@ -10,10 +10,7 @@ tokens take at most a share n / (V + n) of the probability from the V old ones, 
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +32,7 @@ from pretextlm.exchange.origin import GENERATION, KEPT, Origin
 from pretextlm.exchange.special import special_ids
 from pretextlm.exchange.tensors import FLOATS, INDEX, Stored, stored_tensors
 from pretextlm.exchange.tokens import MAX_TOKENIZER_BYTES, Taken, take_tokenizer
+from pretextlm.files import whole_directory, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -235,8 +233,6 @@ def _write(out: Path, checked: Checked, recipe: Recipe, origin: Origin, command:
     model = build_model(recipe, torch.device("cpu"))
     weights = grown(_weights(checked), model.state_dict(), recipe.seed)
     model.load_state_dict(weights, strict=False)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     environment = {
         "pretextlm": __version__,
         "python": ".".join(map(str, sys.version_info[:3])),
@@ -247,27 +243,18 @@ def _write(out: Path, checked: Checked, recipe: Recipe, origin: Origin, command:
         "imported": origin.plain(),
     }
     cost = {"parameters": total(model), "steps": 0, "tokens": 0, "seconds": 0.0, "compile_seconds": 0.0}
-    try:
-        (partial / ORIGIN).mkdir(parents=True)
+    with whole_directory(out, "Give a place you may write to.") as partial:
+        (partial / ORIGIN).mkdir()
         tokenizer = partial / ORIGIN / "completed.json"
         tokenizer.write_text(checked.taken.tokenizer.to_str(pretty=True), encoding="utf-8")
         for name in KEPT:
             limit = MAX_TOKENIZER_BYTES if name == "tokenizer.json" else MAX_JSON_BYTES
             if (checked.directory / name).exists():
                 (partial / ORIGIN / name).write_bytes(read_plain(checked.directory / name, limit))
-        staged = partial / "run"
-        Run.create(staged, recipe, environment, tokenizer)
+        Run.create(partial, recipe, environment, tokenizer)
         tokenizer.unlink()
-        checkpoints.save(staged / "checkpoints", 0, model.state_dict(), {}, vars(Position()), keep=1)
-        (staged / "cost.json").write_text(
-            json.dumps({**cost, "flops": 0.0, "device": "none", "energy_joules": None}, indent=1)
-        )
-        (partial / ORIGIN).rename(staged / ORIGIN)
-        staged.replace(out)
-    except OSError as error:
-        raise UserError(f"Cannot write {out}: {error.strerror}.", "Give a place you may write to.") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        checkpoints.save(partial / "checkpoints", 0, model.state_dict(), {}, vars(Position()), keep=1)
+        write_json(partial / "cost.json", {**cost, "flops": 0.0, "device": "none", "energy_joules": None})
     return Run.open(out)
 
 

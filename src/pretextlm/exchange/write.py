@@ -12,7 +12,6 @@ matrices of the blocks are rounded; all the rest is as without.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from pretextlm.exchange.forms import ADDED_TO_TABLE
 from pretextlm.exchange.origin import Origin, kept, origin_of
 from pretextlm.exchange.tensors import INDEX, WEIGHTS
 from pretextlm.exchange.translate import DISCRIMINATOR, Translated, trained_part, translated
-from pretextlm.files import flush
+from pretextlm.files import whole_directory
 from pretextlm.training.checkpoint import newest
 from pretextlm.training.run import ORIGIN, Run
 
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from pretextlm.model.config import ModelConfig
 
 MAX_SHARD_BYTES = 5_000_000_000
+ENOUGH_SPACE = "Give a place with enough space."
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """Our names of number formats and torch's."""
 ADDED = ("embed_tokens.weight", "lm_head.weight", "lm_head.bias", "head_layers.bias")
@@ -142,10 +142,7 @@ def export_run(
         values[int8.KEY] = int8.settings(patterns, chosen.prefix, int8.form_of(config))
         theirs = int8.quantised_weights(theirs, patterns, chosen.prefix, int8.form_of(config), _kind(dtype))
         loss = measure(_read_back(done, theirs, dtype, found.model())) if measure and part == DISCRIMINATOR else None
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial.mkdir()
+    with whole_directory(out, ENOUGH_SPACE) as partial:
         _write_json(partial / "config.json", values | {"dtype": DTYPES[dtype], "torch_dtype": DTYPES[dtype]})
         _write_weights(partial, theirs, dtype, max_shard_bytes)
         _write_tokenizer(partial, run, untouched)
@@ -154,13 +151,6 @@ def export_run(
         bits = {"dtype": dtype, "loss": loss} if quantize else None
         card = model_card(run, done, architecture, origin, untouched, bits, step=found.step, part=part)
         (partial / "README.md").write_text(card, encoding="utf-8")
-        for path in [*partial.iterdir(), partial]:
-            flush(path)
-        partial.replace(out)
-    except OSError as error:
-        raise UserError(f"Cannot write {out}: {error.strerror}.", "Give a place with enough space.") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     as_it_came = untouched and not quantize and int8.KEY not in kept(place, "config.json")
     return Exported(out, chosen.name, architecture, done.lost, files, as_it_came, dtype, whole_bytes, loss)

@@ -8,8 +8,6 @@ loss. Layers go first, then heads and channels, then single weights.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +21,7 @@ from torch import Tensor
 from pretextlm import __version__
 from pretextlm.errors import UserError
 from pretextlm.evaluation.evaluate import open_store
-from pretextlm.files import write_json
+from pretextlm.files import whole_directory, write_json
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.size import total
 from pretextlm.model.transformer import on_meta
@@ -237,10 +235,7 @@ def _write(run: Run, out: Path, state: _State, facts: Mapping[str, Any], command
         "command": list(command),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir()
+    with whole_directory(out, "Give a place you may write to.") as partial:
         carried = carry_origin(run.directory, partial)
         environment |= {**carried, "pruned": [*earlier.get("pruned", []), dict(facts)]}
         Run.create(partial, recipe, environment, run.directory / TOKENIZER)
@@ -248,11 +243,6 @@ def _write(run: Run, out: Path, state: _State, facts: Mapping[str, Any], command
         cost = _json(run.directory / "cost.json")
         if cost:
             write_json(partial / "cost.json", {**cost, "parameters": facts["parameters"]["after"]})
-        partial.replace(out)
-    except OSError as error:
-        raise UserError(f"Cannot write {out}: {error.strerror}.", "Give a place you may write to.") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _json(path: Path) -> dict[str, Any]:
