@@ -225,7 +225,9 @@ def _check_modules(run: Run, state: _State) -> None:
 
 def _write(run: Run, out: Path, state: _State, facts: Mapping[str, Any], command: Sequence[str]) -> None:
     """The new run under another name, then renamed."""
-    recipe = run.recipe.model_copy(update={"model": state.config, "start": str(run.directory)})
+    tuning = run.recipe.tuning.model_copy(update={"lora": None})  # adapters are merged when a run is opened
+    changes = {"model": state.config, "start": str(run.directory), "tuning": tuning}
+    recipe = run.recipe.model_copy(update=changes)
     earlier = _json(run.directory / ENVIRONMENT)
     environment: dict[str, Any] = {
         "pretextlm": __version__,

@@ -7,6 +7,7 @@ import torch
 from tests.builders import sentences
 
 from pretextlm.errors import UserError
+from pretextlm.shrink.prune import Pruning, prune_run
 from pretextlm.training.checkpoint import newest
 from pretextlm.training.run import Run
 from pretextlm.training.trainer import pretrain
@@ -55,6 +56,15 @@ def test_adapters_change_their_targets_alone_and_merge_into_them(tuned, start, k
     if kind != "dora":
         scale = 16 / (4 if kind == "lora" else 2)
         assert torch.allclose(merged, base + scale * b @ a, atol=1e-6)
+
+
+def test_a_run_with_adapters_can_be_pruned_and_opened_again(tuned, tmp_path):
+    pytest.importorskip("peft", reason="adapters are made by peft")
+    run = tuned(tuning={"lora": {}}, learning_rate=1e-2)
+    prune_run(run.directory, tmp_path / "smaller", Pruning(layers=(0,)))
+    whole, smaller = run.load_model().state_dict(), Run.open(tmp_path / "smaller").load_model().state_dict()
+    assert all(torch.equal(smaller[name], whole[name]) for name in smaller)
+    assert "encoder.0.self_attn.q_proj.weight" in smaller
 
 
 def test_adapters_begin_by_the_seed_alone(tuned):
