@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError, did_you_mean, missing_extra
+from pretextlm.evaluation.benchmarks.continuation_weigher import ContinuationWeigher
 from pretextlm.evaluation.benchmarks.definition import Benchmark, find, names
 from pretextlm.evaluation.benchmarks.rows import HUB, Rows, read_rows, read_shots
 from pretextlm.evaluation.benchmarks.run import BATCH_SIZE, Opened, Progress, add_results
-from pretextlm.evaluation.benchmarks.weigh import ContinuationWeigher, Ids, Request
+from pretextlm.evaluation.benchmarks.weigh import Ids, Request
 from pretextlm.evaluation.benchmarks.wording import Values, Wording
 from pretextlm.evaluation.metrics import Metric
 from pretextlm.evaluation.prompts import write

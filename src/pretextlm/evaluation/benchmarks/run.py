@@ -12,7 +12,8 @@ from pretextlm.errors import UserError
 from pretextlm.evaluation.benchmarks.definition import Benchmark
 from pretextlm.evaluation.benchmarks.measure import by_group, measure, outcome
 from pretextlm.evaluation.benchmarks.rows import HUB, read_rows, read_shots
-from pretextlm.evaluation.benchmarks.weigh import Request, Weigher, weigher
+from pretextlm.evaluation.benchmarks.weigh import Request, Weigher
+from pretextlm.evaluation.benchmarks.weighers import weigher
 from pretextlm.evaluation.benchmarks.wording import Question, Values, Wording, shots_of
 from pretextlm.evaluation.evaluate import open_trained
 from pretextlm.exchange.origin import Origin, origin_of

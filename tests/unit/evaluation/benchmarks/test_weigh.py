@@ -9,7 +9,8 @@ from small_corpus import WORDS, documents, random_filler
 
 from pretextlm.batch import IGNORE, Batch
 from pretextlm.errors import UserError
-from pretextlm.evaluation.benchmarks.weigh import Request, weigher
+from pretextlm.evaluation.benchmarks.weigh import Request
+from pretextlm.evaluation.benchmarks.weighers import weigher
 from pretextlm.evaluation.cloze import Cloze
 from pretextlm.evaluation.scoring import score_batch
 from pretextlm.model.inputs import prepare
