@@ -19,6 +19,7 @@ def compare(
         list[str] | None, typer.Argument(help="Changes to it, as TOML: budget.seconds=60 seeds=[1,2] store=DIR")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Study directory. By default studies/NAME of the plan.")] = None,
+    jobs: Annotated[int, typer.Option(help="Runs at a time: each has its share of the threads, or a GPU.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """Compare objectives on the same text, budget and model shape, over several seeds.
@@ -31,10 +32,10 @@ def compare(
 
     plan = load_plan(study, overrides or [])
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", plan.name).strip("-").lower()
-    run_study(plan, out or Path("studies") / name, as_json)
+    run_study(plan, out or Path("studies") / name, as_json, jobs)
 
 
-def run_study(plan: AnyPlan, directory: Path, as_json: bool) -> None:
+def run_study(plan: AnyPlan, directory: Path, as_json: bool, jobs: int = 1) -> None:
     """Run a plan under one progress bar, write its report and print the table; exits as the command line should."""
     from pretextlm.cli.console import print_json, stderr
     from pretextlm.cli.report import print_summary
@@ -47,7 +48,7 @@ def run_study(plan: AnyPlan, directory: Path, as_json: bool) -> None:
     tune_process()
     try:
         with Terminal() as progress:
-            outcome = run(plan, directory, command=["pretextlm", *sys.argv[1:]], progress=progress)
+            outcome = run(plan, directory, jobs=jobs, command=["pretextlm", *sys.argv[1:]], progress=progress)
     except Stopped as stopped:
         stderr().print(f"{stopped}; saved. Give the same command to go on.", highlight=False)
         raise typer.Exit(stopped.exit_code) from None

@@ -1,12 +1,10 @@
-"""Run a plan: train and evaluate every objective × seed, one after another, and go on where the last time ended."""
+"""Run a plan: train and evaluate every objective × seed, and go on where the last time ended."""
 
 from __future__ import annotations
 
 import json
-import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,35 +12,19 @@ from typing import Any
 from pretextlm.errors import UserError
 from pretextlm.files import write_json
 from pretextlm.study.directory import COMMAND, claim, machine
+from pretextlm.study.jobs import Turn, side_by_side
+from pretextlm.study.one import Evaluate, Maker, Pretrain, finished
+from pretextlm.study.outcome import OfRun, Outcome, Watcher
 from pretextlm.study.plan import RUNS, PlannedRun
 from pretextlm.study.progress import Silent, StudyProgress
 from pretextlm.study.task_plan import AnyPlan, TaskStudy
-
-Pretrain = Callable[..., Any]
-Evaluate = Callable[[Path], Any]
-log = logging.getLogger(__name__)
-
-
-@dataclass
-class Outcome:
-    """What became of the runs, by directory name.
-
-    Attributes:
-        finished: trained and evaluated this time.
-        skipped: found finished.
-        failed: name → the reason, in one line.
-    """
-
-    directory: Path
-    finished: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
 
 
 def compare(
     plan: AnyPlan,
     directory: Path,
     *,
+    jobs: int = 1,
     command: Sequence[str] = (),
     progress: StudyProgress | None = None,
     pretrain: Pretrain | None = None,
@@ -55,9 +37,10 @@ def compare(
     Args:
         plan: what to compare.
         directory: a new one, or one that holds this very plan.
+        jobs: runs at a time, each in a process of its own with its share of the threads, or a GPU.
         command: argv to record.
         progress: told of every run and step.
-        pretrain, evaluate: the trainer and the evaluation; by default the package's own.
+        pretrain, evaluate: the trainer and the evaluation; by default the package's own. With jobs, importable ones.
 
     Raises:
         UserError: before anything is trained, when plan, store or directory do not do.
@@ -65,21 +48,35 @@ def compare(
     """
     from pretextlm.training.run import locked
 
+    if jobs < 1:
+        raise UserError(f"{jobs} runs at a time make none.", "Give a whole number from 1 on, as --jobs 2.")
     progress = progress or Silent()
     recipes = check(plan)
     with locked(directory):
         claim(directory, plan)
         noted = _begin(directory, command)
         outcome = Outcome(directory)
-        for number, (run, recipe) in enumerate(recipes):
-            progress.begin(run.directory, number, len(recipes))
-            where = directory / RUNS / run.directory
-            if (where / "evaluation.json").exists():
-                outcome.skipped.append(run.directory)
-                progress.end(run.directory, "found finished")
-                continue
-            make = partial(_recipe, plan, run, recipe, directory)
-            _one(run, make, where, outcome, command, progress, pretrain or _pretrain, evaluate or _evaluate)
+        turns = [
+            Turn(
+                run.directory,
+                partial(_recipe, plan, run, recipe, directory),
+                directory / RUNS / run.directory,
+                run.after,
+            )
+            for run, recipe in recipes
+        ]
+        watcher = Watcher(outcome, len(turns), progress)
+        left = []
+        for turn in turns:
+            watcher.found(turn.name) if finished(turn.directory) else left.append(turn)
+        maker = Maker(pretrain, evaluate)
+        if jobs == 1:
+            for turn in left:
+                watcher.begin(turn.name)
+                failure = maker.make(turn.recipe, turn.directory, command, OfRun(watcher, turn.name))
+                watcher.end(turn.name, failure)
+        else:
+            side_by_side(left, jobs, maker, command, watcher)
         _finish(directory, noted, outcome)
     return outcome
 
@@ -107,47 +104,6 @@ def check(plan: AnyPlan) -> list[tuple[PlannedRun, Any]]:
         for split in (store.train, store.validation):
             objective.reader(split, recipe.vocabulary(store), recipe.data.length)
     return recipes
-
-
-def _one(
-    run: PlannedRun,
-    make: Callable[[], Any],
-    where: Path,
-    outcome: Outcome,
-    command: Sequence[str],
-    progress: StudyProgress,
-    pretrain: Pretrain,
-    evaluate: Evaluate,
-) -> None:
-    from pretextlm.training.signals import Stopped
-
-    try:
-        if not (where / "cost.json").exists():
-            pretrain(make(), where, resume=True, command=command, progress=progress)
-        evaluate(where)
-    except Stopped:
-        raise
-    except UserError as error:
-        outcome.failed[run.directory] = error.message
-    except Exception as error:  # one run's fault must not take the others' hours with it
-        log.exception("%s failed", run.directory)
-        outcome.failed[run.directory] = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-    else:
-        outcome.finished.append(run.directory)
-    failure = outcome.failed.get(run.directory)
-    progress.end(run.directory, f"failed: {failure}" if failure else "done")
-
-
-def _pretrain(*args: Any, **options: Any) -> Any:
-    from pretextlm.training.trainer import pretrain
-
-    return pretrain(*args, **options)
-
-
-def _evaluate(directory: Path) -> Any:
-    from pretextlm.evaluation.evaluate import evaluate_run
-
-    return evaluate_run(directory)
 
 
 def _begin(directory: Path, command: Sequence[str]) -> dict[str, Any]:

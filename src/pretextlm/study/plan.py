@@ -109,12 +109,14 @@ class Condition(Config):
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a study: its recipe as plain values, and the directory below `runs/` that it fills."""
+    """One run of a study: its recipe as plain values, the directory below `runs/` that it fills; `after`: those of runs
+    that come before it."""
 
     label: str
     seed: int
     recipe: dict[str, Any]
     directory: str
+    after: tuple[str, ...] = ()
 
 
 class StudyPlan(Config):

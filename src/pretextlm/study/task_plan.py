@@ -114,7 +114,13 @@ class TaskStudy(Config):
     def runs(self) -> list[PlannedRun]:
         """Seed by seed, teachers before those they teach."""
         return [
-            PlannedRun(entry.label, seed, {}, f"{entry.label}-seed{seed}")
+            PlannedRun(
+                entry.label,
+                seed,
+                {},
+                f"{entry.label}-seed{seed}",
+                after=(f"{entry.teacher}-seed{seed}",) if entry.teacher else (),
+            )
             for seed in self.seeds
             for entry in self.entries
         ]

@@ -1,0 +1,63 @@
+"""One run of a study: trained where it is not yet, evaluated, or why not in one line."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pretextlm.errors import UserError
+
+if TYPE_CHECKING:
+    from pretextlm.training.progress import Progress
+
+Pretrain = Callable[..., Any]
+Evaluate = Callable[[Path], Any]
+log = logging.getLogger(__name__)
+
+
+def trained(directory: Path) -> bool:
+    return (directory / "cost.json").exists()
+
+
+def finished(directory: Path) -> bool:
+    return (directory / "evaluation.json").exists()
+
+
+@dataclass(frozen=True)
+class Maker:
+    """The trainer and the evaluation; by default the package's own."""
+
+    pretrain: Pretrain | None = None
+    evaluate: Evaluate | None = None
+
+    def make(
+        self, recipe: Callable[[], Any], directory: Path, command: Sequence[str], progress: Progress
+    ) -> str | None:
+        """Trains and evaluates what is missing; the reason in one line if that fails.
+
+        Raises Stopped when a signal came.
+        """
+        from pretextlm.evaluation.evaluate import evaluate_run
+        from pretextlm.training.signals import Stopped
+        from pretextlm.training.trainer import pretrain
+
+        try:
+            if not trained(directory):
+                (self.pretrain or pretrain)(recipe(), directory, resume=True, command=command, progress=progress)
+            (self.evaluate or evaluate_run)(directory)
+        except Stopped:
+            raise
+        except Exception as error:  # one run's fault must not take the others' hours with it
+            return reason(error, directory.name)
+        return None
+
+
+def reason(error: Exception, name: str) -> str:
+    """A run's fault in one line; what nobody foresaw is logged whole."""
+    if isinstance(error, UserError):
+        return error.message
+    log.error("%s failed", name, exc_info=error)
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
