@@ -14,6 +14,8 @@ from pretextlm.data.tokenizer import train_tokenizer
 from pretextlm.data.writer import StoreWriter
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.transformer import Transformer
+from pretextlm.training.recipe import Recipe
+from pretextlm.training.trainer import pretrain
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -55,6 +57,15 @@ def make_store(directory: Path, vocab_size: int = 448, train: int = 300, validat
         records.append(SourceRecord(name="pairs", documents=2 * pairs, parts=2, **about))
     writer.commit(directory, records, {}, "bpe")
     return Store.open(directory)
+
+
+def make_run(store: Store, directory: Path, objective: str = "causal", layers: int = 1) -> Path:
+    """A small run after two steps: what it says is worth nothing, and depends on everything it should."""
+    shape = {"hidden_size": 32, "num_hidden_layers": layers, "num_attention_heads": 2}
+    training = {"budget_steps": 2, "batch_tokens": 256, "dtype": "fp32", "compile": "off", "validations": 0}
+    data = {"store": str(store.path), "length": 32}
+    pretrain(Recipe.load({"data": data, "objective": objective, "model": shape, "training": training}), directory)
+    return directory
 
 
 def make_model(seed: int = 0, **fields: object) -> Transformer:

@@ -9,14 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from small_corpus import WORDS, documents
+from tests.builders import make_run
 
 from pretextlm.errors import UserError
 from pretextlm.evaluation.benchmarks.definition import find_all
 from pretextlm.evaluation.benchmarks.run import Opened, evaluate_benchmarks
 from pretextlm.evaluation.prompts import continue_texts
 from pretextlm.model.generation import GenerationSettings
-from pretextlm.training.recipe import Recipe
-from pretextlm.training.trainer import pretrain
 
 pytest.importorskip("lm_eval")
 
@@ -25,18 +24,7 @@ from pretextlm.evaluation.harness import HarnessModel, evaluate_harness
 
 @pytest.fixture(scope="module")
 def run(store, tmp_path_factory) -> Path:
-    return trained("causal", store, tmp_path_factory.mktemp("harness") / "run")
-
-
-def trained(objective: str, store, directory: Path) -> Path:
-    recipe = {
-        "data": {"store": str(store.path), "length": 32},
-        "objective": {"name": objective},
-        "model": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
-        "training": {"budget_steps": 2, "batch_tokens": 256, "dtype": "fp32", "compile": "off", "validations": 0},
-    }
-    pretrain(Recipe.load(recipe), directory)
-    return directory
+    return make_run(store, tmp_path_factory.mktemp("harness") / "run", "causal")
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +80,7 @@ def test_lm_evals_tasks_on_local_copies_score_as_our_benchmarks_do(run, data):
 
 
 def test_a_masked_model_is_driven_too(store, data, tmp_path):
-    run = trained("masked", store, tmp_path / "run")
+    run = make_run(store, tmp_path / "run", "masked")
     theirs = evaluate_harness(run, "blimp_transitive", data=str(data))["blimp_transitive"]
     ours = evaluate_benchmarks(run, find_all("blimp"), data=str(data))["blimp"]["groups"]["transitive"]
     assert theirs["metrics"]["acc"]["value"] == ours["accuracy"]["value"]

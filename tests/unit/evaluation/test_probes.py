@@ -9,29 +9,20 @@ import numpy as np
 import pytest
 import torch
 from small_corpus import WORDS
+from tests.builders import make_run
 
 from pretextlm.batch import Batch
 from pretextlm.errors import UserError
 from pretextlm.evaluation.benchmarks.run import Opened
 from pretextlm.evaluation.probes import Probed, evaluate_probe, layer_states
 from pretextlm.model.inputs import prepare
-from pretextlm.training.recipe import Recipe
-from pretextlm.training.trainer import pretrain
 
 pytest.importorskip("sklearn")
 
 
 @pytest.fixture(scope="module", params=["masked", "causal", "span_corruption"])
 def run(request, store, tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("probes") / request.param
-    recipe = {
-        "data": {"store": str(store.path), "length": 32},
-        "objective": {"name": request.param},
-        "model": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
-        "training": {"budget_steps": 2, "batch_tokens": 256, "dtype": "fp32", "compile": "off", "validations": 0},
-    }
-    pretrain(Recipe.load(recipe), directory)
-    return directory
+    return make_run(store, tmp_path_factory.mktemp("probes") / request.param, request.param, layers=2)
 
 
 @pytest.fixture(scope="module")

@@ -21,14 +21,6 @@ def store(tmp_path_factory):
     return make_store(tmp_path_factory.mktemp("data") / "store", train=120, validation=20)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def values(store, objective="masked", **tables):
     training = {"budget_steps": 4, "batch_tokens": 256, "dtype": "fp32", "validations": 2, "compile": "off"}
     found = {

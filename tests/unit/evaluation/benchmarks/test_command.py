@@ -9,25 +9,16 @@ from pathlib import Path
 import pytest
 import typer
 from small_corpus import WORDS, documents
+from tests.builders import make_run
 from typer.testing import CliRunner
 
 from pretextlm.cli import evaluate
 from pretextlm.errors import UserError
-from pretextlm.training.recipe import Recipe
-from pretextlm.training.trainer import pretrain
 
 
 @pytest.fixture(scope="module")
 def run(store, tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("command") / "run"
-    recipe = {
-        "data": {"store": str(store.path), "length": 32},
-        "objective": {"name": "causal"},
-        "model": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
-        "training": {"budget_steps": 1, "batch_tokens": 256, "dtype": "fp32", "compile": "off", "validations": 0},
-    }
-    pretrain(Recipe.load(recipe), directory)
-    return directory
+    return make_run(store, tmp_path_factory.mktemp("command") / "run")
 
 
 @pytest.fixture(scope="module")

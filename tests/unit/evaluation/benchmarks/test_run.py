@@ -9,36 +9,24 @@ from pathlib import Path
 
 import pytest
 from small_corpus import WORDS, documents
+from tests.builders import make_run
 
 from pretextlm.errors import UserError
 from pretextlm.evaluation.benchmarks.definition import Benchmark, find
 from pretextlm.evaluation.benchmarks.run import Opened, evaluate_benchmarks
 from pretextlm.exchange.origin import Origin
 from pretextlm.training.checkpoint import save
-from pretextlm.training.recipe import Recipe
 from pretextlm.training.run import ENVIRONMENT
-from pretextlm.training.trainer import pretrain
 
 
 @pytest.fixture(scope="module", params=["causal", "masked", "span_corruption"])
 def run(request, store, tmp_path_factory) -> Path:
-    return trained(request.param, store, tmp_path_factory.mktemp("benchmarks") / request.param)
+    return make_run(store, tmp_path_factory.mktemp("benchmarks") / request.param, request.param)
 
 
 @pytest.fixture(scope="module")
 def causal(store, tmp_path_factory) -> Path:
-    return trained("causal", store, tmp_path_factory.mktemp("benchmarks") / "run")
-
-
-def trained(objective: str, store, directory: Path) -> Path:
-    recipe = {
-        "data": {"store": str(store.path), "length": 32},
-        "objective": {"name": objective},
-        "model": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
-        "training": {"budget_steps": 2, "batch_tokens": 256, "dtype": "fp32", "compile": "off", "validations": 0},
-    }
-    pretrain(Recipe.load(recipe), directory)
-    return directory
+    return make_run(store, tmp_path_factory.mktemp("benchmarks") / "run", "causal")
 
 
 @pytest.fixture(scope="module")
