@@ -7,20 +7,17 @@ from typing import Annotated
 
 import typer
 
+from pretextlm.cli.options import DryRun, Resume, RunDirectory
+
 
 def finetune(
     recipe: Annotated[Path, typer.Argument(help="TOML recipe with a table [task], for example recipes/sst2.toml.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes to it, as TOML: training.learning_rate=5e-5 start=runs/mine")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run directory. By default runs/NAME of the recipe.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run from its newest sound checkpoint.")
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Train nothing: say what it would take here, after some steps of measuring."),
-    ] = False,
+    out: RunDirectory = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print evaluation.json's content on stdout.")] = False,
 ) -> None:
     """Fine-tune one model by a recipe, and score it on the validation records.

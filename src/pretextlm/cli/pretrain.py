@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pretextlm.cli.options import DryRun, Resume, RunDirectory
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -21,14 +23,9 @@ def pretrain(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes to it, as TOML: training.learning_rate=1e-3 objective.rate=0.3")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run directory. By default runs/NAME of the recipe.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run from its newest sound checkpoint.")
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Train nothing: say what it would take here, after a few steps of measuring."),
-    ] = False,
+    out: RunDirectory = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the run's cost and last losses as JSON; with --dry-run, its numbers.")
     ] = False,

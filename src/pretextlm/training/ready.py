@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from pretextlm.training.checks import check_positions, check_teachers, check_tokenizers
-from pretextlm.training.corpus import Corpus, open_corpus
+from pretextlm.training.corpus import Corpus, Labelled, open_corpus
 from pretextlm.training.fit import Fit, fit
 from pretextlm.training.plan import Plan, expected_seconds, make_plan
 from pretextlm.training.recipe import Recipe
@@ -34,7 +34,7 @@ class Ready:
         passes = -(-self.plan.rows // self.plan.micro_rows)
         again = f", {self.fit.recomputed} blocks computed twice to save memory" if self.fit.recomputed else ""
         cut = f"{self.plan.rows} rows a step in {passes} pass{'es' * (passes > 1)}{again}"
-        lost = getattr(self.store, "left_out", 0)
+        lost = self.store.left_out if isinstance(self.store, Labelled) else 0
         left_out = f"{lost} records left out" if lost else ""
         return (*self.runtime.notes, cut, *filter(None, [left_out]))
 

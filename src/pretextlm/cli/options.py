@@ -1,0 +1,14 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RunDirectory = Annotated[Path | None, typer.Option(help="Run directory. By default runs/NAME of the recipe.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run from its newest sound checkpoint.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Train nothing: say what it would take here, after some steps of measuring.")
+]
