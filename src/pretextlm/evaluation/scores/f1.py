@@ -24,15 +24,20 @@ Average = Literal["micro", "macro"]
 
 def f1(answers: Sequence[Label], wanted: Sequence[Label], positive: Label | None = None) -> Metric:
     """F1 of the positive class: 1, true or "1" unless named. Raises UserError where no label is one of them."""
-    if positive is None:
-        labels = {*answers, *wanted}
-        positive = next((label for label in (1, "1") if label in labels), None)
-        if positive is None and not labels <= {0, "0"}:
-            known = ", ".join(sorted(map(str, labels)))
-            what = f"F1 is of the label 1, and the labels are {known}."
-            raise UserError(what, "Use f1_macro, f1_micro or f1_weighted.")
-        positive = (1 if 0 in labels else "1") if positive is None else positive
-    return f1_micro(answers, wanted, [positive])
+    return f1_micro(answers, wanted, [positive_of(answers, wanted, positive)])
+
+
+def positive_of(answers: Sequence[Label], wanted: Sequence[Label], positive: Label | None = None) -> Label:
+    """The positive class of these labels. Raises UserError where there is none."""
+    if positive is not None:
+        return positive
+    labels = {*answers, *wanted}
+    found = next((label for label in (1, "1") if label in labels), None)
+    if found is None and not labels <= {0, "0"}:
+        known = ", ".join(sorted(map(str, labels)))
+        what = f"F1 is of the label 1, and the labels are {known}."
+        raise UserError(what, "Use f1_macro, f1_micro or f1_weighted.")
+    return (1 if 0 in labels else "1") if found is None else found
 
 
 def f1_micro(answers: Sequence[Label], wanted: Sequence[Label], classes: Sequence[Label] | None = None) -> Metric:

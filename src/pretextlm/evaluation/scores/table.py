@@ -10,16 +10,25 @@ from typing import Any, Literal
 from pretextlm.errors import UserError, did_you_mean, missing_extra
 from pretextlm.evaluation.metrics import Metric
 from pretextlm.evaluation.scores.accuracy import accuracy
-from pretextlm.evaluation.scores.answers import korquad_exact_match, korquad_f1, squad_exact_match, squad_f1
+from pretextlm.evaluation.scores.answers import (
+    klue_exact_match,
+    klue_rouge_w,
+    korquad_exact_match,
+    korquad_f1,
+    squad_exact_match,
+    squad_f1,
+)
 from pretextlm.evaluation.scores.correlation import pearson, spearman
 from pretextlm.evaluation.scores.exact_match import exact_match
 from pretextlm.evaluation.scores.f1 import f1, f1_at_3, f1_macro, f1_micro, f1_weighted
+from pretextlm.evaluation.scores.groups import group_accuracy, group_f1
 from pretextlm.evaluation.scores.matthews import matthews
+from pretextlm.evaluation.scores.precision_recall import auprc
 from pretextlm.evaluation.scores.span_f1 import character_f1, entity_f1, span_f1, span_f1_macro
 from pretextlm.evaluation.scores.squared_error import mse
 from pretextlm.evaluation.scores.translation import bleu, chrf
 
-Takes = Literal["labels", "numbers", "tags", "answers", "texts"]
+Takes = Literal["labels", "groups", "chances", "numbers", "tags", "answers", "texts"]
 
 
 @dataclass(frozen=True)
@@ -28,27 +37,39 @@ class Score:
 
     Attributes:
         measure: (answers, wanted) → value with its error. Raises ValueError for answers of another shape.
-        takes: what answers are: a label each; a number each; a list of tags each; an answer each, beside a list of
-            right ones; a text each.
+        takes: what answers are: a label each; the same, and as a third argument the group of each; a probability for
+            each class; a number each; a list of tags each; an answer each, beside a list of right ones; a text each.
         description: in one line.
         library: that it needs, of the extra `scores`.
+        classes: whether it is over classes, and may be told which.
     """
 
     measure: Callable[..., Metric]
     takes: Takes
     description: str
     library: str = ""
+    classes: bool = False
 
-    def __call__(self, answers: Sequence[Any], wanted: Sequence[Any]) -> Metric:
-        return self.measure(answers, wanted)
+    def __call__(self, answers: Any, wanted: Sequence[Any], *more: Any) -> Metric:
+        return self.measure(answers, wanted, *more)
 
 
 SCORES: Mapping[str, Score] = {
     "accuracy": Score(accuracy, "labels", "Share of right labels."),
     "f1": Score(f1, "labels", 'F1 of the positive class: 1, true or "1".'),
-    "f1_micro": Score(f1_micro, "labels", "F1 of all classes together, which is the accuracy."),
-    "f1_macro": Score(f1_macro, "labels", "Mean of the F1 of each class."),
-    "f1_weighted": Score(f1_weighted, "labels", "Mean of the F1 of each class, weighted by how often it is wanted."),
+    "f1_micro": Score(
+        f1_micro,
+        "labels",
+        "F1 of all classes together: the accuracy, unless one stands for none.",
+        classes=True,
+    ),
+    "f1_macro": Score(f1_macro, "labels", "Mean of the F1 of each class.", classes=True),
+    "f1_weighted": Score(
+        f1_weighted, "labels", "Mean of the F1 of each class, weighted by how often it is wanted.", classes=True
+    ),
+    "group_accuracy": Score(group_accuracy, "groups", "Share of groups of records that are all right (MultiRC)."),
+    "group_f1": Score(group_f1, "groups", "F1 of the positive class, its error over groups of records (MultiRC)."),
+    "auprc": Score(auprc, "chances", "Mean of each class's area under precision and recall (KLUE-RE)."),
     "matthews": Score(matthews, "labels", "Matthews' correlation of labels; 0 where all answers are one class."),
     "pearson": Score(pearson, "numbers", "Pearson's correlation; 0 where all answers are the same."),
     "spearman": Score(spearman, "numbers", "Spearman's correlation of ranks; 0 where all answers are the same."),
@@ -66,6 +87,10 @@ SCORES: Mapping[str, Score] = {
         korquad_exact_match, "answers", "Share of answers equal to a right one, as KorQuAD compares them."
     ),
     "korquad_f1": Score(korquad_f1, "answers", "Mean F1 of the characters of answers, as KorQuAD compares them."),
+    "klue_exact_match": Score(
+        klue_exact_match, "answers", "Share of answers equal to a right one, as KLUE-MRC compares them."
+    ),
+    "klue_rouge_w": Score(klue_rouge_w, "answers", "Mean F1 of the longest common run of characters (KLUE-MRC)."),
     "bleu": Score(bleu, "texts", "BLEU of all texts, 0 to 100 (sacrebleu's defaults).", "sacrebleu"),
     "chrf": Score(chrf, "texts", "chrF of all texts, 0 to 100 (sacrebleu's defaults).", "sacrebleu"),
     "exact_match": Score(exact_match, "texts", "Share of texts that are just the one wanted."),

@@ -1,4 +1,4 @@
-"""Answers score as the published rules of SQuAD and KorQuAD say, which stand here once more, slowly."""
+"""Answers score as the published rules of SQuAD, KorQuAD and KLUE-MRC say, which stand here once more, slowly."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pretextlm.evaluation.scores.answers import (
+    klue_exact_match,
+    klue_rouge_w,
     korquad_exact_match,
     korquad_f1,
     korquad_normal,
@@ -92,6 +94,37 @@ def test_korquad_scores_are_those_of_the_published_rule(questions):
     assert korquad_f1(answers, wanted).value == pytest.approx(sum(shared) / len(shared))
 
 
+def slow_klue(text):
+    """Lower case; drop ASCII punctuation; one space between words."""
+    return " ".join("".join(letter for letter in text.lower() if letter not in string.punctuation).split())
+
+
+def slow_run(one, other):
+    """Precision and recall of the longest run of characters of `one` that `other` has, too; of nothing, nothing."""
+    if not other:
+        return float(not one)
+    runs = [one[a:b] for a in range(len(one)) for b in range(a + 1, len(one) + 1)]
+    longest = max((len(run) for run in runs if run in other), default=0)
+    return 2 / (len(one) / longest + len(other) / longest) if longest else 0.0
+
+
+@settings(max_examples=150, deadline=None)
+@given(QUESTIONS)
+def test_klue_scores_are_those_of_the_published_rule(questions):
+    answers, wanted = questions
+    right = [[slow_klue(one) for one in some] or [""] for some in wanted]
+    said = [slow_klue(answer) for answer in answers]
+    exact = [max(one == answer for one in some) for answer, some in zip(said, right, strict=True)]
+    shared = [max(slow_run(answer, one) for one in some) for answer, some in zip(said, right, strict=True)]
+    assert klue_exact_match(answers, wanted).value == pytest.approx(sum(exact) / len(exact))
+    assert klue_rouge_w(answers, wanted).value == pytest.approx(sum(shared) / len(shared))
+
+
+def test_klue_counts_the_longest_run_that_both_have():
+    assert klue_rouge_w(["1989년 2월"], [["1989년 2월 15일"]]).value == pytest.approx(16 / 20)
+    assert klue_rouge_w(["ab cd"], [["cd ab", "xb c"]]).value == pytest.approx(2 * 3 / 9)
+
+
 @pytest.mark.parametrize(
     ("text", "squad", "korquad"),
     [
@@ -115,7 +148,7 @@ def test_the_best_right_answer_counts_and_f1_gives_part_of_it():
 
 
 def test_a_question_without_an_answer_is_answered_by_nothing():
-    for score in (squad_exact_match, squad_f1, korquad_exact_match, korquad_f1):
+    for score in (squad_exact_match, squad_f1, korquad_exact_match, korquad_f1, klue_exact_match, klue_rouge_w):
         assert score(["", "something"], [[], []]).value == 0.5
         assert score(["", ""], [["something"], [""]]).value == 0.5
 
