@@ -14,11 +14,12 @@ BENCHMARKS = "Benchmarks and probes"
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run directory, as `pretextlm pretrain` wrote it.")],
+    run: Annotated[Path, typer.Argument(help="Run directory, as `pretextlm pretrain` or `finetune` wrote it.")],
     store: Annotated[
         Path | None,
         typer.Option(
-            help="Store to measure on, prepared with the run's tokenizer. By default the one it was trained on."
+            help="Store to measure on, prepared with the run's tokenizer, or for a fine-tuned run a file of records. "
+            "By default the one it was trained on."
         ),
     ] = None,
     documents: Annotated[

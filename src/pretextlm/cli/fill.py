@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def fill(
     run: Annotated[Path, typer.Argument(help="Run directory, as `pretextlm pretrain` wrote it.")],
-    text: Annotated[str, typer.Argument(help="Text with [MASK] or ____ for what is missing.")],
+    text: Annotated[str, typer.Argument(help="Text with \\[MASK] or ____ for what is missing.")],
     top: Annotated[int, typer.Option(min=1, max=100, help="Answers to show for each blank.")] = 5,
     max_tokens: Annotated[int, typer.Option(min=1, max=16, help="Most tokens of an answer.")] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answers and scores as JSON.")] = False,

@@ -11,7 +11,7 @@ from pretextlm.cli.options import DryRun, Resume, RunDirectory
 
 
 def finetune(
-    recipe: Annotated[Path, typer.Argument(help="TOML recipe with a table [task], for example recipes/sst2.toml.")],
+    recipe: Annotated[Path, typer.Argument(help="TOML recipe of a task, for example recipes/tasks/sst2.toml.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes to it, as TOML: training.learning_rate=5e-5 start=runs/mine")
     ] = None,

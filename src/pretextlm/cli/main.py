@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 import time
 from contextlib import suppress
@@ -45,8 +46,11 @@ def _root(
 
 
 def _prose(text: str) -> str:
-    """A docstring for the terminal to wrap: paragraphs on one line each; indented ones, as examples, stay."""
-    paragraphs = inspect.cleandoc(text).split("\n\n")
+    """A docstring for the terminal to wrap: paragraphs on one line each; indented ones, as examples, stay.
+
+    A table's name in brackets is none of rich's tags.
+    """
+    paragraphs = re.sub(r"\[(?=[a-z])", r"\\[", inspect.cleandoc(text)).split("\n\n")
     return "\n\n".join(one if one.startswith(" ") else one.replace("\n", " ") for one in paragraphs)
 
 

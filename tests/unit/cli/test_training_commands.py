@@ -40,6 +40,17 @@ def run(*words, launcher=("-m",), cwd):
     )
 
 
+def test_help_names_tables_in_their_brackets(tmp_path):
+    """What stands in brackets is a tag to the library that prints help, unless it is told otherwise."""
+    for command, words in (
+        ("finetune", ["[data]", "[task]", "[tuning]"]),
+        ("compare", ["seeds=[1,2]"]),
+        ("fill", ["[MASK]"]),
+    ):
+        found = run(command, "--help", cwd=tmp_path).stdout
+        assert [word for word in words if word not in found] == []
+
+
 def test_doctor_prints_one_object_without_a_gpu_and_writes_nothing(tmp_path):
     done = run("doctor", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
