@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pretextlm.config import write_toml
@@ -15,6 +17,8 @@ from pretextlm.report.read import Condition, Run, Study, number, table
 
 _SHAPE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
 MAX_SOURCES = 12
+TEACHER = "teacher"
+"""Option of a distilled task: the run that teaches."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ def _details(condition: Condition) -> list[tuple[str, str]]:
         ("Shape", _shape(model)),
         ("Parameters", "" if parameters is None else f"{parameters:,.0f}"),
         *(_tuned(run) if "task" in run.config else []),
-        ("Options", _options(options)),
+        ("Taught by", _run_name(options.get(TEACHER))),
+        ("Options", _options({name: value for name, value in options.items() if name != TEACHER})),
     ]
     return [(name, text) for name, text in rows if text]
 
@@ -66,10 +71,15 @@ def _tuned(run: Run) -> list[tuple[str, str]]:
     frozen = table(run.config, "tuning").get("freeze")
     rate = number(table(run.config, "training").get("learning_rate"))
     return [
-        ("Starts from", str(run.config.get("start") or "its own first weights")),
+        ("Starts from", _run_name(run.config.get("start")) or "its own first weights"),
         ("Frozen", ", ".join(map(str, frozen)) if isinstance(frozen, list) else ""),
         ("Learning rate", "" if rate is None else f"{rate:g}"),
     ]
+
+
+def _run_name(directory: object) -> str:
+    """A run by its directory's name; of a study, without the seed. Where it lay tells a reader nothing."""
+    return re.sub(r"-seed\d+$", "", Path(str(directory)).name) if directory else ""
 
 
 def _shape(model: Mapping[str, Any]) -> str:

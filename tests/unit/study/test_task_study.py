@@ -91,6 +91,8 @@ def test_each_entry_begins_and_learns_as_it_says(done, begun):
 def test_the_page_says_how_many_records_of_how_many_and_compares_accuracies(done):
     page, summary = write_report([done])
     text = page.read_text()
+    assert "Taught by</dt><dd>pretrained</dd>" in text
+    assert str(done) not in text.partition('id="again"')[0]  # a page that is shared does not say where runs lay
     assert "30 of 60 records to learn from, 60 of 60 to be judged by" in text
     assert "Accuracy on held-out records" in text
     assert "Record by record" in text
