@@ -78,7 +78,7 @@ CASES = [(family, kind) for family, kinds in TASK_CLASSES.items() for kind in ki
 def foreign(family, kind, place, **changes):
     """A random fine-tuned model, saved by transformers with a tokenizer."""
     name, shape = CONFIGS[family]
-    named = {"id2label": NAMES, "label2id": {v: k for k, v in NAMES.items()}} if kind != "span" else {}
+    named = {"id2label": NAMES, "label2id": {v: k for k, v in NAMES.items()}} if kind in ("sequence", "token") else {}
     config = getattr(transformers, name)(**{**shape, **named, **changes})
     model = randomised(getattr(transformers, TASK_CLASSES[family][kind].theirs)(config))
     model.save_pretrained(place)
@@ -87,9 +87,10 @@ def foreign(family, kind, place, **changes):
 
 
 def their_scores(model, ids):
-    """(C,) of a text, or (T, C) of its tokens."""
+    """(C,) of a text, or of the one choice there is, or (T, C) of its tokens."""
+    choice = type(model).__name__.endswith("ForMultipleChoice")
     with torch.inference_mode():
-        found = model(input_ids=torch.tensor([ids]))
+        found = model(input_ids=torch.tensor([[ids]] if choice else [ids]))
     if "start_logits" in found:
         return torch.stack([found.start_logits, found.end_logits], -1)[0]
     return found.logits[0]
@@ -99,7 +100,7 @@ def our_scores(model, kind, states_TD):
     """The same from the states of one text."""
     place = -1 if model.config.architecture == "decoder" else 0
     with torch.inference_mode():
-        return model.heads["task"](states_TD[place] if kind == "sequence" else states_TD)
+        return model.heads["task"](states_TD[place] if kind in ("sequence", "choice") else states_TD)
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(case))
@@ -117,11 +118,12 @@ def test_an_import_has_the_head_and_the_label_names(carried):
         run.recipe.objective.name
         == {
             "sequence": "text_classification",
+            "choice": "multiple_choice",
             "token": "token_classification",
             "span": "question_answering",
         }[kind]
     )
-    assert kind == "span" or run.recipe.objective.labels == tuple(NAMES.values())
+    assert kind in ("choice", "span") or run.recipe.objective.labels == tuple(NAMES.values())
     assert origin.not_carried == ()
     assert not [name for name in origin.drawn if name.startswith("heads.")]
 
@@ -163,7 +165,7 @@ def test_an_export_gives_back_the_same_bytes_and_names(carried, tmp_path):
     again, report = type(model).from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
-    assert kind == "span" or again.config.id2label == NAMES
+    assert kind in ("choice", "span") or again.config.id2label == NAMES
 
 
 TEXTS = ["the old ship sails", "a river", "the ship, the old river.", "sail a ship", "old", "a ship sailed the river?"]

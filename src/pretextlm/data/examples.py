@@ -5,10 +5,12 @@
     segments       0 0 0 1 -     0 0 0 - -
     positions      0 1 2 0 .     0 1 2 . .
 
-What is laid out is what one pass reads, so a step has as many examples as the recipe says, whatever their lengths. The
-packing is next-fit in the order given, without a loop over examples (data/part_pairs.py says how).
+What is laid out is what one pass reads, so a step has as many examples as the recipe says, whatever their lengths. An
+example may be of several texts that do not see each other (sentences to compare, choices to choose from): they are laid
+out like examples, and always in the same pass. The packing is next-fit in the order given, without a loop over examples
+(data/part_pairs.py says how).
 
-Axis letters: E examples, N tokens of all examples.
+Axis letters: E examples, M texts of all examples, N tokens of all examples.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ class Examples:
         tokens: (N,) int32 ids of all examples, special tokens among them.
         offsets: (E+1,) int64; example e is tokens[offsets[e]:offsets[e+1]].
         records: (E,) int64 place of the record that each was made of: several may be of one.
-        types: (N,) int32 part of its example that a token belongs to; None where there is one part.
+        types: (N,) int32 part of its text that a token belongs to; None where there is one part.
+        texts: (N,) int32 which text of its example a token belongs to, counted from 0; None where there is one text.
         labels: (E,) or (E, K) int32 or float32, what the record says of the whole example.
         token_labels: (N,) int32 what it says of each token, IGNORE where nothing.
         places: (N, 2) int32 first and last-but-one character of the record's text that a token stands for, where the
@@ -54,6 +57,7 @@ class Examples:
     offsets: I64
     records: I64
     types: NDArray[np.int32] | None = None
+    texts: NDArray[np.int32] | None = None
     labels: NDArray[Any] | None = None
     token_labels: NDArray[np.int32] | None = None
     places: NDArray[np.int32] | None = None
@@ -101,19 +105,28 @@ class ExampleReader:
         begin = examples.offsets[numbers]
         lengths = examples.offsets[numbers + 1] - begin
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-        index = np.repeat(begin, lengths) + positions
+        places = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        index = np.repeat(begin, lengths) + places
+        texts = None if examples.texts is None else examples.texts[index]
         return Rows(
             tokens=examples.tokens[index],
             offsets=offsets,
-            segment_ids=np.zeros(len(index), np.int32),
-            position_ids=positions.astype(np.int32),
+            segment_ids=np.zeros(len(index), np.int32) if texts is None else texts,
+            position_ids=_positions(places, texts),
             word_starts=np.zeros(len(index), np.bool_),
             example_ids=numbers,
             token_type_ids=None if examples.types is None else examples.types[index],
             row_labels=None if examples.labels is None else examples.labels[numbers],
             token_labels=None if examples.token_labels is None else examples.token_labels[index],
         )
+
+
+def _positions(places: I64, texts: NDArray[np.int32] | None) -> NDArray[np.int32]:
+    """(N,) places of tokens in their texts, from those in their examples."""
+    if texts is None:
+        return places.astype(np.int32)
+    begins = np.flatnonzero((places == 0) | (np.diff(texts, prepend=-1) != 0))
+    return (np.arange(len(places)) - np.repeat(begins, np.diff(begins, append=len(places)))).astype(np.int32)
 
 
 def next_fit(*sides: tuple[I64, int]) -> I64:
@@ -130,15 +143,16 @@ def next_fit(*sides: tuple[I64, int]) -> I64:
 
 
 def side_by_side(rows: Rows, pad: int, attention: Attention) -> Batch:
-    """Ragged rows as one batch: examples in their order, next-fit, row after row; row_labels stay one an example.
+    """Ragged rows as one batch: their texts in order, next-fit, row after row; row_labels stay one an example.
 
     The batch's `labels` are the rows' token labels. Rows are as wide as costs least.
     """
-    lengths = np.diff(rows.offsets)
+    sums = np.append(np.flatnonzero(rows.position_ids == 0), len(rows.tokens))
+    lengths = np.diff(sums)
     narrowest = -(-int(lengths.max()) // STEP) * STEP
     packed = {w: next_fit((lengths, w)) for w in range(narrowest, max(narrowest, ROW_TOKENS) + 1, STEP)}
     width = min(packed, key=lambda w: len(packed[w]) * w * (EVEN + w))
-    sums, first = rows.offsets, packed[width]
+    first = packed[width]
     row_of = np.searchsorted(first, np.arange(len(lengths)), side="right") - 1
     shift = row_of * width - sums[first][row_of]  # from a token's place among all to its place in the batch
     places = np.arange(int(sums[-1])) + np.repeat(shift, lengths)
@@ -164,13 +178,13 @@ def side_by_side(rows: Rows, pad: int, attention: Attention) -> Batch:
 
 
 def first_places(batch: Batch) -> I64:
-    """(E,) flat place of each example's first token in the batch, in the examples' order."""
+    """(M,) flat place of each text's first token in the batch, in the texts' order."""
     inside = batch.segment_ids.reshape(-1) >= 0
     return np.flatnonzero(inside & (batch.position_ids.reshape(-1) == 0))
 
 
 def last_places(batch: Batch) -> I64:
-    """(E,) flat place of each example's last token in the batch, in the examples' order."""
+    """(M,) flat place of each text's last token in the batch, in the texts' order."""
     inside = batch.segment_ids >= 0
     ends = np.ones_like(inside)
     ends[:, :-1] = batch.segment_ids[:, 1:] != batch.segment_ids[:, :-1]

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from pretextlm.training.run import Run
 
 PREDICTIONS = "predictions.jsonl"
-COLUMNS = ("text", "text_pair", "label", "tokens", "tags", "question", "context", "answer", "start")
+COLUMNS = (
+    *("text", "text_pair", "label", "choices", "label_names"),
+    *("tokens", "tags", "question", "context", "answer", "start"),
+)
 """Options of tasks that name columns."""
 GROUP_TOKENS = 512
 """Tokens of a group of examples, the unit of a loss's standard error."""
@@ -83,7 +86,7 @@ def _with_columns(task: Task, data: str) -> tuple[Task, str]:
     for key, _ in named:
         if key not in known:
             raise UserError(f"The task {task.name} has no column for {key!r}.", did_you_mean(key, known))
-    return task.model_copy(update=dict(named)), place
+    return type(task).parse({**task.model_dump(), **dict(named)}, data), place
 
 
 def scored(name: str, task: Task, answers: Sequence[Any], wanted: Sequence[Any]) -> Metric:

@@ -24,6 +24,7 @@ FINE_TUNED = {
     "ForSequenceClassification": "text-classification",
     "ForTokenClassification": "token-classification",
     "ForQuestionAnswering": "question-answering",
+    "ForMultipleChoice": "multiple-choice",
 }
 """How a class's name ends, and the hub's name of what it does."""
 HUB = "hf:"

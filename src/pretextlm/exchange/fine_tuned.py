@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretextlm.errors import UserError
 from pretextlm.model.families.task_classes import HEAD, TASK_CLASSES, Kind, TaskClass
+from pretextlm.tasks.multiple_choice import MultipleChoice
 from pretextlm.tasks.question_answering import QuestionAnswering
 from pretextlm.tasks.text_classification import TextClassification
 from pretextlm.tasks.text_input import TextTask
@@ -36,6 +37,8 @@ SINGLE, MULTI, NUMBER = "single_label_classification", "multi_label_classificati
 
 def kind_of(task: Objective) -> Kind | None:
     """What a task says; None for one without a head of its own, which is written as the language model it is."""
+    if isinstance(task, MultipleChoice):
+        return "choice"
     if isinstance(task, TextTask):
         return "sequence"
     if isinstance(task, TokenClassification):
@@ -74,12 +77,12 @@ def head_out(task: Objective, weights: Mapping[str, Tensor]) -> dict[str, Tensor
 
 def values_of(found: TaskClass, task: Objective) -> dict[str, Any]:
     """What config.json says of a fine-tuned model."""
-    values: dict[str, Any] = {"architectures": [found.theirs]}
+    values: dict[str, Any] = {"architectures": [found.theirs], **found.settings}
     labels = (task.label,) if isinstance(task, TextRegression) else tuple(getattr(task, "labels", ()))
     if labels:
         values["id2label"] = {str(place): name for place, name in enumerate(labels)}
         values["label2id"] = {name: place for place, name in enumerate(labels)}
-    if isinstance(task, TextTask):
+    if isinstance(task, TextClassification | TextRegression):
         values["problem_type"] = NUMBER if isinstance(task, TextRegression) else SINGLE
     return values
 
@@ -97,9 +100,21 @@ def task_of(
     for kind, found in TASK_CLASSES.get(family.name, {}).items():
         shape = shapes.get(f"{found.out}.weight")
         if named == [found.theirs] and shape is not None and len(shape) == 2:
+            _check_settings(found, values)
             task = _task(kind, found, values, shape[0])
             return (found, task) if task else None
     return None
+
+
+def _check_settings(found: TaskClass, values: Mapping[str, Any]) -> None:
+    """Raises UserError where config.json speaks of a head of another make."""
+    for name, wanted in found.settings.items():
+        given = values.get(name, wanted)
+        if given != wanted:
+            raise UserError(
+                f"{found.theirs} with {name} = {given!r:.80} has a head of another make than ours.",
+                f"Only {name} = {wanted!r} is known.",
+            )
 
 
 def without_pooler(config: ModelConfig, found: TaskClass) -> ModelConfig:
@@ -113,6 +128,8 @@ def _task(kind: Kind, found: TaskClass, values: Mapping[str, Any], outputs: int)
     labels = _labels(values, outputs)
     if kind == "span":
         return QuestionAnswering() if outputs == 2 else None
+    if kind == "choice":
+        return MultipleChoice(head=found.form) if outputs == 1 else None
     if kind == "token":
         return TokenClassification(labels=labels)
     problem = values.get("problem_type") or (NUMBER if outputs == 1 else SINGLE)

@@ -58,6 +58,7 @@ TASKS = Registry(
     {
         "text_classification": "pretextlm.tasks.text_classification:TextClassification",
         "text_regression": "pretextlm.tasks.text_regression:TextRegression",
+        "multiple_choice": "pretextlm.tasks.multiple_choice:MultipleChoice",
         "token_classification": "pretextlm.tasks.token_classification:TokenClassification",
         "question_answering": "pretextlm.tasks.question_answering:QuestionAnswering",
         "instruction": "pretextlm.tasks.instruction:Instruction",

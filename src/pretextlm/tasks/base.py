@@ -44,6 +44,9 @@ DEFAULTS: Mapping[str, Any] = {
 }
 """What the literature fine-tunes with (Devlin et al. 2019: 2e-5 … 5e-5, 2 to 4 epochs, batches of 16 or 32)."""
 
+NOTHING = -1e30
+"""A score that nothing is below, in fp32."""
+
 
 class Task(Objective):
     """Base of all tasks.
@@ -133,7 +136,10 @@ class Task(Objective):
         return self.model_copy(update={"causal": architecture == "decoder"})
 
     def speaking(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """(E, D) the state that speaks for each example: of its first token, or in a decoder of its last."""
+        """(M, D) the state that speaks for each text: of its first token, or in a decoder of its last.
+
+        An example is one text, unless the task makes several of it.
+        """
         return outputs.at(last_places(batch) if batch.attention == "causal" else first_places(batch))
 
 

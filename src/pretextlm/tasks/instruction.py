@@ -19,8 +19,6 @@ Paper: Finetuned language models are zero-shot learners, https://arxiv.org/abs/2
 
 from __future__ import annotations
 
-import string
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -32,6 +30,7 @@ from pretextlm.data.examples import Examples
 from pretextlm.data.pair_index import truncated
 from pretextlm.errors import UserError
 from pretextlm.objectives.base import Architecture
+from pretextlm.tasks.template import Template, columns_read, values_read
 from pretextlm.tasks.writing import WritingTask, ended
 
 if TYPE_CHECKING:
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
     from pretextlm.model.config import ModelConfig
 
 PARAGRAPH = "\n\n"
-Piece = tuple[str, str]
-"""A literal text, and the column that follows it, if any."""
 
 
 class Instruction(WritingTask):
@@ -63,31 +60,23 @@ class Instruction(WritingTask):
     @field_validator("prompt")
     @classmethod
     def _names_columns(cls, prompt: str) -> str:
-        if not any(column for pieces in _paragraphs(prompt) for _, column in pieces):
+        if not any(Template.parse(paragraph).columns for paragraph in prompt.split(PARAGRAPH)):
             raise ValueError("the prompt names no column: write the name of one in braces")
         return prompt
 
     def columns(self) -> dict[str, str]:
-        """Those of the prompt, by number, and the answer."""
-        return {**{f"prompt{n}": name for n, name in enumerate(self._named())}, "answer": self.answer}
-
-    def _named(self) -> list[str]:
-        return list(dict.fromkeys(name for pieces in _paragraphs(self.prompt) for _, name in pieces if name))
+        """Those of the prompt, and the answer."""
+        return {**columns_read("prompt", Template.parse(self.prompt)), "answer": self.answer}
 
     def texts(self, records: Records) -> list[str]:
         """The prompt of each record. Raises UserError by row for one without a word."""
-        values = {name: records.texts(f"prompt{n}", empty=True) for n, name in enumerate(self._named())}
-        paragraphs = list(_paragraphs(self.prompt))
+        paragraphs = [Template.parse(paragraph) for paragraph in self.prompt.split(PARAGRAPH)]
         found = []
-        for index in range(len(records)):
-            if not any(values[name][index].strip() for name in values):
+        for index, values in enumerate(values_read(records, "prompt", Template.parse(self.prompt), {})):
+            if not any(value.strip() for value in values.values()):
                 raise records.fault(index, "every column of the prompt is empty.", "Leave such rows out.")
-            kept = [
-                "".join(text + (values[name][index] if name else "") for text, name in pieces)
-                for pieces in paragraphs
-                if not any(name for _, name in pieces) or any(values[n][index].strip() for _, n in pieces if n)
-            ]
-            text = PARAGRAPH.join(kept)
+            kept = [one for one in paragraphs if not one.columns or any(values[n].strip() for n in one.columns)]
+            text = PARAGRAPH.join(one.filled(values) for one in kept)
             found.append(text.rstrip(" ") if self._space else text)
         return found
 
@@ -130,14 +119,3 @@ class Instruction(WritingTask):
     def opening(self, prompt: list[int], vocabulary: Vocabulary) -> tuple[list[int], None]:
         """The prompt, read from left to right."""
         return prompt, None
-
-
-def _paragraphs(prompt: str) -> Iterator[list[Piece]]:
-    """The pieces of each paragraph of a template. Raises ValueError where it is none."""
-    for paragraph in prompt.split(PARAGRAPH):
-        pieces: list[Piece] = []
-        for text, name, form, turned in string.Formatter().parse(paragraph):
-            if name is not None and (not name.strip() or form or turned):
-                raise ValueError("a brace of the prompt holds the name of a column and nothing else; {{ is a brace")
-            pieces.append((text, name or ""))
-        yield pieces

@@ -23,7 +23,7 @@ from pretextlm.data.aligned import Aligned, AlignedEncoder, Run, join
 from pretextlm.data.examples import Examples
 from pretextlm.errors import UserError
 from pretextlm.objectives.base import Architecture, Outputs
-from pretextlm.tasks.base import Task
+from pretextlm.tasks.base import NOTHING, Task
 from pretextlm.tasks.windows import Windows, windows
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 I64 = NDArray[np.int64]
 CONTEXT_RUN = 3
 """Place of the context among the runs [CLS] question [SEP] context [SEP]."""
-NOTHING = -1e30
-"""A score that nothing is below, in fp32."""
 
 
 class QuestionAnswering(Task):

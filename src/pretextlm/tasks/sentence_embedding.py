@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pretextlm.batch import Batch, Rows, Term
+from pretextlm.batch import Batch, Term
 from pretextlm.data.aligned import AlignedEncoder, Run, join
 from pretextlm.data.examples import Examples
 from pretextlm.errors import UserError
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pretextlm.data.records import Records
-    from pretextlm.data.vocabulary import Vocabulary
-    from pretextlm.keyed import Keyed
     from pretextlm.model.config import ModelConfig
 
 AT_ONCE = 1024
@@ -94,7 +92,7 @@ class SentenceEmbedding(Task):
         return self
 
     def examples(self, records: Records, encoder: AlignedEncoder, model: ModelConfig, length: int) -> Examples:
-        """One a record: its texts, of types 0, 1 and 2; what is too long loses tokens at its end.
+        """One a record, of two or three texts; what is too long loses tokens at its end.
 
         Labels are the score, or (E, K) numbers of the texts, equal where these are.
         """
@@ -111,26 +109,9 @@ class SentenceEmbedding(Task):
             tokens=joined.tokens,
             offsets=joined.offsets,
             records=np.arange(len(records)),
-            types=(joined.run // 3).astype(np.int32),
+            texts=(joined.run // 3).astype(np.int32),
             labels=_scaled(records) if "score" in records.columns else _numbers(texts),
         )
-
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
-        """Every text by itself, in the order of the records; no text sees another."""
-        assert rows.token_type_ids is not None, "an example has several texts"
-        begins = np.flatnonzero((rows.position_ids == 0) | (np.diff(rows.token_type_ids, prepend=-1) != 0))
-        offsets = np.append(begins, len(rows.tokens))
-        positions = np.arange(len(rows.tokens)) - np.repeat(begins, np.diff(offsets))
-        apart = Rows(
-            tokens=rows.tokens,
-            offsets=offsets,
-            segment_ids=rows.segment_ids,
-            position_ids=positions.astype(np.int32),
-            word_starts=rows.word_starts,
-            example_ids=rows.example_ids,
-            row_labels=rows.row_labels,
-        )
-        return super().corrupt(apart, vocabulary, rng)
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Examples."""

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from pretextlm.batch import Batch
 from pretextlm.data.aligned import AlignedEncoder
 from pretextlm.data.examples import Examples
 from pretextlm.objectives.base import Architecture, Outputs
 from pretextlm.tasks.base import Task, framed
+from pretextlm.tasks.template import Template, columns_read, texts_read
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,29 +24,50 @@ if TYPE_CHECKING:
 
 class TextTask(Task):
     """Args:
-    text: column of the text.
-    text_pair: column of a second text; "" for none.
+    text: column of the text, or a template with columns in braces (tasks/template.py).
+    text_pair: the same of a second text; "" for none.
+    wording: of columns of the two, value → what is read for it.
     label: column of what is said of it.
     head: how the text's state is read (tasks/heads.py): a dense layer and tanh, relu or gelu, then a matrix, or that
         matrix alone ("plain"); by default as the published family of the model has it.
     """
 
-    text: str = Field(default="text", description="column of the text")
-    text_pair: str = Field(default="", description="column of a second text; empty for none")
+    text: str = Field(default="text", description="column of the text, or a template with columns in braces")
+    text_pair: str = Field(default="", description="the same of a second text; empty for none")
+    wording: dict[str, dict[str, str]] = Field(default={}, description="column → value → what is read for it")
     label: str = Field(default="label", description="column of the label")
     head: Literal["", "tanh", "relu", "gelu", "plain"] = Field(
         default="", description="how the text's state is read; by default as the model's family has it"
     )
 
+    @field_validator("text", "text_pair")
+    @classmethod
+    def _is_template(cls, text: str) -> str:
+        Template.of(text)
+        return text
+
+    @model_validator(mode="after")
+    def _words_what_it_reads(self) -> Self:
+        read = {name for template in self.templates().values() for name in template.columns}
+        strange = next((name for name in self.wording if name not in read), None)
+        if strange is not None:
+            raise ValueError(f"there is a wording of the column {strange!r}, which no text names")
+        return self
+
+    def templates(self) -> dict[str, Template]:
+        """What the text or texts are made of."""
+        given = {"text": self.text, "text_pair": self.text_pair}
+        return {role: Template.of(text) for role, text in given.items() if text or role == "text"}
+
     def columns(self) -> dict[str, str]:
-        """The text or texts, and the label."""
-        pair = {"text_pair": self.text_pair} if self.text_pair else {}
-        return {"text": self.text, **pair, "label": self.label}
+        """Those of the text or texts, and the label."""
+        read = [columns_read(role, template) for role, template in self.templates().items()]
+        return {key: name for one in read for key, name in one.items()} | {"label": self.label}
 
     def examples(self, records: Records, encoder: AlignedEncoder, model: ModelConfig, length: int) -> Examples:
         """One a record, whose second text is of the second type."""
-        parts = ["text", "text_pair"] if self.text_pair else ["text"]
-        joined = framed([encoder.encode(records.texts(part)) for part in parts], encoder.vocabulary, model, length)
+        texts = [texts_read(records, role, template, self.wording) for role, template in self.templates().items()]
+        joined = framed([encoder.encode(text) for text in texts], encoder.vocabulary, model, length)
         return Examples(
             tokens=joined.tokens,
             offsets=joined.offsets,

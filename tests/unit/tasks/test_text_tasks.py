@@ -30,10 +30,14 @@ SIDES = labelled(["left", "right"] * 20)
 
 
 def gradients(recipe, micro_rows, tmp_path):
-    """Of one step, cut into passes of so many examples."""
+    """Of one step, cut into passes of so many examples, by weights that tell texts apart."""
     recipe, corpus = open_corpus(recipe)
     plan = replace(make_plan(recipe, corpus, CPU), micro_rows=micro_rows)
     trainer = Trainer(Run(tmp_path, recipe), corpus, plan, Runtime.choose(recipe.training, 0.0), Silent())
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in trainer.model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.2)
     reader = recipe.objective.reader(corpus.train, recipe.vocabulary(corpus), recipe.data.length)
     with make_loader(recipe, corpus, reader, None) as loader:
         losses = trainer.gradients(list(loader.step(0, plan.rows, micro_rows)))
@@ -41,10 +45,18 @@ def gradients(recipe, micro_rows, tmp_path):
     return losses, {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("task", ["text_classification", "text_regression"])
+CHOICES = [{"text": t, "choices": TEXTS[n % 7 : n % 7 + 2 + n % 3], "label": n % 2} for n, t in enumerate(TEXTS)]
+KINDS = {
+    "text_classification": (SIDES, {}),
+    "text_regression": (labelled(list(np.arange(40) / 7)), {}),
+    "multiple_choice": (CHOICES, {"label_names": ["0", "1", "2", "3"]}),
+}
+
+
+@pytest.mark.parametrize("task", KINDS)
 def test_a_step_has_one_gradient_however_it_is_cut(recipe, written, tmp_path, task):
-    values = ["left", "right"] * 20 if task == "text_classification" else list(np.arange(40) / 7)
-    chosen = recipe({"name": task}, written(labelled(values)))
+    records, options = KINDS[task]
+    chosen = recipe({"name": task, **options}, written(records))
     whole_loss, whole = gradients(chosen, 8, tmp_path)
     for rows in (1, 3):
         loss, cut = gradients(chosen, rows, tmp_path)

@@ -1,0 +1,242 @@
+"""One of several choices that goes best with a text (Devlin et al. 2019, section 4.4: SWAG).
+
+    {"premise": "I ran.", "asks_for": "cause", "choices": ["I was late.", "I slept."], "answer": 0}
+
+    texts     [CLS] i ran . why ? [SEP] i was late . [SEP]     [CLS] i ran . why ? [SEP] i slept . [SEP]
+    scores               1.3                                                -0.2
+    label                 1                                                  0
+
+    text = "{premise} {asks_for}"          wording.asks_for = {cause = "Why?", effect = "So what?"}
+    choices = "choices"                    the column of a list, or columns: ["choice1", "choice2"]
+    label = "answer"                       label_names = ["0", "1"]: how the label calls the choices, in order
+
+Each choice is read with the text by itself, the head gives it one number, and the loss is the cross-entropy of these
+numbers over the choices of an example. Examples may have different numbers of choices. All choices of an example are
+read in one pass; the loss is a mean over examples.
+
+What is too long loses tokens at the end of the text, the same before all choices. A choice is never cut.
+
+Axis letters: E examples, M choices of all examples, K choices of the example that has most.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator, model_validator
+
+from pretextlm.batch import Batch, Term
+from pretextlm.data.aligned import AlignedEncoder, Run, join
+from pretextlm.data.examples import Examples
+from pretextlm.errors import UserError, did_you_mean
+from pretextlm.objectives.base import Architecture, Outputs
+from pretextlm.tasks.base import NOTHING, frame_of
+from pretextlm.tasks.distilled import DistilledTask
+from pretextlm.tasks.template import Template, columns_read, texts_read, values_read
+from pretextlm.tasks.text_input import TextTask
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from pretextlm.data.records import Records
+    from pretextlm.model.config import ModelConfig
+
+CHOICE = "choice"
+"""What a choice is called in the template of the second text."""
+
+
+class MultipleChoice(DistilledTask, TextTask):
+    """Args:
+    text: column of what the choices are read with, or a template.
+    text_pair: template of the second text, in which {choice} is the choice.
+    choices: columns of the choices in order, or the one column of a list of them.
+    label: column of the right choice, as label_names calls it.
+    label_names: what the label calls the choices, in order: ["0", "1"], ["1", "2"], ["A", "B", "C", "D"]; or the column
+        of each record's own list of names.
+    teacher, temperature, weight_soft, weight_hard: of distillation (tasks/distilled.py).
+
+    Where one string is given, names with commas between them are several.
+    """
+
+    name: ClassVar[str] = "multiple_choice"
+    title: ClassVar[str] = "Multiple choice"
+    paper: ClassVar[str] = "Devlin et al. 2019, https://arxiv.org/abs/1810.04805"
+    learns: ClassVar[str] = "to choose what goes best with a text."
+    architectures: ClassVar[tuple[Architecture, ...]] = ("encoder", "decoder")
+    suited: ClassVar[tuple[str, ...]] = ("accuracy",)
+
+    text_pair: str = Field(default="{choice}", description="template of the second text; {choice} is the choice")
+    choices: str | tuple[str, ...] = Field(default="choices", description="columns of the choices, or that of a list")
+    label_names: str | tuple[str, ...] = Field(
+        default=(), description="what the label calls the choices, or the column of a list of names"
+    )
+
+    @field_validator("choices", "label_names")
+    @classmethod
+    def _several(cls, names: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        found = tuple(names.split(",")) if isinstance(names, str) and "," in names else names
+        if not isinstance(found, str) and len(found) != len(set(found)):
+            raise ValueError("a name stands twice")
+        return found
+
+    @model_validator(mode="after")
+    def _reads_choices(self) -> Self:
+        if CHOICE not in Template.of(self.text_pair).columns:
+            raise ValueError("text_pair does not name {choice}, so that all choices would be read alike")
+        if not isinstance(self.choices, str) and len(self.choices) < 2:
+            raise ValueError("choices needs the names of at least two columns, or of one column of lists")
+        return self
+
+    def columns(self) -> dict[str, str]:
+        """Those of the texts, the choices, the label and its names."""
+        given = {"choices": self.choices} if isinstance(self.choices, str) else _numbered(self.choices)
+        named = {"label_names": self.label_names} if isinstance(self.label_names, str) else {}
+        templates = self.templates()
+        texts = columns_read("text", templates["text"]) | columns_read("text_pair", templates["text_pair"], CHOICE)
+        return {**texts, **given, "label": self.label, **named}
+
+    def examples(self, records: Records, encoder: AlignedEncoder, model: ModelConfig, length: int) -> Examples:
+        """One a record, of as many texts as it has choices; labels are the right choice and their number."""
+        given = self.choices_of(records)
+        sizes = np.array([len(one) for one in given], np.int64)
+        of = np.repeat(np.arange(len(records)), sizes)
+        templates = self.templates()
+        firsts = encoder.encode(texts_read(records, "text", templates["text"], self.wording))
+        values = values_read(records, "text_pair", templates["text_pair"], self.wording, CHOICE)
+        pairs = zip(values, given, strict=True)
+        seconds = encoder.encode(
+            [templates["text_pair"].filled({**columns, CHOICE: one}) for columns, some in pairs for one in some]
+        )
+        begins = np.cumsum(sizes) - sizes
+        room = length - 3 - np.maximum.reduceat(seconds.lengths, begins)
+        self._check_room(records, room, np.minimum(firsts.lengths, 1), length)
+        kept = np.minimum(firsts.lengths, room)
+        lead, end = frame_of(encoder.vocabulary, model)
+        second: Run = (seconds, seconds.offsets[:-1], seconds.lengths)
+        joined = join([lead, (firsts, firsts.offsets[of], kept[of]), end, second, end], len(of))
+        return Examples(
+            tokens=joined.tokens,
+            offsets=joined.offsets[np.append(begins, len(of))],
+            records=np.arange(len(records)),
+            types=(joined.run > 2).astype(np.int32),
+            texts=np.repeat(np.arange(len(of)) - begins[of], np.diff(joined.offsets)).astype(np.int32),
+            labels=np.stack([self.labels_of(records), sizes.astype(np.int32)], 1),
+        )
+
+    @staticmethod
+    def _check_room(records: Records, room: NDArray[Any], needed: NDArray[Any], length: int) -> None:
+        short = np.flatnonzero(room < needed)
+        if len(short):
+            index = int(short[0])
+            message = (
+                f"its longest choice has {length - 3 - int(room[index]):,} tokens, which leaves no room for a text."
+            )
+            raise records.fault(index, message, f"Give data.length={length - int(room[index]) + 8} or more.")
+
+    def choices_of(self, records: Records) -> list[list[str]]:
+        """The choices of each record. Raises UserError by row for fewer than two, and for one without a letter."""
+        if not isinstance(self.choices, str):
+            columns = [records.texts(name) for name in _numbered(self.choices)]
+            return [list(one) for one in zip(*columns, strict=True)]
+        lists = records.text_lists("choices")
+        for index, one in enumerate(lists):
+            if len(one) < 2:
+                what = f"the column {self.choices!r} has {len(one)} choice{'s' * (not one)}."
+                raise records.fault(index, what, "Give each record a list of at least two.")
+            empty = next((place for place, text in enumerate(one, 1) if not text.strip()), None)
+            if empty is not None:
+                raise records.fault(index, f"choice {empty} of {len(one)} is empty.", "Leave such rows out.")
+        return lists
+
+    def names_of(self, records: Records) -> list[list[str]]:
+        """What the label calls the choices of each record. Raises UserError where that is not said."""
+        given = self.choices_of(records)
+        if isinstance(self.label_names, str):
+            lists = records.text_lists("label_names")
+            for index, (names, some) in enumerate(zip(lists, given, strict=True)):
+                if len(names) != len(some) or len(set(names)) != len(names):
+                    what = f"there are {len(some)} choices, and their names are {', '.join(names)}."
+                    raise records.fault(index, what, "Give each choice a name of its own.")
+            return lists
+        if not self.label_names:
+            raise UserError(
+                f"The recipe does not say what the column {self.label!r} calls the choices.",
+                'Give task.label_names: ["0", "1"] where they are counted from 0, ["A", "B"], or the column of a list.',
+            )
+        for index, some in enumerate(given):
+            if len(some) > len(self.label_names):
+                what = f"there are {len(some)} choices, and task.label_names has {len(self.label_names)} names."
+                raise records.fault(index, what, "Name as many as the record with most choices has.")
+        return [list(self.label_names[: len(some)]) for some in given]
+
+    def labels_of(self, records: Records) -> NDArray[Any]:
+        """(E,) place of the right choice among those of its record. Raises UserError by row where it is none."""
+        found = np.empty(len(records), np.int32)
+        labels = [str(value) for value in records.labels("label")]
+        for index, (label, names) in enumerate(zip(labels, self.names_of(records), strict=True)):
+            if label not in names:
+                what = f"the label {label!r} is none of its choices {', '.join(names)}."
+                raise records.fault(index, what, did_you_mean(label, names))
+            found[index] = names.index(label)
+        return found
+
+    def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
+        """A score of a choice."""
+        from pretextlm.tasks.heads import SequenceHead
+
+        return {"task": SequenceHead(config, 1, self.head or "tanh")}
+
+    def own_counts(self, batch: Batch) -> dict[str, int]:
+        """Examples."""
+        return {"choice": len(batch.row_labels)}
+
+    def class_scores(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """(E, K) scores of the choices, NOTHING where an example has fewer."""
+        import torch
+
+        found_M = self.said(outputs, batch).squeeze(1)
+        there_EK = _there(batch.row_labels[:, 1])
+        at = torch.from_numpy(np.flatnonzero(there_EK)).to(found_M.device, non_blocking=True)
+        empty = found_M.new_full((there_EK.size,), NOTHING)
+        return empty.index_copy(0, at, found_M).view(there_EK.shape)
+
+    def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
+        """Cross-entropy over the choices of each example, in nats."""
+        import torch
+        from torch.nn import functional
+
+        scores_EK = self.class_scores(outputs, batch)
+        labels_E = torch.from_numpy(batch.row_labels[:, 0].astype(np.int64)).to(scores_EK.device, non_blocking=True)
+        total = functional.cross_entropy(scores_EK, labels_E, reduction="sum")
+        return {"choice": Term(total, len(labels_E), correct=(scores_EK.argmax(1) == labels_E).sum())}
+
+    def predict(self, outputs: Outputs, batch: Batch) -> NDArray[Any]:
+        """(M,) probability of each choice among those of its example."""
+        found: NDArray[Any] = self.class_scores(outputs, batch).softmax(1).cpu().numpy()
+        return found[_there(batch.row_labels[:, 1])]
+
+    def answers(
+        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+    ) -> list[Any]:
+        """Names of the likeliest choices."""
+        assert examples.labels is not None, "labels say how many choices there are"
+        there_EK = _there(examples.labels[:, 1])
+        found_EK = np.full(there_EK.shape, -1.0)
+        found_EK[there_EK] = predictions
+        return [names[place] for names, place in zip(self.names_of(records), found_EK.argmax(1).tolist(), strict=True)]
+
+    def wanted(self, records: Records) -> list[Any]:
+        """Names of the right choices."""
+        return [str(value) for value in records.labels("label")]
+
+
+def _numbered(columns: tuple[str, ...]) -> dict[str, str]:
+    return {f"choice {number}": name for number, name in enumerate(columns, 1)}
+
+
+def _there(sizes_E: NDArray[Any]) -> NDArray[np.bool_]:
+    """(E, K) where there is a choice."""
+    found: NDArray[np.bool_] = np.arange(sizes_E.max()) < sizes_E[:, None]
+    return found
