@@ -171,7 +171,11 @@ def _run(ready: Ready, world: World, probe: Probe | None, peak: Peak) -> dict[st
     }
     training = size if kind == "seconds" else steps * per_step
     measured = config.validations + 1 if config.validations else 0
-    validation = measured * config.validation_rows * plan.flops_per_row * FORWARD_ONLY / rate
+    held_out = ready.recipe.objective.reader(
+        ready.store.validation, ready.recipe.vocabulary(ready.store), ready.recipe.data.length
+    )
+    rows = min(config.validation_rows, held_out.rows_per_pass)
+    validation = measured * rows * plan.flops_per_row * FORWARD_ONLY / rate
     seconds = {
         "training_seconds": training,
         "validation_seconds": validation,
@@ -197,8 +201,7 @@ def _probe(ready: Ready, directory: Path, world: World) -> Probe:
             world.wait()
             start = time.perf_counter()
             trainer.gradients(batches)
-            trainer.clip()
-            trainer.optimizer.step(0.0)
+            trainer.optimizer.step(0.0, trainer.gradient_norm())
             if ready.runtime.device.type == "cuda":
                 torch.cuda.synchronize()
             return float(world.gather([time.perf_counter() - start]).max())

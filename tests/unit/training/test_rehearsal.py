@@ -93,6 +93,16 @@ def test_speed_utilisation_and_time_are_of_one_measurement(store, tmp_path):
     assert found["time"]["training_seconds"] == pytest.approx(found["run"]["steps"] * speed["seconds_per_step"])
 
 
+def test_validation_is_reckoned_on_the_rows_that_there_are(store, tmp_path):
+    def operations(rows: int) -> float:
+        found = rehearse(recipe(store, budget_steps=4, validations=2, validation_rows=rows), tmp_path / "run")
+        return found["time"]["validation_seconds"] * found["speed"]["flops_per_second"]
+
+    there = recipe(store).objective.reader(store.validation, recipe(store).vocabulary(store), 64).rows_per_pass
+    assert operations(1 << 40) == pytest.approx(operations(there))
+    assert operations(2 * there) == pytest.approx(2 * operations(there // 2), rel=0.1)
+
+
 def test_a_step_that_does_not_fit_is_not_tried(store, tmp_path, monkeypatch):
     monkeypatch.setattr(fit, "free_memory", lambda device: 1000)
     found = rehearse(recipe(store, budget_seconds=60.0), tmp_path)
