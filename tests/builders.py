@@ -38,10 +38,20 @@ def documents(count: int, seed: int = 0) -> list[str]:
     return [" ".join(sentences(int(rng.integers(1, 13)), seed=seed * 10_000 + i)) for i in range(count)]
 
 
-def make_store(directory: Path, vocab_size: int = 448, train: int = 300, validation: int = 40, pairs: int = 0) -> Store:
-    """A store of grammar documents with a byte-level BPE tokenizer, and of so many pairs of sentences in each split."""
-    texts = documents(train + validation)
-    tokenizer = train_tokenizer("bpe", texts, vocab_size, sentinels=40)
+def make_store(
+    directory: Path,
+    vocab_size: int = 448,
+    train: int = 300,
+    validation: int = 40,
+    pairs: int = 0,
+    like: Store | None = None,
+) -> Store:
+    """A store of grammar documents with a byte-level BPE tokenizer, and of so many pairs of sentences in each split.
+
+    With `like`, of other documents with that store's tokenizer.
+    """
+    texts = documents(train + validation, seed=0 if like is None else 5)
+    tokenizer = like.tokenizer if like else train_tokenizer("bpe", texts, vocab_size, sentinels=40)
     work = directory.with_name(directory.name + ".work")
     writer = StoreWriter(work, tokenizer.get_vocab_size(), tokenizer.to_str())
     encoder = TextEncoder(tokenizer)

@@ -37,6 +37,7 @@ def pretrain(
     training.trackers=["tensorboard"] shows the curves elsewhere too ("wandb", "trackio").
 
     start=RUN begins from the newest weights of another run, for example an imported one, whose model's shape it takes.
+    What it forgets of that run's text is measured on the way; data.remember=["STORE"] names other text, [] none.
     Ctrl-C (or SIGTERM) saves a checkpoint and leaves; --resume goes on, bit for bit on a CPU.
     """
     from pretextlm.cli.console import print_json
@@ -45,12 +46,18 @@ def pretrain(
     run = train_or_rehearse(loaded, directory, resume=resume, dry_run=dry_run, as_json=as_json)
     if run is None:
         return
-    last = {line["kind"]: line for line in run.metrics()}
+    from pretextlm.evaluation.forgetting import lines, note_forgetting
+
+    last = {line["kind"]: line for line in run.metrics() if line["kind"] != "remembered"}
+    forgotten = note_forgetting(directory)
     if as_json:
-        print_json({"run": str(directory), "last": last, "cost": run.cost()})
+        found = {"run": str(directory), "last": last, "cost": run.cost()}
+        print_json({**found, "forgotten": forgotten} if forgotten else found)
     else:
         loss = last.get("validation", last.get("train", {})).get("loss")
         typer.echo(f"{directory}: loss {loss:.4f}" if loss is not None else str(directory))
+        for line in lines(forgotten):
+            typer.echo(line)
 
 
 def read_recipe(file: Path, overrides: list[str], out: Path | None) -> tuple[Recipe, Path]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.batch import Rows
-from pretextlm.data.mixture import Reader, interleaved, quotas
+from pretextlm.data.mixture import OfDocuments, Reader, interleaved, quotas
 
 I64 = NDArray[np.int64]
 
@@ -70,6 +70,16 @@ class Alternating:
         ((index, _),) = self._places(numbers)  # rows of one reader are read together
         rows = self.readers[index].read(self._inner(numbers), epochs, seed, pad)
         return dataclasses.replace(rows, variant=self._first_variant[index] + rows.variant, example_ids=numbers)
+
+    def documents(self, numbers: I64, seed: int) -> I64:
+        """(B,) documents of the rows; those of two readers are never the same one."""
+        numbers = np.asarray(numbers, dtype=np.int64)
+        found = np.empty_like(numbers)
+        for index, places in self._places(numbers):
+            reader, inner = self.readers[index], self._inner(numbers[places])
+            own = reader.documents(inner, seed) if isinstance(reader, OfDocuments) else inner
+            found[places] = own * len(self.readers) + index
+        return found
 
     def _places(self, numbers: I64) -> list[tuple[int, I64]]:
         """(reader, places in `numbers` of its rows) for each reader that has some."""

@@ -18,7 +18,7 @@ import dataclasses
 from collections.abc import Sequence
 from fractions import Fraction
 from math import lcm
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,15 @@ class Reader(Protocol):
             seed: for readers that draw what they read.
             pad: id for what lies after the end of the split, which is then not read again from its start.
         """
+        ...
+
+
+@runtime_checkable
+class OfDocuments(Protocol):
+    """A reader whose rows are text of documents that it can name."""
+
+    def documents(self, numbers: I64, seed: int) -> I64:
+        """(B,) numbers of the documents in which these rows (B,) of epoch 0 begin."""
         ...
 
 
@@ -125,6 +134,10 @@ class Mixture:
         assert (self.slots[slots] == variant).all(), "rows of one variant are read together"
         starts = (blocks * self.block + self._before[slots]) % self.size
         return dataclasses.replace(self.readers[variant].read_at(starts, numbers, pad), variant=variant)
+
+    def documents(self, numbers: I64, seed: int) -> I64:
+        blocks, slots = np.divmod(np.asarray(numbers, dtype=np.int64), len(self.slots))
+        return self.readers[0].documents_at((blocks * self.block + self._before[slots]) % self.size)
 
     def _first_block(self, epoch: int) -> int:
         """Number of the first block that an epoch owns."""

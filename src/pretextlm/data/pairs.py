@@ -129,6 +129,13 @@ class PairReader:
             row_labels=some.label,
         )
 
+    def documents(self, numbers: I64, seed: int) -> I64:
+        """(B,) the documents of the rows' first parts, in epoch 0."""
+        numbers = np.asarray(numbers, dtype=np.int64)
+        some = self._some(numbers, np.zeros_like(numbers), seed)
+        found: I64 = np.searchsorted(self.split.documents.view(np.int64), some.a, side="right") - 1
+        return found
+
     def _gather(self, some: Pairs, starts: I64, lengths: I64) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """Tokens and word starts of all rows at once; what is not text has some token in its place."""
         shifts = -starts

@@ -232,6 +232,12 @@ class PackedPairs:
             token_type_ids=types,
         )
 
+    def documents(self, numbers: I64, seed: int) -> I64:
+        """(B,) the first pair of each row of epoch 0; a pair is in one row alone."""
+        packing = self.packing(0)
+        found: I64 = packing.order[packing.first[numbers]].astype(np.int64)
+        return found
+
     def _gather(self, pairs: I64, starts: I64, runs: I64) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """Tokens and word starts of all rows at once, the frame's put in; padding has some token in its place."""
         frame = self.frame

@@ -106,6 +106,11 @@ class StreamReader:
         offsets = np.arange(len(starts) + 1) * self._width
         return Rows(tokens, offsets, segments, positions, word_starts, example_ids, sentence_starts=sentences)
 
+    def documents_at(self, starts: I64) -> I64:
+        """(B,) the documents that hold these stream entries (B,)."""
+        found: I64 = np.searchsorted(self._starts, starts, side="right") - 1
+        return found
+
     @property
     def _width(self) -> int:
         return self.variant.raw + int(self.frame.lead is not None)

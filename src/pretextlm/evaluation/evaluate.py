@@ -7,17 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from pretextlm.data.store import Split, Store, sha256_of
+from pretextlm.data.store import Store, sha256_of
 from pretextlm.errors import UserError
 from pretextlm.evaluation.blanks import Blank, answer_blanks, blank_metrics, blank_samples, make_blanks
 from pretextlm.evaluation.cloze import Filler, TokenTexts, can_fill, filler
+from pretextlm.evaluation.forgetting import forgetting
 from pretextlm.evaluation.intrinsic import HeldOut, intrinsic_metrics
 from pretextlm.evaluation.labelled import evaluate_task
 from pretextlm.evaluation.metrics import Metric
 from pretextlm.evaluation.prompts import prompt_samples
 from pretextlm.files import write_json, write_whole
+from pretextlm.training.held_out import MAX_TOKENS, held_out_documents
 from pretextlm.training.run import Run
 
 if TYPE_CHECKING:
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
     from pretextlm.model.transformer import Transformer
     from pretextlm.objectives.base import Objective
-
-MAX_TOKENS = 32_768
-"""Tokens of held-out documents that the objective's own measures are taken on, at most; one document at least."""
 
 
 def evaluate_run(
@@ -86,6 +83,8 @@ def evaluate_run(
         results = answer_blanks(way, blanks)
         metrics |= blank_metrics(results, texts)
         samples += blank_samples(results, texts)
+    forgotten, remembered = forgetting(run)
+    metrics |= forgotten
     say("prompts")
     samples += prompt_samples(way, opened.validation, settings.prompts, settings.seed)
     evaluation = {
@@ -96,6 +95,7 @@ def evaluate_run(
             "tokens": split.num_tokens,
             "blanks": len(blanks),
             "seed": settings.seed,
+            **({"remembered": remembered} if remembered else {}),
         },
     }
     if notes:
@@ -121,22 +121,6 @@ def open_filler(run: Run, device: torch.device | None = None) -> Filler:
     Raises UserError when there is no checkpoint, or the model does not fill blanks.
     """
     return filler(*open_trained(run, device))
-
-
-def held_out_documents(split: Split, documents: int, tokens: int) -> Split:
-    """The first documents: at most so many, and of at most so many tokens together, but at least one with text.
-
-    Raises UserError when the split holds no text.
-    """
-    if not split.num_tokens:
-        raise UserError(
-            "The store's validation split holds no text.",
-            "Prepare it again from more documents or with a larger validation share.",
-        )
-    ends = split.documents[1:].astype(np.int64)
-    fitting = int(np.searchsorted(ends, tokens, side="right"))
-    first_with_text = int(np.searchsorted(ends, 0, side="right")) + 1
-    return split.first_documents(max(min(documents, fitting), first_with_text))
 
 
 def open_store(run: Run, place: Path | None = None) -> Store:

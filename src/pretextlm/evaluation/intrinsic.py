@@ -5,7 +5,6 @@ Numbers of different objectives are not comparable with one another; evaluation/
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,9 +17,8 @@ from pretextlm.batch import IGNORE, Batch, Term
 from pretextlm.data.mixture import Reader
 from pretextlm.data.store import Split
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.errors import UserError
 from pretextlm.evaluation.cloze import Cloze, Filler
-from pretextlm.evaluation.metrics import Metric, area_under_curve, exponential, ratio, weighted_ratios
+from pretextlm.evaluation.metrics import Metric, area_under_curve, exponential, in_bits, ratio, weighted_ratios
 from pretextlm.evaluation.scoring import score_labels
 from pretextlm.evaluation.span_filler import SpanFiller
 from pretextlm.keyed import permute
@@ -28,13 +26,8 @@ from pretextlm.model.generation import GenerationSettings, generate
 from pretextlm.model.transformer import Outputs, Transformer
 from pretextlm.objectives.base import Objective
 from pretextlm.training.forward import Forward
+from pretextlm.training.held_out import UNIT_TOKENS, held_out_rows
 from pretextlm.training.validation import evaluation_batches
-
-UNIT_TOKENS = 256
-"""Rows are measured in groups of so many tokens (one row at least), which are the units of standard errors."""
-
-MOST_TOKENS = 32_768
-"""Tokens read at most where the first held-out documents have no row for the objective, and all are looked at."""
 
 PSEUDO_TOKENS = 1024
 """Tokens that are hidden one by one for the pseudo-perplexity."""
@@ -144,14 +137,7 @@ class HeldOut:
     @cached_property
     def _reader(self) -> tuple[Reader, int]:
         """The reader, and how many of its rows are measured. Raises UserError where no text gives a row."""
-        try:
-            reader = self.objective.reader(self.split, self.vocabulary, self.length)
-        except UserError:
-            if self.whole is None:
-                raise
-            reader = self.objective.reader(self.whole, self.vocabulary, self.length)
-            return reader, min(reader.rows_per_pass, max(1, int(MOST_TOKENS // reader.tokens_per_row)))
-        return reader, reader.rows_per_pass
+        return held_out_rows(self.objective, self.vocabulary, self.split, self.length, self.whole)
 
 
 class _Watched:
@@ -210,11 +196,7 @@ def _bits_per_byte(held_out: HeldOut) -> dict[str, Metric]:
     loss = held_out.loss
     if loss is None or not held_out.split.text_bytes:
         return {}
-    bits_per_nat_per_byte = loss.n / math.log(2) / held_out.split.text_bytes
-    stderr = None if loss.stderr is None else loss.stderr * bits_per_nat_per_byte
-    return {
-        "bits_per_byte": Metric(loss.value * bits_per_nat_per_byte, held_out.split.text_bytes, stderr, "bits", "lower")
-    }
+    return {"bits_per_byte": in_bits(loss, held_out.split.text_bytes)}
 
 
 def _token_accuracy(held_out: HeldOut) -> dict[str, Metric]:
@@ -375,3 +357,8 @@ MEASURES: dict[str, tuple[Measure, ...]] = {
     "masked_sequence": (_perplexity, _token_accuracy),
 }
 """Objective → its measures beside the loss and its parts."""
+
+
+def writes_it_all(objective: Objective) -> bool:
+    """Whether its loss is that of every token of the text, so that it can be told in bits per byte."""
+    return _bits_per_byte in MEASURES.get(objective.name, ())

@@ -115,3 +115,10 @@ def exponential(metric: Metric) -> Metric:
     """exp of a mean in nats: a perplexity; its error by the delta method."""
     value = math.exp(min(metric.value, 700.0))
     return Metric(value, metric.n, None if metric.stderr is None else value * metric.stderr, "", metric.better)
+
+
+def in_bits(loss: Metric, text_bytes: int) -> Metric:
+    """A mean loss in nats over all tokens of a text as bits per byte of it."""
+    scale = loss.n / math.log(2) / text_bytes
+    stderr = None if loss.stderr is None else loss.stderr * scale
+    return Metric(loss.value * scale, text_bytes, stderr, "bits", loss.better)

@@ -108,6 +108,16 @@ MEASURES = {
     ),
     "fill_accuracy": Measure("Fill accuracy", "Share of hidden tokens restored exactly."),
     "span_exact_match": Measure("Span exact match", "Share of spans written back word for word."),
+    "loss_before": Measure(
+        "Loss before", "Loss on held-out text of a store that is watched, before any of the new text."
+    ),
+    "loss_after": Measure("Loss after", "The same at the end of training on the new text."),
+    "forgotten": Measure(
+        "Forgotten", "Loss after less loss before, on the same held-out text: what training on new text cost there."
+    ),
+    "bits_per_byte_before": Measure("Bits per byte before", "Bits per byte of that text before any of the new text."),
+    "bits_per_byte_after": Measure("Bits per byte after", "The same at the end."),
+    "forgotten_bits_per_byte": Measure("Bits per byte forgotten", "Bits per byte after less those before."),
 }
 
 HEADLINES = tuple(name for name, measure in MEASURES.items() if measure.headline)
@@ -136,8 +146,15 @@ def defaults(name: str) -> dict[str, Any]:
 
 
 def measure(name: str) -> Measure:
-    """A known measure in our words, a score of a task in its own, another by its name."""
+    """A known measure in our words, a score of a task in its own, another by its name.
+
+    What was measured on another text has that text's name behind a colon.
+    """
     from pretextlm.evaluation.scores.table import SCORES
+
+    own, _, text = name.partition(":")
+    if text and own in MEASURES:
+        return Measure(f"{MEASURES[own].title}: {text}", MEASURES[own].sentence)
 
     sentence = SCORES[name].description if name in SCORES else ""
     return MEASURES.get(name) or Measure(name.replace("_", " ").capitalize(), sentence)

@@ -167,7 +167,8 @@ def blankless(study: Study) -> list[Condition]:
     """Finished conditions that were asked no blanks: their kind fills none."""
     if study.of_a_task:
         return []
-    return [c for c in study.conditions if c.finished and not any(h in c.example.metrics for h in glossary.HEADLINES)]
+    asked = [c for c in study.conditions if c.finished and "blanks" in c.example.settings]
+    return [c for c in asked if not any(h in c.example.metrics for h in glossary.HEADLINES)]
 
 
 def blind(name: str, choices: int | None) -> float | None:

@@ -39,6 +39,7 @@ class Run:
         state: how far it came; anything but "finished" comes with `problem`, a sentence.
         config, environment, cost: the files as plain values, empty where missing.
         validation: lines of metrics.jsonl of kind "validation", in order.
+        remembered: those of kind "remembered": of the stores that are watched for what is forgotten of them.
         metrics, settings: of evaluation.json.
         samples: lines of samples.jsonl.
         predictions: lines of predictions.jsonl, of a run of a task.
@@ -53,6 +54,7 @@ class Run:
     environment: Mapping[str, Any] = field(default_factory=dict)
     cost: Mapping[str, Any] = field(default_factory=dict)
     validation: tuple[Mapping[str, Any], ...] = ()
+    remembered: tuple[Mapping[str, Any], ...] = ()
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     samples: tuple[Mapping[str, Any], ...] = ()
@@ -173,6 +175,7 @@ def read_run(path: Path, failure: str = "") -> Run:
         environment=_json(path / "environment.json"),
         cost=cost,
         validation=tuple(line for line in lines if line.get("kind") == "validation"),
+        remembered=tuple(line for line in lines if line.get("kind") == "remembered"),
         metrics=metrics,
         settings=table(evaluation, "settings"),
         samples=tuple(_lines(path / "samples.jsonl")),

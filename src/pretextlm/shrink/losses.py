@@ -15,10 +15,11 @@ import numpy as np
 from torch import Tensor
 
 from pretextlm.errors import UserError
-from pretextlm.evaluation.evaluate import MAX_TOKENS, held_out_documents, open_store
+from pretextlm.evaluation.evaluate import open_store
 from pretextlm.evaluation.intrinsic import HeldOut
 from pretextlm.evaluation.metrics import Metric, weighted_ratios
 from pretextlm.model.transformer import Transformer, on_meta
+from pretextlm.training.held_out import MAX_TOKENS, held_out_documents
 from pretextlm.training.run import Run
 
 if TYPE_CHECKING:

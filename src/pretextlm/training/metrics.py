@@ -61,13 +61,17 @@ class MetricsLog:
     def validation(self, values: Mapping[str, float]) -> None:
         self._write({"kind": "validation", **values})
 
+    def remembered(self, store: str, values: Mapping[str, float]) -> None:
+        """What a validation found on a store that is watched."""
+        self._write({"kind": "remembered", "store": store, **values})
+
     def _write(self, line: Mapping[str, Any]) -> None:
         values = {name: value if _is_json(value) else None for name, value in line.items()}
         with self._told(), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
         if self.trackers is not None:
-            kind = line["kind"]
-            numbers = {f"{kind}/{name}": value for name, value in line.items() if name not in ("kind", "step")}
+            kind = "/".join(line[name] for name in ("kind", "store") if name in line)
+            numbers = {f"{kind}/{name}": v for name, v in line.items() if name not in ("kind", "store", "step")}
             self.trackers.log(line["step"], numbers)
 
     @contextmanager

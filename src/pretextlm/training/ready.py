@@ -12,6 +12,7 @@ from pretextlm.training.corpus import Corpus, Labelled, open_corpus
 from pretextlm.training.fit import Fit, fit
 from pretextlm.training.plan import Plan, expected_seconds, make_plan
 from pretextlm.training.recipe import Recipe
+from pretextlm.training.remembered import Remembered, with_remembered
 from pretextlm.training.runtime import Runtime
 from pretextlm.training.trackers import check_installed
 from pretextlm.training.world import World
@@ -20,13 +21,14 @@ from pretextlm.training.world import World
 @dataclass(frozen=True)
 class Ready:
     """Attributes: recipe: with the vocabulary of its store; store; plan; runtime: what is used of the machine; fit: how
-    the plan fits into it."""
+    the plan fits into it; remembered: the stores that it is measured on beside its own."""
 
     recipe: Recipe
     store: Corpus
     plan: Plan
     runtime: Runtime
     fit: Fit
+    remembered: tuple[Remembered, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -36,25 +38,28 @@ class Ready:
         cut = f"{self.plan.rows} rows a step in {passes} pass{'es' * (passes > 1)}{again}"
         lost = self.store.left_out if isinstance(self.store, Labelled) else 0
         left_out = f"{lost} records left out" if lost else ""
-        return (*self.runtime.notes, cut, *filter(None, [left_out]))
+        names = ", ".join(store.name for store in self.remembered)
+        watched = f"what it forgets of {names} is measured (data.remember=[] for nothing)" if names else ""
+        return (*self.runtime.notes, cut, *filter(None, [left_out, watched]))
 
 
 def make_ready(recipe: Recipe, world: World) -> Ready:
     """On every process for itself. Raises UserError, on all of them, when one cannot train by the recipe."""
 
-    def found() -> tuple[Recipe, Corpus, Plan, Runtime]:
+    def found() -> tuple[Recipe, Corpus, Plan, Runtime, list[Remembered]]:
         whole, store = open_corpus(recipe)
         check_tokenizers(whole, store)
         check_positions(whole)
         check_teachers(whole)
+        whole, remembered = with_remembered(whole, store)
         if world.first:
             check_installed(whole.training.trackers)
         device = Runtime.choose(whole.training, 0.0).device
         plan = make_plan(whole, store, device, world)
         runtime = Runtime.choose(whole.training, expected_seconds(*whole.training.budget, plan))
-        return whole, store, plan, runtime
+        return whole, store, plan, runtime, remembered
 
-    whole, store, plan, runtime = world.everywhere(found)
+    whole, store, plan, runtime, remembered = world.everywhere(found)
     chosen = fit(whole, plan, runtime, world)
     plan = replace(plan, micro_rows=chosen.micro_rows, recomputed=chosen.recomputed)
-    return Ready(whole, store, plan, runtime, chosen)
+    return Ready(whole, store, plan, runtime, chosen, tuple(remembered))

@@ -32,7 +32,7 @@ def overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, An
 
 
 FREE = {
-    "data": ("workers",),
+    "data": ("workers", "remember"),
     "training": (
         *("device", "compile", "threads", "parallel", "micro_batch_tokens", "gradient_checkpointing"),
         *("timeout_seconds", "join_seconds"),
@@ -47,6 +47,9 @@ class DataConfig(Config):
 
     Attributes:
         store: directory made by `data prepare`.
+        remember: other stores of the same tokens on whose held-out text the run is measured too, before, during and
+            after: what it forgets of them. Left out: the store of the run that `start` names, where that is another
+            one and still there; []: none.
         train, validation: of a task, files with a record a line or row (.jsonl, .csv, .tsv, .parquet, .conll, also
             compressed), or hf:NAME.
         train_records, validation_records: only the first so many of each; 0: all.
@@ -56,6 +59,7 @@ class DataConfig(Config):
     """
 
     store: str = ""
+    remember: tuple[str, ...] | None = None
     train: str = ""
     validation: str = ""
     train_records: int = Field(0, ge=0)

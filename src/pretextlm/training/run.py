@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pretextlm.model.transformer import Transformer
 
 CONFIG, ENVIRONMENT, TOKENIZER = "config.toml", "environment.json", "tokenizer.json"
-METRICS, COST, LOCK = "metrics.jsonl", "cost.json", "run.lock"
+METRICS, COST, LOCK, REMEMBERED = "metrics.jsonl", "cost.json", "run.lock", "remembered.json"
 ORIGIN = "origin"
 """Directory of an imported run that holds the foreign files that are kept."""
 
@@ -126,7 +126,7 @@ class Run:
 
     def sweep(self) -> None:
         """Remove what killed writers left; only for who holds the lock, and of files that nobody else writes."""
-        for name in (CONFIG, ENVIRONMENT, METRICS, COST):
+        for name in (CONFIG, ENVIRONMENT, METRICS, COST, REMEMBERED):
             for litter in self.directory.glob(f".{name}.*.partial"):
                 litter.unlink(missing_ok=True)
 
@@ -151,7 +151,7 @@ def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
 
 
 def _stays(line: Mapping[str, Any], validated: bool) -> bool:
-    return validated or line["kind"] != "validation"
+    return validated or line["kind"] not in ("validation", "remembered")
 
 
 def _is_of_a_run(path: Path) -> bool:

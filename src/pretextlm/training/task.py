@@ -22,7 +22,14 @@ class Task(nn.Module):
         self.model = model
         self._objective, self._forward = objective, forward
 
-    def forward(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Term]]:
-        """(each term's total, the terms): totals by themselves, since wrappers look for tensors in plain containers."""
-        terms = self._objective.step(self._forward, batch)
+    def forward(
+        self, batch: Batch, way: tuple[Objective, Forward] | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Term]]:
+        """(each term's total, the terms): totals by themselves, since wrappers look for tensors in plain containers.
+
+        Args:
+            way: another objective and another forward of the same model, by which it is measured.
+        """
+        objective, forward = way or (self._objective, self._forward)
+        terms = objective.step(forward, batch)
         return {name: term.total for name, term in terms.items()}, dict(terms)

@@ -29,6 +29,7 @@ from pretextlm.training.corpus import Corpus
 from pretextlm.training.cost import cost, energy
 from pretextlm.training.energy import Meter
 from pretextlm.training.forward import Forward
+from pretextlm.training.look_back import LookBack
 from pretextlm.training.metrics import MetricsLog, peak_memory
 from pretextlm.training.optimizers import Optimizer
 from pretextlm.training.parallel import exchange_gradients, in_parts, spread
@@ -38,6 +39,7 @@ from pretextlm.training.plan import Plan, Position, make_loader
 from pretextlm.training.progress import Progress, Silent
 from pretextlm.training.ready import make_ready
 from pretextlm.training.recipe import Recipe
+from pretextlm.training.remembered import Remembered, as_begun
 from pretextlm.training.run import Run, locked
 from pretextlm.training.runtime import Runtime, device_name
 from pretextlm.training.saver import Saver
@@ -84,7 +86,7 @@ def pretrain(
         world = held.enter_context(joined(recipe.training.timeout_seconds, recipe.training.join_seconds))
         watch = held.enter_context(watched(world, directory, recipe.training.timeout_seconds))
         progress = progress if progress and world.first else Silent()
-        ready = make_ready(recipe, world)
+        ready = make_ready(as_begun(recipe, directory) if resume else recipe, world)
         recipe, store, plan, runtime = ready.recipe, ready.store, ready.plan, ready.runtime
         progress.note("; ".join(ready.notes))
         world.from_first(lambda: held.enter_context(locked(directory)))
@@ -93,7 +95,9 @@ def pretrain(
         run = Run.open(directory)
         found = world.from_first(lambda: checkpoints.newest(run.checkpoints, quarantine=True) if resume else None)
         watch.alive()
-        trainer = held.enter_context(closing(Trainer(run, store, plan, runtime, progress, world, fresh=found is None)))
+        fresh = found is None
+        trainer = Trainer(run, store, plan, runtime, progress, world, fresh, ready.remembered)
+        held.enter_context(closing(trainer))
         watch.alive()
         trainer.restore(found)
         trainer.train(stop, watch.alive)
@@ -106,6 +110,7 @@ class Trainer:
     Args:
         world: the processes that train it together.
         fresh: whether weights are to be taken from the run that the recipe starts from.
+        remembered: stores that it is measured on beside its own.
     """
 
     def __init__(
@@ -117,6 +122,7 @@ class Trainer:
         progress: Progress,
         world: World = ALONE,
         fresh: bool = True,
+        remembered: Sequence[Remembered] = (),
     ) -> None:
         self.run, self.store, self.plan, self.runtime, self.progress = run, store, plan, runtime, progress
         self.recipe, self.config, self.world = run.recipe, run.recipe.training, world
@@ -139,6 +145,8 @@ class Trainer:
         self.log = MetricsLog(run)
         self.saver = Saver(run.checkpoints, self.config.keep_checkpoints, world, self.config.timeout_seconds)
         self.best = Best(run.directory, self.config, world)
+        self.whole = self.spread if in_parts(self.spread) else self.task
+        self.look_back = LookBack(remembered, run.directory, self.model, self.whole, runtime.device, world)
         self._alive: Callable[[], None] = lambda: None
         self.compile_seconds = 0.0
         self.memory = 0
@@ -189,6 +197,7 @@ class Trainer:
                 while True:
                     self._alive()
                     self._validate_when_due(stop)
+                    self.look_back.begin(self.position.step, self._unless(stop))
                     batches, waited = self._next(steps)
                     number, due = self._agree(stop, time.monotonic() - saved_at > self.config.checkpoint_seconds)
                     if number or (share := self._share()) >= 1.0 or self._out_of_patience():
@@ -203,6 +212,11 @@ class Trainer:
         self.position.energy_joules += sum(self.world.sums([self.meter.used(at_once=True)]))
         if not number:
             self.best.recall(self.model, self.position, self.progress.note)
+            try:
+                with torch.compiler.set_stance("eager_on_recompile"):
+                    self.look_back.end(self.position.step, self._unless(stop), self.config.keep_best)
+            except Interrupted:
+                number = int(self.world.gather([stop.number]).max())
         self.save()
         self.saver.wait()
         if number:
@@ -299,10 +313,10 @@ class Trainer:
         start = time.perf_counter()
         thaw(self.model, self.recipe.tuning, share)
         losses = self.gradients(batches)
-        norm = self.clip()
+        norm = self.gradient_norm()
         multiplier = self._multiplier(share)
         if self._sound(norm):
-            self.optimizer.step(multiplier)
+            self.optimizer.step(multiplier, norm)
         else:
             self.model.zero_grad()
         at, loss = self.position, sum(losses.values())
@@ -334,14 +348,11 @@ class Trainer:
     def _logs(self, step: int) -> bool:
         return step % self.config.log_every == 0
 
-    def clip(self) -> float:
-        """Clip the gradient and return its norm, that of all processes."""
+    def gradient_norm(self) -> float:
+        """Of the step's gradient, that of all processes."""
         gradients = [weight.grad for weight in self.model.parameters() if weight.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        found = float(norm.full_tensor() if is_part(norm) else norm)  # type: ignore[attr-defined]
-        if self.config.clip and not found <= self.config.clip:
-            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.clip, norm)
-        return found
+        return float(norm.full_tensor() if is_part(norm) else norm)  # type: ignore[attr-defined]
 
     def _sound(self, norm: float) -> bool:
         """Whether the step may be taken; one that is left out is counted.
@@ -378,15 +389,9 @@ class Trainer:
         if not self._validation_due():
             return
 
-        def before_batch() -> None:
-            self._alive()
-            if self.world.gather([stop.number]).max() > 0:
-                raise Interrupted
-
         vocabulary = self.recipe.vocabulary(self.store)
         reader = self.objective.reader(self.store.validation, vocabulary, self.recipe.data.length)
-        rows, seed = self.config.validation_rows, self.recipe.evaluation.seed
-        step = self.spread if in_parts(self.spread) else self.task
+        rows, seed, at = self.config.validation_rows, self.recipe.evaluation.seed, self.position
         try:
             found = validate(
                 self.forward,
@@ -395,19 +400,32 @@ class Trainer:
                 vocabulary,
                 rows=rows,
                 seed=seed,
-                step=lambda batch: step(batch)[1],
+                step=lambda batch: self.whole(batch)[1],
                 world=self.world,
-                before_batch=before_batch,
+                before_batch=self._unless(stop),
             )
+            looked_back = self.look_back.losses(at.step, self._unless(stop))
         except Interrupted:  # it is made whole when the run goes on
             return
-        at = self.position
         at.validations = self._validations()
         where = {"step": at.step, "tokens": self._tokens(), "seconds": at.seconds, "flops": at.flops}
         if self.world.first:
             self.log.validation({**where, "loss": found.loss, **found.parts})
-        self.progress.note(f"step {at.step:,}: validation {found}")
+            for store, back in looked_back:
+                self.log.remembered(store.name, {**where, "loss": back.loss})
+        beside = "".join(f", on {store.name} {back.loss:.4f}" for store, back in looked_back)
+        self.progress.note(f"step {at.step:,}: validation {found}{beside}")
         self.best.judge(found, self.model, at)
+
+    def _unless(self, stop: StopFlag) -> Callable[[], None]:
+        """To be called before each batch that is measured: raises Interrupted where a signal came to any process."""
+
+        def check() -> None:
+            self._alive()
+            if self.world.gather([stop.number]).max() > 0:
+                raise Interrupted
+
+        return check
 
     def _validation_due(self) -> bool:
         return self.config.validations > 0 and self._validations() > self.position.validations

@@ -15,6 +15,8 @@ from pretextlm.keyed import Keyed
 from pretextlm.training.world import ALONE, World
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from pretextlm.data.mixture import Reader
     from pretextlm.data.vocabulary import Vocabulary
     from pretextlm.objectives.base import Objective
@@ -108,32 +110,56 @@ def validate(
         world: processes that share the work; all call this.
         before_batch: called before every batch; may raise to end it.
     """
-    import torch
-
-    measure = step or (lambda batch: objective.step(forward, batch))
-    model = forward.models["model"]
-    training = model.training
-    model.eval()
     found = Validation()
-    try:
-        with torch.inference_mode() if world.size == 1 else torch.no_grad():
-            for batch in _shared(evaluation_batches(reader, objective, vocabulary, rows, seed), world):
-                before_batch()
-                for name, term in measure(batch).items():
-                    found.add(name, term, counts=not isinstance(batch, Spare))
-    finally:
-        model.train(training)
+
+    def take(number: int, batch: Batch, terms: Mapping[str, Term]) -> None:
+        for name, term in terms.items():
+            found.add(name, term, counts=not isinstance(batch, Spare))
+
+    batches = evaluation_batches(reader, objective, vocabulary, rows, seed)
+    measure = step or (lambda batch: objective.step(forward, batch))
+    read_through(forward.models["model"], batches, measure, take, world=world, before_batch=before_batch)
     return found.over(world)
 
 
-def _shared(batches: Iterator[Batch], world: World) -> Iterator[Batch]:
-    """Every so-manyth batch; at the end a spare one where others have one more."""
+def read_through(
+    model: nn.Module,
+    batches: Iterator[Batch],
+    measure: Callable[[Batch], Mapping[str, Term]],
+    take: Callable[[int, Batch, Mapping[str, Term]], None],
+    *,
+    world: World = ALONE,
+    before_batch: Callable[[], None] = lambda: None,
+) -> None:
+    """Measure batches without learning from them, this process its share; the model is left in the mode it was in.
+
+    Args:
+        batches: all of them; every process goes through them.
+        take: given the number of a batch, the batch and its terms; spare ones too.
+        before_batch: called before every batch; may raise to end it.
+    """
+    import torch
+
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode() if world.size == 1 else torch.no_grad():
+            for number, batch in _shared(batches, world):
+                before_batch()
+                take(number, batch, measure(batch))
+    finally:
+        model.train(training)
+
+
+def _shared(batches: Iterator[Batch], world: World) -> Iterator[tuple[int, Batch]]:
+    """Every so-manyth batch with its number; at the end a spare one where others have one more."""
+    numbered = enumerate(batches)
     if world.size == 1:
-        yield from batches
+        yield from numbered
         return
-    while turn := list(itertools.islice(batches, world.size)):
+    while turn := list(itertools.islice(numbered, world.size)):
         own = world.rank < len(turn)
-        yield turn[world.rank] if own else Spare(**vars(turn[0]))
+        yield turn[world.rank] if own else (turn[0][0], Spare(**vars(turn[0][1])))
 
 
 def evaluation_batches(

@@ -13,11 +13,11 @@ from test_scoring import alone
 from pretextlm.batch import IGNORE, Batch
 from pretextlm.errors import UserError
 from pretextlm.evaluation import intrinsic
-from pretextlm.evaluation.evaluate import held_out_documents
 from pretextlm.evaluation.intrinsic import HeldOut, intrinsic_metrics, pseudo_loss, split_spans
 from pretextlm.evaluation.metrics import area_under_curve, exponential, mean, ratio, weighted_ratios
 from pretextlm.evaluation.scoring import score_batch
 from pretextlm.objectives.base import build
+from pretextlm.training.held_out import held_out_documents
 from pretextlm.training.validation import validate
 
 

@@ -1,0 +1,93 @@
+"""What a run that goes on with a model has forgotten of the stores it watches: before, after, and the difference.
+
+The same rows were measured before and after, so what is hard in a document cancels out of the difference. Errors are
+over documents: rows are taken together by the document in which they begin; a row may hold several short ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretextlm.evaluation.intrinsic import writes_it_all
+from pretextlm.evaluation.metrics import Metric, in_bits, weighted_ratios
+from pretextlm.files import write_json
+from pretextlm.training.remembered import read_memory
+from pretextlm.training.run import Run
+
+EVALUATION = "evaluation.json"
+IN_BITS = {
+    "loss_before": "bits_per_byte_before",
+    "loss_after": "bits_per_byte_after",
+    "forgotten": "forgotten_bits_per_byte",
+}
+"""Measures in nats, and what they are called in bits per byte."""
+
+
+def forgetting(run: Run) -> tuple[dict[str, Metric], dict[str, Any]]:
+    """(measures of each store that is watched, by `measure:store`; what each was measured on).
+
+    Nothing of a store that was not measured both before and after: one that was added on the way, or of a run that is
+    not done. Raises UserError where the run's memory is damaged.
+    """
+    metrics: dict[str, Metric] = {}
+    about: dict[str, Any] = {}
+    for name, memory in read_memory(run.directory).items():
+        if "before" not in memory or "after" not in memory:
+            continue
+        before, after = (np.array(memory[moment], np.float64) for moment in ("before", "after"))
+        found = {"loss_before": before, "loss_after": after, "forgotten": after - before}
+        for measure, totals in found.items():
+            metrics[f"{measure}:{name}"] = _loss(totals, memory)
+        if writes_it_all(run.recipe.objective.at_evaluation()):
+            for measure, told in IN_BITS.items():
+                metrics[f"{told}:{name}"] = in_bits(metrics[f"{measure}:{name}"], memory["text_bytes"])
+        kept = {key: memory[key] for key in ("store", "documents", "tokens", "after_step")}
+        about[name] = {**kept, "groups": len(set(memory["begins_in"]))}
+    return metrics, about
+
+
+def note_forgetting(directory: Path) -> dict[str, Any]:
+    """Put what a run forgot into its evaluation.json, beside what is there; returns these measures as plain values."""
+    metrics, about = forgetting(Run.open(directory))
+    plain = {name: metric.plain() for name, metric in metrics.items()}
+    if not plain:
+        return plain
+    path = directory / EVALUATION
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    settings = {**old.get("settings", {}), "remembered": about}
+    write_json(path, {**old, "metrics": {**old.get("metrics", {}), **plain}, "settings": settings})
+    return plain
+
+
+def lines(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line for people of each store that is watched."""
+    found = []
+    for name in [name.removeprefix("forgotten:") for name in metrics if name.startswith("forgotten:")]:
+        before, after, lost = (metrics[f"{measure}:{name}"] for measure in ("loss_before", "loss_after", "forgotten"))
+        error = "" if lost["stderr"] is None else f" ± {lost['stderr']:.4f}"
+        found.append(
+            f"forgotten of {name}: {lost['value']:+.4f}{error} nats a target "
+            f"({before['value']:.4f} before, {after['value']:.4f} after)"
+        )
+    return found
+
+
+def _loss(totals: NDArray[np.float64], memory: Mapping[str, Any]) -> Metric:
+    counts, documents = np.array(memory["counts"], np.float64), memory["begins_in"]
+    weighed = zip(_by_document(totals, documents), _by_document(counts, documents), memory["coefficients"], strict=True)
+    parts = [(t, c, weight) for t, c, weight in weighed if c.sum()]
+    exact = [(t, c, w) for t, c, w in zip(totals, counts, memory["coefficients"], strict=True) if c.sum()]
+    return replace(weighted_ratios(parts, "nats", "lower"), value=weighted_ratios(exact, "nats", "lower").value)
+
+
+def _by_document(values: NDArray[np.float64], documents: Sequence[int]) -> NDArray[np.float64]:
+    """(K, D) sums of (K, U) over the groups of rows that begin in the same document."""
+    _, index = np.unique(np.asarray(documents), return_inverse=True)
+    return np.stack([np.bincount(index, weights=row) for row in values])
