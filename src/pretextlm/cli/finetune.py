@@ -29,9 +29,10 @@ def finetune(
     [task]  name = "text_classification"  text = "sentence"  label = "label"
 
     and the run to start from: start = "runs/mine". Without it, data.tokenizer = "runs/mine" trains the same Transformer
-    from scratch. Tasks: text_classification, text_regression, token_classification, question_answering;
-    sentence_embedding (anchor and positive, judged by scored pairs); instruction (a prompt with columns in braces, the
-    loss on the answer alone) and text_to_text (source and target with a task's prefix), judged by what is written.
+    from scratch. Tasks: text_classification, text_regression, multiple_choice, token_classification,
+    question_answering; sentence_embedding (anchor and positive, judged by scored pairs); instruction (a prompt with
+    columns in braces, the loss on the answer alone) and text_to_text (source and target with a task's prefix), judged
+    by what is written.
 
     [task] teacher = "runs/large" learns classes from the soft answers of a fine-tuned run, too.
 
