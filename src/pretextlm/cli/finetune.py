@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from pretextlm.cli.options import DryRun, Resume, RunDirectory
+
+if TYPE_CHECKING:
+    from pretextlm.tasks.base import Task
 
 
 def finetune(
@@ -48,9 +51,8 @@ def finetune(
     loaded, directory = read_recipe(recipe, overrides or [], out)
     if not loaded.is_task:
         raise UserError(f"{recipe} has no table [task].", "An objective is trained by: pretextlm pretrain RECIPE")
-    from pretextlm.evaluation.scores.table import score_named
+    from pretextlm.evaluation.labelled import check_scores
 
-    for name in loaded.objective.judged_by:  # type: ignore[attr-defined]
-        score_named(name)
+    check_scores(cast("Task", loaded.objective))
     if train_or_rehearse(loaded, directory, resume=resume, dry_run=dry_run, as_json=as_json):
         evaluate(directory, as_json=as_json)

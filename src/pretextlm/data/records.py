@@ -89,10 +89,17 @@ class Records:
                 raise self.fault(index, f"the column {self.names[name]!r} is empty.", "Leave such rows out.")
         return values
 
-    def words(self, name: str) -> list[list[str]]:
-        """A column of lists of words (or tags), none of them empty."""
+    def words(self, name: str, numbered: Sequence[str] = ()) -> list[list[str]]:
+        """A column of lists of words (or tags), none of them empty.
+
+        Args:
+            numbered: words that may stand there by their number, counted from 0.
+        """
         hint = 'Write each sentence as a list of words, ["A", "word"], or use a .conll file.'
-        for index, value in enumerate(values := self.columns[name]):
+        values = self.columns[name]
+        if numbered:
+            values = [_named(value, numbered) for value in values]
+        for index, value in enumerate(values):
             if not isinstance(value, list):
                 self._refuse(index, name, value, "not a list of words", hint)
             if not value:
@@ -166,6 +173,13 @@ class Records:
         shown = json.dumps(value, ensure_ascii=False, default=str)
         shown = shown if len(shown) <= 60 else shown[:57] + "…"
         raise self.fault(index, f"the column {self.names[name]!r} is {shown}, {what}.", hint)
+
+
+def _named(value: Any, names: Sequence[str]) -> Any:
+    """A list with names in place of their numbers; anything else is left as it is."""
+    if not isinstance(value, list):
+        return value
+    return [names[one] if type(one) is int and 0 <= one < len(names) else one for one in value]
 
 
 def read_records(

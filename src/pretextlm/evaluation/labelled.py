@@ -15,6 +15,7 @@ from pretextlm.errors import UserError, did_you_mean
 from pretextlm.evaluation.metrics import Metric, exponential, ratio
 from pretextlm.evaluation.scores.table import score_named
 from pretextlm.files import write_json, write_whole
+from pretextlm.tasks.text_classification import TextClassification
 from pretextlm.tasks.writing import WritingTask
 from pretextlm.training.corpus import read_split
 from pretextlm.training.validation import evaluation_batches
@@ -33,6 +34,8 @@ COLUMNS = (
     *("tokens", "tags", "question", "context", "answer", "start"),
 )
 """Options of tasks that name columns."""
+METRICS = "metrics"
+"""The option that names scores."""
 GROUP_TOKENS = 512
 """Tokens of a group of examples, the unit of a loss's standard error."""
 
@@ -42,18 +45,20 @@ def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) 
 
     Args:
         data: records; by default the recipe's data.validation. FILE?text=sentence&label=label names columns that are
-            called otherwise than in the recipe, as those of an imported run are.
+            called otherwise than in the recipe, as those of an imported run are; &metrics=matthews,f1 other scores.
 
     Raises:
         UserError: the run has no checkpoint, or a record is wrong.
     """
-    task, data = _with_columns(cast("Task", run.recipe.objective), data)
+    task, data = with_columns(cast("Task", run.recipe.objective), data)
+    check_scores(task)
     records = task.usable(read_split(run.recipe.model_copy(update={"objective": task}), "validation", data))
     model = run.load_model(device)
     examples = examples_of(model, task, run, records)
-    answers = answer(model, task, run, records, examples)
+    found = predictions(model, task, examples, run)
+    answers = task.answers(found, examples, AlignedEncoder(run.tokenizer, run.vocabulary), records)
     wanted = task.wanted(records)
-    metrics = {name: scored(name, task, answers, wanted) for name in task.judged_by}
+    metrics = {name: scored(name, task, answers, wanted, records, found) for name in task.judged_by}
     if isinstance(task, WritingTask):
         metrics |= answers_loss(model, task, examples, run)
     lines = [
@@ -76,26 +81,57 @@ def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) 
     return evaluation
 
 
-def _with_columns(task: Task, data: str) -> tuple[Task, str]:
+def with_columns(task: Task, data: str) -> tuple[Task, str]:
     """(the task with the columns that the name of a file says, that file)."""
     place, _, rest = data.rpartition("?")
     named = [part.partition("=")[::2] for part in rest.split("&")]
-    if not place or not all(key in COLUMNS and value for key, value in named):
+    if not place or not all(key in (*COLUMNS, METRICS) and value for key, value in named):
         return task, data
-    known = [key for key in COLUMNS if key in type(task).model_fields]
+    known = [key for key in (*COLUMNS, METRICS) if key in type(task).model_fields]
     for key, _ in named:
         if key not in known:
             raise UserError(f"The task {task.name} has no column for {key!r}.", did_you_mean(key, known))
-    return type(task).parse({**task.model_dump(), **dict(named)}, data), place
+    values: dict[str, Any] = dict(named)
+    if METRICS in values:
+        values[METRICS] = names = values[METRICS].split(",")
+        if "group" in type(task).model_fields and all(score_named(name).takes != "groups" for name in names):
+            values["group"] = []  # the file needs no such columns
+    return type(task).parse({**task.model_dump(), **values}, data), place
 
 
-def scored(name: str, task: Task, answers: Sequence[Any], wanted: Sequence[Any]) -> Metric:
-    """A score of the answers. Classes are numbered, so that the second one is the positive class."""
+def check_scores(task: Task) -> None:
+    """Raises UserError for a score that there is not, or that does not suit the task."""
+    for name in task.judged_by:
+        takes = score_named(name).takes
+        if takes in ("groups", "chances") and not isinstance(task, TextClassification):
+            raise UserError(f"The score {name!r} is of classes, which {task.name} has none of.", "Choose another.")
+        if takes == "groups" and isinstance(task, TextClassification) and not task.group:
+            what = f"The score {name!r} is over groups of records, and the recipe names none."
+            raise UserError(what, 'Name the columns that say which belong together: task.group=["question"]')
+
+
+def scored(
+    name: str, task: Task, answers: Sequence[Any], wanted: Sequence[Any], records: Records, found: NDArray[Any]
+) -> Metric:
+    """A score of the answers. Classes are numbered, so that the second one is the positive class.
+
+    Args:
+        records: that were asked.
+        found: what the task predicted of all examples.
+    """
     score = score_named(name)
-    if score.takes == "labels":
-        number = {label: place for place, label in enumerate(getattr(task, "labels", ()))}
+    number = {label: place for place, label in enumerate(getattr(task, "labels", ()))}
+    if score.takes in ("labels", "groups", "chances"):
         answers, wanted = ([number.get(one, one) for one in some] for some in (answers, wanted))
-    return score(answers, wanted)
+    if not isinstance(task, TextClassification):
+        return score(answers, wanted)
+    if score.takes == "groups":
+        return score(answers, wanted, task.groups(records))
+    if score.takes == "chances":
+        return score(found, wanted)
+    return (
+        score(answers, wanted, task.judged_classes()) if score.classes and task.none_label else score(answers, wanted)
+    )
 
 
 def examples_of(model: Transformer, task: Task, run: Run, records: Records) -> Examples:

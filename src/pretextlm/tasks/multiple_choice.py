@@ -34,7 +34,7 @@ from pretextlm.errors import UserError, did_you_mean
 from pretextlm.objectives.base import Architecture, Outputs
 from pretextlm.tasks.base import NOTHING, frame_of
 from pretextlm.tasks.distilled import DistilledTask
-from pretextlm.tasks.template import Template, columns_read, texts_read, values_read
+from pretextlm.tasks.template import Template, columns_read, values_read
 from pretextlm.tasks.text_input import TextTask
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class MultipleChoice(DistilledTask, TextTask):
         named = {"label_names": self.label_names} if isinstance(self.label_names, str) else {}
         templates = self.templates()
         texts = columns_read("text", templates["text"]) | columns_read("text_pair", templates["text_pair"], CHOICE)
-        return {**texts, **given, "label": self.label, **named}
+        return {**texts, **self.marked_columns(), **given, "label": self.label, **named}
 
     def examples(self, records: Records, encoder: AlignedEncoder, model: ModelConfig, length: int) -> Examples:
         """One a record, of as many texts as it has choices; labels are the right choice and their number."""
@@ -103,7 +103,7 @@ class MultipleChoice(DistilledTask, TextTask):
         sizes = np.array([len(one) for one in given], np.int64)
         of = np.repeat(np.arange(len(records)), sizes)
         templates = self.templates()
-        firsts = encoder.encode(texts_read(records, "text", templates["text"], self.wording))
+        firsts = encoder.encode(self.texts_of(records, "text"))
         values = values_read(records, "text_pair", templates["text_pair"], self.wording, CHOICE)
         pairs = zip(values, given, strict=True)
         seconds = encoder.encode(

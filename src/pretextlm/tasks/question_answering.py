@@ -45,6 +45,7 @@ class QuestionAnswering(Task):
     longest_question: tokens of a question that are read.
     longest_answer: tokens of an answer that is given.
     no_answer: whether a question may have no answer.
+    impossible: column that says that a question has none, whatever answers stand there: true, or 1 ("" for none).
     misplaced: what becomes of records whose first answer does not stand where it is said to: "refuse" or "skip".
     """
 
@@ -63,6 +64,7 @@ class QuestionAnswering(Task):
     longest_question: int = Field(default=64, ge=1, description="tokens of a question that are read")
     longest_answer: int = Field(default=30, ge=1, description="tokens of an answer that is given")
     no_answer: bool = Field(default=False, description="whether a question may have no answer")
+    impossible: str = Field(default="", description="column that says that a question has no answer; empty for none")
     misplaced: Literal["refuse", "skip"] = Field(default="refuse", description="records with an answer out of place")
 
     def columns(self) -> dict[str, str]:
@@ -72,6 +74,7 @@ class QuestionAnswering(Task):
             "context": self.context,
             "answers": self.answer,
             "starts": self.start,
+            **({"impossible": self.impossible} if self.impossible else {}),
         }
 
     def examples(self, records: Records, encoder: AlignedEncoder, model: ModelConfig, length: int) -> Examples:
@@ -110,13 +113,13 @@ class QuestionAnswering(Task):
         """Without those whose answer is misplaced, where these are to be left out."""
         if self.misplaced == "refuse":
             return records
-        columns = records.texts("context"), records.text_lists("answers"), records.integer_lists("starts")
+        columns = records.texts("context"), *self._answers(records)
         kept = [i for i, one in enumerate(zip(*columns, strict=True)) if not one[1] or _stands(*one)]
         return records.take(kept)
 
     def _spans(self, records: Records) -> NDArray[np.int64]:
         """(E, 2) characters of each record's first answer, (-1, -1) where it has none."""
-        columns = records.texts("context"), records.text_lists("answers"), records.integer_lists("starts")
+        columns = records.texts("context"), *self._answers(records)
         spans = np.full((len(records), 2), -1, np.int64)
         for index, (text, answers, starts) in enumerate(zip(*columns, strict=True)):
             if len(answers) != len(starts):
@@ -207,7 +210,16 @@ class QuestionAnswering(Task):
 
     def wanted(self, records: Records) -> list[Any]:
         """All right answers of each record; none where there is no answer."""
-        return records.text_lists("answers")
+        return self._answers(records)[0]
+
+    def _answers(self, records: Records) -> tuple[list[list[str]], list[list[int]]]:
+        """Answers of each record and where they begin; none of a question that has none."""
+        answers, starts = records.text_lists("answers"), records.integer_lists("starts")
+        if self.impossible:
+            gone = [str(value).lower() in ("1", "true") for value in records.labels("impossible")]
+            answers = [[] if none else one for none, one in zip(gone, answers, strict=True)]
+            starts = [[] if none else one for none, one in zip(gone, starts, strict=True)]
+        return answers, starts
 
 
 def _stands(text: str, answers: list[str], starts: list[int]) -> bool:

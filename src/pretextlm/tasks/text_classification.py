@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pretextlm.batch import Batch, Term
+from pretextlm.errors import UserError, did_you_mean
 from pretextlm.objectives.base import Architecture, Outputs
 from pretextlm.tasks.distilled import DistilledTask
 from pretextlm.tasks.labels import check_all_occur, classes_of, names_of, weights_of
@@ -37,6 +38,8 @@ class TextClassification(DistilledTask, TextTask):
     labels: names of the classes in order; by default all that occur in the training records.
     teacher, temperature, weight_soft, weight_hard: of distillation (tasks/distilled.py).
     class_weights: "none", or "balanced": rare classes count more, all classes as much in sum.
+    none_label: the class that means none of the others; averages over classes leave it out (relation extraction).
+    group: columns that say which records belong together, for scores over groups (MultiRC's answers to a question).
     """
 
     name: ClassVar[str] = "text_classification"
@@ -49,10 +52,19 @@ class TextClassification(DistilledTask, TextTask):
     labels: tuple[str, ...] = Field(default=(), description="names of the classes; by default those that occur")
     class_weights: Literal["none", "balanced"] = Field(default="none", description="whether rare classes count more")
     weights: tuple[float, ...] = Field(default=(), description="of each class; worked out from class_weights")
+    none_label: str = Field(default="", description="class that means none of the others; averages leave it out")
+    group: tuple[str, ...] = Field(default=(), description="columns that say which records belong together")
+
+    def validation_columns(self) -> dict[str, str]:
+        """Also those of the groups."""
+        return self.columns() | {f"group: {name}": name for name in self.group}
 
     def learnt(self, records: Records) -> Self:
         """With names and weights of the classes."""
         names = names_of(records.labels("label"), self.labels)
+        if self.none_label and self.none_label not in names:
+            what = f"task.none_label is {self.none_label!r}, which is none of the classes."
+            raise UserError(what, did_you_mean(self.none_label, names))
         classes = classes_of(records, names)
         check_all_occur(classes, names, records.source)
         weights = weights_of(classes, len(names)) if self.class_weights == "balanced" else ()
@@ -97,6 +109,18 @@ class TextClassification(DistilledTask, TextTask):
     ) -> list[Any]:
         """Names of the likeliest classes."""
         return [self.labels[place] for place in predictions.argmax(1).tolist()]
+
+    def chances(self, predictions: NDArray[Any]) -> NDArray[Any]:
+        """Probabilities."""
+        return predictions
+
+    def groups(self, records: Records) -> list[Any]:
+        """What the columns of the group hold."""
+        return list(zip(*(records.labels(f"group: {name}") for name in self.group), strict=True))
+
+    def judged_classes(self) -> list[int]:
+        """All but the one that means none of the others."""
+        return [number for number, name in enumerate(self.labels) if name != self.none_label]
 
     def wanted(self, records: Records) -> list[Any]:
         """Names of the classes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -13,6 +14,7 @@ from pretextlm.data.aligned import AlignedEncoder
 from pretextlm.data.examples import Examples
 from pretextlm.objectives.base import Architecture, Outputs
 from pretextlm.tasks.base import Task, framed
+from pretextlm.tasks.marks import Mark, marked
 from pretextlm.tasks.template import Template, columns_read, texts_read
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ class TextTask(Task):
     text: column of the text, or a template with columns in braces (tasks/template.py).
     text_pair: the same of a second text; "" for none.
     wording: of columns of the two, value → what is read for it.
+    marks: stretches of the two that stand between marks (tasks/marks.py).
     label: column of what is said of it.
     head: how the text's state is read (tasks/heads.py): a dense layer and tanh, relu or gelu, then a matrix, or that
         matrix alone ("plain"); by default as the published family of the model has it.
@@ -35,6 +38,7 @@ class TextTask(Task):
     text: str = Field(default="text", description="column of the text, or a template with columns in braces")
     text_pair: str = Field(default="", description="the same of a second text; empty for none")
     wording: dict[str, dict[str, str]] = Field(default={}, description="column → value → what is read for it")
+    marks: tuple[Mark, ...] = Field(default=(), description="stretches of the texts that stand between marks")
     label: str = Field(default="label", description="column of the label")
     head: Literal["", "tanh", "relu", "gelu", "plain"] = Field(
         default="", description="how the text's state is read; by default as the model's family has it"
@@ -54,6 +58,13 @@ class TextTask(Task):
             raise ValueError(f"there is a wording of the column {strange!r}, which no text names")
         return self
 
+    @model_validator(mode="after")
+    def _marks_columns(self) -> Self:
+        for mark in self.marks:
+            if not Template.of(getattr(self, mark.of)).is_column or getattr(self, mark.of) in self.wording:
+                raise ValueError(f"a mark is of {mark.of!r}, which is not a column as it is")
+        return self
+
     def templates(self) -> dict[str, Template]:
         """What the text or texts are made of."""
         given = {"text": self.text, "text_pair": self.text_pair}
@@ -62,11 +73,16 @@ class TextTask(Task):
     def columns(self) -> dict[str, str]:
         """Those of the text or texts, and the label."""
         read = [columns_read(role, template) for role, template in self.templates().items()]
-        return {key: name for one in read for key, name in one.items()} | {"label": self.label}
+        return {key: name for one in read for key, name in one.items()} | self.marked_columns() | {"label": self.label}
+
+    def marked_columns(self) -> dict[str, str]:
+        """Those that say where marks stand."""
+        columns = [mark.columns(number) for number, mark in enumerate(self.marks)]
+        return {key: name for one in columns for key, name in one.items()}
 
     def examples(self, records: Records, encoder: AlignedEncoder, model: ModelConfig, length: int) -> Examples:
         """One a record, whose second text is of the second type."""
-        texts = [texts_read(records, role, template, self.wording) for role, template in self.templates().items()]
+        texts = [self.texts_of(records, role) for role in self.templates()]
         joined = framed([encoder.encode(text) for text in texts], encoder.vocabulary, model, length)
         return Examples(
             tokens=joined.tokens,
@@ -75,6 +91,10 @@ class TextTask(Task):
             types=(joined.run > 2).astype(np.int32),
             labels=self.labels_of(records),
         )
+
+    def texts_of(self, records: Records, role: str) -> Sequence[str]:
+        """The text or the second text of each record, with its marks."""
+        return marked(texts_read(records, role, self.templates()[role], self.wording), records, role, self.marks)
 
     def of_model(self, architecture: Architecture) -> Self:
         """As for any task; a decoder's state is read by a matrix alone, where nothing else is said."""

@@ -42,7 +42,8 @@ I64 = NDArray[np.int64]
 
 class TokenClassification(DistilledTask):
     """Args:
-    tokens, tags: columns of the words (or characters) and of their tags, lists of one length.
+    tokens, tags: columns of the words (or characters) and of their tags, lists of one length. A tag is one of the
+        labels, or its number among those that the recipe gives.
     units: what the tagged units are: "words", which stand apart, or "characters", which follow each other.
     teacher, temperature, weight_soft, weight_hard: of distillation (tasks/distilled.py).
     labels: the tags; by default all that occur in the training records.
@@ -66,7 +67,7 @@ class TokenClassification(DistilledTask):
 
     def learnt(self, records: Records) -> Self:
         """With the tags in order: O first, then by the alphabet."""
-        names = self.labels or tuple(sorted(set(chain.from_iterable(records.words("tags"))), key=_o_first))
+        names = self.labels or tuple(sorted(set(chain.from_iterable(self._tags(records))), key=_o_first))
         if len(names) < 2:
             raise UserError(f"All tags of {records.source} are {names[0]!r}.", "There is nothing to tell apart.")
         return self.model_copy(update={"labels": names})
@@ -94,7 +95,7 @@ class TokenClassification(DistilledTask):
     def _labels(self, records: Records, units: _Units, encoded: Aligned) -> NDArray[np.int32]:
         """(N,) label of each token of the texts, IGNORE for those that do not begin a unit."""
         places = {name: place for place, name in enumerate(self.labels)}
-        tags = records.words("tags")
+        tags = self._tags(records)
         for index, (words, found) in enumerate(zip(units.words, tags, strict=True)):
             if len(words) != len(found):
                 raise records.fault(
@@ -153,7 +154,11 @@ class TokenClassification(DistilledTask):
 
     def wanted(self, records: Records) -> list[Any]:
         """The records' tags."""
-        return records.words("tags")
+        return self._tags(records)
+
+    def _tags(self, records: Records) -> list[list[str]]:
+        """The records' tags by name."""
+        return records.words("tags", self.labels)
 
 
 class _Units:

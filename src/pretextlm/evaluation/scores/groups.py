@@ -10,7 +10,6 @@ Records of one group are alike, so that standard errors are over groups.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +33,9 @@ def group_f1(
     number = positive_of(answers, wanted, positive)
     both, group_N = paired(answers, wanted, [number]), _numbered(groups, wanted)
     found, meant = both.answers == 0, both.wanted == 0
-    right_G = np.bincount(group_N, found & meant)
-    counts_G = np.bincount(group_N, found.astype(np.float64) + meant)
-    return replace(averaged(right_G[None], counts_G[None], "micro", len(wanted)), n=len(wanted))
+    right_G = np.bincount(group_N, found & meant).astype(np.float64)
+    counts_G = np.bincount(group_N, found.astype(np.int64) + meant).astype(np.float64)
+    return averaged(right_G[None], counts_G[None], "micro", len(wanted))
 
 
 def _numbered(groups: Sequence[Hashable], wanted: Sequence[Label]) -> NDArray[np.int64]:
