@@ -127,7 +127,9 @@ def _special(run: Path, asked: Mapping[str, str | None], options: dict[str, Any]
     tune_process()
     found: dict[str, Any] = {}
     options["device"] = choose_device(device)
-    with _Bar() as bar:
+    from pretextlm.cli.bar import Bar
+
+    with Bar() as bar:
         options["progress"] = bar.show
         if asked["benchmark"]:
             from pretextlm.evaluation.benchmarks.definition import find_all
@@ -144,35 +146,6 @@ def _special(run: Path, asked: Mapping[str, str | None], options: dict[str, Any]
             names = ("limit", "batch_size", "seed", "progress", "device")
             found["probes"] = evaluate_probe(run, asked["probe"], **{name: options[name] for name in names})
     return found
-
-
-class _Bar:
-    """A bar on stderr with the rate and the time left; nothing where nobody looks."""
-
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        from pretextlm.cli.console import stderr
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        rate = TextColumn("{task.fields[rate]:>7,.1f}/s")
-        console = stderr()
-        self._bar = Progress(*columns, rate, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
-        self._tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> _Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._bar.stop()
-
-    def show(self, what: str, done: int, total: int) -> None:
-        """So many of `total` are done."""
-        if what not in self._tasks:
-            self._tasks[what] = self._bar.add_task(what, total=total, rate=0.0)
-        task = next(task for task in self._bar.tasks if task.id == self._tasks[what])
-        self._bar.update(self._tasks[what], completed=done, total=total, rate=task.speed or 0.0)
 
 
 def _show_scores(run: Path, kind: str, scores: Mapping[str, Any]) -> None:

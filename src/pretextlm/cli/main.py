@@ -24,7 +24,8 @@ app = typer.Typer(
     help="Pre-train, evaluate and compare language models under every pre-training objective on one Transformer.\n\n"
     'Start with `pretextlm quickstart`. See what an objective does: `pretextlm show masked "A sentence."`.\n'
     "What this machine can do: `pretextlm doctor`; what a training will take: `pretextlm pretrain RECIPE --dry-run`.\n"
-    "Then, on your own text: `data prepare` → `pretrain` or `compare` → `evaluate`, `fill`, `generate` → `report`.",
+    "Then, on your own text: `data prepare` → `pretrain` or `compare` → `evaluate`, `fill`, `generate` → `report`;\n"
+    "for a task of your own `finetune` → `predict`.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -66,6 +67,7 @@ def _register() -> None:
         generate,
         import_,
         params,
+        predict,
         pretrain,
         prune,
         quickstart,
@@ -81,6 +83,7 @@ def _register() -> None:
         pretrain.pretrain,
         finetune.finetune,
         evaluate.evaluate,
+        predict.predict,
         generate.generate,
         fill.fill,
         compare.compare,

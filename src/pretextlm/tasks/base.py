@@ -8,6 +8,7 @@ evaluate do.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -56,13 +57,15 @@ class Task(Objective):
             those that suit it.
         causal: whether examples are read from left to right; the model's architecture decides.
 
-    Class attributes: `suited`, the metrics it is judged by unless told otherwise.
+    Class attributes: `suited`, the metrics it is judged by unless told otherwise; `told`, what `columns` calls those
+    that hold the answer.
     """
 
     defaults: ClassVar[Mapping[str, Any]] = DEFAULTS
     ragged: ClassVar[bool] = True
     is_task: ClassVar[bool] = True
     suited: ClassVar[tuple[str, ...]]
+    told: ClassVar[tuple[str, ...]] = ("label",)
 
     metrics: tuple[str, ...] = Field(default=(), description="scores it is judged by; by default those that suit it")
     causal: bool = Field(default=False, description="read from left to right; set by the model's architecture")
@@ -108,6 +111,24 @@ class Task(Objective):
     def wanted(self, records: Records) -> list[Any]:
         """The right answer of each record, as `answers` gives them."""
         raise NotImplementedError
+
+    def asked_columns(self) -> dict[str, str]:
+        """Columns that a record without an answer must have."""
+        return {role: name for role, name in self.columns().items() if role not in self.told}
+
+    def asked(self, records: Records) -> Records:
+        """Records without answers, made readable: where answers would stand, there is one that says nothing."""
+        return replace(records, columns=records.columns | self.nothing(records), names=self.columns())
+
+    def nothing(self, records: Records) -> dict[str, list[Any]]:
+        """Such answers of each record, by what `columns` calls them."""
+        raise NotImplementedError
+
+    def explained(
+        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+    ) -> list[dict[str, Any]]:
+        """For people who ask: each record's answer, and what stands behind it."""
+        return [{"answer": answer} for answer in self.answers(predictions, examples, encoder, records)]
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
         """A task reads no stream."""

@@ -227,6 +227,21 @@ class MultipleChoice(DistilledTask, TextTask):
         found_EK[there_EK] = predictions
         return [names[place] for names, place in zip(self.names_of(records), found_EK.argmax(1).tolist(), strict=True)]
 
+    def nothing(self, records: Records) -> dict[str, list[Any]]:
+        """The first choice."""
+        return {"label": [names[0] for names in self.names_of(records)]}
+
+    def explained(
+        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+    ) -> list[dict[str, Any]]:
+        """With the probability of each choice."""
+        found, begin = super().explained(predictions, examples, encoder, records), 0
+        for one, names in zip(found, self.names_of(records), strict=True):
+            chances = predictions[begin : begin + len(names)].tolist()
+            one["probabilities"] = dict(zip(names, chances, strict=True))
+            begin += len(names)
+        return found
+
     def wanted(self, records: Records) -> list[Any]:
         """Names of the right choices."""
         return [str(value) for value in records.labels("label")]

@@ -56,6 +56,8 @@ class QuestionAnswering(Task):
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder",)
     suited: ClassVar[tuple[str, ...]] = ("squad_exact_match", "squad_f1")
 
+    told: ClassVar[tuple[str, ...]] = ("answers", "starts", "impossible")
+
     question: str = Field(default="question", description="column of the question")
     context: str = Field(default="context", description="column of the text")
     answer: str = Field(default="answers.text", description="column of the answers, a list")
@@ -207,6 +209,11 @@ class QuestionAnswering(Task):
         empty = (none > predictions[chosen, 0]).tolist() if self.no_answer else [False] * len(records)
         texts = records.texts("context")
         return ["" if gone else text[a:b] for text, a, b, gone in zip(texts, first, last, empty, strict=True)]
+
+    def nothing(self, records: Records) -> dict[str, list[Any]]:
+        """The first character."""
+        answers = [[text[:1]] for text in records.texts("context")]
+        return {"answers": answers, "starts": [[0]] * len(records), "impossible": [False] * len(records)}
 
     def wanted(self, records: Records) -> list[Any]:
         """All right answers of each record; none where there is no answer."""

@@ -61,6 +61,8 @@ class SentenceEmbedding(Task):
     defaults: ClassVar[Mapping[str, Any]] = {**DEFAULTS, "batch_rows": 64}
     whole_steps: ClassVar[bool] = True
 
+    told: ClassVar[tuple[str, ...]] = ("text1", "text2")
+
     anchor: str = Field(default="anchor", description="column of a text")
     positive: str = Field(default="positive", description="column of a text that means the same")
     negative: str = Field(default="", description="column of a text that does not; empty for none")
@@ -169,6 +171,16 @@ class SentenceEmbedding(Task):
         nearest = np.concatenate([(anchors[b : b + AT_ONCE] @ positives.T).argmax(1) for b in begins])
         texts = examples.labels[:, 1]
         return [int(number) for number in np.where(texts[nearest] == texts, np.arange(len(texts)), nearest)]
+
+    def nothing(self, records: Records) -> dict[str, list[Any]]:
+        """A text is a point by itself."""
+        return {}
+
+    def explained(
+        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+    ) -> list[dict[str, Any]]:
+        """The point of the anchor."""
+        return [{"answer": point[0].tolist()} for point in predictions]
 
     def wanted(self, records: Records) -> list[Any]:
         """The scores, or the records' own numbers."""

@@ -110,6 +110,19 @@ class TextClassification(DistilledTask, TextTask):
         """Names of the likeliest classes."""
         return [self.labels[place] for place in predictions.argmax(1).tolist()]
 
+    def nothing(self, records: Records) -> dict[str, list[Any]]:
+        """The first class."""
+        return {"label": [self.labels[0]] * len(records)}
+
+    def explained(
+        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+    ) -> list[dict[str, Any]]:
+        """With the probability of each class."""
+        found = super().explained(predictions, examples, encoder, records)
+        for one, chances in zip(found, predictions.tolist(), strict=True):
+            one["probabilities"] = dict(zip(self.labels, chances, strict=True))
+        return found
+
     def chances(self, predictions: NDArray[Any]) -> NDArray[Any]:
         """Probabilities."""
         return predictions

@@ -84,6 +84,10 @@ class TextRegression(TextTask):
         """The numbers."""
         return [float(value) for value in predictions]
 
+    def nothing(self, records: Records) -> dict[str, list[Any]]:
+        """The mean of what was learnt from."""
+        return {"label": [self.mean] * len(records)}
+
     def wanted(self, records: Records) -> list[Any]:
         """The labels."""
         return [float(value) for value in records.numbers("label")]

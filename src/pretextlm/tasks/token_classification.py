@@ -56,6 +56,8 @@ class TokenClassification(DistilledTask):
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder", "decoder")
     suited: ClassVar[tuple[str, ...]] = ("span_f1",)
 
+    told: ClassVar[tuple[str, ...]] = ("tags",)
+
     tokens: str = Field(default="tokens", description="column of the words or characters, a list")
     tags: str = Field(default="tags", description="column of their tags, a list as long")
     units: Literal["words", "characters"] = Field(default="words", description="what is tagged")
@@ -151,6 +153,17 @@ class TokenClassification(DistilledTask):
         tags = [self.labels[place] if place >= 0 else None for place in found.tolist()]
         bounds, characters = pairwise(units.first.tolist()), self.units == "characters"
         return [_filled(tags[a:b], some, characters) for (a, b), some in zip(bounds, units.words, strict=True)]
+
+    def nothing(self, records: Records) -> dict[str, list[Any]]:
+        """The first tag for each unit."""
+        return {"tags": [[self.labels[0]] * len(units) for units in records.words("tokens")]}
+
+    def explained(
+        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+    ) -> list[dict[str, Any]]:
+        """With what is tagged."""
+        found = super().explained(predictions, examples, encoder, records)
+        return [{**one, "tokens": units} for one, units in zip(found, records.words("tokens"), strict=True)]
 
     def wanted(self, records: Records) -> list[Any]:
         """The records' tags."""

@@ -5,7 +5,7 @@ Axis letters: E examples.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,8 @@ class WritingTask(Task):
     longest_answer: tokens of an answer that the model writes, at most.
     """
 
+    told: ClassVar[tuple[str, ...]] = ("answer",)
+
     longest_answer: int = Field(default=128, ge=1, description="most tokens of an answer that is written")
 
     def opening(self, prompt: list[int], vocabulary: Vocabulary) -> tuple[list[int], list[int] | None]:
@@ -41,6 +43,10 @@ class WritingTask(Task):
     def prompts(self, examples: Examples) -> list[list[int]]:
         """What each example gives to be answered, without the answer."""
         raise NotImplementedError
+
+    def nothing(self, records: Records) -> dict[str, list[Any]]:
+        """A point."""
+        return {"answer": ["."] * len(records)}
 
     def flops(self, config: ModelConfig, batch: Batch) -> float:
         """The trunk's, and the head's at every token of an answer."""

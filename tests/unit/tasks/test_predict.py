@@ -1,0 +1,88 @@
+"""What is asked without labels is answered as in an evaluation, where labels are there and hidden from the model."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from tests.builders import sentences
+
+from pretextlm.errors import UserError
+from pretextlm.evaluation.labelled import evaluate_task
+from pretextlm.evaluation.predict import predict
+from pretextlm.training.trainer import pretrain
+
+A, B = sentences(24, seed=1), sentences(24, seed=2)
+WORDS = [text.split() for text in A]
+TAGS = [["B-x", "I-x", *["O"] * (len(words) - 2)] for words in WORDS]
+KINDS = {
+    "text_classification": ({"text_pair": "other"}, {"label": [f"c{n % 3}" for n in range(24)]}),
+    "text_regression": ({}, {"label": [n / 3 for n in range(24)]}),
+    "multiple_choice": ({"choices": ["other", "text"], "label_names": "0,1"}, {"label": [n % 2 for n in range(24)]}),
+    "token_classification": ({"tokens": "words"}, {"tags": TAGS}),
+    "question_answering": (
+        {"question": "other", "context": "text"},
+        {"answers": [{"text": [text[:5]], "answer_start": [0]} for text in A]},
+    ),
+}
+
+
+def records(answers=None):
+    columns = {"text": A, "other": B, "words": WORDS, **(answers or {})}
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+@pytest.mark.parametrize("task", KINDS)
+def test_answers_need_no_labels_and_are_those_of_an_evaluation(recipe, written, tmp_path, task):
+    options, answers = KINDS[task]
+    chosen = recipe({"name": task, **options}, written(records(answers)), learning_rate=1e-2)
+    run = pretrain(chosen, tmp_path / "run")
+    evaluate_task(run)
+    lines = (run.directory / "predictions.jsonl").read_text().splitlines()
+    found = predict(run.directory, written(records(), "asked.jsonl"))
+    assert [one["row"] for one in found] == list(range(1, 25))
+    wanted = [json.loads(line)["answer"] for line in lines]
+    if task == "text_regression":
+        np.testing.assert_allclose([one["answer"] for one in found], wanted, rtol=1e-5)
+    else:
+        assert [one["answer"] for one in found] == wanted
+    if "probabilities" in found[0]:
+        best = [max(one["probabilities"], key=one["probabilities"].get) for one in found]
+        assert best == wanted
+        assert all(sum(one["probabilities"].values()) == pytest.approx(1) for one in found)
+
+
+def test_names_are_cut_out_of_what_is_tagged(recipe, written, tmp_path):
+    options, answers = KINDS["token_classification"]
+    chosen = recipe({"name": "token_classification", **options}, written(records(answers)))
+    run = pretrain(
+        chosen.model_copy(update={"training": chosen.training.model_copy(update={"budget_steps": 60})}), tmp_path / "r"
+    )
+    for one in predict(run.directory, ["The river carries bread"]):
+        for name in one["names"]:
+            assert name["text"] == " ".join(one["tokens"][name["start"] : name["stop"]])
+            assert one["answer"][name["start"]] == f"B-{name['type']}"
+
+
+def test_a_text_alone_is_a_point_and_a_prompt_alone_is_answered(recipe, written, tmp_path):
+    pairs = [{"anchor": a, "positive": b} for a, b in zip(A, B, strict=True)]
+    run = pretrain(recipe({"name": "sentence_embedding"}, written(pairs)), tmp_path / "points")
+    (one, two), (again,) = predict(run.directory, [A[0], A[1]]), predict(run.directory, [A[0]])
+    np.testing.assert_allclose(one["answer"], again["answer"], atol=1e-6)
+    assert np.linalg.norm(two["answer"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_what_is_typed_names_the_columns_that_the_task_reads(recipe, written, tmp_path):
+    options, answers = KINDS["text_classification"]
+    chosen = recipe({"name": "text_classification", **options}, written(records(answers)))
+    run = pretrain(chosen, tmp_path / "run").directory
+    (typed,) = predict(run, [f"other={B[3]}", f"text={A[3]}"])
+    (read,) = predict(run, written(records()[3:4], "one.jsonl"))
+    assert typed["probabilities"] == read["probabilities"]
+    with pytest.raises(UserError, match="reads 'other', too"):
+        predict(run, [f"text={A[0]}"])
+    with pytest.raises(UserError, match="names none of the columns"):
+        predict(run, ["txt=x", "other=y"])
+    with pytest.raises(UserError, match="on no task"):
+        predict(chosen.start, ["x"])
