@@ -60,10 +60,13 @@ class Muon:
         self.momentum, self.decay, self.dtype, self.size = momentum, decay, dtype, size
 
     @torch.no_grad()
-    def step(self, learning_rate: float) -> None:
+    def step(self, learning_rate: float, divisor: float = 1.0) -> None:
+        """Update the matrices; gradients are divided by `divisor` first."""
         for group, buffer in zip(self.groups, self.buffers, strict=True):
             gradients = torch.stack(local([p.grad for p in group if p.grad is not None]))
             assert len(gradients) == len(group), "every matrix takes part in the loss"
+            if divisor != 1.0:
+                gradients.div_(divisor)
             buffer.lerp_(gradients, 1 - self.momentum)
             nesterov = gradients.lerp_(buffer, self.momentum)
             update = self._orthogonal(nesterov, group[0])

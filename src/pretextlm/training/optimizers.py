@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pretextlm.training.muon import Muon
-from pretextlm.training.parts import local
+from pretextlm.training.parts import is_part, local
 from pretextlm.training.recipe import TrainingConfig
 
 
@@ -25,7 +25,7 @@ def kinds(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], lis
 
 
 class Optimizer:
-    """The optimizer of a run, by the recipe: `step(multiplier)` applies one global step's gradients.
+    """The optimizer of a run, by the recipe: `step(multiplier, norm)` applies one global step's gradients, clipped.
 
     Args:
         scale: of a weight's rate, from its name; AdamW's only.
@@ -54,15 +54,32 @@ class Optimizer:
         betas = (config.beta1, config.beta2)
         self.adamw = torch.optim.AdamW(groups, betas=betas, weight_decay=config.weight_decay, fused=True)
 
-    def step(self, multiplier: float) -> None:
-        """Update the weights with the schedule's multiplier, then clear the gradients."""
+    def step(self, multiplier: float, norm: float = 0.0) -> None:
+        """Update the weights with the schedule's multiplier, then clear the gradients.
+
+        Args:
+            norm: of all gradients; where it is above the recipe's, they count in proportion less.
+        """
+        clipped = self.config.clip > 0 and norm > self.config.clip
+        divisor = norm / self.config.clip if clipped else 1.0
         for group in self.adamw.param_groups:
             group["lr"] = group["top"] * multiplier
-        self.adamw.step()
+        self._step_adamw(divisor)
         self.adamw.zero_grad()
         if self.muon:
-            self.muon.step(self.config.learning_rate * multiplier)
+            self.muon.step(self.config.learning_rate * multiplier, divisor)
             self.muon.zero_grad()
+
+    def _step_adamw(self, divisor: float) -> None:
+        """With gradients divided as the fused kernel reads them, which is no pass over them of its own."""
+        gradients = [p.grad for group in self.adamw.param_groups for p in group["params"] if p.grad is not None]
+        if divisor != 1.0 and gradients:
+            if is_part(gradients[0]):  # the kernel's divisor must be a whole tensor, which it takes no parts beside
+                torch._foreach_div_(local(gradients), divisor)
+            else:
+                self.adamw.grad_scale = torch.tensor(divisor, device=gradients[0].device)  # type: ignore[attr-defined]
+        self.adamw.step()
+        self.adamw.grad_scale = None  # type: ignore[attr-defined]
 
     def state(self) -> dict[str, Tensor]:
         """All state as named tensors, the same names at every step.

@@ -61,3 +61,21 @@ def test_muon_moves_matrices_and_adamw_the_embedding():
     in_muon = {names[id(p)] for group in optimizer.muon.groups for p in group}
     assert "embed_tokens.weight" not in in_muon
     assert len(in_muon) == len(names) - 1
+
+
+@pytest.mark.parametrize("kind", ["muon", "adamw"])
+@pytest.mark.parametrize("size", [1e-3, 10.0])
+def test_gradients_above_the_recipes_norm_count_as_if_they_had_been_clipped_before(kind, size):
+    config = TrainingConfig(budget_steps=1, optimizer=kind, clip=0.5)
+    inside, before = make_model(), make_model()
+    one, two = (Optimizer(m, config, torch.float32) for m in (inside, before))
+    for step in range(3):
+        for model in (inside, before):
+            generator = torch.Generator().manual_seed(step)
+            for parameter in model.parameters():
+                parameter.grad = size * torch.randn(parameter.shape, generator=generator)
+        norm = torch.nn.utils.clip_grad_norm_(before.parameters(), 0.5)
+        one.step(0.5, float(norm))
+        two.step(0.5)
+    for mine, theirs in zip(inside.parameters(), before.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-5)
