@@ -12,6 +12,7 @@ from tests.parity.test_fine_tuned import PAIRS, TEXTS, foreign, ours_of, publish
 from pretextlm.data.examples import ExampleReader
 from pretextlm.errors import UserError
 from pretextlm.evaluation.labelled import evaluate_task, examples_of
+from pretextlm.exchange.adapter import export_adapter
 from pretextlm.exchange.read import import_model
 from pretextlm.exchange.translate import translated
 from pretextlm.exchange.write import export_run
@@ -100,17 +101,36 @@ def test_a_tuned_run_is_exported_as_the_familys_class_and_comes_back_with_its_an
     assert done.architecture == TASK_CLASSES[family]["choice"].theirs
     assert done.lost == ()
     model = transformers.AutoModelForMultipleChoice.from_pretrained(tmp_path / "out")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
-    rows = two["multiple_choice"]
-    read = tokenizer([r["text"] for r in rows for _ in range(2)], [c for r in rows for c in r["choices"]], padding=True)
-    with torch.inference_mode():
-        shaped = {name: torch.tensor(values).view(len(rows), 2, -1) for name, values in read.items()}
-        expected = model(**shaped).logits.softmax(1).flatten().numpy()
+    expected = theirs_of(model, tmp_path / "out", two["multiple_choice"])
     np.testing.assert_allclose(ours_of(run)[0], expected, atol=1e-4)
     back, _ = import_model(str(tmp_path / "out"), tmp_path / "back")
     records = f"{run.recipe.data.validation}?label_names=0,1,2,3"
     found, wanted = (evaluate_task(one, records)["metrics"]["accuracy"]["value"] for one in (back, run))
     assert found == wanted
+
+
+@pytest.mark.parametrize("family", ["bert", "electra"])
+def test_peft_reads_the_adapters_and_the_head_of_a_run_of_choices(family, tmp_path):
+    peft = pytest.importorskip("peft", reason="adapters are read by peft (extra lora)")
+    start = published(family, tmp_path)
+    two = {"multiple_choice": [{**row, "choices": row["choices"][:2], "label": n % 2} for n, row in enumerate(ROWS)]}
+    run = tuned(tmp_path, start, TASK, two, tuning={"lora": {"rank": 4}}, learning_rate=0.05)
+    export_run(start, tmp_path / "base")
+    export_adapter(run.directory, tmp_path / "adapter")
+    export_run(run.directory, tmp_path / "whole")
+    base = transformers.AutoModelForMultipleChoice.from_pretrained(tmp_path / "base")
+    model = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    expected = theirs_of(model, tmp_path / "whole", two["multiple_choice"])
+    np.testing.assert_allclose(ours_of(run)[0], expected, atol=1e-4)
+
+
+def theirs_of(model, place, rows):
+    """(M,) probabilities of the choices by a model of transformers, by the tokenizer at that place."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(place)
+    read = tokenizer([r["text"] for r in rows for _ in range(2)], [c for r in rows for c in r["choices"]], padding=True)
+    with torch.inference_mode():
+        shaped = {name: torch.tensor(values).view(len(rows), 2, -1) for name, values in read.items()}
+        return model(**shaped).logits.softmax(1).flatten().numpy()
 
 
 def test_a_head_of_another_make_is_refused_by_name(tmp_path):

@@ -36,6 +36,7 @@ PARTS = {
 }
 """How tensors of an adapter end in a run's checkpoint, and in peft's file."""
 TASK_TYPES = {"sequence": "SEQ_CLS", "token": "TOKEN_CLS", "span": "QUESTION_ANS"}
+"""peft's names of what a model does; of choices it has none."""
 HUB = "hf:"
 
 
@@ -149,5 +150,5 @@ def _task_type(run: Run) -> Any:
     """peft's name of what the model does; None for one that it has no name of."""
     kind = kind_of(run.recipe.objective)
     if kind:
-        return TASK_TYPES[kind]
+        return TASK_TYPES.get(kind)
     return "CAUSAL_LM" if run.recipe.model.architecture == "decoder" else None
