@@ -15,6 +15,7 @@ Axis letters: E examples, M texts of all examples, N tokens of all examples.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -33,6 +34,8 @@ ROW_TOKENS = 128
 """Widest row that several short examples share."""
 STEP = 16
 """Widths of rows are multiples of it, so that there are few."""
+ORDERED_AT_ONCE = 1024
+"""Examples among which an order is looked for that fills rows well; what that takes grows with their square."""
 EVEN = 384
 """Width at which what grows with a row's square (who sees whom) costs as much as all the rest, in a small encoder."""
 
@@ -96,8 +99,12 @@ class ExampleReader:
         return numbers, epochs
 
     def groups(self, numbers: I64) -> list[I64]:
-        """All have one shape: that of their layout."""
-        return [np.arange(len(numbers))] if len(numbers) else []
+        """All have one shape, that of their layout; in an order in which rows are filled well."""
+        if not len(numbers):
+            return []
+        lengths = np.diff(self.examples.offsets)[numbers]
+        starts = range(0, len(numbers), ORDERED_AT_ONCE)
+        return [np.concatenate([start + well_filling(lengths[start : start + ORDERED_AT_ONCE]) for start in starts])]
 
     def read(self, numbers: I64, epochs: I64, seed: int, pad: int | None = None) -> Rows:
         """The examples with these numbers (B,), each of its own length; epochs, seed and pad have no effect."""
@@ -142,6 +149,43 @@ def next_fit(*sides: tuple[I64, int]) -> I64:
     return reachable(np.minimum.reduce(fitting), np.zeros(1, np.int64))
 
 
+def filled(lengths: list[int], width: int) -> list[list[int]]:
+    """Places of examples (E,) row by row: each row takes the longest one that still fits (first-fit decreasing)."""
+    left = sorted((length, -place) for place, length in enumerate(lengths))
+    rows = []
+    while left:
+        room, row = width, []
+        while at := bisect_left(left, (room + 1, -len(lengths))):
+            length, place = left.pop(at - 1)
+            room -= length
+            row.append(-place)
+        rows.append(row)
+    return rows
+
+
+def widths(longest: int) -> range:
+    """Widths that rows may have; no example is longer than any of them."""
+    narrowest = -(-longest // STEP) * STEP
+    return range(narrowest, max(narrowest, ROW_TOKENS) + 1, STEP)
+
+
+def expense(rows: int, width: int) -> int:
+    """What it costs to compute rows of this width, in some unit."""
+    return rows * width * (EVEN + width)
+
+
+def well_filling(lengths: I64) -> I64:
+    """The places of examples (E,) in an order in which next-fit leaves little padding at the cheapest width.
+
+    Rows come in the order of their first examples, so that pieces of the order are much alike.
+    """
+    plain = lengths.tolist()
+    packed = {width: filled(plain, width) for width in widths(max(plain))}
+    width = min(packed, key=lambda w: expense(len(packed[w]), w))
+    rows = sorted((sorted(row) for row in packed[width]), key=lambda row: row[0])
+    return np.fromiter((place for row in rows for place in row), np.int64, len(plain))
+
+
 def side_by_side(rows: Rows, pad: int, attention: Attention) -> Batch:
     """Ragged rows as one batch: their texts in order, next-fit, row after row; row_labels stay one an example.
 
@@ -149,9 +193,8 @@ def side_by_side(rows: Rows, pad: int, attention: Attention) -> Batch:
     """
     sums = np.append(np.flatnonzero(rows.position_ids == 0), len(rows.tokens))
     lengths = np.diff(sums)
-    narrowest = -(-int(lengths.max()) // STEP) * STEP
-    packed = {w: next_fit((lengths, w)) for w in range(narrowest, max(narrowest, ROW_TOKENS) + 1, STEP)}
-    width = min(packed, key=lambda w: len(packed[w]) * w * (EVEN + w))
+    packed = {width: next_fit((lengths, width)) for width in widths(int(lengths.max()))}
+    width = min(packed, key=lambda w: expense(len(packed[w]), w))
     first = packed[width]
     row_of = np.searchsorted(first, np.arange(len(lengths)), side="right") - 1
     shift = row_of * width - sums[first][row_of]  # from a token's place among all to its place in the batch

@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pretextlm.batch import IGNORE
-from pretextlm.data.examples import STEP, ExampleReader, Examples, first_places, last_places, side_by_side
+from pretextlm.data.examples import (
+    STEP,
+    ExampleReader,
+    Examples,
+    expense,
+    filled,
+    first_places,
+    last_places,
+    side_by_side,
+    widths,
+)
 
 PAD = 0
 
@@ -67,3 +77,19 @@ def test_an_epoch_reads_every_example_once_and_no_two_epochs_alike(lengths, seed
         assert sorted(numbers[epochs == epoch]) == list(range(count))
     if count > 12:
         assert not np.array_equal(numbers[:count], numbers[count : 2 * count])
+
+
+@given(some_lengths)
+def test_a_batch_has_every_example_once_in_no_more_rows_than_the_best_filling_found(lengths):
+    examples = examples_of(lengths)
+    reader = ExampleReader(examples)
+    (order,) = reader.groups(np.arange(len(lengths)))
+    assert sorted(order.tolist()) == list(range(len(lengths)))
+    batch = side_by_side(reader.read(order, np.zeros_like(order), 0), PAD, "bidirectional")
+    found = {width: len(filled(lengths, width)) for width in widths(max(lengths))}
+    assert expense(*batch.input_ids.shape) <= min(expense(rows, width) for width, rows in found.items())
+    assert np.array_equal(batch.row_labels, order * 10)
+
+
+def test_a_row_takes_the_longest_example_that_still_fits():
+    assert filled([4, 9, 3, 5, 1], 10) == [[1, 4], [3, 0], [2]]
