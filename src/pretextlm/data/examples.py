@@ -74,10 +74,15 @@ class Examples:
 
 
 class ExampleReader:
-    """Reads examples as rows; threads may share one."""
+    """Reads examples as rows; threads may share one.
 
-    def __init__(self, examples: Examples) -> None:
-        self.examples = examples
+    Args:
+        in_order: whether a batch has its examples in the order asked for, as answers need it, instead of one in which
+            rows are filled well.
+    """
+
+    def __init__(self, examples: Examples, in_order: bool = False) -> None:
+        self.examples, self.in_order = examples, in_order
 
     @property
     def rows_per_pass(self) -> int:
@@ -102,6 +107,8 @@ class ExampleReader:
         """All have one shape, that of their layout; in an order in which rows are filled well."""
         if not len(numbers):
             return []
+        if self.in_order:
+            return [np.arange(len(numbers))]
         lengths = np.diff(self.examples.offsets)[numbers]
         starts = range(0, len(numbers), ORDERED_AT_ONCE)
         return [np.concatenate([start + well_filling(lengths[start : start + ORDERED_AT_ONCE]) for start in starts])]

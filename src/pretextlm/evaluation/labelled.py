@@ -177,7 +177,8 @@ def predictions(model: Transformer, task: Task, examples: Examples, run: Run) ->
     if isinstance(task, WritingTask):
         return task.write(model, examples, run.vocabulary)
     device = model.embed_tokens.weight.device
-    batches = evaluation_batches(ExampleReader(examples), task, run.vocabulary, len(examples), 0)
+    reader = ExampleReader(examples, in_order=True)
+    batches = evaluation_batches(reader, task, run.vocabulary, len(examples), 0)
     with torch.inference_mode():
         found = [task.predict(model(prepare(b, model.config, device, torch.float32)), b) for b in batches]
     return np.concatenate(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pretextlm.batch import IGNORE
@@ -39,6 +39,7 @@ def examples_of(lengths: list[int]) -> Examples:
 some_lengths = st.lists(st.integers(1, 300), min_size=1, max_size=60)
 
 
+@settings(deadline=None)
 @given(some_lengths)
 def test_every_token_is_laid_out_once_with_its_own_label_type_and_position(lengths):
     examples = examples_of(lengths)
@@ -54,6 +55,7 @@ def test_every_token_is_laid_out_once_with_its_own_label_type_and_position(lengt
     assert batch.input_ids.shape[1] % STEP == 0
 
 
+@settings(deadline=None)
 @given(some_lengths)
 def test_an_example_lies_whole_in_one_row_as_one_segment_and_its_ends_are_found(lengths):
     examples = examples_of(lengths)
@@ -69,6 +71,7 @@ def test_an_example_lies_whole_in_one_row_as_one_segment_and_its_ends_are_found(
     assert np.array_equal(batch.row_labels, examples.labels)
 
 
+@settings(deadline=None)
 @given(some_lengths, st.integers(0, 5))
 def test_an_epoch_reads_every_example_once_and_no_two_epochs_alike(lengths, seed):
     reader, count = ExampleReader(examples_of(lengths)), len(lengths)
@@ -79,6 +82,7 @@ def test_an_epoch_reads_every_example_once_and_no_two_epochs_alike(lengths, seed
         assert not np.array_equal(numbers[:count], numbers[count : 2 * count])
 
 
+@settings(deadline=None)
 @given(some_lengths)
 def test_a_batch_has_every_example_once_in_no_more_rows_than_the_best_filling_found(lengths):
     examples = examples_of(lengths)
@@ -89,6 +93,13 @@ def test_a_batch_has_every_example_once_in_no_more_rows_than_the_best_filling_fo
     found = {width: len(filled(lengths, width)) for width in widths(max(lengths))}
     assert expense(*batch.input_ids.shape) <= min(expense(rows, width) for width, rows in found.items())
     assert np.array_equal(batch.row_labels, order * 10)
+
+
+@settings(deadline=None)
+@given(some_lengths)
+def test_answers_are_asked_for_in_the_order_of_the_examples(lengths):
+    (order,) = ExampleReader(examples_of(lengths), in_order=True).groups(np.arange(len(lengths)))
+    assert order.tolist() == list(range(len(lengths)))
 
 
 def test_a_row_takes_the_longest_example_that_still_fits():

@@ -108,3 +108,14 @@ def test_tags_may_stand_by_their_number_where_the_recipe_names_them(written):
     nameless = TokenClassification()
     with pytest.raises(UserError, match="line 1: the column 'tags' is 1, where a word should be"):
         nameless.learnt(read_records(file, nameless.columns()))
+
+
+def test_answers_stand_beside_the_records_they_answer_however_rows_are_filled(run):
+    task = run.recipe.objective
+    records = read_records(run.recipe.data.validation, task.validation_columns())
+    model = run.load_model()
+    together = predictions(model, task, examples_of(model, task, run, records), run)
+    for index in range(len(records)):
+        alone = predictions(model, task, examples_of(model, task, run, records.take([index])), run)
+        assert together[index] == pytest.approx(alone[0], abs=1e-5)
+    assert np.ptp(together, axis=0).max() > 1e-3
