@@ -12,6 +12,8 @@ from pretextlm.cli.options import DryRun, Resume, RunDirectory
 if TYPE_CHECKING:
     from pretextlm.tasks.base import Task
 
+GRID = "Grid"
+
 
 def finetune(
     recipe: Annotated[Path, typer.Argument(help="TOML recipe of a task, for example recipes/tasks/sst2.toml.")],
@@ -21,6 +23,21 @@ def finetune(
     out: RunDirectory = None,
     resume: Resume = False,
     dry_run: DryRun = False,
+    grid: Annotated[
+        bool,
+        typer.Option("--grid", help="A study: learning rates 2e-5, 3e-5, 5e-5 × seeds.", rich_help_panel=GRID),
+    ] = False,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SETTING=VALUE,…",
+            help="A setting of the grid with its values; may be repeated.",
+            rich_help_panel=GRID,
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds of the grid; by default 1,2,3.", rich_help_panel=GRID)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print evaluation.json's content on stdout.")] = False,
 ) -> None:
     """Fine-tune one model by a recipe, and score it on the validation records.
@@ -43,7 +60,14 @@ def finetune(
 
     The batch is counted in examples (training.batch_rows), the budget in epochs unless told otherwise. Examples share
     rows without padding. Every wrong record is refused by file and row before training.
+
+    --grid trains at every learning rate of the literature with three seeds; --vary training.learning_rate=2e-5,5e-5
+    --vary training.batch_rows=16,32 --vary training.budget_epochs=2,3,4 tries other values, every combination. The
+    result is a study, studies/NAME-grid, with means, spreads, the best point and a report; the same command goes on.
     """
+    if grid or vary or seeds:
+        _grid(recipe, overrides or [], out, grid, vary or [], seeds, as_json, dry_run)
+        return
     from pretextlm.cli.evaluate import evaluate
     from pretextlm.cli.pretrain import read_recipe, train_or_rehearse
     from pretextlm.errors import UserError
@@ -56,3 +80,30 @@ def finetune(
     check_scores(cast("Task", loaded.objective))
     if train_or_rehearse(loaded, directory, resume=resume, dry_run=dry_run, as_json=as_json):
         evaluate(directory, as_json=as_json)
+
+
+def _grid(
+    recipe: Path,
+    overrides: list[str],
+    out: Path | None,
+    defaults: bool,
+    vary: list[str],
+    seeds: str | None,
+    as_json: bool,
+    dry_run: bool,
+) -> None:
+    """Train and score every point of a grid with every seed."""
+    from pretextlm.cli.compare import run_study
+    from pretextlm.config import read_toml
+    from pretextlm.errors import UserError
+    from pretextlm.study.grid import RATES, SEEDS, grid_plan, seeds_of, varied
+    from pretextlm.training.recipe import overridden
+
+    if dry_run:
+        raise UserError("--dry-run is of one run, not of a grid.", "Leave out --grid, --vary and --seeds.")
+    points = {**(RATES if defaults else {}), **varied(vary)}
+    if not points:
+        raise UserError("--seeds alone makes no grid.", "Add --grid, or --vary training.learning_rate=2e-5,5e-5.")
+    values = overridden(read_toml(recipe), overrides)
+    plan = grid_plan(values, points, SEEDS if seeds is None else seeds_of(seeds), str(recipe))
+    run_study(plan, out or Path("studies") / plan.name.replace(" ", "-"), as_json)

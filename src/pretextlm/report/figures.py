@@ -140,6 +140,27 @@ def task_curves(study: Study) -> list[list[Panel]]:
     return [[panel for panel in column if panel is not None] for column in columns if any(column)]
 
 
+def remembered_curves(study: Study) -> list[list[Panel]]:
+    """Per condition a panel of the loss on each store that it watches, against tokens; on one scale for one store."""
+    stores = dict.fromkeys(str(line.get("store")) for run in study.runs for line in run.remembered)
+    points = {
+        (run.path, store): _thinned([line for line in run.remembered if line.get("store") == store], "tokens", "loss")
+        for run in study.runs
+        for store in stores
+    }
+    reach = max((x for found in points.values() for x, _ in found), default=0.0)
+    columns = []
+    for index, condition in enumerate(study.conditions):
+        column = []
+        for store in stores:
+            losses = [y for (_, of), found in points.items() if of == store for _, y in found]
+            lines = [(run, points[run.path, store]) for run in condition.runs]
+            span = min(losses, default=0.0), max(losses, default=0.0)
+            column.append(_drawn(index, condition.label, f"loss on {store}", lines, "tokens", reach, "loss", span))
+        columns.append([panel for panel in column if panel is not None])
+    return [column for column in columns if column]
+
+
 def _reach(study: Study, effort: str) -> float:
     return max((x for run in study.runs for x, _ in _points(run, effort)), default=0.0)
 
@@ -153,7 +174,12 @@ def _of(line: Mapping[str, Any], kind: Kind) -> float | None:
 
 
 def _points(run: Run, effort: str, kind: Kind = "loss") -> list[Point]:
-    pairs = [(number(line.get(effort)), _of(line, kind)) for line in run.validation]
+    return _thinned(run.validation, effort, kind)
+
+
+def _thinned(lines: Sequence[Mapping[str, Any]], effort: str, kind: Kind) -> list[Point]:
+    """(effort, loss or accuracy) of each line that has both; of very many, the last and some of the others."""
+    pairs = [(number(line.get(effort)), _of(line, kind)) for line in lines]
     points = [(x, y) for x, y in pairs if x is not None and y is not None]
     stride = max(1, math.ceil(len(points) / MAX_POINTS))
     return [*points[:-1:stride], *points[-1:]]
@@ -167,7 +193,27 @@ def _panel(
     kind: Kind = "loss",
     span: tuple[float, float] | None = None,
 ) -> Panel | None:
-    lines = [(run, points) for run in condition.runs if len(points := _points(run, effort, kind)) > 1]
+    lines = [(run, _points(run, effort, kind)) for run in condition.runs]
+    return _drawn(index, condition.label, kind, lines, effort, reach, kind, span)
+
+
+def _drawn(
+    index: int,
+    title: str,
+    y_label: str,
+    lines: Sequence[tuple[Run, list[Point]]],
+    effort: str,
+    reach: float,
+    kind: Kind,
+    span: tuple[float, float] | None,
+) -> Panel | None:
+    """The curves of some runs; None where no run has two points.
+
+    Args:
+        reach: the end of the horizontal axis.
+        span: of the vertical one; by default that of the curves.
+    """
+    lines = [(run, points) for run, points in lines if len(points) > 1]
     if not lines or reach <= 0:
         return None
     losses = [y for _, points in lines for _, y in points]
@@ -179,8 +225,8 @@ def _panel(
     label = "seconds of training" if effort == "seconds" else "tokens read"
     return Panel(
         index=index,
-        title=condition.label,
-        y_label=kind,
+        title=title,
+        y_label=y_label,
         x_label=label,
         x_ticks=[Tick(x(v), form.tick(v)) for v in ticks(0.0, reach, 6)],
         y_ticks=[Tick(y(v), form.tick(v)) for v in ticks(low - margin, high + margin, 5)],

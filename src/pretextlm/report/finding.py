@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pretextlm.report import format as form
-from pretextlm.report.measures import MANY, Measure, Measured, blind, choices, paired, same_blanks, told_apart
+from pretextlm.report.measures import MANY, Measure, Measured, blind, choices, measures, paired, same_blanks, told_apart
 from pretextlm.report.read import Run, Study, number, table
 
 _VERBS = {
@@ -15,13 +15,14 @@ _VERBS = {
 }
 _DIFFERENT = "These runs were not all asked the same blanks, so their scores cannot be held against each other."
 _UNKNOWN = (
-    "Not every objective has more than one seed, so how much another seed would change this is unknown: "
-    "take it as a hint."
+    "Not every {} has more than one seed, so how much another seed would change this is unknown: take it as a hint."
 )
 
 
 def finding(study: Study, ruler: list[Measure]) -> tuple[str, str]:
     """(headline, qualification): what came out, and how far to believe it."""
+    if not ruler and (lost := [m for m in measures(study) if m.name.startswith("forgotten:")]):
+        return _forgot(lost), "Nothing else is measured yet: pretextlm evaluate RUN."
     if not ruler:
         asked = "held-out records" if study.of_a_task else "common blanks"
         return f"No run is evaluated on the {asked} yet.", "Run the same command again to finish the study."
@@ -33,10 +34,19 @@ def finding(study: Study, ruler: list[Measure]) -> tuple[str, str]:
     alone = any(measured.summary.n < 2 for measured in ranked)
     tied = [] if alone else _level_with_the_first(ranked)
     headline = _tie(ranked, tied, measure) if tied else _lead(ranked, measure)
-    certainty = _UNKNOWN if alone else _certainty(ranked, tied)
+    certainty = _UNKNOWN.format(_compared(study)) if alone else _certainty(ranked, tied)
     different = "" if same_blanks(study) else _DIFFERENT
-    sentences = [different, certainty, _pairwise(study, ranked), _above_chance(study, measure)]
+    sentences = [different, certainty, _pairwise(study, ranked), _above_chance(study, measure), _chosen(study, ranked)]
     return f"{after}{headline}.", " ".join(filter(None, sentences))
+
+
+def _forgot(lost: list[Measure]) -> str:
+    """What those that learnt other text lost of each store that was watched."""
+    said = []
+    for measure in lost:
+        each = [f"{name(one)} {_value(one, measure)}" for one in measure.ranked()]
+        said.append(f"of {measure.name.partition(':')[2]}, {form.listing(each)} nats a target")
+    return f"What was forgotten: {'; '.join(said)}."
 
 
 def _level_with_the_first(ranked: list[Measured]) -> list[Measured]:
@@ -177,6 +187,21 @@ def _one_by_one(study: Study, count: int) -> str:
     if study.of_a_task:
         return f"Record by record ({form.count(count, 'record')}"
     return f"Blank by blank ({form.count(count, 'blank')}"
+
+
+def _compared(study: Study) -> str:
+    """What one of those compared is."""
+    return "point of the grid" if study.of_a_grid else "model" if study.of_a_task else "objective"
+
+
+def _chosen(study: Study, ranked: list[Measured]) -> str:
+    """Of a grid: its best point, and how far to believe the best point's score."""
+    if not study.of_a_grid:
+        return ""
+    return (
+        f"The best point by its mean is {name(ranked[0])}. It was chosen on the records that it is scored on, so its "
+        "score promises too much: take its settings, and score them on other records."
+    )
 
 
 def _above_chance(study: Study, measure: Measure) -> str:

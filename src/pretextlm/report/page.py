@@ -74,6 +74,7 @@ def summary(study: Study) -> dict[str, Any]:
         "title": study.title,
         "finding": headline,
         "qualification": qualification,
+        **({"best": ruler(every)[0].ranked()[0].condition.label} if study.of_a_grid and ruler(every) else {}),
         "unfinished": {run.path.name: run.problem for run in study.runs if run.problem},
         "conditions": {condition.label: _measured(every, condition.label) for condition in study.conditions},
     }
@@ -134,6 +135,7 @@ def _content(study: Study) -> dict[str, Any]:
         "of_a_task": study.of_a_task,
         "units": "records" if study.of_a_task else "blanks",
         "curves": figures.task_curves(study) if study.of_a_task else figures.learning_curves(study),
+        "remembered": figures.remembered_curves(study),
         "charts": [figures.dot_chart(m, _chance(study, m, offered), order) for m in common],
         "many": many,
         "ranked": [contenders[i] for i in order or []],

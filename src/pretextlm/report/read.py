@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pretextlm.errors import UserError
+from pretextlm.grid import labels
 
 State = Literal["finished", "not evaluated", "unfinished", "failed"]
 _SEEDED = re.compile(r"(?P<label>.+)-seed(?P<seed>\d+)")
@@ -110,6 +111,11 @@ class Study:
         """Whether all runs learn one task."""
         return "entries" in self.plan
 
+    @property
+    def of_a_grid(self) -> bool:
+        """Whether conditions are points of a grid, of which the best is wanted."""
+        return bool(table(self.plan, "grid"))
+
     @cached_property
     def conditions(self) -> tuple[Condition, ...]:
         """Runs by label, in the order of the plan."""
@@ -147,9 +153,12 @@ def _read_study(path: Path) -> Study:
     return Study(str(plan.get("name") or path.resolve().name), runs, plan, command, corpus)
 
 
-def _labels(plan: Mapping[str, Any]) -> Iterator[str]:
-    for entry in plan.get("objectives", plan.get("entries", ())):
-        yield str(entry.get("label") or entry.get("name")) if isinstance(entry, Mapping) else str(entry)
+def _labels(plan: Mapping[str, Any]) -> list[str]:
+    entries = [
+        str(entry.get("label") or entry.get("name")) if isinstance(entry, Mapping) else str(entry)
+        for entry in plan.get("objectives", plan.get("entries", ()))
+    ]
+    return [label for called in labels(entries, table(plan, "grid")) for label in called]
 
 
 def _planned_name(label: str, seed: int) -> str:

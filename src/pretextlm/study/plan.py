@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from pretextlm.config import Config, apply_overrides, read_toml
 from pretextlm.errors import UserError
@@ -19,6 +19,16 @@ RUNS = "runs"
 """Directory of a study that holds its runs."""
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _OWN_KEYS = ("name", "label", "architecture", "model", "training", "options")
+
+
+def _differ(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+        raise ValueError("seeds are one or more different whole numbers, none below 0")
+    return seeds
+
+
+Seeds = Annotated[tuple[int, ...], AfterValidator(_differ)]
+"""Of a study: each thing compared is trained once per seed."""
 
 
 class Budget(Config):
@@ -135,19 +145,12 @@ class StudyPlan(Config):
     name: str = Field("study", min_length=1, max_length=200)
     store: str = Field(min_length=1)
     objectives: tuple[Condition, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = (1, 2, 3)
+    seeds: Seeds = (1, 2, 3)
     budget: Budget
     length: int | None = Field(None, gt=0)
     model: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     evaluation: dict[str, Any] = Field(default_factory=dict)
-
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
-            raise ValueError("seeds are one or more different whole numbers, none below 0")
-        return seeds
 
     @field_validator("objectives")
     @classmethod

@@ -15,10 +15,15 @@ teacher = "pretrained"                    and taught by that entry's run of the 
 label = "scratch"
 scratch = true                            the same Transformer with weights drawn from the seed
 training = { learning_rate = 5e-4 }       any table of the recipe may differ
+
+[grid]                                    and each entry comes with every combination of these, once per seed
+"training.learning_rate" = [2e-5, 3e-5, 5e-5]
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +31,8 @@ from pydantic import Field, field_validator, model_validator
 
 from pretextlm.config import Config, apply_overrides, read_toml
 from pretextlm.errors import UserError, did_you_mean
-from pretextlm.study.plan import LABEL, RUNS, PlannedRun, StudyPlan
+from pretextlm.grid import Point, labels, point_label, points, set_at
+from pretextlm.study.plan import LABEL, RUNS, PlannedRun, Seeds, StudyPlan
 
 if TYPE_CHECKING:
     from pretextlm.training.recipe import Recipe
@@ -73,19 +79,19 @@ class TaskStudy(Config):
         seeds: each entry is trained once per seed.
         recipe: the tables of a task's recipe, with `start`.
         entries: what is compared.
+        grid: dotted settings of the recipe with the values that each takes; every entry is compared at every point.
     """
 
     name: str = Field("study", min_length=1, max_length=200)
-    seeds: tuple[int, ...] = (1, 2, 3)
+    seeds: Seeds = (1, 2, 3)
     recipe: dict[str, Any]
     entries: tuple[Entry, ...] = Field(min_length=1)
+    grid: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
 
-    @field_validator("seeds")
+    @field_validator("grid", mode="before")
     @classmethod
-    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
-            raise ValueError("seeds are one or more different whole numbers, none below 0")
-        return seeds
+    def _of_settings(cls, grid: Any) -> Any:
+        return _checked_grid(_flat(grid)) if isinstance(grid, Mapping) else grid
 
     @model_validator(mode="after")
     def _in_order(self) -> TaskStudy:
@@ -97,12 +103,23 @@ class TaskStudy(Config):
                 raise ValueError(f"{entry.label!r} is taught by {entry.teacher!r}, which is no entry before it")
         return self
 
+    @cached_property
+    def compared(self) -> tuple[Entry, ...]:
+        """The entries, each at every point of the grid."""
+        entries = [entry.label for entry in self.entries]
+        called = dict(zip(entries, labels(entries, self.grid), strict=True))
+        return tuple(
+            _at(entry, point, called[entry.label][place], called[entry.teacher][place] if entry.teacher else "")
+            for entry in self.entries
+            for place, point in enumerate(points(self.grid))
+        )
+
     def check(self) -> None:
         """Every entry's recipe can be had, and its records are as they should be. Raises UserError otherwise."""
         from pretextlm.training.corpus import open_corpus
 
         seen = []
-        for entry in self.entries:
+        for entry in self.compared:
             recipe = self._load(entry, self.seeds[0], self._base(entry))
             if not recipe.is_task:
                 raise UserError("The recipe of a study with entries has no table [recipe.task].", "Name its task.")
@@ -122,12 +139,12 @@ class TaskStudy(Config):
                 after=(f"{entry.teacher}-seed{seed}",) if entry.teacher else (),
             )
             for seed in self.seeds
-            for entry in self.entries
+            for entry in self.compared
         ]
 
     def recipe_of(self, run: PlannedRun, directory: Path) -> Recipe:
         """The whole recipe of a run in a study directory; the student it begins with is made where it is missing."""
-        entry = next(entry for entry in self.entries if entry.label == run.label)
+        entry = next(entry for entry in self.compared if entry.label == run.label)
         values = self._base(entry)
         if entry.layers:
             values["start"] = str(self._student(entry, directory))
@@ -142,10 +159,12 @@ class TaskStudy(Config):
 
         differs = {table: getattr(entry, table) for table in _TABLES}
         values = dict(self.recipe) | {
-            table: {**self.recipe.get(table, {}), **changes} for table, changes in differs.items() if changes
+            table: _joined(self.recipe.get(table, {}), changes) for table, changes in differs.items() if changes
         }
         start = values.get("start")
         if not isinstance(start, str) or not start:
+            if values.get("data", {}).get("tokenizer") and not entry.scratch and not entry.layers:
+                return values
             raise UserError("The recipe of a study with entries names no run to start from.", "Give recipe.start=RUN")
         Run.open(Path(start))
         if entry.scratch:
@@ -196,7 +215,42 @@ class TaskStudy(Config):
         values["entries"] = [
             {k: v for k, v in entry.items() if v not in ({}, [], "", False)} for entry in values["entries"]
         ]
-        return values
+        return {key: value for key, value in values.items() if key != "grid" or value}
+
+
+def _joined(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A table of the recipe with changes; a budget among these takes the place of the recipe's."""
+    budget = any(key.startswith("budget_") for key in changes)
+    return {**{k: v for k, v in table.items() if not (budget and k.startswith("budget_"))}, **changes}
+
+
+def _at(entry: Entry, point: Point, label: str, teacher: str) -> Entry:
+    """An entry at a point of the grid."""
+    tables = {table: getattr(entry, table) for table in _TABLES}
+    for setting, value in point.items():
+        tables = set_at(tables, setting, value)
+    return entry.model_copy(update={**tables, "label": label, "teacher": teacher})
+
+
+def _flat(grid: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted settings, also where they were written as tables."""
+    found: dict[str, Any] = {}
+    for key, value in grid.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
+def _checked_grid(grid: dict[str, Any]) -> dict[str, Any]:
+    for setting, values in grid.items():
+        table, _, name = setting.partition(".")
+        if table not in _TABLES or not name:
+            raise ValueError(f"{setting!r} is no setting of a recipe's tables, such as training.learning_rate")
+        if not isinstance(values, list | tuple) or not values:
+            raise ValueError(f"{setting!r} needs a list of values, as [2e-5, 5e-5]")
+    for place in points(grid), [point_label(point) for point in points(grid)]:
+        if any(one in place[:number] for number, one in enumerate(place)):
+            raise ValueError("two points of the grid are the same, or have the same name")
+    return grid
 
 
 AnyPlan = StudyPlan | TaskStudy

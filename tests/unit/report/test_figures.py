@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tests.unit.report.synthetic_runs import EIGHT, write_study
 
 from pretextlm.report import figures
 from pretextlm.report.measures import measures
+from pretextlm.report.page import render
 from pretextlm.report.read import read
 
 
@@ -73,3 +75,28 @@ def test_a_huge_interval_of_two_seeds_does_not_squash_the_data(tmp_path: Path) -
     chart = figures.dot_chart(measure)
     assert all(0 <= x <= figures.WIDTH for row in chart.rows for x in (row.low, row.mean, row.high) if x is not None)
     assert max(r.mean for r in chart.rows) - min(r.mean for r in chart.rows) > figures.WIDTH / 8
+
+
+def test_every_store_that_is_watched_has_a_panel_on_a_scale_of_its_own(tmp_path: Path) -> None:
+    place = write_study(tmp_path / "s", seeds=(1, 2))
+    for number, run in enumerate(sorted((place / "runs").iterdir())):
+        lines = [
+            {"kind": "remembered", "store": store, "step": step, "tokens": 100 * step, "loss": base + number + step}
+            for store, base in (("old", 0.0), ("older", 50.0))
+            for step in (0, 1, 2)
+        ]
+        with (run / "metrics.jsonl").open("a") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+    study = read([place])
+    columns = figures.remembered_curves(study)
+    assert [[(p.title, p.y_label, len(p.curves)) for p in column] for column in columns] == [
+        [(label, "loss on old", 2), (label, "loss on older", 2)] for label in ("causal", "masked", "span_corruption")
+    ]
+    assert columns[0][0].y_ticks == columns[2][0].y_ticks != columns[0][1].y_ticks
+    assert "What they forgot" in render(study)
+
+
+def test_without_a_store_that_is_watched_there_is_no_such_section(tmp_path: Path) -> None:
+    study = read([write_study(tmp_path / "s", seeds=(1,))])
+    assert figures.remembered_curves(study) == []
+    assert "What they forgot" not in render(study)

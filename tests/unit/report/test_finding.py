@@ -157,3 +157,13 @@ def test_runs_that_were_asked_different_blanks_are_not_held_against_each_other(t
     evaluation["settings"]["blanks"] = 60
     (two / "evaluation.json").write_text(json.dumps(evaluation))
     assert warning in found(read([one, two]))[1]
+
+
+def test_runs_that_are_only_known_by_what_they_forgot_are_told_apart_by_it(tmp_path: Path) -> None:
+    for label, value in (("plain", 0.9), ("replayed", 0.25)):
+        path = write_run(tmp_path / label, "causal", 1)
+        metric = {"value": value, "n": 9, "stderr": 0.1, "unit": "nats", "better": "lower"}
+        (path / "evaluation.json").write_text(json.dumps({"metrics": {"forgotten:old": metric}}))
+    headline, qualification = found(read([tmp_path / "plain", tmp_path / "replayed"]))
+    assert headline == "What was forgotten: of old, replayed 0.250 and plain 0.900 nats a target."
+    assert "pretextlm evaluate RUN" in qualification
