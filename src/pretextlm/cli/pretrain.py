@@ -49,14 +49,14 @@ def pretrain(
     from pretextlm.evaluation.forgetting import lines, note_forgetting
 
     last = {line["kind"]: line for line in run.metrics() if line["kind"] != "remembered"}
-    forgotten = note_forgetting(directory)
+    forgotten, about = note_forgetting(directory)
     if as_json:
         found = {"run": str(directory), "last": last, "cost": run.cost()}
         print_json({**found, "forgotten": forgotten} if forgotten else found)
     else:
         loss = last.get("validation", last.get("train", {})).get("loss")
         typer.echo(f"{directory}: loss {loss:.4f}" if loss is not None else str(directory))
-        for line in lines(forgotten):
+        for line in lines(forgotten, about):
             typer.echo(line)
 
 

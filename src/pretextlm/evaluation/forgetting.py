@@ -53,20 +53,23 @@ def forgetting(run: Run) -> tuple[dict[str, Metric], dict[str, Any]]:
     return metrics, about
 
 
-def note_forgetting(directory: Path) -> dict[str, Any]:
-    """Put what a run forgot into its evaluation.json, beside what is there; returns these measures as plain values."""
+def note_forgetting(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Put what a run forgot into its evaluation.json, beside what is there.
+
+    Returns these measures as plain values, and what each was measured on.
+    """
     metrics, about = forgetting(Run.open(directory))
     plain = {name: metric.plain() for name, metric in metrics.items()}
     if not plain:
-        return plain
+        return plain, about
     path = directory / EVALUATION
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     settings = {**old.get("settings", {}), "remembered": about}
     write_json(path, {**old, "metrics": {**old.get("metrics", {}), **plain}, "settings": settings})
-    return plain
+    return plain, about
 
 
-def lines(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def lines(metrics: Mapping[str, Mapping[str, Any]], about: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """A line for people of each store that is watched."""
     found = []
     for name in [name.removeprefix("forgotten:") for name in metrics if name.startswith("forgotten:")]:
@@ -74,7 +77,7 @@ def lines(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
         error = "" if lost["stderr"] is None else f" ± {lost['stderr']:.4f}"
         found.append(
             f"forgotten of {name}: {lost['value']:+.4f}{error} nats a target "
-            f"({before['value']:.4f} before, {after['value']:.4f} after)"
+            f"({before['value']:.4f} before, {after['value']:.4f} after; {about[name]['documents']} documents)"
         )
     return found
 

@@ -107,11 +107,11 @@ def test_it_goes_into_evaluation_json_beside_what_is_there(run):
     (run.directory / "evaluation.json").write_text(
         json.dumps({"metrics": {"other": {"value": 1}}, "settings": {"a": 1}})
     )
-    noted = note_forgetting(run.directory)
+    noted, about = note_forgetting(run.directory)
     written = json.loads((run.directory / "evaluation.json").read_text())
     assert written["metrics"] == {"other": {"value": 1}, **noted}
     assert written["settings"]["remembered"]["old"]["documents"] == 12
-    assert [line.split(":")[0] for line in lines(noted)] == ["forgotten of old"]
+    assert [line.split(":")[0] for line in lines(noted, about)] == ["forgotten of old"]
 
 
 def test_watching_changes_no_bit_of_what_is_learnt(run, new, first, tmp_path):
