@@ -87,6 +87,8 @@ class MultipleChoice(DistilledTask, TextTask):
             raise ValueError("text_pair does not name {choice}, so that all choices would be read alike")
         if not isinstance(self.choices, str) and len(self.choices) < 2:
             raise ValueError("choices needs the names of at least two columns, or of one column of lists")
+        if CHOICE in self.wording or any(mark.of == "text_pair" for mark in self.marks):
+            raise ValueError("words and marks are for the text, not for a choice")
         return self
 
     def columns(self) -> dict[str, str]:
@@ -104,10 +106,10 @@ class MultipleChoice(DistilledTask, TextTask):
         of = np.repeat(np.arange(len(records)), sizes)
         templates = self.templates()
         firsts = encoder.encode(self.texts_of(records, "text"))
-        values = values_read(records, "text_pair", templates["text_pair"], self.wording, CHOICE)
-        pairs = zip(values, given, strict=True)
+        columns = values_read(records, "text_pair", templates["text_pair"], self.wording, CHOICE)
+        pairs = zip(columns, given, strict=True)
         seconds = encoder.encode(
-            [templates["text_pair"].filled({**columns, CHOICE: one}) for columns, some in pairs for one in some]
+            [templates["text_pair"].filled({**values, CHOICE: one}).strip() for values, some in pairs for one in some]
         )
         begins = np.cumsum(sizes) - sizes
         room = length - 3 - np.maximum.reduceat(seconds.lengths, begins)

@@ -90,15 +90,17 @@ def values_read(
 
 
 def texts_read(records: Records, role: str, template: Template, wording: Wording) -> list[str]:
-    """The text of each record. Raises UserError by row for one whose columns are all empty."""
-    keys = list(columns_read(role, template))
-    if template.pieces == (("", template.columns[0]),) and template.columns[0] not in wording:
-        return records.texts(keys[0])
+    """The text of each record, a template's without spaces around it.
+
+    Raises UserError by row for one whose columns are all empty.
+    """
+    if template.is_column and template.columns[0] not in wording:
+        return records.texts(next(iter(columns_read(role, template))))
     texts = []
     for index, values in enumerate(values_read(records, role, template, wording)):
         if not any(value.strip() for value in values.values()):
             raise records.fault(index, f"every column of the {role} is empty.", "Leave such rows out.")
-        texts.append(template.filled(values))
+        texts.append(template.filled(values).strip())
     return texts
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pretextlm.batch import Batch
 from pretextlm.data.aligned import AlignedEncoder
@@ -50,13 +50,16 @@ class TextTask(Task):
         Template.of(text)
         return text
 
-    @model_validator(mode="after")
-    def _words_what_it_reads(self) -> Self:
-        read = {name for template in self.templates().values() for name in template.columns}
-        strange = next((name for name in self.wording if name not in read), None)
-        if strange is not None:
-            raise ValueError(f"there is a wording of the column {strange!r}, which no text names")
-        return self
+    @field_validator("wording")
+    @classmethod
+    def _words_what_it_reads(
+        cls, wording: dict[str, dict[str, str]], others: ValidationInfo
+    ) -> dict[str, dict[str, str]]:
+        texts = [others.data.get(role, "") for role in ("text", "text_pair")]
+        strange = set(wording).difference(*(Template.of(text).columns for text in texts))
+        if strange:
+            raise ValueError(f"there are words for the column {min(strange)!r}, which no text names")
+        return wording
 
     @model_validator(mode="after")
     def _marks_columns(self) -> Self:

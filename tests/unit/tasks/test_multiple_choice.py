@@ -276,7 +276,12 @@ def test_names_of_a_record_that_do_not_fit_its_choices_are_refused(recipe, writt
         ({"choices": "one,one"}, "a name stands twice"),
         ({"text": "{a!r}"}, "a brace holds the name of a column"),
         ({"text": "{{a}}"}, "names no column"),
-        ({"wording": {"other": {"a": "b"}}}, "the column 'other', which no text names"),
+        (
+            {"wording": {"other": {"a": "b"}}},
+            "'wording' in task 'multiple_choice': there are words for the column 'other'",
+        ),
+        ({"wording": {"choice": {"a": "b"}}}, "not for a choice"),
+        ({"marks": [{"of": "text_pair", "start": "a", "end": "b"}]}, "not for a choice"),
     ],
 )
 def test_options_that_say_nothing_are_refused(options, told):
