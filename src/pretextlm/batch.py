@@ -97,6 +97,8 @@ class Batch:
             most its reach.
         draws: (B, T) int32 uniform in 0 … 2³¹-1, for objectives that sample from a model's outputs.
         example_ids: (B,) int64 from the rows.
+        noise, decoder_noise: (B, T) and (B, S) int64 key of each token, by which a model that is trained drops numbers
+            (data/noise.py); None without dropout.
     """
 
     input_ids: Any
@@ -118,6 +120,8 @@ class Batch:
     reach: Any = None
     draws: Any = None
     example_ids: Any = None
+    noise: Any = None
+    decoder_noise: Any = None
 
     def map(self, function: Callable[[Any], Any]) -> Batch:
         """The same batch with `function` applied to every array that is there."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 U64 = NDArray[np.uint64]
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _MASK_64 = (1 << 64) - 1
@@ -30,7 +30,7 @@ def mix(state: U64) -> U64:
 
     Leaves `state` as it is; shape is kept.
     """
-    out = state + _GOLDEN
+    out = state + GOLDEN
     _scramble(out, np.empty_like(out))
     return out
 
@@ -77,7 +77,7 @@ class Keyed:
     def bits(self, stream: int, n: int) -> U64:
         """(B, n) uniform 64-bit words."""
         base = mix(self.keys ^ mix(_words(stream)))
-        counters = np.arange(1, n + 1, dtype=np.uint64) * _GOLDEN
+        counters = np.arange(1, n + 1, dtype=np.uint64) * GOLDEN
         out = np.empty((len(base), n), dtype=np.uint64)
         block = max(1, _BLOCK // max(n, 1))
         scratch = np.empty((min(block, len(base)), n), dtype=np.uint64)

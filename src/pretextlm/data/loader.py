@@ -7,12 +7,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.batch import Batch, Rows, Spare
 from pretextlm.data.mixture import Reader
+from pretextlm.data.noise import with_noise
 from pretextlm.keyed import Keyed
 
 POLL_SECONDS = 0.2
@@ -28,6 +30,7 @@ class Loader:
         workers: threads that prepare steps ahead; numpy and the memory map leave the interpreter's lock.
         copies: after how many epochs the draws come again; 0: never.
         total_rows: rows of the whole training, where that is known: noise that follows a schedule needs it.
+        noise: whether tokens get keys for dropout; of "packed" rows, several lie in a row of a batch.
         share: (number, of how many) of the process that reads, among those that share every step. All get as many
             batches; a spare one where there are too few rows.
     """
@@ -41,9 +44,10 @@ class Loader:
         copies: int = 0,
         total_rows: float | None = None,
         share: tuple[int, int] = (0, 1),
+        noise: Literal["", "rows", "packed"] = "",
     ) -> None:
         self.reader, self.corrupt, self.seed, self.workers = reader, corrupt, seed, max(1, workers)
-        self.copies, self.total_rows, self.share = copies, total_rows, share
+        self.copies, self.total_rows, self.share, self.noise = copies, total_rows, share, noise
         self._pool: ThreadPoolExecutor | None = None
 
     def step(self, first_ordinal: int, count: int, rows_per_batch: int) -> list[Batch]:
@@ -62,6 +66,9 @@ class Loader:
                 if self.total_rows:
                     rows = dataclasses.replace(rows, progress=np.minimum(ordinals[some] / self.total_rows, 1.0))
                 batch = self.corrupt(rows, Keyed.of(self.seed, draws[some], rows.example_ids))
+                if self.noise:
+                    rng = Keyed.of(self.seed, epochs[some], rows.example_ids)
+                    batch = with_noise(batch, rows, rng, packed=self.noise == "packed")
                 batches.append(batch if len(piece) else Spare(**vars(batch)))
         return batches
 

@@ -19,6 +19,7 @@ from pretextlm.model.attention import Sight, attend
 from pretextlm.model.cache import LayerCache
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.disentangled import place_scores
+from pretextlm.model.dropout import Noise, dropped
 from pretextlm.model.norm import Norm
 from pretextlm.model.rotary import Angles, rotate
 
@@ -226,14 +227,14 @@ class Block(nn.Module):
         memory_BSD: Tensor | None = None,
         cross_sight: Sight | None = None,
         cache: tuple[LayerCache, LayerCache] | None = None,
+        noise: Noise | None = None,
     ) -> Tensor:
         if not (self.recomputed and torch.is_grad_enabled()):
-            return self._compute(x_BTD, sight, at, memory_BSD, cross_sight, cache)
+            return self._compute(x_BTD, sight, at, memory_BSD, cross_sight, noise, cache)
         assert cache is None, "a cache is filled once"
-        # Nothing in a block is random, so the generator's state need not be kept.
-        out: Tensor = checkpoint(
-            self._compute, x_BTD, sight, at, memory_BSD, cross_sight, use_reentrant=False, preserve_rng_state=False
-        )
+        read = x_BTD, sight, at, memory_BSD, cross_sight, noise
+        # What is dropped depends on the tokens' keys, so the generator's state need not be kept.
+        out: Tensor = checkpoint(self._compute, *read, use_reentrant=False, preserve_rng_state=False)
         return out
 
     def _compute(
@@ -243,18 +244,20 @@ class Block(nn.Module):
         at: Angles | None,
         memory_BSD: Tensor | None,
         cross_sight: Sight | None,
+        noise: Noise | None,
         cache: tuple[LayerCache, LayerCache] | None = None,
     ) -> Tensor:
         norm = self.self_attn_norm
-        x_BTD = norm.last(x_BTD + norm.after(self.self_attn(norm.before(x_BTD), sight, at, cache and cache[0])))
+        own_BTD = norm.after(self.self_attn(norm.before(x_BTD), sight, at, cache and cache[0]))
+        x_BTD = norm.last(x_BTD + dropped(own_BTD, noise, 0))
         if self.cross_attn is not None:
             assert self.cross_attn_norm is not None, "a sub-layer has its norms"
             assert memory_BSD is not None, "a decoder over an encoder needs the encoder's output"
             norm = self.cross_attn_norm
             seen_BTD = self.cross_attn(norm.before(x_BTD), memory_BSD, cross_sight, cache and cache[1])
-            x_BTD = norm.last(x_BTD + norm.after(seen_BTD))
+            x_BTD = norm.last(x_BTD + dropped(norm.after(seen_BTD), noise, 1))
         norm = self.mlp_norm
-        out: Tensor = norm.last(x_BTD + norm.after(self.mlp(norm.before(x_BTD))))
+        out: Tensor = norm.last(x_BTD + dropped(norm.after(self.mlp(norm.before(x_BTD))), noise, 2))
         return out
 
 

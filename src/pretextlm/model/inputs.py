@@ -29,6 +29,7 @@ class Row:
         angles: rotary angles, None for a model of other positions.
         types: (B, T) int, where the row has two parts.
         key_positions: (B, S) of all tokens read so far, where these are not the row's own.
+        noise: (B, T) int64 key of each token, where numbers are dropped (dropout.py).
     """
 
     ids: Tensor
@@ -37,6 +38,7 @@ class Row:
     angles: Angles | None
     types: Tensor | None = None
     key_positions: Tensor | None = None
+    noise: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def prepare(batch: Batch, config: ModelConfig, device: torch.device, dtype: torc
         segment_ids=on_device.decoder_segment_ids,
         position_ids=on_device.decoder_position_ids,
         attention="causal",
+        noise=on_device.decoder_noise,
     )
     shapes = _shape(batch.decoder_input_ids), _shape(batch.input_ids)
     capped = config.attention.softcap > 0
@@ -113,7 +116,7 @@ def _row(batch: Batch, config: ModelConfig, device: torch.device, dtype: torch.d
     }
     at = angles_of(config, positions, dtype, batch.segment_ids)
     types = batch.token_type_ids if config.type_vocab_size > 1 else None  # of one type, all tokens are of it
-    return Row(batch.input_ids, positions, sights, at, types)
+    return Row(batch.input_ids, positions, sights, at, types, noise=batch.noise)
 
 
 def _tensor(array: Any) -> Tensor:

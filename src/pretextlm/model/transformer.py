@@ -28,6 +28,7 @@ from pretextlm.model.blocks import ACTIVATIONS, Block, Linear, Table, reset_bloc
 from pretextlm.model.cache import LayerCache
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.disentangled import RelativePlaces
+from pretextlm.model.dropout import Noise, dropped
 from pretextlm.model.inputs import Inputs, Row
 from pretextlm.model.loss import Softmax, bounded, linear_cross_entropy, softmax_eager, softmax_written_out
 from pretextlm.model.norm import Norm, normalise
@@ -220,6 +221,7 @@ class Transformer(nn.Module):
         for head in self.heads.values():
             if hasattr(head, "share"):
                 head.share(self.embed_tokens)  # type: ignore[operator]
+        self.dropout = 0.0
         self.softmax: Softmax = softmax_eager
         self.ready_head: Ready | None = None
         self.coarse_head: CoarseHead | None = None
@@ -296,6 +298,15 @@ class Transformer(nn.Module):
             if isinstance(part, Block):
                 part.recomputed = part in chosen or (blocks > 0 and part not in own)
 
+    def drop(self, rate: float) -> None:
+        """Let training drop this share of the embedding's and of each sub-layer's output, also of models trained along.
+
+        Numbers are dropped in training mode, where a batch has keys for its tokens.
+        """
+        for module in self.modules():
+            if isinstance(module, Transformer):
+                module.dropout = rate
+
     def run_uncompiled(self) -> None:
         """Undo `compile_parts`."""
         for module in self.modules():
@@ -319,10 +330,12 @@ class Transformer(nn.Module):
         assert self.encoder is not None, "this model has no encoder"
         assert self.encoder_norm is not None, "a stack ends in its norm"
         row = inputs.row
-        x_BTD = self.embed(row, inputs.dtype)
+        noise = self._noise(row)
+        x_BTD = dropped(self.embed(row, inputs.dtype), noise)
         sights = self._sights(row, self.encoder_bias, inputs.dtype)
         for index in range(self.config.layers("encoder")):
-            x_BTD = self._block(self.encoder, index)(x_BTD, self._sight(sights, index), self._angles(row, index))
+            block, own = self._block(self.encoder, index), noise and noise.of_layer(index + 1)
+            x_BTD = block(x_BTD, self._sight(sights, index), self._angles(row, index), noise=own)
         out: Tensor = self.encoder_norm(x_BTD)
         return out
 
@@ -334,15 +347,21 @@ class Transformer(nn.Module):
         assert self.decoder_norm is not None, "a stack ends in its norm"
         row = inputs.row if memory_BSD is None else inputs.decoder_row
         assert row is not None, "this batch has no decoder row"
-        x_BTD = self.embed(row, inputs.dtype, self.decoder_embedding)
+        noise = self._noise(row)
+        x_BTD = dropped(self.embed(row, inputs.dtype, self.decoder_embedding), noise)
         sights = self._sights(row, self.decoder_bias, inputs.dtype)
         for index in range(self.config.layers("decoder")):
             block = self._block(self.decoder, index)
-            own = cache[index] if cache else None
-            at = self._angles(row, index)
-            x_BTD = block(x_BTD, self._sight(sights, index), at, memory_BSD, inputs.cross_sight, own)
+            at, own = self._angles(row, index), noise and noise.of_layer(index + 1)
+            seen = self._sight(sights, index), at, memory_BSD, inputs.cross_sight
+            x_BTD = block(x_BTD, *seen, cache[index] if cache else None, own)
         out: Tensor = self.decoder_norm(x_BTD)
         return out
+
+    def _noise(self, row: Row) -> Noise | None:
+        if row.noise is None or not self.dropout or not self.training:
+            return None
+        return Noise.of(row.noise, self.config.hidden_size, self.dropout)
 
     def _block(self, blocks: nn.ModuleList, index: int) -> nn.Module:
         return blocks[0] if self.config.shared_layers else blocks[index]

@@ -203,4 +203,5 @@ def make_loader(
         copies=objective.copies,
         total_rows=total_rows if objective.scheduled else None,
         share=(world.rank, world.size),
+        noise="" if not recipe.training.dropout else "packed" if objective.is_task else "rows",
     )

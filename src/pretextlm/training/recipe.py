@@ -91,6 +91,7 @@ class TrainingConfig(Config):
         schedule: "wsd" (warm-up, stable, linear decay), "cosine" or "linear".
         warmup, cooldown: shares of the budget; cooldown is wsd's decay.
         final_learning_rate: share of the top rate at the end.
+        dropout: share of the embedding's and of each sub-layer's output that training drops (model/dropout.py).
         clip: largest global norm of the gradient; 0: none.
         dtype: of activations; auto: bf16 on CUDA and on a CPU with AMX, else fp32. Weights are fp32 always.
         device: auto: CUDA when there is one.
@@ -131,6 +132,7 @@ class TrainingConfig(Config):
     warmup: float = Field(0.02, ge=0, le=1)
     cooldown: float = Field(0.5, ge=0, le=1)
     final_learning_rate: float = Field(0.0, ge=0, le=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
     clip: float = Field(1.0, ge=0)
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -130,6 +130,7 @@ class Trainer:
         self.position = Position()
         self.model = build_model(self.recipe, runtime.device)
         self.model.recompute_blocks(plan.recomputed)
+        self.model.drop(self.config.dropout)
         self.forward = Forward(self.model, self.objective, runtime.device, runtime.dtype)
         self.objective.begin(self.forward.models)
         if fresh and self.recipe.start:

@@ -26,7 +26,7 @@ def recipe(store, name: str, options: dict) -> Recipe:
             "data": {"store": str(store.path), "length": 40},
             "objective": {"name": name, **options},
             "model": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
-            "training": {"budget_steps": 1, "batch_tokens": 512, "dtype": "fp32", "validations": 0},
+            "training": {"budget_steps": 1, "batch_tokens": 512, "dtype": "fp32", "validations": 0, "dropout": 0.1},
         }
     )
 

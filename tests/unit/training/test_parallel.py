@@ -41,6 +41,7 @@ def values(store, objective="causal", **training) -> dict:
             "batch_tokens": 960,
             "micro_batch_tokens": 320,
             "dtype": "fp32",
+            "dropout": 0.1,
             "learning_rate": 1e-3,
             "log_every": 1,
             "validations": 2,

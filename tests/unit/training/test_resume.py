@@ -56,6 +56,7 @@ def recipe(store, name: str, options: dict, optimizer: str) -> Recipe:
                 "micro_batch_tokens": int(np.ceil(tokens / MICRO_BATCHES)),
                 "optimizer": optimizer,
                 "dtype": "fp32",
+                "dropout": 0.1,
                 "log_every": 2,
                 "validations": 3,
                 "validation_rows": 4,
