@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,4 +86,4 @@ def test_what_is_typed_names_the_columns_that_the_task_reads(recipe, written, tm
     with pytest.raises(UserError, match="names none of the columns"):
         predict(run, ["txt=x", "other=y"])
     with pytest.raises(UserError, match="on no task"):
-        predict(chosen.start, ["x"])
+        predict(Path(chosen.start), ["x"])
