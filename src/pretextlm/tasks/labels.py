@@ -14,6 +14,8 @@ from pretextlm.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from pretextlm.data.records import Records
 
+UNLABELLED = "The hub writes -1 where there is no label, as in test parts: use another part, or leave such rows out."
+
 
 def names_of(values: Sequence[Any], given: Sequence[str]) -> tuple[str, ...]:
     """The classes in order: those given, else all values that occur, numbers by size and words by the alphabet."""
@@ -39,7 +41,7 @@ def classes_of(records: Records, names: Sequence[str]) -> NDArray[np.int32]:
         raise records.fault(
             index,
             f"the label {values[index]!r} is none of {', '.join(names)}",
-            did_you_mean(values[index], names),
+            UNLABELLED if values[index] == "-1" else did_you_mean(values[index], names),
         )
     return np.array(found, np.int32)
 

@@ -13,6 +13,7 @@ from pretextlm.data.aligned import AlignedEncoder
 from pretextlm.data.records import read_records
 from pretextlm.data.streams import open_bytes
 from pretextlm.data.tokenizer import load_tokenizer
+from pretextlm.errors import UserError
 from pretextlm.evaluation.labelled import check_scores
 from pretextlm.evaluation.scores.table import BENCHMARKS
 from pretextlm.model.config import ModelConfig
@@ -160,6 +161,13 @@ def test_a_recipe_reads_records_as_they_are_published(name, written, encoder):
     assert set(examples.records.tolist()) == set(range(len(records)))
     assert task.judged_by == BENCHMARKS[benchmark]
     check_scores(task)
+
+
+def test_the_hubs_mark_of_a_missing_label_is_refused_by_row_and_explained(written, encoder):
+    task = recipe_named("mnli").objective
+    records = read_records(written([{**NLI, "label": 0}, {**NLI, "label": -1}]), task.columns())
+    with pytest.raises(UserError, match=r"line 2: the label '-1' is none of entailment.*\n?.*The hub writes -1"):
+        task.wanted(records)
 
 
 @pytest.mark.parametrize("name", LOCAL)
