@@ -165,7 +165,8 @@ class MultipleChoice(DistilledTask, TextTask):
         if not self.label_names:
             raise UserError(
                 f"The recipe does not say what the column {self.label!r} calls the choices.",
-                'Give task.label_names: ["0", "1"] where they are counted from 0, ["A", "B"], or the column of a list.',
+                'Give task.label_names: ["0", "1"] where they are counted from 0, ["A", "B"], or the column of a list; '
+                "of a file to evaluate FILE?label_names=0,1",
             )
         for index, some in enumerate(given):
             if len(some) > len(self.label_names):
