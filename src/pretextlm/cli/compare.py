@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pretextlm.cli.options import Jobs
+
 if TYPE_CHECKING:
     from pretextlm.study.task_plan import AnyPlan
 
@@ -19,7 +21,7 @@ def compare(
         list[str] | None, typer.Argument(help="Changes to it, as TOML: budget.seconds=60 seeds=[1,2] store=DIR")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Study directory. By default studies/NAME of the plan.")] = None,
-    jobs: Annotated[int, typer.Option(help="Runs at a time: each has its share of the threads, or a GPU.")] = 1,
+    jobs: Jobs = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """Compare objectives on the same text, budget and model shape, over several seeds.

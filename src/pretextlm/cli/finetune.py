@@ -10,9 +10,11 @@ import typer
 from pretextlm.cli.options import DryRun, Resume, RunDirectory
 
 if TYPE_CHECKING:
+    from pretextlm.grid import Grid
     from pretextlm.tasks.base import Task
 
 GRID = "Grid"
+"""Heading of the help."""
 
 
 def finetune(
@@ -37,6 +39,9 @@ def finetune(
     ] = None,
     seeds: Annotated[
         str | None, typer.Option(help="Seeds of the grid; by default 1,2,3.", rich_help_panel=GRID)
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Runs of the grid at a time, each with its share.", rich_help_panel=GRID)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print evaluation.json's content on stdout.")] = False,
 ) -> None:
@@ -65,8 +70,9 @@ def finetune(
     --vary training.batch_rows=16,32 --vary training.budget_epochs=2,3,4 tries other values, every combination. The
     result is a study, studies/NAME-grid, with means, spreads, the best point and a report; the same command goes on.
     """
-    if grid or vary or seeds:
-        _grid(recipe, overrides or [], out, grid, vary or [], seeds, as_json, dry_run)
+    if grid or vary or seeds or jobs is not None:
+        points = _points(grid, vary or [], dry_run)
+        _grid(recipe, overrides or [], points, seeds, out, as_json, 1 if jobs is None else jobs)
         return
     from pretextlm.cli.evaluate import evaluate
     from pretextlm.cli.pretrain import read_recipe, train_or_rehearse
@@ -82,28 +88,29 @@ def finetune(
         evaluate(directory, as_json=as_json)
 
 
+def _points(defaults: bool, vary: list[str], dry_run: bool) -> Grid:
+    """The settings of a grid with their values. Raises UserError where none are given."""
+    from pretextlm.errors import UserError
+    from pretextlm.study.grid import RATES, varied
+
+    if dry_run:
+        raise UserError("--dry-run is of one run, not of a grid.", "Leave out --grid, --vary, --seeds and --jobs.")
+    points = {**(RATES if defaults else {}), **varied(vary)}
+    if not points:
+        hint = "Add --grid, or --vary training.learning_rate=2e-5,5e-5."
+        raise UserError("--seeds and --jobs alone make no grid.", hint)
+    return points
+
+
 def _grid(
-    recipe: Path,
-    overrides: list[str],
-    out: Path | None,
-    defaults: bool,
-    vary: list[str],
-    seeds: str | None,
-    as_json: bool,
-    dry_run: bool,
+    recipe: Path, overrides: list[str], points: Grid, seeds: str | None, out: Path | None, as_json: bool, jobs: int
 ) -> None:
     """Train and score every point of a grid with every seed."""
     from pretextlm.cli.compare import run_study
     from pretextlm.config import read_toml
-    from pretextlm.errors import UserError
-    from pretextlm.study.grid import RATES, SEEDS, grid_plan, seeds_of, varied
+    from pretextlm.study.grid import SEEDS, grid_plan, seeds_of
     from pretextlm.training.recipe import overridden
 
-    if dry_run:
-        raise UserError("--dry-run is of one run, not of a grid.", "Leave out --grid, --vary and --seeds.")
-    points = {**(RATES if defaults else {}), **varied(vary)}
-    if not points:
-        raise UserError("--seeds alone makes no grid.", "Add --grid, or --vary training.learning_rate=2e-5,5e-5.")
     values = overridden(read_toml(recipe), overrides)
     plan = grid_plan(values, points, SEEDS if seeds is None else seeds_of(seeds), str(recipe))
-    run_study(plan, out or Path("studies") / plan.name.replace(" ", "-"), as_json)
+    run_study(plan, out or Path("studies") / plan.name.replace(" ", "-"), as_json, jobs)

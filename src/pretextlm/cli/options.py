@@ -12,3 +12,4 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run from 
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Train nothing: say what it would take here, after some steps of measuring.")
 ]
+Jobs = Annotated[int, typer.Option(help="Runs at a time: each has its share of the threads, or a GPU.")]
