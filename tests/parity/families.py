@@ -11,11 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pretextlm.batch import Batch
+from pretextlm.exchange.write import export_run
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.base import FAMILIES, values_out, weights_in, weights_out
 from pretextlm.model.incremental import Incremental
 from pretextlm.model.inputs import prepare
 from pretextlm.model.transformer import Transformer
+from pretextlm.training.run import Run
 
 CPU = torch.device("cpu")
 Heads = Callable[[ModelConfig], Mapping[str, torch.nn.Module]]
@@ -90,3 +92,17 @@ def round_trip(ours: Transformer, model: Any, directory: Path) -> Any:
     assert not report["missing_keys"], report
     assert not report["unexpected_keys"], report
     return again.eval()
+
+
+def exported_alike(run: Run, model: Any, theirs: Path, out: Path) -> Any:
+    """An imported run exported as the class it came as: the same bytes, and transformers misses nothing of it."""
+    done = export_run(run.directory, out)
+    expected, found = load_file(theirs / "model.safetensors"), load_file(out / "model.safetensors")
+    assert done.architecture == type(model).__name__
+    assert done.lost == ()
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    again, report = type(model).from_pretrained(out, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    return again
