@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 U64 = NDArray[np.uint64]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
+MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+MIX_2 = np.uint64(0x94D049BB133111EB)
 _MASK_64 = (1 << 64) - 1
 _BLOCK = 8192
 """Words mixed at a time: 64 KiB stay in the cache, which makes a large draw three times faster."""
@@ -39,10 +39,10 @@ def _scramble(out: U64, scratch: U64) -> None:
     """The rounds of splitmix64, in place; `scratch` is room of the same shape."""
     np.right_shift(out, np.uint64(30), out=scratch)
     out ^= scratch
-    out *= _MIX_1
+    out *= MIX_1
     np.right_shift(out, np.uint64(27), out=scratch)
     out ^= scratch
-    out *= _MIX_2
+    out *= MIX_2
     np.right_shift(out, np.uint64(31), out=scratch)
     out ^= scratch
 

@@ -239,3 +239,10 @@ def last_places(batch: Batch) -> I64:
     ends = np.ones_like(inside)
     ends[:, :-1] = batch.segment_ids[:, 1:] != batch.segment_ids[:, :-1]
     return np.flatnonzero((inside & ends).reshape(-1))
+
+
+def tokens_of_texts(segments_BT: Any, positions_BT: Any) -> tuple[I64, I64, I64]:
+    """(flat place in the batch, text, place in the text) of every token that is no padding; texts in their order."""
+    inside = np.flatnonzero(segments_BT.reshape(-1) >= 0)
+    place = positions_BT.reshape(-1)[inside]
+    return inside, np.cumsum(place == 0) - 1, place

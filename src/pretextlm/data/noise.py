@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.batch import Batch, Rows
+from pretextlm.data.examples import tokens_of_texts
 from pretextlm.keyed import GOLDEN, Keyed, mix
 
 U64 = NDArray[np.uint64]
@@ -41,15 +42,11 @@ def _of_rows(keys_B: U64, rows: Rows, segments_BT: Any, positions_BT: Any, ids_B
 
 def _of_texts(keys_E: U64, rows: Rows, segments_BT: Any, positions_BT: Any, ids_BT: Any) -> NDArray[np.int64]:
     """(B, T) by the place in the text and the number of the text in its example; 0 where nothing is."""
-    there = np.flatnonzero(segments_BT.reshape(-1) >= 0)
-    positions = positions_BT.reshape(-1)[there]
-    text = np.cumsum(positions == 0) - 1
-    texts_E = np.ones(len(rows), np.int64)
-    if text[-1] + 1 != len(rows):
-        texts_E = np.add.reduceat(rows.position_ids == 0, rows.offsets[:-1]).astype(np.int64)
+    there, text, place = tokens_of_texts(segments_BT, positions_BT)
+    texts_E = np.add.reduceat(rows.position_ids == 0, rows.offsets[:-1]).astype(np.int64)
     assert text[-1] + 1 == texts_E.sum(), "the texts of a batch are those of its rows"
     number = np.arange(texts_E.sum()) - np.repeat(np.cumsum(texts_E) - texts_E, texts_E)
     keys_M = mix(np.repeat(keys_E, texts_E) + number.astype(np.uint64) * GOLDEN)
     found = np.zeros(segments_BT.shape, np.uint64)
-    found.reshape(-1)[there] = mix(keys_M[text] + (positions + 1).astype(np.uint64) * GOLDEN)
+    found.reshape(-1)[there] = mix(keys_M[text] + (place + 1).astype(np.uint64) * GOLDEN)
     return found.view(np.int64)

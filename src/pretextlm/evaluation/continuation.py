@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from pretextlm.evaluation.cloze import Answer, Cloze, Filler
-from pretextlm.evaluation.scoring import by_length, score_continuations
+from pretextlm.evaluation.scoring import by_length, weigh_continuations
 from pretextlm.model.beam import Hypothesis, beam
 from pretextlm.model.incremental import Incremental
 
@@ -105,12 +105,12 @@ class ContinuationFiller(Filler):
         contexts = [self.before(clozes[blank]) for blank, _ in asked]
         sources = self._sources([(clozes[blank], length) for blank, length in asked])
         starts = [self.start(clozes[blank]) for blank, _ in asked]
-        logs = score_continuations(
+        weighed = weigh_continuations(
             self.model, self.vocabulary, contexts, texts, sources, reread=self.reread, starts=starts
         )
         found = [np.zeros(len(many)) for many in choices]
-        for ((blank, _), some), values in zip(asked.items(), logs, strict=True):
-            found[blank][some] = [float(value.sum()) for value in values]
+        for ((blank, _), some), of_blank in zip(asked.items(), weighed, strict=True):
+            found[blank][some] = [float(scored.log_probabilities.sum()) for scored in of_blank]
         return found
 
     def _candidates(self, clozes: Sequence[Cloze], top: int, max_tokens: int) -> list[list[Hypothesis]]:

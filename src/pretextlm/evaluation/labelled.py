@@ -139,17 +139,6 @@ def examples_of(model: Transformer, task: Task, run: Run, records: Records) -> E
     return task.examples(records, AlignedEncoder(run.tokenizer, run.vocabulary), model.config, run.recipe.data.length)
 
 
-def answer(model: Transformer, task: Task, run: Run, records: Records, examples: Examples | None = None) -> list[Any]:
-    """The model's answer to each record, in fp32; how many are computed at once changes nothing but rounding.
-
-    Args:
-        examples: of the records, where they are made already.
-    """
-    examples = examples or examples_of(model, task, run, records)
-    encoder = AlignedEncoder(run.tokenizer, run.vocabulary)
-    return task.answers(predictions(model, task, examples, run), examples, encoder, records)
-
-
 def answers_loss(model: Transformer, task: Task, examples: Examples, run: Run) -> dict[str, Metric]:
     """Loss per token of the answers wanted, in nats, and its exponential: the perplexity.
 

@@ -100,21 +100,6 @@ def by_length(lengths: Sequence[int], tokens: int = TOKENS_AT_ONCE) -> Iterator[
         start = stop
 
 
-def score_continuations(
-    model: Transformer,
-    vocabulary: Vocabulary,
-    contexts: Sequence[Sequence[int]],
-    continuations: Sequence[Sequence[Sequence[int]]],
-    sources: Sequence[Sequence[int]] | None = None,
-    closers: Sequence[int] = (),
-    reread: bool = False,
-    starts: Sequence[int] | None = None,
-) -> list[list[F64]]:
-    """Log-probabilities alone of `weigh_continuations`, whose arguments these are."""
-    found = weigh_continuations(model, vocabulary, contexts, continuations, sources, closers, reread, starts)
-    return [[scored.log_probabilities for scored in many] for many in found]
-
-
 @torch.inference_mode()
 def weigh_continuations(
     model: Transformer,

@@ -20,7 +20,7 @@ from pretextlm.data.vocabulary import NLU, REGULAR
 from pretextlm.errors import UserError
 from pretextlm.evaluation.cloze import Answer, Cloze, Filler, Opening
 from pretextlm.evaluation.continuation import continuations
-from pretextlm.evaluation.scoring import score_continuations
+from pretextlm.evaluation.scoring import weigh_continuations
 from pretextlm.objectives.base import Objective
 from pretextlm.objectives.denoisers import Denoiser, Denoisers
 
@@ -41,8 +41,8 @@ class SpanFiller(Filler):
     def scores(self, clozes: Sequence[Cloze], choices: Sequence[Sequence[Sequence[int]]]) -> list[NDArray[np.float64]]:
         sources = [self.source(cloze.pieces) for cloze in clozes]
         starts = [self.target_start] * len(clozes)
-        logs = score_continuations(self.model, self.vocabulary, starts, choices, sources, self.closers)
-        return [np.array([values.sum() for values in many]) for many in logs]
+        found = weigh_continuations(self.model, self.vocabulary, starts, choices, sources, self.closers)
+        return [np.array([scored.log_probabilities.sum() for scored in many]) for many in found]
 
     def source(self, pieces: Sequence[Sequence[int]]) -> list[int]:
         """The text with a sentinel for every blank between its pieces, as it stands in a row.

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-GOLDEN, MIX_1, MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+from pretextlm import keyed
+
 LEVELS = 1 << 16
 SITES = 4
 """Places in a block where something is dropped, at most."""
@@ -27,7 +28,8 @@ def signed(word: int) -> int:
     return word - (1 << 64) if word >> 63 else word
 
 
-_MIX_1, _MIX_2 = signed(MIX_1), signed(MIX_2)
+GOLDEN = int(keyed.GOLDEN)
+_MIX_1, _MIX_2 = signed(int(keyed.MIX_1)), signed(int(keyed.MIX_2))
 _SITE = tuple(signed((site << 32) * GOLDEN) for site in range(SITES))
 
 

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from pretextlm.batch import Batch, Term
 from pretextlm.data.aligned import Aligned, AlignedEncoder, Run, join
-from pretextlm.data.examples import Examples
+from pretextlm.data.examples import Examples, tokens_of_texts
 from pretextlm.errors import UserError
 from pretextlm.objectives.base import Architecture, Outputs
 from pretextlm.tasks.base import NOTHING, Task
@@ -161,7 +161,7 @@ class QuestionAnswering(Task):
         """(E, L, 2) scores of the tokens of each window, NOTHING beyond its end."""
         import torch
 
-        inside, example, place = _tokens_of_examples(batch)
+        inside, example, place = tokens_of_texts(batch.segment_ids, batch.position_ids)
         longest, count = int(place.max()) + 1, int(example[-1]) + 1
         found_NS = outputs.heads["task"](outputs.at(inside))
         at = torch.from_numpy(example * longest + place).to(found_NS.device)
@@ -178,7 +178,7 @@ class QuestionAnswering(Task):
 
         scores_ELS = self._scores(outputs, batch)
         types = np.zeros(scores_ELS.shape[:2], np.bool_)
-        inside, example, place = _tokens_of_examples(batch)
+        inside, example, place = tokens_of_texts(batch.segment_ids, batch.position_ids)
         types[example, place] = batch.token_type_ids.reshape(-1)[inside] == 1
         last = types.shape[1] - 1 - types[:, ::-1].argmax(1)
         types[np.arange(len(types)), last] = False  # the [SEP] behind the text
@@ -233,13 +233,6 @@ def _stands(text: str, answers: list[str], starts: list[int]) -> bool:
     """Whether the first answer is in the text where it is said to begin."""
     start, answer = starts[0] if starts else -1, answers[0]
     return bool(answer) and start >= 0 and text.startswith(answer, start)
-
-
-def _tokens_of_examples(batch: Batch) -> tuple[I64, I64, I64]:
-    """(flat place in the batch, example, place in the example) of every token that is no padding."""
-    inside = np.flatnonzero(batch.segment_ids.reshape(-1) >= 0)
-    place = batch.position_ids.reshape(-1)[inside]
-    return inside, np.cumsum(place == 0) - 1, place
 
 
 def _tokens_at(texts: Aligned, spans: NDArray[np.int64]) -> tuple[I64, I64]:

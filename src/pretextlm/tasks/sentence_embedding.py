@@ -29,7 +29,7 @@ from pydantic import Field
 
 from pretextlm.batch import Batch, Term
 from pretextlm.data.aligned import AlignedEncoder, Run, join
-from pretextlm.data.examples import Examples
+from pretextlm.data.examples import Examples, tokens_of_texts
 from pretextlm.errors import UserError
 from pretextlm.objectives.base import Architecture, Outputs
 from pretextlm.tasks.base import DEFAULTS, Task, frame_of
@@ -124,9 +124,8 @@ class SentenceEmbedding(Task):
         import torch
         from torch.nn import functional
 
-        inside = batch.segment_ids.reshape(-1) >= 0
-        text_N = np.cumsum(inside & (batch.position_ids.reshape(-1) == 0))[inside] - 1
-        hidden_ND = outputs.at(np.flatnonzero(inside)).float()
+        inside, text_N, _ = tokens_of_texts(batch.segment_ids, batch.position_ids)
+        hidden_ND = outputs.at(inside).float()
         sizes_M = torch.from_numpy(np.bincount(text_N)).to(hidden_ND.device)
         index_N = torch.from_numpy(text_N).to(hidden_ND.device)
         sums_MD = hidden_ND.new_zeros(len(sizes_M), hidden_ND.size(1)).index_add(0, index_N, hidden_ND)

@@ -9,7 +9,7 @@ from small_corpus import random_filler
 
 from pretextlm.batch import IGNORE, Batch
 from pretextlm.evaluation import scoring
-from pretextlm.evaluation.scoring import by_length, score_batch, score_continuations
+from pretextlm.evaluation.scoring import by_length, score_batch, weigh_continuations
 
 
 def texts(count: int, low: int, high: int, longest: int, seed: int) -> list[list[int]]:
@@ -44,9 +44,10 @@ def test_continuations_score_as_if_each_were_read_alone(store, kind, tokens_at_o
     contexts = [*texts(5, 100, size, 7, 1), [120]]
     choices = [texts(n, 100, size, 5, n) for n in (1, 4, 2, 3, 5, 1)]
     sources = None if kind == "causal" else texts(6, 100, size, 9, 2)
-    found = score_continuations(filler.model, filler.vocabulary, contexts, choices, sources)
+    found = weigh_continuations(filler.model, filler.vocabulary, contexts, choices, sources)
     for i, many in enumerate(choices):
-        for logs, choice in zip(found[i], many, strict=True):
+        for scored, choice in zip(found[i], many, strict=True):
+            logs = scored.log_probabilities
             expected = alone(filler, sources and sources[i], contexts[i], choice)
             assert len(logs) == len(choice)
             assert logs.sum() == pytest.approx(expected, abs=2e-4)
@@ -55,10 +56,11 @@ def test_continuations_score_as_if_each_were_read_alone(store, kind, tokens_at_o
 def test_closers_add_the_probability_that_any_of_them_follows(store):
     filler = random_filler("causal", store)
     context, choice, closers = [101, 102], [103, 104], [7, 110, 130]
-    (logs,) = score_continuations(filler.model, filler.vocabulary, [context], [[choice]], None, closers)[0:1]
+    ((scored,),) = weigh_continuations(filler.model, filler.vocabulary, [context], [[choice]], None, closers)
+    logs = scored.log_probabilities
     each = [alone(filler, None, [*context, *choice], [closer]) for closer in closers]
-    assert logs[0][:2].sum() == pytest.approx(alone(filler, None, context, choice), abs=1e-4)
-    assert logs[0][2] == pytest.approx(np.logaddexp.reduce(each), abs=1e-4)
+    assert logs[:2].sum() == pytest.approx(alone(filler, None, context, choice), abs=1e-4)
+    assert logs[2] == pytest.approx(np.logaddexp.reduce(each), abs=1e-4)
 
 
 def test_labels_of_a_uniform_model_cost_the_logarithm_of_the_vocabulary(store):

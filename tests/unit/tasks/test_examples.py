@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pretextlm.batch import IGNORE
+from pretextlm.batch import IGNORE, Batch
 from pretextlm.data.examples import (
     STEP,
     ExampleReader,
@@ -18,6 +18,7 @@ from pretextlm.data.examples import (
     side_by_side,
     widths,
 )
+from pretextlm.visibility import Attention
 
 PAD = 0
 
@@ -36,15 +37,19 @@ def examples_of(lengths: list[int]) -> Examples:
     )
 
 
+def laid_out(lengths: list[int], attention: Attention) -> tuple[Examples, Batch]:
+    examples = examples_of(lengths)
+    rows = ExampleReader(examples).read(np.arange(len(lengths)), np.zeros(len(lengths), np.int64), 0)
+    return examples, side_by_side(rows, PAD, attention)
+
+
 some_lengths = st.lists(st.integers(1, 300), min_size=1, max_size=60)
 
 
 @settings(deadline=None)
 @given(some_lengths)
 def test_every_token_is_laid_out_once_with_its_own_label_type_and_position(lengths):
-    examples = examples_of(lengths)
-    rows = ExampleReader(examples).read(np.arange(len(lengths)), np.zeros(len(lengths), np.int64), 0)
-    batch = side_by_side(rows, PAD, "bidirectional")
+    examples, batch = laid_out(lengths, "bidirectional")
     inside = batch.segment_ids >= 0
     assert np.array_equal(batch.input_ids[inside], examples.tokens)
     assert np.array_equal(batch.labels[inside], examples.token_labels)
@@ -58,9 +63,7 @@ def test_every_token_is_laid_out_once_with_its_own_label_type_and_position(lengt
 @settings(deadline=None)
 @given(some_lengths)
 def test_an_example_lies_whole_in_one_row_as_one_segment_and_its_ends_are_found(lengths):
-    examples = examples_of(lengths)
-    rows = ExampleReader(examples).read(np.arange(len(lengths)), np.zeros(len(lengths), np.int64), 0)
-    batch = side_by_side(rows, PAD, "causal")
+    examples, batch = laid_out(lengths, "causal")
     width = batch.input_ids.shape[1]
     first, last = first_places(batch), last_places(batch)
     assert np.array_equal(batch.input_ids.reshape(-1)[first], examples.tokens[examples.offsets[:-1]])

@@ -10,7 +10,7 @@ import torch
 from tests.builders import sentences
 
 from pretextlm.errors import UserError
-from pretextlm.evaluation.labelled import answer, evaluate_task, predictions
+from pretextlm.evaluation.labelled import evaluate_task, examples_of, predictions
 from pretextlm.training.corpus import open_corpus
 from pretextlm.training.plan import make_loader, make_plan
 from pretextlm.training.progress import Silent
@@ -81,13 +81,19 @@ def _encoder(run):
     return AlignedEncoder(run.tokenizer, run.vocabulary)
 
 
+def answers_of(run, records):
+    model, task = run.load_model(), run.recipe.objective
+    examples = examples_of(model, task, run, records)
+    return task.answers(predictions(model, task, examples, run), examples, _encoder(run), records)
+
+
 def test_classes_are_named_in_the_run_and_answers_are_names(recipe, written, tmp_path):
     run = pretrain(recipe({"name": "text_classification"}, written(SIDES)), tmp_path / "run")
     task = Run.open(run.directory).recipe.objective
     assert task.labels == ("left", "right")
     found = evaluate_task(run)
     assert found["settings"]["records"] == 40
-    assert set(answer(run.load_model(), task, run, open_corpus(run.recipe)[1].records[1])) <= {"left", "right"}
+    assert set(answers_of(run, open_corpus(run.recipe)[1].records[1])) <= {"left", "right"}
 
 
 def test_numbers_are_places_of_given_names_and_stay_numbers_without(recipe, written):
@@ -112,9 +118,7 @@ def test_labels_in_another_unit_give_answers_in_that_unit(recipe, written, tmp_p
             {"name": "text_regression"}, written(labelled(list(labels)), f"{name}.jsonl"), learning_rate=1e-2
         )
         run = pretrain(chosen, tmp_path / name)
-        found.append(
-            np.array(answer(run.load_model(), run.recipe.objective, run, open_corpus(run.recipe)[1].records[0]))
-        )
+        found.append(np.array(answers_of(run, open_corpus(run.recipe)[1].records[0])))
     assert found[0].std() > 1e-3
     assert found[1] == pytest.approx(100 + 5 * found[0], abs=1e-3)
 
