@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pretextlm.model.attention import Sight, attend, self_sight
-from pretextlm.model.products import attend_products
+from pretextlm.model.biased_attention import attend_products
 
 LENGTHS = (128, 256, 384, 512, 1024)
 TOKENS, HEADS, WIDTH, TURNS, WARM = 4096, 4, 64, 7, 2

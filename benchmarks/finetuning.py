@@ -65,11 +65,11 @@ class Job:
 
 def ours(job: Job) -> dict[str, Any]:
     """Our trainer; the score is that of `pretextlm evaluate`."""
-    from pretextlm.evaluation.labelled import evaluate_task
+    from pretextlm.evaluation.task_evaluation import evaluate_task
+    from pretextlm.training.initial_weights import with_start
     from pretextlm.training.progress import Silent
     from pretextlm.training.recipe import Recipe
     from pretextlm.training.runtime import tune_process
-    from pretextlm.training.start import with_start
     from pretextlm.training.trainer import Trainer, pretrain
 
     tune_process()
@@ -262,7 +262,7 @@ def main() -> None:
 
     from benchmarks.training import output
 
-    from pretextlm.exchange.read import import_model
+    from pretextlm.hf.import_model import import_model
 
     if options.model is None:
         parser.error("--model is missing: the directory of a published BERT")

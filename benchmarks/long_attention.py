@@ -37,7 +37,7 @@ def measure(kind: str, length: int, window: int, block: int, causal: bool) -> di
     import torch
 
     from pretextlm.model.attention import attend, self_sight
-    from pretextlm.model.sparse import Sparsity
+    from pretextlm.model.block_sparse_attention import Sparsity
 
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)

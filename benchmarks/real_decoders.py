@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from pretextlm.model.families.base import FAMILIES, weights_in, weights_out
-from pretextlm.model.incremental import Incremental
+from pretextlm.model.incremental_decoding import Incremental
 from pretextlm.model.transformer import Transformer
 
 NEW_TOKENS = 48

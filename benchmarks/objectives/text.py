@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from pretextlm.data.encode import TextEncoder
-from pretextlm.data.readers import ReadOptions
+from pretextlm.data.file_formats import ReadOptions
 from pretextlm.data.sources import find_source
 from pretextlm.data.store import Split
 from pretextlm.data.tokenizer import special_tokens, train_tokenizer, vocabulary_of

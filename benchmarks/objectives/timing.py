@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from pretextlm.batch import Rows
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.mixture import Mixture
 from pretextlm.data.store import Split
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.keyed import Keyed
 from pretextlm.objectives.base import Objective, Variant
 
 SEED = 0
@@ -148,7 +148,7 @@ class Rate:
 
 
 def _corrupt(objective: Objective, rows: Rows, vocabulary: Vocabulary) -> None:
-    objective.corrupt(rows, vocabulary, Keyed.of(SEED, 0, rows.example_ids))
+    objective.corrupt(rows, vocabulary, CounterRNG.of(SEED, 0, rows.example_ids))
 
 
 def _text_tokens(rows: Rows, vocabulary: Vocabulary) -> int:

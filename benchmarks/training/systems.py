@@ -24,7 +24,7 @@ from benchmarks.training.setting import OBJECTIVES, Setting
 from benchmarks.training.stores import speeches
 
 from pretextlm.data.store import Store
-from pretextlm.training.peak import measure as measure_peak
+from pretextlm.training.peak_flops import measure as measure_peak
 from pretextlm.training.plan import make_plan
 from pretextlm.training.recipe import Recipe
 

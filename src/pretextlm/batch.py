@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretextlm.visibility import Attention
+from pretextlm.attention_mask import Attention
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,7 +98,7 @@ class Batch:
         draws: (B, T) int32 uniform in 0 … 2³¹-1, for objectives that sample from a model's outputs.
         example_ids: (B,) int64 from the rows.
         noise, decoder_noise: (B, T) and (B, S) int64 key of each token, by which a model that is trained drops numbers
-            (data/noise.py); None without dropout.
+            (data/dropout_keys.py); None without dropout.
     """
 
     input_ids: Any

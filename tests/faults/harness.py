@@ -197,7 +197,7 @@ def places(processes: int) -> list[dict[str, str]]:
 def story(out: Path) -> tuple[str, str]:
     """(SHA-256 of the final weights, of what metrics.jsonl says apart from the clock): equal for equal runs."""
     from pretextlm.training.checkpoint import newest
-    from pretextlm.training.run import Run
+    from pretextlm.training.run_directory import Run
 
     run, digest = Run.open(out), hashlib.sha256()
     found = newest(run.checkpoints)

@@ -82,7 +82,7 @@ def _compiling(train, seconds: float):
 
     def child(say) -> None:
         from pretextlm.model.transformer import Transformer
-        from pretextlm.training.task import Task
+        from pretextlm.training.objective_module import Task
 
         forward, seen = Task.forward, []
 

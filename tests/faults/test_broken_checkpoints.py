@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from pretextlm.errors import UserError
-from pretextlm.training import checkpoint, parts
+from pretextlm.training import checkpoint
+from pretextlm.training import sharded_checkpoint as parts
 from pretextlm.training.checkpoint import newest, verify
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is used instead")

@@ -13,8 +13,8 @@ import time
 
 import pytest
 
+from pretextlm.data.file_formats import Reader, ReadOptions
 from pretextlm.data.prepare import PrepareConfig, prepare
-from pretextlm.data.readers import Reader, ReadOptions
 from pretextlm.data.sources import find_source
 from pretextlm.data.store import Store
 from pretextlm.errors import UserError

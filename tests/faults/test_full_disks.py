@@ -15,10 +15,11 @@ from tests.builders import make_store
 from tests.faults.harness import values
 
 from pretextlm.errors import UserError
-from pretextlm.training import checkpoint, metrics, parts
+from pretextlm.training import checkpoint, metrics
+from pretextlm.training import sharded_checkpoint as parts
 from pretextlm.training.checkpoint import newest, save
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run import Run, locked
+from pretextlm.training.run_directory import Run, locked
 from pretextlm.training.trainer import pretrain
 
 MODEL = {"embed.weight": torch.arange(30_000.0).view(300, 100)}

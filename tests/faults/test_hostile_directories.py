@@ -11,7 +11,7 @@ import pytest
 from tests.foreign import bert_directory, raw_safetensors
 
 from pretextlm.errors import UserError
-from pretextlm.exchange.read import import_model
+from pretextlm.hf.import_model import import_model
 
 SECONDS, BYTES = 2.0, 300 << 20
 F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}

@@ -14,7 +14,7 @@ from pretextlm.errors import UserError
 from pretextlm.training import trainer
 from pretextlm.training.checkpoint import newest
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run import Run
+from pretextlm.training.run_directory import Run
 from pretextlm.training.trainer import Trainer, pretrain
 
 

@@ -19,7 +19,7 @@ from pretextlm.config import write_toml
 from pretextlm.data.loader import Loader
 from pretextlm.errors import UserError
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run import Run
+from pretextlm.training.run_directory import Run
 from pretextlm.training.trainer import Trainer, pretrain
 
 

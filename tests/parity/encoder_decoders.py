@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tests.parity.families import cached_logits, our_logits, round_trip, their_logits
 
-from pretextlm.model.incremental import Incremental
+from pretextlm.model.incremental_decoding import Incremental
 
 VOCABULARY, SOURCE, TARGET = 70, 13, 9
 SOURCES = np.random.default_rng(0).integers(4, VOCABULARY, (3, SOURCE))

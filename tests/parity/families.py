@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pretextlm.batch import Batch
-from pretextlm.exchange.write import export_run
+from pretextlm.hf.export_model import export_run
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.base import FAMILIES, values_out, weights_in, weights_out
-from pretextlm.model.incremental import Incremental
-from pretextlm.model.inputs import prepare
+from pretextlm.model.incremental_decoding import Incremental
+from pretextlm.model.model_inputs import prepare
 from pretextlm.model.transformer import Transformer
-from pretextlm.training.run import Run
+from pretextlm.training.run_directory import Run
 
 CPU = torch.device("cpu")
 Heads = Callable[[ModelConfig], Mapping[str, torch.nn.Module]]

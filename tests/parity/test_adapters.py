@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from tests.parity.test_fine_tuned import TEXTS, ours_of, published, tuned
 
 from pretextlm.errors import UserError
-from pretextlm.exchange.adapter import export_adapter
-from pretextlm.exchange.write import export_run
+from pretextlm.hf.export_model import export_run
+from pretextlm.hf.peft_adapter import export_adapter
 
 peft = pytest.importorskip("peft", reason="adapters are read by peft (extra lora)")
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")

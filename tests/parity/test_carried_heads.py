@@ -11,8 +11,8 @@ from tests.foreign import BERT, word_pieces
 from tests.parity.encoders import CLOSE
 from tests.parity.families import exported_alike, our_states, randomised, their_logits
 
-from pretextlm.exchange.read import import_model
-from pretextlm.exchange.write import export_run
+from pretextlm.hf.export_model import export_run
+from pretextlm.hf.import_model import import_model
 from pretextlm.training import checkpoint as checkpoints
 from pretextlm.training.plan import Position
 

@@ -10,7 +10,7 @@ from tests.parity.families import imported, our_states, randomised, round_trip, 
 from pretextlm.errors import UserError
 from pretextlm.model.families.base import values_out, weights_out
 from pretextlm.model.families.electra import JUDGE, Electra
-from pretextlm.model.replaced import ReplacedTokenHead
+from pretextlm.model.replaced_token_head import ReplacedTokenHead
 from pretextlm.model.transformer import Transformer
 from pretextlm.objectives.base import build
 

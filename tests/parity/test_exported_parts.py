@@ -9,13 +9,13 @@ from tests.parity.families import our_logits, our_states, randomised, their_logi
 
 from pretextlm.config import apply_overrides
 from pretextlm.errors import UserError
-from pretextlm.exchange.translate import SHAPES
-from pretextlm.exchange.write import export_run
+from pretextlm.hf.export_model import export_run
+from pretextlm.hf.state_dict import SHAPES
 from pretextlm.training import checkpoint as checkpoints
 from pretextlm.training.begin import build_model
 from pretextlm.training.plan import Position
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run import Run
+from pretextlm.training.run_directory import Run
 
 transformers = pytest.importorskip("transformers", reason="it is the reader (extra hub)")
 

@@ -11,16 +11,16 @@ from tests.foreign import BERT, word_pieces
 from tests.parity.encoders import CLOSE
 from tests.parity.families import exported_alike, our_states, randomised
 
-from pretextlm.data.aligned import AlignedEncoder
+from pretextlm.data.offset_mapping import AlignedEncoder
 from pretextlm.data.records import read_records
 from pretextlm.errors import UserError
-from pretextlm.evaluation.labelled import evaluate_task, predictions
-from pretextlm.exchange.read import import_model
-from pretextlm.exchange.write import export_run
+from pretextlm.evaluation.task_evaluation import evaluate_task, predictions
+from pretextlm.hf.export_model import export_run
+from pretextlm.hf.import_model import import_model
 from pretextlm.model.families.task_classes import TASK_CLASSES
+from pretextlm.training.initial_weights import with_start
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run import Run
-from pretextlm.training.start import with_start
+from pretextlm.training.run_directory import Run
 from pretextlm.training.trainer import pretrain
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")

@@ -12,7 +12,7 @@ from tests.builders import sentences
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from pretextlm.evaluation.benchmarks.run import Opened
-from pretextlm.exchange.read import import_model
+from pretextlm.hf.import_model import import_model
 
 pytest.importorskip("lm_eval")
 transformers = pytest.importorskip("transformers")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tests.parity.families import imported, our_logits, randomised, their_logits
 
 from pretextlm.errors import UserError
-from pretextlm.exchange import int8
+from pretextlm.hf import int8
 from pretextlm.model.families.base import FAMILIES, weights_in, weights_out
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")

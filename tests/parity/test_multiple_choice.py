@@ -11,13 +11,13 @@ from tests.parity.test_fine_tuned import PAIRS, TEXTS, foreign, ours_of, publish
 
 from pretextlm.data.examples import ExampleReader
 from pretextlm.errors import UserError
-from pretextlm.evaluation.labelled import evaluate_task, examples_of
-from pretextlm.exchange.adapter import export_adapter
-from pretextlm.exchange.read import import_model
-from pretextlm.exchange.translate import translated
-from pretextlm.exchange.write import export_run
+from pretextlm.evaluation.task_evaluation import evaluate_task, examples_of
+from pretextlm.hf.export_model import export_run
+from pretextlm.hf.import_model import import_model
+from pretextlm.hf.peft_adapter import export_adapter
+from pretextlm.hf.state_dict import translated
 from pretextlm.model.families.task_classes import TASK_CLASSES
-from pretextlm.model.inputs import prepare
+from pretextlm.model.model_inputs import prepare
 from pretextlm.training.corpus import read_split
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")

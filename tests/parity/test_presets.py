@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from pretextlm.model.families.base import FAMILIES
+from pretextlm.model.parameter_count import components, total
 from pretextlm.model.presets.preset import presets
-from pretextlm.model.size import components, total
 from pretextlm.model.transformer import on_meta
-from pretextlm.training.account import published
+from pretextlm.training.model_cost import published
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
 

@@ -18,8 +18,8 @@ def doctor(
     Nothing is written. What a certain recipe takes, and how long: pretextlm pretrain RECIPE --dry-run.
     """
     from pretextlm.cli.console import print_json
-    from pretextlm.training.machine import chosen, offers
-    from pretextlm.training.world import joined
+    from pretextlm.training.distributed import joined
+    from pretextlm.training.machine_report import chosen, offers
 
     with joined(60.0) as world:
         found = {"machine": offers(world), "training": chosen(world)}

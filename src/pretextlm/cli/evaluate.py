@@ -127,7 +127,7 @@ def _special(run: Path, asked: Mapping[str, str | None], options: dict[str, Any]
     tune_process()
     found: dict[str, Any] = {}
     options["device"] = choose_device(device)
-    from pretextlm.cli.bar import Bar
+    from pretextlm.cli.progress_bar import Bar
 
     with Bar() as bar:
         options["progress"] = bar.show

@@ -83,15 +83,15 @@ def export(
         if adapter and (quantize or dtype or part is Part.GENERATOR):
             raise UserError("Adapters are written as they are.", "Leave out --quantize, --dtype and --part.")
         if adapter:
-            from pretextlm.exchange.adapter import export_adapter
+            from pretextlm.hf.peft_adapter import export_adapter
 
             done = export_adapter(run, directory, family=family)
         elif quantize:
-            from pretextlm.shrink.quantized import export_quantized
+            from pretextlm.compression.quantized import export_quantized
 
             done = export_quantized(run, directory, family=family, dtype=kind, max_shard_bytes=shard, store=store)
         else:
-            from pretextlm.exchange.write import export_run
+            from pretextlm.hf.export_model import export_run
 
             done = export_run(run, directory, family=family, dtype=kind, max_shard_bytes=shard, part=part.value)
     if as_json:

@@ -42,7 +42,7 @@ def fill(
         tune_process()
         from pretextlm.evaluation.evaluate import open_filler
         from pretextlm.evaluation.fill import fill as fill_text
-        from pretextlm.training.run import Run
+        from pretextlm.training.run_directory import Run
 
         opened = Run.open(run)
         filled = fill_text(open_filler(opened), text, top, max_tokens)

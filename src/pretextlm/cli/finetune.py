@@ -81,7 +81,7 @@ def finetune(
     loaded, directory = read_recipe(recipe, overrides or [], out)
     if not loaded.is_task:
         raise UserError(f"{recipe} has no table [task].", "An objective is trained by: pretextlm pretrain RECIPE")
-    from pretextlm.evaluation.labelled import check_scores
+    from pretextlm.evaluation.task_evaluation import check_scores
 
     check_scores(cast("Task", loaded.objective))
     if train_or_rehearse(loaded, directory, resume=resume, dry_run=dry_run, as_json=as_json):

@@ -104,7 +104,7 @@ def generate(
         from pretextlm.model.generation import GenerationSettings
         from pretextlm.model.ready import ready_to_write
         from pretextlm.objectives.text_to_text import TextToText
-        from pretextlm.training.run import Run
+        from pretextlm.training.run_directory import Run
 
         options = {
             "max_new_tokens": max_new_tokens,
@@ -161,7 +161,7 @@ def unescaped(text: str) -> str:
 
 def new_text(texts: TokenTexts, context: Sequence[int], answer: Sequence[int], stops: Sequence[str]) -> str:
     """What an answer adds to its context, up to a stop string."""
-    from pretextlm.model.streaming import cut_at
+    from pretextlm.model.text_stream import cut_at
 
     before = texts.decode(context)
     return cut_at(texts.decode([*context, *answer])[len(before) :], stops)[0]
@@ -177,7 +177,7 @@ class Stream:
     """
 
     def __init__(self, texts: TokenTexts, prompt: Sequence[int], stops: Sequence[str] = ()) -> None:
-        from pretextlm.model.streaming import TextStream
+        from pretextlm.model.text_stream import TextStream
 
         self._stream = TextStream(texts.decode, prompt, stops)
         self._write(texts.decode(prompt))

@@ -30,7 +30,7 @@ def import_model(
     from pretextlm.cli.console import print_json, stderr
 
     with stderr().status("reading the model"):
-        from pretextlm.exchange.read import import_model as take
+        from pretextlm.hf.import_model import import_model as take
 
         run, origin = take(source, out, objective=objective, command=["pretextlm", *sys.argv[1:]])
     if as_json:

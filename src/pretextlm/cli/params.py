@@ -50,7 +50,7 @@ def params(
             raise UserError(f"There is no {value!r} here.", did_you_mean(value, known))
     config, heads, preset = _shape(model, overrides or [])
 
-    from pretextlm.training.account import account
+    from pretextlm.training.model_cost import account
 
     result = account(
         config,
@@ -93,8 +93,8 @@ def _shape(model: str, overrides: list[str]) -> tuple[ModelConfig, Heads | None,
 def _from_directory(place: Path) -> tuple[ModelConfig, Any]:
     """(shape, objective or None) of a run or of a Hugging Face directory."""
     from pretextlm.errors import UserError
-    from pretextlm.exchange.described import CONFIG_FILE, described
-    from pretextlm.training.run import CONFIG, Run
+    from pretextlm.hf.hf_config import CONFIG_FILE, described
+    from pretextlm.training.run_directory import CONFIG, Run
 
     if (place / CONFIG).is_file():
         recipe = Run.open(place).recipe

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from pretextlm.training.recipe import Recipe
-    from pretextlm.training.run import Run
+    from pretextlm.training.run_directory import Run
 
 
 def pretrain(
@@ -63,9 +63,9 @@ def pretrain(
 def read_recipe(file: Path, overrides: list[str], out: Path | None) -> tuple[Recipe, Path]:
     """(the recipe with changes, its run directory)."""
     from pretextlm.config import read_toml
+    from pretextlm.training.distributed import alike
+    from pretextlm.training.initial_weights import with_start
     from pretextlm.training.recipe import Recipe, overridden
-    from pretextlm.training.start import with_start
-    from pretextlm.training.world import alike
 
     with alike():
         loaded = Recipe.load(with_start(overridden(read_toml(file), overrides)), str(file))
@@ -74,10 +74,10 @@ def read_recipe(file: Path, overrides: list[str], out: Path | None) -> tuple[Rec
 
 def train_or_rehearse(recipe: Recipe, directory: Path, *, resume: bool, dry_run: bool, as_json: bool) -> Run | None:
     """The trained run; None after a rehearsal, and on processes that say nothing."""
+    from pretextlm.training.distributed import speaks
     from pretextlm.training.runtime import tune_process
     from pretextlm.training.signals import Stopped
     from pretextlm.training.trainer import pretrain as train
-    from pretextlm.training.world import speaks
 
     tune_process()
     if dry_run:
@@ -94,9 +94,9 @@ def train_or_rehearse(recipe: Recipe, directory: Path, *, resume: bool, dry_run:
 
 def _rehearse(recipe: Recipe, directory: Path, as_json: bool) -> None:
     from pretextlm.cli.console import print_json
-    from pretextlm.cli.rehearsal import show
-    from pretextlm.training.rehearsal import rehearse
-    from pretextlm.training.world import speaks
+    from pretextlm.cli.dry_run import show
+    from pretextlm.training.distributed import speaks
+    from pretextlm.training.dry_run import rehearse
 
     found = rehearse(recipe, directory)
     if speaks():
@@ -115,7 +115,7 @@ class TrainingDisplay:
         self._printed = 0.0
 
     def __enter__(self) -> TrainingDisplay:
-        from pretextlm.training.world import speaks
+        from pretextlm.training.distributed import speaks
 
         if self.console.is_terminal and speaks():
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -151,7 +151,7 @@ class TrainingDisplay:
 
     def note(self, text: str) -> None:
         """A line for people, from the first process alone."""
-        from pretextlm.training.world import speaks
+        from pretextlm.training.distributed import speaks
 
         if not speaks():
             return

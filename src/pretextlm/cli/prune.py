@@ -64,7 +64,7 @@ def prune(
         from pretextlm.training.runtime import tune_process
 
         tune_process()
-        from pretextlm.shrink.prune import Pruning, prune_run
+        from pretextlm.compression.prune import Pruning, prune_run
 
         pruning = Pruning(
             sparsity=sparsity,

@@ -28,7 +28,7 @@ def quickstart(
     questions and writes one report. Interrupted, the same command goes on where it stopped.
     """
     from pretextlm.cli.compare import run_study
-    from pretextlm.study.quick import quick_plan
+    from pretextlm.study.quickstart import quick_plan
 
     sources = source or [DEFAULT_SOURCE]
     place = out / _name_of(sources)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pretextlm.data.readers import Document, parts_of
+from pretextlm.data.file_formats import Document, parts_of
 from pretextlm.data.sentences import sentence_starts
 from pretextlm.data.tokenizer import CONTINUES, vocabulary_of
-from pretextlm.data.words import code_points, first_visible, word_numbers
+from pretextlm.data.word_boundaries import code_points, first_visible, word_numbers
 from pretextlm.data.writer import Chunk
 from pretextlm.errors import UserError
 

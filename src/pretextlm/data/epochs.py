@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pretextlm.keyed import permute
+from pretextlm.counter_rng import permute
 
 I64 = NDArray[np.int64]
 Made = TypeVar("Made", bound=Sized)

@@ -8,7 +8,7 @@
 What is laid out is what one pass reads, so a step has as many examples as the recipe says, whatever their lengths. An
 example may be of several texts that do not see each other (sentences to compare, choices to choose from): they are laid
 out like examples, and always in the same pass. The packing is next-fit in the order given, without a loop over examples
-(data/part_pairs.py says how).
+(data/packed_pairs.py says how).
 
 Axis letters: E examples, M texts of all examples, N tokens of all examples.
 """
@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pretextlm.attention_mask import Attention
 from pretextlm.batch import IGNORE, Batch, Rows
-from pretextlm.data.pair_index import reachable
-from pretextlm.keyed import permute
-from pretextlm.visibility import Attention
+from pretextlm.counter_rng import permute
+from pretextlm.data.sentence_pair_index import reachable
 
 I64 = NDArray[np.int64]
 

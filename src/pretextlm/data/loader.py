@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.batch import Batch, Rows, Spare
+from pretextlm.counter_rng import CounterRNG
+from pretextlm.data.dropout_keys import with_noise
 from pretextlm.data.mixture import Reader
-from pretextlm.data.noise import with_noise
-from pretextlm.keyed import Keyed
 
 POLL_SECONDS = 0.2
 
@@ -38,7 +38,7 @@ class Loader:
     def __init__(
         self,
         reader: Reader,
-        corrupt: Callable[[Rows, Keyed], Batch],
+        corrupt: Callable[[Rows, CounterRNG], Batch],
         seed: int,
         workers: int = 1,
         copies: int = 0,
@@ -65,9 +65,9 @@ class Loader:
                 rows = self.reader.read(numbers[some], epochs[some], self.seed)
                 if self.total_rows:
                     rows = dataclasses.replace(rows, progress=np.minimum(ordinals[some] / self.total_rows, 1.0))
-                batch = self.corrupt(rows, Keyed.of(self.seed, draws[some], rows.example_ids))
+                batch = self.corrupt(rows, CounterRNG.of(self.seed, draws[some], rows.example_ids))
                 if self.noise:
-                    rng = Keyed.of(self.seed, epochs[some], rows.example_ids)
+                    rng = CounterRNG.of(self.seed, epochs[some], rows.example_ids)
                     batch = with_noise(batch, rows, rng, packed=self.noise == "packed")
                 batches.append(batch if len(piece) else Spare(**vars(batch)))
         return batches

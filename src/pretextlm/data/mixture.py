@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.batch import Rows
+from pretextlm.counter_rng import mix, permute
 from pretextlm.data.rows import StreamReader
 from pretextlm.data.store import Split
-from pretextlm.keyed import mix, permute
 
 if TYPE_CHECKING:
     from pretextlm.objectives.base import Frame, Variant

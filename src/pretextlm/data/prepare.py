@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 import pretextlm
 from pretextlm.config import Config
 from pretextlm.data.encode import TextEncoder
+from pretextlm.data.file_formats import Document, ReadOptions, TextMode, parts_of
 from pretextlm.data.manifest import SourceRecord
-from pretextlm.data.readers import Document, ReadOptions, TextMode, parts_of
 from pretextlm.data.sampling import Sample
 from pretextlm.data.shards import Shard, load_keys, load_shard, save_shard
 from pretextlm.data.sources import Source, find_source, stamp

@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pretextlm.data.readers import format_of
+from pretextlm.data.file_formats import format_of
 from pretextlm.data.sources import hub_parts, hub_rows, open_hub
 from pretextlm.data.store import sha256_of
 from pretextlm.data.streams import COMPRESSIONS

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.data.encode import TextEncoder
-from pretextlm.data.readers import Document, parts_of
+from pretextlm.data.file_formats import Document, parts_of
 from pretextlm.data.sampling import content_key
 from pretextlm.data.writer import Chunk
 from pretextlm.files import replace_file

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pretextlm.data.readers import Document, Reader, ReadOptions, format_of
+from pretextlm.data.file_formats import Document, Reader, ReadOptions, format_of
 from pretextlm.data.streams import DamagedError
 from pretextlm.data.tables import Row
 from pretextlm.errors import UserError, did_you_mean, missing_extra

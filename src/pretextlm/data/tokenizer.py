@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pretextlm.data.spelling import spelling_of
+from pretextlm.data.token_splits import spelling_of
 from pretextlm.data.vocabulary import DEFAULT_SENTINELS, FURTHER, NAMED, UNK, Vocabulary, own_names, sentinel
 from pretextlm.errors import UserError
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pretextlm.errors import UserError
 
 if TYPE_CHECKING:
-    from pretextlm.data.spelling import Spelling
+    from pretextlm.data.token_splits import Spelling
 
 PAD, UNK, CLS, SEP, MASK, BOS, EOS = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<s>", "</s>"
 NAMED = (PAD, UNK, CLS, SEP, MASK, BOS, EOS)

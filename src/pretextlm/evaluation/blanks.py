@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pretextlm.counter_rng import CounterRNG, permute
 from pretextlm.data.store import Split, Store
 from pretextlm.evaluation.cloze import Answer, Cloze, Filler, TokenTexts
 from pretextlm.evaluation.metrics import Metric, mean
 from pretextlm.evaluation.phrases import MAX_TOKENS, PhraseTable, count_phrases
-from pretextlm.keyed import Keyed, permute
 
 DISTRACTORS = 9
 NEIGHBOURS = 20
@@ -94,19 +94,19 @@ def make_blanks(store: Store, texts: TokenTexts, count: int, seed: int) -> list[
     return blanks
 
 
-def _sentences(split: Split, seed: int) -> Iterator[tuple[int, Keyed]]:
+def _sentences(split: Split, seed: int) -> Iterator[tuple[int, CounterRNG]]:
     """Every sentence of fitting length once, in an order drawn by the seed, each with its own random numbers."""
     total = len(split.sentences)
     lengths = np.diff(split.sentences.astype(np.int64), append=split.num_tokens)
     for start in range(0, total, _KEYS_AT_ONCE):
         numbers = permute(np.arange(start, min(start + _KEYS_AT_ONCE, total)), total, seed, 0)
         numbers = numbers[(lengths[numbers] >= SHORTEST) & (lengths[numbers] <= LONGEST)]
-        for number, key in zip(numbers.tolist(), Keyed.of(seed, 0, numbers).keys, strict=True):
-            yield number, Keyed(np.array([key]))
+        for number, key in zip(numbers.tolist(), CounterRNG.of(seed, 0, numbers).keys, strict=True):
+            yield number, CounterRNG(np.array([key]))
 
 
 def _blank(
-    split: Split, sentence: int, rng: Keyed, tables: dict[int, list[PhraseTable]], texts: TokenTexts
+    split: Split, sentence: int, rng: CounterRNG, tables: dict[int, list[PhraseTable]], texts: TokenTexts
 ) -> Blank | None:
     """A blank in this sentence, if it has a phrase that the tables know with enough others like it."""
     begin = int(split.sentences[sentence])
@@ -128,7 +128,9 @@ def _blank(
     return None
 
 
-def _distractors(table: PhraseTable, answer: tuple[int, ...], rng: Keyed, texts: TokenTexts) -> list[tuple[int, ...]]:
+def _distractors(
+    table: PhraseTable, answer: tuple[int, ...], rng: CounterRNG, texts: TokenTexts
+) -> list[tuple[int, ...]]:
     """Nine others of the same group of frequency; none where there are not enough."""
     place = table.places.get(answer)
     if place is None:

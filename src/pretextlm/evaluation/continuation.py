@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pretextlm.evaluation.cloze import Answer, Cloze, Filler
 from pretextlm.evaluation.scoring import by_length, weigh_continuations
 from pretextlm.model.beam import Hypothesis, beam
-from pretextlm.model.incremental import Incremental
+from pretextlm.model.incremental_decoding import Incremental
 
 CANDIDATES = 8
 RIGHT_WINDOW = 16

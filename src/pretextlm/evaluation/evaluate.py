@@ -12,13 +12,13 @@ from pretextlm.errors import UserError
 from pretextlm.evaluation.blanks import Blank, answer_blanks, blank_metrics, blank_samples, make_blanks
 from pretextlm.evaluation.cloze import Filler, TokenTexts, can_fill, filler
 from pretextlm.evaluation.forgetting import forgetting
-from pretextlm.evaluation.intrinsic import HeldOut, intrinsic_metrics
-from pretextlm.evaluation.labelled import evaluate_task
+from pretextlm.evaluation.held_out_metrics import HeldOut, intrinsic_metrics
 from pretextlm.evaluation.metrics import Metric
 from pretextlm.evaluation.prompts import prompt_samples
+from pretextlm.evaluation.task_evaluation import evaluate_task
 from pretextlm.files import write_json, write_whole
 from pretextlm.training.held_out import MAX_TOKENS, held_out_documents
-from pretextlm.training.run import Run
+from pretextlm.training.run_directory import Run
 
 if TYPE_CHECKING:
     import torch

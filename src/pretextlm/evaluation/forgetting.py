@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretextlm.evaluation.intrinsic import writes_it_all
+from pretextlm.evaluation.held_out_metrics import writes_it_all
 from pretextlm.evaluation.metrics import Metric, in_bits, weighted_ratios
 from pretextlm.files import write_json
-from pretextlm.training.remembered import read_memory
-from pretextlm.training.run import Run
+from pretextlm.training.forgetting import read_memory
+from pretextlm.training.run_directory import Run
 
 EVALUATION = "evaluation.json"
 IN_BITS = {

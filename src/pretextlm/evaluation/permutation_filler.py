@@ -21,7 +21,7 @@ from pretextlm.batch import Batch
 from pretextlm.evaluation.cloze import Cloze
 from pretextlm.evaluation.in_place import I64, Asked, InPlaceFiller
 from pretextlm.evaluation.scoring import by_length
-from pretextlm.model.inputs import prepare
+from pretextlm.model.model_inputs import prepare
 
 
 class PermutationFiller(InPlaceFiller):

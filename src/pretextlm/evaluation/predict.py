@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from pretextlm.data.aligned import AlignedEncoder
+from pretextlm.data.offset_mapping import AlignedEncoder
 from pretextlm.data.records import Records, read_records
 from pretextlm.errors import UserError, did_you_mean
-from pretextlm.evaluation.labelled import examples_of, predictions, with_columns
 from pretextlm.evaluation.scores.spans import spans_of
+from pretextlm.evaluation.task_evaluation import examples_of, predictions, with_columns
 from pretextlm.tasks.token_classification import TokenClassification
-from pretextlm.training.run import Run
+from pretextlm.training.run_directory import Run
 
 if TYPE_CHECKING:
     import torch

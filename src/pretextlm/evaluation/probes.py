@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pretextlm.batch import Batch
+from pretextlm.counter_rng import permute
 from pretextlm.errors import UserError, did_you_mean, missing_extra
 from pretextlm.evaluation.benchmarks.rows import Record, Rows, read_files
 from pretextlm.evaluation.benchmarks.run import BATCH_SIZE, Opened, Progress, add_results
 from pretextlm.evaluation.metrics import Metric, mean
-from pretextlm.keyed import permute
-from pretextlm.model.incremental import pad_left
-from pretextlm.model.inputs import prepare
+from pretextlm.model.incremental_decoding import pad_left
+from pretextlm.model.model_inputs import prepare
 
 if TYPE_CHECKING:
     from pretextlm.model.transformer import Transformer

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pretextlm.counter_rng import permute
 from pretextlm.data.store import Split
 from pretextlm.errors import UserError
 from pretextlm.evaluation.cloze import Filler, Opening, TokenTexts, can_fill, filler
-from pretextlm.keyed import permute
 from pretextlm.model.generation import GenerationSettings, generate
 from pretextlm.objectives.base import Objective
 from pretextlm.objectives.text_to_text import TextToText

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from pretextlm.batch import Batch
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.model.incremental import Incremental, pad_left
-from pretextlm.model.inputs import prepare
+from pretextlm.model.incremental_decoding import Incremental, pad_left
+from pretextlm.model.model_inputs import prepare
 from pretextlm.model.transformer import Transformer
 
 TOKENS_AT_ONCE = 8192

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from pretextlm.attention_mask import Attention, visible
 from pretextlm.errors import UserError
-from pretextlm.model.disentangled import Places
-from pretextlm.model.products import attend_products
-from pretextlm.model.sparse import Sparse, Sparsity, attend_sparse, sparse_sight
-from pretextlm.model.windowed import BLOCKS_PAY, Local, attend_local, local_sight
-from pretextlm.visibility import Attention, visible
+from pretextlm.model.biased_attention import attend_products
+from pretextlm.model.block_sparse_attention import Sparse, Sparsity, attend_sparse, sparse_sight
+from pretextlm.model.disentangled_attention import Places
+from pretextlm.model.sliding_window_attention import BLOCKS_PAY, Local, attend_local, local_sight
 
 LONGEST_PRODUCTS = 256
 """Keys up to which written-out products are used on a CPU in half precision (measured by benchmarks/attention.py)."""

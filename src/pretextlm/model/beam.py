@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pretextlm.model.incremental import Incremental
+from pretextlm.model.incremental_decoding import Incremental
 
 LOG_ZERO = float("-inf")
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pretextlm.model.constraints import Constraints
-from pretextlm.model.incremental import Incremental
+from pretextlm.model.incremental_decoding import Incremental
 
 LOW = -1.0e9
 Ends = Callable[[Sequence[int], int], bool]

@@ -16,10 +16,10 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from pretextlm.model.attention import Sight, attend
-from pretextlm.model.cache import LayerCache
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.disentangled import place_scores
+from pretextlm.model.disentangled_attention import place_scores
 from pretextlm.model.dropout import Noise, dropped
+from pretextlm.model.kv_cache import LayerCache
 from pretextlm.model.norm import Norm
 from pretextlm.model.rotary import Angles, rotate
 
@@ -76,7 +76,7 @@ class Attention(nn.Module):
         self.v_proj = Linear(config.hidden_size, keys, parts.bias)
         self.o_proj = Linear(queries, config.hidden_size, parts.output_bias)
         own: Callable[[], nn.Module] = nn.Identity
-        if parts.normalise_heads:
+        if parts.qk_norm:
             own = lambda: Norm(config.norm, config.head_dim, parts.head_norm_weight)  # noqa: E731
         self.q_norm, self.k_norm = own(), own()
 

@@ -85,7 +85,7 @@ class PositionConfig(Config):
             Press et al. 2022), or "none".
         theta: base of the rotary angles.
         local_theta: that of layers with a window, whose angles are not scaled; 0: theta, and as the others.
-        fraction: share of a head's width that is turned.
+        partial_rotary_factor: share of a head's width that is turned.
         scaling: of the rotary angles.
         max_positions: rows of a learned or sinusoidal table; with other kinds, how long a text the model was made for
             (0: not said), which nothing depends on.
@@ -97,7 +97,7 @@ class PositionConfig(Config):
     kind: Literal["rotary", "learned", "sinusoidal", "relative", "disentangled", "alibi", "none"] = "rotary"
     theta: float = Field(10_000.0, gt=0)
     local_theta: float = Field(0.0, ge=0)
-    fraction: float = Field(1.0, gt=0, le=1)
+    partial_rotary_factor: float = Field(1.0, gt=0, le=1)
     scaling: RotaryScaling = RotaryScaling()
     max_positions: int = Field(0, ge=0, le=1 << 24)
     offset: int = Field(0, ge=0, le=1024)
@@ -117,7 +117,7 @@ class AttentionConfig(Config):
     """What differs between attentions.
 
     Attributes:
-        normalise_heads: queries and keys are normalised head by head before they are turned.
+        qk_norm: queries and keys are normalised head by head before they are turned.
         head_norm_weight: that normalisation has a weight.
         bias: of the three input projections; output_bias: of the output's.
         scale: factor of the scores; 0: 1/√head_dim.
@@ -134,7 +134,7 @@ class AttentionConfig(Config):
             in a published BigBird outside of training.
     """
 
-    normalise_heads: bool = True
+    qk_norm: bool = True
     head_norm_weight: bool = False
     bias: bool = False
     output_bias: bool = False
@@ -285,10 +285,10 @@ class ModelConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> ModelConfig:
-        if self.positions.kind == "rotary" and int(self.head_dim * self.positions.fraction) % 2:
+        if self.positions.kind == "rotary" and int(self.head_dim * self.positions.partial_rotary_factor) % 2:
             raise ValueError("rotary positions need an even head width (hidden_size / num_attention_heads)")
         if self.positions.kind == "rotary" and self.positions.scaling.kind in ("longrope", "dynamic"):
-            pairs, scaling = int(self.head_dim * self.positions.fraction) // 2, self.positions.scaling
+            pairs, scaling = int(self.head_dim * self.positions.partial_rotary_factor) // 2, self.positions.scaling
             if scaling.kind == "longrope" and {len(scaling.short_factors), len(scaling.long_factors)} != {pairs}:
                 raise ValueError(f"rotary scaling needs {pairs} short_factors and long_factors, half a head's width")
             if scaling.kind == "dynamic" and pairs < 2:

@@ -3,7 +3,7 @@
 What is dropped is a function of the token's key, the layer and the number, not of a generator's state: so it is the
 same however a step is cut, on any number of processes, when blocks are computed twice, and after a resume.
 
-Each number has 16 of the bits of splitmix64 (keyed.py): it is dropped where they are below 65,536 times the rate.
+Each number has 16 of the bits of splitmix64 (counter_rng.py): it is dropped where they are below 65,536 times the rate.
 
 Axis letters: B rows, T positions, D hidden_size, W words of four numbers each.
 """
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pretextlm import keyed
+from pretextlm import counter_rng
 
 LEVELS = 1 << 16
 SITES = 4
@@ -28,8 +28,8 @@ def signed(word: int) -> int:
     return word - (1 << 64) if word >> 63 else word
 
 
-GOLDEN = int(keyed.GOLDEN)
-_MIX_1, _MIX_2 = signed(int(keyed.MIX_1)), signed(int(keyed.MIX_2))
+GOLDEN = int(counter_rng.GOLDEN)
+_MIX_1, _MIX_2 = signed(int(counter_rng.MIX_1)), signed(int(counter_rng.MIX_2))
 _SITE = tuple(signed((site << 32) * GOLDEN) for site in range(SITES))
 
 

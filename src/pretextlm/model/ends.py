@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pretextlm.model.blocks import ACTIVATIONS, Linear, Table
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.inputs import Row
+from pretextlm.model.model_inputs import Row
 from pretextlm.model.norm import Norm
 from pretextlm.model.positions import Sinusoids
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pretextlm.batch import Batch
+from pretextlm.model.block_sparse_attention import BESIDE, Sparsity
 from pretextlm.model.config import AttentionConfig, ModelConfig
-from pretextlm.model.sparse import BESIDE, Sparsity
 
 FORWARD_ONLY = 1 / 3
 """Share of a training pass's operations that its forward half makes."""

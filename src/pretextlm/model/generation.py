@@ -24,10 +24,10 @@ from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.model.beam_search import Ends, beam_search
 from pretextlm.model.constraints import Constraints
-from pretextlm.model.incremental import Incremental
+from pretextlm.model.incremental_decoding import Incremental
 from pretextlm.model.ready import ready_to_write
 from pretextlm.model.sampling import Sampling, choose
-from pretextlm.model.streaming import Decode, TextStream
+from pretextlm.model.text_stream import Decode, TextStream
 from pretextlm.model.transformer import Transformer
 
 ROWS_AT_ONCE = 64

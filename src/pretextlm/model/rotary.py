@@ -41,7 +41,7 @@ def angles_of(
     parts = config.positions
     if parts.kind != "rotary":
         return None
-    width = int(config.head_dim * parts.fraction)
+    width = int(config.head_dim * parts.partial_rotary_factor)
     lengths_BT = None
     if parts.scaling.kind in BY_LENGTH:
         lengths_BT = document_lengths(positions_BT, segments_BT)

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pretextlm.config import Config
-from pretextlm.keyed import Keyed
+from pretextlm.counter_rng import CounterRNG
 
 
 class Sampling(Config):
@@ -85,5 +85,5 @@ def choose(
     if sampling.temperature == 0:
         return likeliest(logits_BV)
     cumulative_BV = probabilities(logits_BV, sampling).cumsum(dim=1)
-    draw = torch.from_numpy(Keyed.of(sampling.seed, samples, rows).uniform(step, 1)).to(logits_BV.device)
+    draw = torch.from_numpy(CounterRNG.of(sampling.seed, samples, rows).uniform(step, 1)).to(logits_BV.device)
     return torch.searchsorted(cumulative_BV, draw * cumulative_BV[:, -1:], right=True).squeeze(1)

@@ -25,13 +25,13 @@ from torch.nn import functional
 from pretextlm.batch import IGNORE
 from pretextlm.model.attention import Sight
 from pretextlm.model.blocks import Block, Linear, Table, reset_blocks
-from pretextlm.model.cache import LayerCache
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.disentangled import RelativePlaces
+from pretextlm.model.disentangled_attention import RelativePlaces
 from pretextlm.model.dropout import Noise, dropped
 from pretextlm.model.ends import INITIAL_STD, Embedding, HeadLayers
-from pretextlm.model.inputs import Inputs, Row
+from pretextlm.model.kv_cache import LayerCache
 from pretextlm.model.loss import Softmax, bounded, linear_cross_entropy, softmax_eager, softmax_written_out
+from pretextlm.model.model_inputs import Inputs, Row
 from pretextlm.model.norm import Norm, normalise
 from pretextlm.model.positions import Alibi, RelativeBias
 from pretextlm.model.rotary import Angles

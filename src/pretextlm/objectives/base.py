@@ -16,8 +16,8 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from pretextlm.batch import IGNORE, Batch, Rows, Term
 from pretextlm.config import Config
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.keyed import Keyed
 from pretextlm.registry import Registry
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ class Objective(Config):
         """Whether the noise depends on the progress of training, so that this must be known when a row is read."""
         return False
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """Rows → batch: pure, vectorised, without changing `rows`."""
         raise NotImplementedError
 

@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from pretextlm.batch import Batch, Rows
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.keyed import Keyed
 from pretextlm.objectives.base import Architecture, Frame, Objective, Variant
 from pretextlm.objectives.masked import Masked
 
@@ -94,13 +94,13 @@ class BimodalCode(Objective):
 
     def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> Reader:
         """The split's pairs, packed. Raises UserError where it has none."""
-        from pretextlm.data.part_pairs import PackedPairs, PartFrame, Room
+        from pretextlm.data.packed_pairs import PackedPairs, PartFrame, Room
 
         self.variants(vocabulary, length)
         frame = PartFrame(lead=vocabulary.cls, middle=vocabulary.sep, end=vocabulary.sep)
         return PackedPairs(split, frame, Room(total=length), vocabulary.pad, copies=self.copies)
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, T) pairs → inputs with masks, labels at the selected tokens, and which part each token belongs to."""
         batch = self.masked.corrupt(rows, vocabulary, rng)
         if rows.token_type_ids is None or batch.token_type_ids is not None:

@@ -32,14 +32,14 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from pretextlm.batch import Batch, Rows
 from pretextlm.config import Config
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import did_you_mean
-from pretextlm.keyed import Keyed
 from pretextlm.objectives import layout
 from pretextlm.objectives.base import Architecture, Frame, Objective, Variant
-from pretextlm.objectives.halves import Halves
 from pretextlm.objectives.layout import I32, I64
-from pretextlm.objectives.spans import MAX_RATE, Edges, Spans
+from pretextlm.objectives.prefix_split import Halves
+from pretextlm.objectives.span_noise import MAX_RATE, Edges, Spans
 
 Mode = Literal["[NLU]", "[NLG]", "[S2S]", "[R]", "[S]", "[X]"]
 
@@ -199,13 +199,13 @@ class Denoisers(Objective):
         """
         return [self._variant(row, vocabulary, length) for row in self.table]
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, L) tokens of one variant → batch. A row that ends in padding is corrupted as the shorter text it is."""
         row = self.table[rows.variant]
         noise = self._noise(row)
         mode = vocabulary.id_of(row.mode) if self.modes else None
 
-        def lay_out(tokens: I32, example_ids: I64, rng: Keyed) -> Batch:
+        def lay_out(tokens: I32, example_ids: I64, rng: CounterRNG) -> Batch:
             if isinstance(noise, Halves):
                 write = noise.joint_rows if self._joint else noise.pair_rows
                 return write(tokens, example_ids, vocabulary, rng, mode)

@@ -36,12 +36,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pretextlm.batch import IGNORE, Batch, Rows
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.keyed import Keyed
 from pretextlm.objectives import layout
 from pretextlm.objectives.base import Architecture, Frame, Objective, Variant
-from pretextlm.objectives.selection import first_columns
+from pretextlm.objectives.token_selection import first_columns
 
 SENTENCES, PLACES, LENGTHS, REPLACE, ROTATE = range(5)
 """Streams of random numbers: the order of sentences, what is hidden, in spans of which lengths, what stands there
@@ -102,7 +102,7 @@ class Denoising(Objective):
             raise UserError("The vocabulary has no ordinary token to replace others by.", "Set random_share=0.")
         return [Variant("main", raw=length - 2, length=self._source_width(length - 2), decoder_length=length)]
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, L) tokens → sources and targets. A row that ends in padding is noised as the shorter text it is."""
         kept = rows.segment_ids >= 0
         counts = np.count_nonzero(rows.matrix(kept), axis=1)
@@ -148,7 +148,7 @@ class Denoising(Objective):
         begins: Bools = rows.word_starts | (rows.position_ids == 0)
         return begins if rows.sentence_starts is None else begins | rows.sentence_starts
 
-    def _sentence_order(self, rows: Rows, kept: Bools, counts: I64, rng: Keyed) -> I64:
+    def _sentence_order(self, rows: Rows, kept: Bools, counts: I64, rng: CounterRNG) -> I64:
         """(N,) place of each token of the permuted text; all orders of a document's sentences are equally likely."""
         assert rows.sentence_starts is not None, "the frame asks for sentences"
         opens = rows.position_ids == 0
@@ -166,7 +166,7 @@ class Denoising(Objective):
         return places
 
     def _noised(
-        self, text: I32, begins: Bools | None, counts: I64, width: int, vocabulary: Vocabulary, rng: Keyed
+        self, text: I32, begins: Bools | None, counts: I64, width: int, vocabulary: Vocabulary, rng: CounterRNG
     ) -> tuple[I32, I64]:
         """Flat tokens after the noise, row by row, and how many each row has (B,).
 
@@ -201,7 +201,7 @@ class Denoising(Objective):
         spans = self._hidden(units)[1]
         return np.insert(text[~hidden], kept_before[at], self._masks(spans, vocabulary, rng)), left + spans
 
-    def _spans(self, units: I64, width: int, rng: Keyed) -> tuple[Bools, I64]:
+    def _spans(self, units: I64, width: int, rng: CounterRNG) -> tuple[Bools, I64]:
         """(U,) which units of all rows are hidden, and (K,) the unit before which each span's mask stands, in order."""
         hidden, spans = self._hidden(units)
         slots = units - hidden + spans  # visible units and spans, in an order that is drawn
@@ -219,7 +219,7 @@ class Denoising(Objective):
         change = np.bincount(begin, minlength=total + 1) - np.bincount(begin + lengths, minlength=total + 1)
         return np.cumsum(change)[:total] > 0, begin
 
-    def _chosen(self, units: I64, width: int, rng: Keyed) -> Bools:
+    def _chosen(self, units: I64, width: int, rng: CounterRNG) -> Bools:
         """(U,) which units of all rows are hidden, every set of a row's equally likely."""
         counts = self._hidden(units)[0]
         columns = self._draw(width, units, counts, rng) + (np.cumsum(units) - units)[:, None]
@@ -227,7 +227,7 @@ class Denoising(Objective):
         hidden[columns[first_columns(counts)]] = True
         return hidden
 
-    def _draw(self, width: int, sizes: I64, counts: I64, rng: Keyed) -> I64:
+    def _draw(self, width: int, sizes: I64, counts: I64, rng: CounterRNG) -> I64:
         """(B, most) counts[b] of the first sizes[b] columns of row b, all sets equally likely, ascending.
 
         Args:
@@ -240,7 +240,7 @@ class Denoising(Objective):
         columns.sort(axis=1)
         return columns
 
-    def _masks(self, counts: I64, vocabulary: Vocabulary, rng: Keyed) -> I32:
+    def _masks(self, counts: I64, vocabulary: Vocabulary, rng: CounterRNG) -> I32:
         """Flat: counts[b] tokens for row b, [MASK] or random."""
         draws = rng.bits(REPLACE, int(counts.max(initial=0)))[first_columns(counts)]
         values = np.full(len(draws), vocabulary.mask, dtype=np.int32)
@@ -249,7 +249,7 @@ class Denoising(Objective):
         values[random] = vocabulary.ordinary.take(choice.astype(np.int64))
         return values
 
-    def _rotation(self, counts: I64, rng: Keyed) -> I64:
+    def _rotation(self, counts: I64, rng: CounterRNG) -> I64:
         """Flat place of each token of the rotated texts: those chosen begin at any of their tokens, all as likely."""
         draws = rng.bits(ROTATE, 2) >> _HALF
         turned = draws[:, 0] < np.uint64(round(self.rotate * 2**32))

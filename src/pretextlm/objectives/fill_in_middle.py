@@ -33,9 +33,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pretextlm.batch import Batch, Rows
-from pretextlm.data.spelling import Spelling
+from pretextlm.counter_rng import CounterRNG
+from pretextlm.data.token_splits import Spelling
 from pretextlm.data.vocabulary import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, Vocabulary
-from pretextlm.keyed import Keyed
 from pretextlm.objectives import layout
 from pretextlm.objectives.base import Architecture, Variant
 from pretextlm.objectives.causal import Causal
@@ -87,7 +87,7 @@ class FillInMiddle(Causal):
         _ = vocabulary.spelling
         return super().variants(vocabulary, length)
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, T + 1) tokens → inputs and labels (B, T) of the rearranged documents."""
         spelling, documents = vocabulary.spelling, _Documents.of(rows, vocabulary)
         characters = documents.characters(rows.tokens, spelling)
@@ -110,7 +110,7 @@ class FillInMiddle(Causal):
         )
 
     def _draw(
-        self, rows: Rows, documents: _Documents, characters: I64, rng: Keyed
+        self, rows: Rows, documents: _Documents, characters: I64, rng: CounterRNG
     ) -> tuple[I64, NDArray[np.bool_], I64, I64]:
         """Which documents to rearrange, which of them suffix first, and the characters before each of the two cuts."""
         most = int(documents.segment.max(initial=0)) + 1

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.batch import IGNORE, Batch, Rows
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.keyed import Keyed
 
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
@@ -70,7 +70,9 @@ def next_tokens(tokens: I32, segments: I32, positions: I32, example_ids: I64, is
     return dataclasses.replace(batch, segment_ids=one)
 
 
-def each_length(rows: Rows, vocabulary: Vocabulary, rng: Keyed, lay_out: Callable[[I32, I64, Keyed], Batch]) -> Batch:
+def each_length(
+    rows: Rows, vocabulary: Vocabulary, rng: CounterRNG, lay_out: Callable[[I32, I64, CounterRNG], Batch]
+) -> Batch:
     """The batch of rows some of which end in padding: each is laid out as the shorter text it is.
 
     Args:
@@ -84,7 +86,7 @@ def each_length(rows: Rows, vocabulary: Vocabulary, rng: Keyed, lay_out: Callabl
     parts = []
     for length in np.unique(lengths[lengths < rows.width]):
         short = np.flatnonzero(lengths == length)
-        part = lay_out(tokens[short, : max(length, 1)], rows.example_ids[short], Keyed(rng.keys[short]))
+        part = lay_out(tokens[short, : max(length, 1)], rows.example_ids[short], CounterRNG(rng.keys[short]))
         parts.append((short, part if length else part.map(lambda array: array[:, :0] if array.ndim > 1 else array)))
     return with_short_rows(whole, parts, vocabulary)
 

@@ -30,13 +30,13 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from pretextlm.batch import IGNORE, Batch, Rows
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.keyed import Keyed
-from pretextlm.objectives import selection
+from pretextlm.objectives import token_selection as selection
 from pretextlm.objectives.base import Architecture, Frame, Objective, Variant
-from pretextlm.objectives.selection import REPLACE, Selection
-from pretextlm.objectives.words import Words, expand
+from pretextlm.objectives.token_selection import REPLACE, Selection
+from pretextlm.objectives.whole_words import Words, expand
 
 LONGEST = {"ngram": 3, "span": 10}
 """Words of the longest n-gram (ALBERT's) and span (SpanBERT's) where none is given."""
@@ -142,7 +142,7 @@ class Masked(Objective):
         if self.random_share and not len(vocabulary.ordinary):
             raise UserError("The vocabulary has no ordinary token to replace others by.", "Set random_share=0.")
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, T) tokens → inputs with masks, labels at the selected tokens; documents do not see each other.
 
         What a reader of sentence pairs says of its rows goes on into the batch.
@@ -164,7 +164,7 @@ class Masked(Objective):
             example_ids=rows.example_ids,
         )
 
-    def select(self, rows: Rows, special: NDArray[np.bool_], rng: Keyed) -> Selection:
+    def select(self, rows: Rows, special: NDArray[np.bool_], rng: CounterRNG) -> Selection:
         """Which tokens of (B, T) rows are hidden; none that `special` (B, T) marks."""
         barred = special if self.predict == "here" else self._barred(rows, special)
         rates = self._rates(rows)
@@ -201,7 +201,7 @@ class Masked(Objective):
         return rates
 
     def _replacements(
-        self, originals: NDArray[np.int32], chosen: Selection, vocabulary: Vocabulary, rng: Keyed
+        self, originals: NDArray[np.int32], chosen: Selection, vocabulary: Vocabulary, rng: CounterRNG
     ) -> NDArray[np.int32]:
         """What stands in the input at the selected places: one 64-bit draw for each, its halves used apart.
 

@@ -26,13 +26,13 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from pretextlm.batch import Batch, Rows
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.keyed import Keyed
 from pretextlm.objectives import layout
 from pretextlm.objectives.base import Architecture, Frame, Objective, Variant
 from pretextlm.objectives.layout import I32, I64
-from pretextlm.objectives.selection import replacements
+from pretextlm.objectives.token_selection import replacements
 
 START, SIDE, REPLACE = range(3)
 """Streams of random numbers: where the stretch begins, whether at an end, and what stands there instead."""
@@ -96,10 +96,10 @@ class MaskedSequence(Objective):
         """Tokens of the stretch in a text of `length` tokens."""
         return max(1, round(self.rate * length))
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, T) tokens → encoder rows (B, T) and decoder rows (B, S). A row that ends in padding is a shorter text."""
 
-        def lay_out(tokens: I32, example_ids: I64, rng: Keyed) -> Batch:
+        def lay_out(tokens: I32, example_ids: I64, rng: CounterRNG) -> Batch:
             count = self.hidden(tokens.shape[1])
             positions = self._starts(tokens.shape[1] - count, rng) + np.arange(count)
             labels = np.take_along_axis(tokens, positions, axis=1)
@@ -112,7 +112,7 @@ class MaskedSequence(Objective):
 
         return layout.each_length(rows, vocabulary, rng, lay_out)
 
-    def _starts(self, last: int, rng: Keyed) -> I64:
+    def _starts(self, last: int, rng: CounterRNG) -> I64:
         """(B, 1) where the stretch begins, in 0 … last."""
         starts = rng.integers(START, 1, last + 1)
         if self.start == "ends":

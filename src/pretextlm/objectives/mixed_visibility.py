@@ -37,10 +37,10 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from pretextlm.batch import IGNORE, Batch, Rows
+from pretextlm.counter_rng import CounterRNG, permute
 from pretextlm.data.mixture import quotas
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.keyed import Keyed, permute
 from pretextlm.objectives.base import Architecture, Frame, Variant
 from pretextlm.objectives.masked import Masked
 
@@ -129,7 +129,7 @@ class MixedVisibility(Masked):
         self.check(vocabulary)
         return [Variant("main", raw=length + 1, length=length, overlap=1, restart=self.static_masks > 0)]
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, T) tokens, or (B, T + 1) to predict next ones → (B, T) inputs and labels of all kinds together."""
         kinds = kinds_of(rows.example_ids, self._shares)
         shown = rows if self.predict == "here" else _without_last(rows)
@@ -137,7 +137,7 @@ class MixedVisibility(Masked):
         prefix = np.zeros_like(batch.position_ids)
         prefix[kinds == MASKED] = shown.width
         after = np.flatnonzero(kinds == PREFIX)
-        prefix[after] = prefix_lengths(batch.segment_ids[after], Keyed(rng.fork(LENGTH).keys[after]))
+        prefix[after] = prefix_lengths(batch.segment_ids[after], CounterRNG(rng.fork(LENGTH).keys[after]))
         if self.predict == "next":
             plain = kinds != MASKED
             batch.input_ids[plain] = shown.matrix(shown.tokens)[plain]
@@ -161,7 +161,7 @@ def kinds_of(example_ids: I64, shares: tuple[float, ...]) -> I64:
     return kinds
 
 
-def prefix_lengths(segments: I32, rng: Keyed) -> I32:
+def prefix_lengths(segments: I32, rng: CounterRNG) -> I32:
     """(B, T) length of the prefix of each token's segment: uniform over 1 … the segment's length - 1, at least 1.
 
     Args:

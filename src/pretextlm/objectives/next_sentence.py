@@ -30,7 +30,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pretextlm.data.pair_index import Kind
+from pretextlm.data.sentence_pair_index import Kind
 from pretextlm.objectives.sentence_pairs import SentencePairs
 
 TWO = (Kind("next", 1 / 2, 0), Kind("random", 1 / 2, 1))

@@ -36,9 +36,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pretextlm.batch import IGNORE, Batch, Rows
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.keyed import Keyed
 from pretextlm.objectives.base import Architecture, Frame, Objective, Variant
 
 SPANS, START, ORDER = range(3)
@@ -87,7 +87,7 @@ class Permutation(Objective):
             tokens -= 1
         return [Variant("main", raw=tokens - 1, length=tokens + int(self._targets(tokens)))]
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, W) tokens → (B, W + K) tokens and queries; a row with fewer targets than K ends in padding."""
         tokens, segments, positions = (rows.matrix(a) for a in (rows.tokens, rows.segment_ids, rows.position_ids))
         width, queries = rows.width, int(self._targets(rows.width))
@@ -126,7 +126,7 @@ class Permutation(Objective):
         """How many of so many tokens of a row, [CLS] among them, are predicted: at least one."""
         return np.maximum(np.rint(self.rate * np.asarray(tokens)), 1).astype(np.int64)
 
-    def _choose(self, free: NDArray[np.bool_], counts: I64, most: int, rng: Keyed) -> I64:
+    def _choose(self, free: NDArray[np.bool_], counts: I64, most: int, rng: CounterRNG) -> I64:
         """Flat places of the targets in ascending order, counts[b] (at most `most`) among the free tokens of row b."""
         sizes = np.count_nonzero(free, axis=1)
         starts, lengths = (values.reshape(-1) for values in self._spans(sizes, counts, most, rng))
@@ -139,7 +139,7 @@ class Permutation(Objective):
         chosen[np.flatnonzero(free)[nth + np.repeat(np.cumsum(sizes) - sizes, counts)]] = True
         return np.flatnonzero(chosen)
 
-    def _spans(self, sizes: I64, counts: I64, most: int, rng: Keyed) -> tuple[I64, I64]:
+    def _spans(self, sizes: I64, counts: I64, most: int, rng: CounterRNG) -> tuple[I64, I64]:
         """(B, most) starts and lengths of spans that do not overlap; those that are not needed have length 0.
 
         Args:

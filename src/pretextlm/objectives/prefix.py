@@ -9,7 +9,7 @@ The position that reads the last token shown predicts the first that is not, and
 documents are kept apart and cut each by itself.
 
 With layout="encoder_decoder" the encoder reads what is shown and the decoder writes the rest; how that is done without
-padding, objectives/halves.py shows.
+padding, objectives/prefix_split.py shows.
 
 Paper: Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer,
 https://arxiv.org/abs/1910.10683 (section 3.2); before it Generating Wikipedia by Summarizing Long Sequences,
@@ -29,13 +29,13 @@ import numpy as np
 from pydantic import Field
 
 from pretextlm.batch import IGNORE, Batch, Rows
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.keyed import Keyed
 from pretextlm.objectives import layout
 from pretextlm.objectives.base import Architecture, Frame, Objective, Variant
-from pretextlm.objectives.halves import CUT, I32, I64, Halves, prefix_range
-from pretextlm.objectives.spans import between
+from pretextlm.objectives.prefix_split import CUT, I32, I64, Halves, prefix_range
+from pretextlm.objectives.span_noise import between
 
 
 class Prefix(Objective):
@@ -81,12 +81,12 @@ class Prefix(Objective):
         width, target = self._halves.widths(raw)
         return [Variant("main", raw=raw, length=width, decoder_length=target)]
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, T + 1) tokens → decoder rows (B, T); or (B, L) tokens → encoder and decoder rows."""
         if self.layout == "prefix":
             return self._packed(rows, rng)
 
-        def lay_out(tokens: I32, example_ids: I64, rng: Keyed) -> Batch:
+        def lay_out(tokens: I32, example_ids: I64, rng: CounterRNG) -> Batch:
             return self._halves.pair_rows(tokens, example_ids, vocabulary, rng)
 
         return layout.each_length(rows, vocabulary, rng, lay_out)
@@ -95,7 +95,7 @@ class Prefix(Objective):
     def _halves(self) -> Halves:
         return Halves(self.rate)
 
-    def _packed(self, rows: Rows, rng: Keyed) -> Batch:
+    def _packed(self, rows: Rows, rng: CounterRNG) -> Batch:
         """Each document of a row is cut by itself: the draw belongs to its number in the row."""
         tokens, segments = rows.matrix(rows.tokens), rows.matrix(rows.segment_ids)
         positions = rows.matrix(rows.position_ids)

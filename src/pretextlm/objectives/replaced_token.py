@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from pretextlm.batch import IGNORE, Batch, Rows, Term
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.keyed import Keyed
 from pretextlm.objectives.base import Architecture, Forward, Inner, Outputs
 from pretextlm.objectives.masked import Masked
 from pretextlm.objectives.wrapper import Wrapper
@@ -80,14 +80,14 @@ class ReplacedToken(Wrapper):
             raise ValueError('the generator predicts hidden tokens where they stand: give inner.predict="here"')
         return self
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """The generator's batch, with a random number for every token that it may have to propose."""
         batch = self.inner.corrupt(rows, vocabulary, rng.fork(HIDE))
         draws = (rng.bits(SAMPLE, batch.input_ids.shape[1]) >> np.uint64(33)).astype(np.int32)
         return dataclasses.replace(batch, draws=draws)
 
     def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
-        from pretextlm.model.replaced import DeltaEmbedding, Generator, ReplacedTokenHead, generator_config
+        from pretextlm.model.replaced_token_head import DeltaEmbedding, Generator, ReplacedTokenHead, generator_config
         from pretextlm.model.transformer import DELTA
 
         generator = Generator(generator_config(config, self.generator_size), self.sharing != "none")
@@ -99,7 +99,7 @@ class ReplacedToken(Wrapper):
     def flops(self, config: ModelConfig, batch: Batch) -> float:
         """The generator's pass with its head, and the model's without one."""
         from pretextlm.model.flops import training_flops
-        from pretextlm.model.replaced import generator_config
+        from pretextlm.model.replaced_token_head import generator_config
 
         small = generator_config(config, self.generator_size)
         labels = int(np.count_nonzero(batch.labels != IGNORE))
@@ -135,7 +135,7 @@ def propose(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
     """The text with the generator's proposals at the hidden places, and where it differs from the original (B, T)."""
     import torch
 
-    from pretextlm.model.replaced import sample_tokens
+    from pretextlm.model.replaced_token_head import sample_tokens
 
     hidden = batch.labels != IGNORE
     device = outputs.hidden_ND.device

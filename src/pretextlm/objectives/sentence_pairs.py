@@ -14,11 +14,11 @@ import numpy as np
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from pretextlm.batch import IGNORE, Batch, Rows, Term
-from pretextlm.data.pair_index import Kind
-from pretextlm.data.pairs import LEAST_LENGTH, SPECIALS, PairReader
+from pretextlm.counter_rng import CounterRNG
+from pretextlm.data.sentence_pair_index import Kind
+from pretextlm.data.sentence_pairs import LEAST_LENGTH, SPECIALS, PairReader
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.keyed import Keyed
 from pretextlm.objectives.base import Architecture, Frame, Objective, Outputs, Variant, build
 from pretextlm.objectives.masked import Masked
 
@@ -121,7 +121,7 @@ class SentencePairs(Objective):
         self.variants(vocabulary, length)
         return PairReader(split, vocabulary, length, self.kinds, self.short, self.copies)
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, T) pairs → the inner objective's batch with token types and the rows' labels.
 
         Rows that carry no label (text shown without a reader) have none.

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pretextlm.attention_mask import visible
 from pretextlm.batch import IGNORE, Batch, Rows
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.rows import StreamReader
 from pretextlm.data.store import Split
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.keyed import Keyed
 from pretextlm.objectives.base import OBJECTIVES, Objective, Variant, build
-from pretextlm.objectives.pieces import Pieces
-from pretextlm.visibility import visible
+from pretextlm.objectives.example_tokenizer import Pieces
 
 MAX_POSITIONS = 64
 """Tokens that a picture of 80 columns holds."""
@@ -126,7 +126,7 @@ def show(name: str, options: dict[str, Any], text: str, store: Path | None = Non
     cut = _by_pieces if store is None else partial(_by_store, path=store)
     shown = cut(parts if objective.reads_pairs else [[document] for document in documents])
     rows, variant = _row(objective, shown, seed)
-    batch = objective.corrupt(rows, shown.vocabulary, Keyed.of(seed, 0, rows.example_ids))
+    batch = objective.corrupt(rows, shown.vocabulary, CounterRNG.of(seed, 0, rows.example_ids))
     batch = without_padding(batch)
     real = rows.segment_ids >= 0
     tokens = [shown.names[t] for t in rows.tokens[real].tolist()]

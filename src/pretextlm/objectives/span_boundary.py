@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pretextlm.batch import IGNORE, Batch, Rows, Term
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.keyed import Keyed
 from pretextlm.objectives.base import Architecture, Outputs
 from pretextlm.objectives.masked import Masked
-from pretextlm.objectives.selection import run_lengths
+from pretextlm.objectives.token_selection import run_lengths
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,7 +70,7 @@ class SpanBoundary(Masked):
     predict: Literal["here"] = Field(default="here", description="hidden tokens are predicted where they stand")
     weight: float = Field(default=1.0, gt=0, description="weight of the loss from a span's neighbours")
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """Masked rows, with the columns of its span's neighbours for every hidden token that has them."""
         batch = super().corrupt(rows, vocabulary, rng)
         special = vocabulary.is_special.take(rows.tokens)

@@ -23,12 +23,12 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from pretextlm.batch import Batch, Rows
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.keyed import Keyed
 from pretextlm.objectives import layout
 from pretextlm.objectives.base import Architecture, Frame, Objective, Variant
 from pretextlm.objectives.layout import I32, I64
-from pretextlm.objectives.spans import MAX_RATE, Edges, Spans
+from pretextlm.objectives.span_noise import MAX_RATE, Edges, Spans
 
 
 class SpanCorruption(Objective):
@@ -79,10 +79,10 @@ class SpanCorruption(Objective):
         width, target = self._noise.occupied(raw, self._joint), self._noise.widths(raw)[1]
         return [Variant("main", raw=raw, length=width, decoder_length=0 if self._joint else target)]
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, L) tokens → batch. A row that ends in padding is corrupted as the shorter text it is."""
 
-        def lay_out(tokens: I32, example_ids: I64, rng: Keyed) -> Batch:
+        def lay_out(tokens: I32, example_ids: I64, rng: CounterRNG) -> Batch:
             source, target = self._noise.split(tokens, vocabulary, rng)
             return layout.write(source, target, vocabulary, example_ids, self._joint)
 

@@ -34,15 +34,15 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from pretextlm.batch import IGNORE, Batch, Rows
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.keyed import Keyed
 from pretextlm.objectives.base import Architecture, Frame, Inner, Objective, Variant
 from pretextlm.objectives.span_corruption import SpanCorruption
 
 if TYPE_CHECKING:
     from pretextlm.data.mixture import Reader
-    from pretextlm.data.part_pairs import PackedPairs, Room
+    from pretextlm.data.packed_pairs import PackedPairs, Room
     from pretextlm.data.store import Split
 
 I32 = NDArray[np.int32]
@@ -166,7 +166,7 @@ class TextToText(Objective):
 
     def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> Reader:
         """Pairs and plain documents in turn. Raises UserError where the split lacks one that has a share."""
-        from pretextlm.data.alternating import Alternating
+        from pretextlm.data.interleave import Alternating
 
         count = len(self.variants(vocabulary, length))
         if not self.unsupervised:
@@ -177,7 +177,7 @@ class TextToText(Objective):
         readers = [self._pairs(split, vocabulary, length), plain]
         return Alternating(readers, [1 - self.unsupervised, self.unsupervised], [1, count - 1])
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """Pairs → source and target in their places; rows without token types are plain text, to be denoised."""
         if rows.token_type_ids is None:
             first = int(0 < self.unsupervised < 1 and rows.variant > 0)  # the variant before it is that of the pairs
@@ -185,14 +185,14 @@ class TextToText(Objective):
         return _prefix(rows) if self.layout == "prefix" else self._encoder_decoder(rows, vocabulary)
 
     def _room(self, length: int) -> Room:
-        from pretextlm.data.part_pairs import Room
+        from pretextlm.data.packed_pairs import Room
 
         if self.layout == "prefix":
             return Room(total=length)
         return Room(source=length - 1, target=(self.target_length or length) - 1)
 
     def _pairs(self, split: Split, vocabulary: Vocabulary, length: int) -> PackedPairs:
-        from pretextlm.data.part_pairs import Mixing, PackedPairs, PartFrame
+        from pretextlm.data.packed_pairs import Mixing, PackedPairs, PartFrame
 
         if not split.pairs.any():
             raise UserError(

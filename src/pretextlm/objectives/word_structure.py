@@ -28,12 +28,12 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from pretextlm.batch import IGNORE, Batch, Rows, Term
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.keyed import Keyed
 from pretextlm.objectives.base import Architecture, Inner, Outputs, Variant
 from pretextlm.objectives.masked import Masked
-from pretextlm.objectives.selection import Lots
+from pretextlm.objectives.token_selection import Lots
 from pretextlm.objectives.wrapper import Wrapper
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class WordStructure(Wrapper):
         self.variants(vocabulary, length)
         return super().reader(split, vocabulary, length)
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """The inner objective's batch, with some visible trigrams shuffled and labelled in `shuffled_labels`."""
         batch = self.inner.corrupt(rows, vocabulary, rng.fork(HIDE))
         visible = (batch.labels == IGNORE) & ~vocabulary.is_special.take(rows.matrix(rows.tokens))
@@ -110,7 +110,7 @@ class WordStructure(Wrapper):
         input_ids[places] = rows.tokens[starts[:, None] + ORDERS[orders]]
         return dataclasses.replace(batch, input_ids=rows.matrix(input_ids), shuffled_labels=rows.matrix(labels))
 
-    def _trigrams(self, rows: Rows, visible: NDArray[np.bool_], wanted: I64, rng: Keyed) -> tuple[I64, I64]:
+    def _trigrams(self, rows: Rows, visible: NDArray[np.bool_], wanted: I64, rng: CounterRNG) -> tuple[I64, I64]:
         """Flat places where `wanted` (B,) trigrams of each row begin, and in which order each is put.
 
         Drawn in turns from all visible trigrams; one that overlaps an earlier one is passed over.

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from pretextlm.batch import Batch, Rows
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.keyed import Keyed
 from pretextlm.objectives.base import Frame, Inner, Objective, Variant
 
 if TYPE_CHECKING:
@@ -56,5 +56,5 @@ class Wrapper(Objective):
     def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> Reader:
         return self.inner.reader(split, vocabulary, length)
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         return self.inner.corrupt(rows, vocabulary, rng)

@@ -13,10 +13,10 @@ from pretextlm.errors import UserError
 from pretextlm.files import write_json
 from pretextlm.study.directory import COMMAND, claim, machine
 from pretextlm.study.jobs import Turn, side_by_side
-from pretextlm.study.one import Evaluate, Maker, Pretrain, finished
-from pretextlm.study.outcome import OfRun, Outcome, Watcher
 from pretextlm.study.plan import RUNS, PlannedRun
 from pretextlm.study.progress import Silent, StudyProgress
+from pretextlm.study.run_executor import Evaluate, Maker, Pretrain, finished
+from pretextlm.study.study_results import OfRun, Outcome, Watcher
 from pretextlm.study.task_plan import AnyPlan, TaskStudy
 
 
@@ -46,7 +46,7 @@ def compare(
         UserError: before anything is trained, when plan, store or directory do not do.
         Stopped: a signal came; everything so far is saved, and the same call goes on from there.
     """
-    from pretextlm.training.run import locked
+    from pretextlm.training.run_directory import locked
 
     if jobs < 1:
         raise UserError(f"{jobs} runs at a time make none.", "Give a whole number from 1 on, as --jobs 2.")

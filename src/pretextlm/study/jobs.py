@@ -16,8 +16,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from pretextlm.study.one import Maker, reason
-from pretextlm.study.outcome import Watcher
+from pretextlm.study.run_executor import Maker, reason
+from pretextlm.study.study_results import Watcher
 
 POLL_SECONDS = 0.2
 

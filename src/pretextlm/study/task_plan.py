@@ -155,7 +155,7 @@ class TaskStudy(Config):
 
     def _base(self, entry: Entry) -> dict[str, Any]:
         """The recipe's tables with what differs."""
-        from pretextlm.training.run import Run
+        from pretextlm.training.run_directory import Run
 
         differs = {table: getattr(entry, table) for table in _TABLES}
         values = dict(self.recipe) | {
@@ -174,14 +174,14 @@ class TaskStudy(Config):
         return values
 
     def _load(self, entry: Entry, seed: int, values: dict[str, Any]) -> Recipe:
+        from pretextlm.training.initial_weights import with_start
         from pretextlm.training.recipe import Recipe
-        from pretextlm.training.start import with_start
 
         return Recipe.load(with_start({**values, "name": entry.label, "seed": seed}), f"the recipe of {entry.label}")
 
     def _student(self, entry: Entry, directory: Path) -> Path:
         """A run with the entry's layers of the one that `start` names."""
-        from pretextlm.shrink.prune import Pruning, prune_run
+        from pretextlm.compression.prune import Pruning, prune_run
 
         place = directory / STUDENTS / "layers-{}".format("-".join(map(str, entry.layers)))
         if not (place / "config.toml").exists():

@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pretextlm.batch import Batch, Rows
-from pretextlm.data.aligned import Aligned, AlignedEncoder, Joined, Run, join
 from pretextlm.data.examples import ExampleReader, Examples, first_places, last_places, side_by_side
-from pretextlm.data.pair_index import truncated
+from pretextlm.data.offset_mapping import Aligned, AlignedEncoder, Joined, Run, join
+from pretextlm.data.sentence_pair_index import truncated
 from pretextlm.errors import UserError
 from pretextlm.objectives.base import Architecture, Frame, Objective, Outputs, Variant
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pretextlm.counter_rng import CounterRNG
     from pretextlm.data.records import Records
     from pretextlm.data.vocabulary import Vocabulary
-    from pretextlm.keyed import Keyed
     from pretextlm.model.config import ModelConfig
 
 DEFAULTS: Mapping[str, Any] = {
@@ -142,7 +142,7 @@ class Task(Objective):
         """Reads examples."""
         return ExampleReader(split)
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """Examples side by side; nothing is hidden."""
         return side_by_side(rows, vocabulary.pad, "causal" if self.causal else "bidirectional")
 

@@ -25,9 +25,9 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from pretextlm.batch import IGNORE
-from pretextlm.data.aligned import AlignedEncoder, Run, join
 from pretextlm.data.examples import Examples
-from pretextlm.data.pair_index import truncated
+from pretextlm.data.offset_mapping import AlignedEncoder, Run, join
+from pretextlm.data.sentence_pair_index import truncated
 from pretextlm.errors import UserError
 from pretextlm.objectives.base import Architecture
 from pretextlm.tasks.template import Template, columns_read, values_read

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from pretextlm.batch import Batch, Term
-from pretextlm.data.aligned import AlignedEncoder, Run, join
 from pretextlm.data.examples import Examples
+from pretextlm.data.offset_mapping import AlignedEncoder, Run, join
 from pretextlm.errors import UserError, did_you_mean
 from pretextlm.objectives.base import Architecture, Outputs
 from pretextlm.tasks.base import NOTHING, frame_of

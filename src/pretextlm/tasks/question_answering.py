@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pretextlm.batch import Batch, Term
-from pretextlm.data.aligned import Aligned, AlignedEncoder, Run, join
 from pretextlm.data.examples import Examples, tokens_of_texts
+from pretextlm.data.offset_mapping import Aligned, AlignedEncoder, Run, join
 from pretextlm.errors import UserError
 from pretextlm.objectives.base import Architecture, Outputs
 from pretextlm.tasks.base import NOTHING, Task

@@ -26,8 +26,8 @@ from pretextlm.tasks.text_input import TextTask
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from pretextlm.data.aligned import AlignedEncoder
     from pretextlm.data.examples import Examples
+    from pretextlm.data.offset_mapping import AlignedEncoder
     from pretextlm.data.records import Records
     from pretextlm.model.config import ModelConfig
 

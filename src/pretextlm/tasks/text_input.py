@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pretextlm.batch import Batch
-from pretextlm.data.aligned import AlignedEncoder
 from pretextlm.data.examples import Examples
+from pretextlm.data.offset_mapping import AlignedEncoder
 from pretextlm.objectives.base import Architecture, Outputs
 from pretextlm.tasks.base import Task, framed
 from pretextlm.tasks.marks import Mark, marked

@@ -28,18 +28,18 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pretextlm.batch import Batch, Rows
-from pretextlm.data.aligned import AlignedEncoder, Run, join
 from pretextlm.data.examples import ROW_TOKENS, STEP, Examples, next_fit
-from pretextlm.data.pair_index import truncated
+from pretextlm.data.offset_mapping import AlignedEncoder, Run, join
+from pretextlm.data.sentence_pair_index import truncated
 from pretextlm.errors import UserError
 from pretextlm.objectives import text_to_text
 from pretextlm.objectives.base import Architecture
 from pretextlm.tasks.writing import WritingTask
 
 if TYPE_CHECKING:
+    from pretextlm.counter_rng import CounterRNG
     from pretextlm.data.records import Records
     from pretextlm.data.vocabulary import Vocabulary
-    from pretextlm.keyed import Keyed
     from pretextlm.model.config import ModelConfig
 
 
@@ -87,7 +87,7 @@ class TextToText(WritingTask):
             types=(joined.run >= 2).astype(np.int32),
         )
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: Keyed) -> Batch:
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """Pairs side by side in two rows, or in one."""
         packed, target_length = _packed(rows, vocabulary.pad, self.causal)
         layout: dict[str, Any] = {"layout": "prefix"} if self.causal else {"target_length": target_length}

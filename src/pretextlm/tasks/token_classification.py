@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pretextlm.batch import IGNORE, Batch, Term
-from pretextlm.data.aligned import Aligned, AlignedEncoder, join
 from pretextlm.data.examples import Examples
+from pretextlm.data.offset_mapping import Aligned, AlignedEncoder, join
 from pretextlm.errors import UserError, did_you_mean
 from pretextlm.objectives.base import Architecture, Outputs
 from pretextlm.tasks.base import frame_of

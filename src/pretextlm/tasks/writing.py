@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pretextlm.batch import IGNORE, Batch
-from pretextlm.data.aligned import AlignedEncoder
 from pretextlm.data.examples import Examples
+from pretextlm.data.offset_mapping import AlignedEncoder
 from pretextlm.errors import UserError
 from pretextlm.objectives.base import Outputs
 from pretextlm.tasks.base import Task
@@ -109,7 +109,7 @@ def _positions(config: ModelConfig) -> int:
 
 def ended(encoder: AlignedEncoder, texts: list[str]) -> Any:
     """Texts with the end token behind each, as runs to be joined."""
-    from pretextlm.data.aligned import Aligned, join
+    from pretextlm.data.offset_mapping import Aligned, join
 
     found = encoder.encode(texts)
     joined = join([(found, found.offsets[:-1], found.lengths), encoder.vocabulary.eos], len(texts))

@@ -14,11 +14,11 @@ from pretextlm.errors import UserError
 from pretextlm.files import write_whole
 from pretextlm.model.transformer import Transformer, on_meta
 from pretextlm.training.corpus import Corpus
-from pretextlm.training.peak import find_peak
+from pretextlm.training.initial_weights import carry_origin, check_start
+from pretextlm.training.peak_flops import find_peak
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run import CONFIG, TOKENIZER, Run
+from pretextlm.training.run_directory import CONFIG, TOKENIZER, Run
 from pretextlm.training.runtime import Runtime
-from pretextlm.training.start import carry_origin, check_start
 
 
 def build_model(recipe: Recipe, device: torch.device) -> Transformer:

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from pretextlm.errors import UserError
 from pretextlm.files import flush
-from pretextlm.training import parts
+from pretextlm.training import sharded_checkpoint as parts
 
 MODEL, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
 PARTS = "parts"

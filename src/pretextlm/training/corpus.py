@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
-from pretextlm.data.aligned import AlignedEncoder
+from pretextlm.data.offset_mapping import AlignedEncoder
 from pretextlm.data.store import Store
 from pretextlm.errors import UserError
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pretextlm.training.world import ALONE, World
+from pretextlm.training.distributed import ALONE, World
 
 if TYPE_CHECKING:
     import torch

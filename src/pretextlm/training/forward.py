@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pretextlm.batch import Batch
-from pretextlm.model.inputs import prepare
+from pretextlm.model.model_inputs import prepare
 from pretextlm.model.transformer import Outputs, Transformer
 
 if TYPE_CHECKING:
@@ -45,6 +45,6 @@ class Forward:
 
 def load_frozen(place: Path, device: torch.device) -> Transformer:
     """The newest model of a run, without gradients. Raises UserError when there is none."""
-    from pretextlm.training.run import Run
+    from pretextlm.training.run_directory import Run
 
     return Run.open(place).load_model(device).requires_grad_(False)

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pretextlm.training.forgetting import Found, Memory, Remembered
 from pretextlm.training.forward import Forward
-from pretextlm.training.remembered import Found, Memory, Remembered
 from pretextlm.training.signals import Interrupted
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pretextlm.model.transformer import Transformer
-    from pretextlm.training.world import World
+    from pretextlm.training.distributed import World
 
 
 class LookBack:

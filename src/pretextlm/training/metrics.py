@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretextlm.errors import UserError
 from pretextlm.files import flush
-from pretextlm.training.run import METRICS, Run
+from pretextlm.training.run_directory import METRICS, Run
 
 if TYPE_CHECKING:
     import torch

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, distributed, nn
 
-from pretextlm.training.parts import is_part, local
+from pretextlm.training.sharded_checkpoint import is_part, local
 
 NEWTON_SCHULZ_STEPS = 5
 QUINTIC = (3.4445, -4.7750, 2.0315)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pretextlm.training.muon import Muon
-from pretextlm.training.parts import is_part, local
 from pretextlm.training.recipe import TrainingConfig
+from pretextlm.training.sharded_checkpoint import is_part, local
 
 
 def kinds(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
@@ -60,8 +60,8 @@ class Optimizer:
         Args:
             norm: of all gradients; where it is above the recipe's, they count in proportion less.
         """
-        clipped = self.config.clip > 0 and norm > self.config.clip
-        divisor = norm / self.config.clip if clipped else 1.0
+        clipped = self.config.max_grad_norm > 0 and norm > self.config.max_grad_norm
+        divisor = norm / self.config.max_grad_norm if clipped else 1.0
         for group in self.adamw.param_groups:
             group["lr"] = group["top"] * multiplier
         self._step_adamw(divisor)

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pretextlm.errors import UserError
 from pretextlm.model.blocks import Block
-from pretextlm.training.world import World
+from pretextlm.training.distributed import World
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh

@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 
 from pretextlm.batch import Batch, Rows
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.loader import Loader
 from pretextlm.data.mixture import Reader
 from pretextlm.errors import UserError
-from pretextlm.keyed import Keyed
 from pretextlm.model.flops import FORWARD_ONLY
 from pretextlm.training.corpus import Corpus
+from pretextlm.training.distributed import ALONE, World
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run import Run
-from pretextlm.training.world import ALONE, World
+from pretextlm.training.run_directory import Run
 
 MICRO_BATCH_TOKENS_CPU = 8192
 TYPICAL_FLOPS_PER_SECOND = 2e11
@@ -187,7 +187,7 @@ def make_loader(
     """Batches of this process by the recipe. Tokens that the store's tokenizer does not have raise UserError."""
     objective, vocabulary = recipe.objective, recipe.vocabulary(store)
 
-    def corrupt(rows: Rows, rng: Keyed) -> Batch:
+    def corrupt(rows: Rows, rng: CounterRNG) -> Batch:
         if rows.tokens.size and not 0 <= int(rows.tokens.min()) <= int(rows.tokens.max()) < vocabulary.size:
             raise UserError(
                 f"{store.path} is damaged: it holds a token id that its tokenizer does not have.",

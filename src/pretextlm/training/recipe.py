@@ -12,7 +12,7 @@ from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.presets.preset import filled_in
 from pretextlm.objectives.base import Objective, build
-from pretextlm.training.tuning import TuningConfig
+from pretextlm.training.trainable_parameters import TuningConfig
 
 if TYPE_CHECKING:
     from pretextlm.data.vocabulary import Vocabulary
@@ -92,7 +92,7 @@ class TrainingConfig(Config):
         warmup, cooldown: shares of the budget; cooldown is wsd's decay.
         final_learning_rate: share of the top rate at the end.
         dropout: share of the embedding's and of each sub-layer's output that training drops (model/dropout.py).
-        clip: largest global norm of the gradient; 0: none.
+        max_grad_norm: largest global norm of the gradient; 0: none.
         dtype: of activations; auto: bf16 on CUDA and on a CPU with AMX, else fp32. Weights are fp32 always.
         device: auto: CUDA when there is one.
         compile: auto: when the run is long enough to pay for it and a compiler is there.
@@ -133,7 +133,7 @@ class TrainingConfig(Config):
     cooldown: float = Field(0.5, ge=0, le=1)
     final_learning_rate: float = Field(0.0, ge=0, le=1)
     dropout: float = Field(0.0, ge=0, lt=1)
-    clip: float = Field(1.0, ge=0)
+    max_grad_norm: float = Field(1.0, ge=0)
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"

@@ -20,38 +20,38 @@ from pretextlm.batch import Batch, Spare
 from pretextlm.data.loader import Loader
 from pretextlm.errors import Echo, UserError
 from pretextlm.files import write_json
-from pretextlm.model.size import total
+from pretextlm.model.parameter_count import total
 from pretextlm.objectives.base import Objective
 from pretextlm.training import checkpoint as checkpoints
 from pretextlm.training.begin import begin, build_model, generator_of
-from pretextlm.training.best import Best
+from pretextlm.training.best_checkpoint import Best
+from pretextlm.training.checkpoint_writer import Saver
 from pretextlm.training.corpus import Corpus
-from pretextlm.training.cost import cost, energy
+from pretextlm.training.distributed import ALONE, World, joined
 from pretextlm.training.energy import Meter
+from pretextlm.training.forgetting import Remembered, as_begun
 from pretextlm.training.forward import Forward
+from pretextlm.training.initial_weights import load_start
 from pretextlm.training.look_back import LookBack
 from pretextlm.training.metrics import MetricsLog, peak_memory
+from pretextlm.training.objective_module import Task
 from pretextlm.training.optimizers import Optimizer
 from pretextlm.training.parallel import exchange_gradients, in_parts, spread
-from pretextlm.training.parts import is_part
-from pretextlm.training.peak import peak_of_run
+from pretextlm.training.peak_flops import peak_of_run
 from pretextlm.training.plan import Plan, Position, make_loader
 from pretextlm.training.progress import Progress, Silent
-from pretextlm.training.ready import make_ready
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.remembered import Remembered, as_begun
-from pretextlm.training.run import Run, locked
+from pretextlm.training.run_cost import cost, energy
+from pretextlm.training.run_directory import Run, locked
+from pretextlm.training.run_setup import make_ready
 from pretextlm.training.runtime import Runtime, device_name
-from pretextlm.training.saver import Saver
 from pretextlm.training.schedules import rate
+from pretextlm.training.sharded_checkpoint import is_part
 from pretextlm.training.signals import Interrupted, StopFlag, Stopped
-from pretextlm.training.start import load_start
-from pretextlm.training.task import Task
 from pretextlm.training.trackers import Trackers
-from pretextlm.training.tuning import adapted, depth, freeze, thaw
+from pretextlm.training.trainable_parameters import adapted, depth, freeze, thaw
 from pretextlm.training.validation import validate
-from pretextlm.training.watch import watched
-from pretextlm.training.world import ALONE, World, joined
+from pretextlm.training.watchdog import watched
 
 NORM_SHARE = 0.02
 """Of a step in the running mean of the gradient's norm."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pretextlm.batch import Batch, Spare, Term
-from pretextlm.keyed import Keyed
-from pretextlm.training.world import ALONE, World
+from pretextlm.counter_rng import CounterRNG
+from pretextlm.training.distributed import ALONE, World
 
 if TYPE_CHECKING:
     from torch import nn
@@ -181,4 +181,4 @@ def evaluation_batches(
         epochs = np.zeros_like(numbers)
         for group in reader.groups(numbers):
             read = reader.read(numbers[group], epochs[group], seed, pad=vocabulary.pad)
-            yield objective.corrupt(read, vocabulary, Keyed.of(seed, 0, read.example_ids))
+            yield objective.corrupt(read, vocabulary, CounterRNG.of(seed, 0, read.example_ids))

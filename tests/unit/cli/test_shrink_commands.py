@@ -27,7 +27,7 @@ def run(tmp_path_factory):
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "norm": {"weight": True},
-            "attention": {"normalise_heads": False},
+            "attention": {"qk_norm": False},
             "feed_forward": {"activation": "silu", "gated": True},
             "embedding": {"norm": False},
         },

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from pretextlm.data.readers import Reader, ReadOptions, cut
+from pretextlm.data.file_formats import Reader, ReadOptions, cut
 from pretextlm.data.sources import find_source
 from pretextlm.errors import UserError
 

@@ -11,8 +11,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from pretextlm.data.file_formats import ReadOptions
 from pretextlm.data.prepare import PrepareConfig, prepare
-from pretextlm.data.readers import ReadOptions
 from pretextlm.data.sources import find_source
 from pretextlm.data.store import Store
 from pretextlm.errors import UserError

@@ -18,13 +18,13 @@ from pretextlm.evaluation.cloze import TokenTexts
 from pretextlm.evaluation.evaluate import evaluate_run, open_filler, open_trained
 from pretextlm.evaluation.prompts import continue_texts
 from pretextlm.model.generation import GenerationSettings
-from pretextlm.model.inputs import prepare
+from pretextlm.model.model_inputs import prepare
 from pretextlm.objectives.base import OBJECTIVES, build
 from pretextlm.report import glossary
 from pretextlm.training import validation
 from pretextlm.training.forward import Forward
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run import Run
+from pretextlm.training.run_directory import Run
 from pretextlm.training.trainer import pretrain
 from pretextlm.training.validation import validate
 

@@ -13,7 +13,7 @@ from pretextlm.errors import UserError
 from pretextlm.evaluation.cloze import FILLERS, Answer, Cloze, TokenTexts, can_fill, filler
 from pretextlm.evaluation.fill import fill
 from pretextlm.evaluation.scoring import score_batch
-from pretextlm.model.inputs import prepare
+from pretextlm.model.model_inputs import prepare
 from pretextlm.objectives.base import build
 
 KINDS = [

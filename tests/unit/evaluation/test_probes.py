@@ -15,7 +15,7 @@ from pretextlm.batch import Batch
 from pretextlm.errors import UserError
 from pretextlm.evaluation.benchmarks.run import Opened
 from pretextlm.evaluation.probes import Probed, evaluate_probe, layer_states
-from pretextlm.model.inputs import prepare
+from pretextlm.model.model_inputs import prepare
 
 pytest.importorskip("sklearn")
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from pretextlm.attention_mask import visible
 from pretextlm.model import attention as module
 from pretextlm.model.attention import Sight, attend, cross_sight, self_sight
-from pretextlm.visibility import visible
 
 CPU = torch.device("cpu")
 SEGMENTS = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2], [0] * 8], dtype=torch.int32)

@@ -12,7 +12,7 @@ from pretextlm.batch import Batch
 from pretextlm.errors import UserError
 from pretextlm.model.attention import Sight, attend, cross_sight, self_sight
 from pretextlm.model.config import ModelConfig, RotaryScaling
-from pretextlm.model.inputs import prepare
+from pretextlm.model.model_inputs import prepare
 from pretextlm.model.rotary import angles, scaled
 
 CPU = torch.device("cpu")

@@ -9,12 +9,12 @@ from scipy import stats
 from tests.builders import make_model
 
 from pretextlm.batch import Batch
-from pretextlm.keyed import GOLDEN, Keyed, mix
+from pretextlm.counter_rng import GOLDEN, CounterRNG, mix
 from pretextlm.model.dropout import LEVELS, Noise, _bits, dropped
-from pretextlm.model.inputs import prepare
+from pretextlm.model.model_inputs import prepare
 
 CPU = torch.device("cpu")
-KEYS = Keyed.of(1, 0, np.arange(6)).bits(0, 50)
+KEYS = CounterRNG.of(1, 0, np.arange(6)).bits(0, 50)
 
 
 def noise(width: int, rate: float) -> Noise:

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pretextlm.batch import Batch
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.flops import count, pairs, training_flops
-from pretextlm.model.inputs import prepare
+from pretextlm.model.model_inputs import prepare
 
 ROWS, LENGTH, TARGET = 2, 12, 8
 

@@ -15,7 +15,7 @@ from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.generation import GenerationSettings, generate
-from pretextlm.model.inputs import prepare
+from pretextlm.model.model_inputs import prepare
 from pretextlm.model.ready import ready_to_write
 from pretextlm.model.sampling import Sampling, choose, probabilities
 from pretextlm.model.transformer import Transformer

@@ -9,7 +9,7 @@ import torch
 from tests.builders import make_model
 
 from pretextlm.batch import Batch
-from pretextlm.model.inputs import prepare
+from pretextlm.model.model_inputs import prepare
 
 CPU = torch.device("cpu")
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from tests.builders import make_model
 
+from pretextlm.attention_mask import visible
 from pretextlm.batch import Batch
-from pretextlm.model.inputs import prepare
+from pretextlm.model.model_inputs import prepare
 from pretextlm.model.transformer import Transformer
-from pretextlm.visibility import visible
 
 CPU = torch.device("cpu")
 WIDTH = 12

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.batch import IGNORE, Batch, Rows
-from pretextlm.data.spelling import Spelling
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.store import Split
+from pretextlm.data.token_splits import Spelling
 from pretextlm.data.vocabulary import FURTHER, NAMED, Vocabulary, sentinel
-from pretextlm.keyed import Keyed
 from pretextlm.objectives.base import Objective, build
 from pretextlm.objectives.show import visibility_of
 
@@ -151,7 +151,7 @@ def batches(
         rows = reader.read(numbers[group], epochs[group], seed)
         progress = np.minimum(ordinals[group] / 1000, 1.0) if objective.scheduled else None
         rows = dataclasses.replace(rows, progress=progress)
-        found.append((rows, objective.corrupt(rows, vocab, Keyed.of(seed, draws[group], rows.example_ids))))
+        found.append((rows, objective.corrupt(rows, vocab, CounterRNG.of(seed, draws[group], rows.example_ids))))
     return found
 
 

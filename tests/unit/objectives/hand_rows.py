@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from pretextlm.batch import IGNORE, Batch, Rows
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.vocabulary import NAMED, Vocabulary, sentinel
-from pretextlm.keyed import Keyed
 
 FIRST_TEXT = 20
 """Ordinary ids of `vocabulary()` begin here, but for one special id in their midst."""
@@ -68,8 +68,8 @@ def take(rows: Rows, which: np.ndarray) -> Rows:
     return Rows(parts[0], np.arange(len(which) + 1) * rows.width, parts[1], parts[2], starts, rows.example_ids[which])
 
 
-def keyed(rows: Rows, seed: int = 1, epoch: int = 0) -> Keyed:
-    return Keyed.of(seed, epoch, rows.example_ids)
+def keyed(rows: Rows, seed: int = 1, epoch: int = 0) -> CounterRNG:
+    return CounterRNG.of(seed, epoch, rows.example_ids)
 
 
 def selected(batch: Batch) -> np.ndarray:

@@ -9,11 +9,11 @@ import pytest
 from tests.unit.data.pair_splits import random_pairs, split_with_pairs
 from tests.unit.objectives.hand_rows import framed, keyed, vocabulary
 
+from pretextlm.attention_mask import visible
 from pretextlm.batch import IGNORE
 from pretextlm.data.loader import Loader
 from pretextlm.errors import UserError
 from pretextlm.objectives.base import build
-from pretextlm.visibility import visible
 
 V = vocabulary()
 PAIRS = random_pairs(120)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from tests.unit.objectives.hand_rows import keyed, rows_of, text, vocabulary
 
+from pretextlm.attention_mask import visible
 from pretextlm.batch import IGNORE
 from pretextlm.objectives.base import build
-from pretextlm.visibility import visible
 
 V = vocabulary()
 

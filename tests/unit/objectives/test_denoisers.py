@@ -11,12 +11,12 @@ import pytest
 from tests.unit.data.small_splits import split_of
 from tests.unit.objectives.hand_rows import rows_of, take, text, vocabulary
 
+from pretextlm.attention_mask import visible
 from pretextlm.batch import IGNORE
 from pretextlm.config import apply_overrides, write_toml
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.errors import UserError
-from pretextlm.keyed import Keyed
 from pretextlm.objectives.base import build
-from pretextlm.visibility import visible
 
 MODES = ("[NLU]", "[NLG]", "[S2S]", "[R]", "[S]", "[X]")
 
@@ -40,7 +40,7 @@ def rows_for(variant, index, count=6, seed=0):
 
 
 def corrupt(objective, rows, seed=1):
-    return objective.corrupt(rows, V, Keyed.of(seed, 0, rows.example_ids))
+    return objective.corrupt(rows, V, CounterRNG.of(seed, 0, rows.example_ids))
 
 
 def pieces(batch, row):

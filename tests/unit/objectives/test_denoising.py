@@ -15,8 +15,8 @@ from scipy import stats
 from tests.unit.objectives.hand_rows import keyed, rows_of, take, text, vocabulary
 
 from pretextlm.batch import IGNORE
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.errors import UserError
-from pretextlm.keyed import Keyed
 from pretextlm.objectives.base import build
 
 V = vocabulary()
@@ -172,12 +172,12 @@ def test_visible_tokens_and_spans_stand_in_every_order_alike():
 def test_span_lengths_at_full_size_are_poisson_given_their_sum():
     objective = build("denoising")
     count, units = 4000, 510
-    hidden, begin = objective._spans(np.full(count, units), units, Keyed.of(3, 0, np.arange(count)))
+    hidden, begin = objective._spans(np.full(count, units), units, CounterRNG.of(3, 0, np.arange(count)))
     assert (hidden.reshape(count, units).sum(axis=1) == 153).all()
     assert begin.shape == (count * 44,)
     begin = begin.reshape(count, 44) - np.arange(count)[:, None] * units
     assert (np.diff(begin, axis=1) >= 0).all()
-    share = Keyed.of(3, 0, np.arange(count)).bits(2, 153) >> np.uint64(32)
+    share = CounterRNG.of(3, 0, np.arange(count)).bits(2, 153) >> np.uint64(32)
     lengths = np.stack([np.bincount(row, minlength=44) for row in (share * np.uint64(44) >> np.uint64(32)).astype(int)])
     assert (np.diff(begin, axis=1) >= lengths[:, :-1]).all()  # spans do not overlap
     for span in (0, 20, 43):

@@ -16,7 +16,7 @@ from pretextlm.objectives.base import build
 from pretextlm.objectives.distillation import copy_layers
 from pretextlm.training.begin import build_model
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run import Run
+from pretextlm.training.run_directory import Run
 from pretextlm.training.trainer import pretrain
 
 V = vocabulary()
@@ -29,7 +29,7 @@ class TwoModels:
         self.models = {"model": student, "teacher": teacher}
 
     def __call__(self, batch, role="model"):
-        from pretextlm.model.inputs import prepare
+        from pretextlm.model.model_inputs import prepare
 
         model = self.models[role]
         return model(prepare(batch, model.config, torch.device("cpu"), torch.float32))

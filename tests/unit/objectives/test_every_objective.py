@@ -22,8 +22,8 @@ from tests.unit.objectives.contract import (
 )
 
 from pretextlm.batch import IGNORE
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.loader import Loader
-from pretextlm.keyed import Keyed
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.transformer import Transformer
 from pretextlm.objectives.base import OBJECTIVES, build
@@ -76,7 +76,7 @@ def test_every_registered_objective_is_among_the_cases():
 def test_corrupting_changes_no_input(case):
     objective = case.objective
     for rows, _ in read(case, np.arange(24)):
-        rng = Keyed.of(1, 0, rows.example_ids)
+        rng = CounterRNG.of(1, 0, rows.example_ids)
         before, keys = copy.deepcopy(rows), rng.keys.copy()
         for array in vars(rows).values():
             if isinstance(array, np.ndarray):
@@ -126,7 +126,7 @@ def test_a_new_epoch_or_seed_draws_anew_and_the_same_key_does_not(case):
     objective = case.objective
 
     def drawn(rows, seed, epoch):
-        return arrays(objective.corrupt(rows, V, Keyed.of(seed, epoch, rows.example_ids)))
+        return arrays(objective.corrupt(rows, V, CounterRNG.of(seed, epoch, rows.example_ids)))
 
     def differ(one, other):
         fields = [name for name in one if name != "example_ids"]

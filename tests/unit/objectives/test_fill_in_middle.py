@@ -13,13 +13,13 @@ from tests.unit.objectives.hand_rows import rows_of
 from tests.unit.objectives.hand_rows import vocabulary as without_text
 
 from pretextlm.batch import IGNORE
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.encode import TextEncoder
 from pretextlm.data.rows import StreamReader
-from pretextlm.data.spelling import Spelling
+from pretextlm.data.token_splits import Spelling
 from pretextlm.data.tokenizer import KINDS, train_tokenizer, vocabulary_of
 from pretextlm.data.vocabulary import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
 from pretextlm.errors import UserError
-from pretextlm.keyed import Keyed
 from pretextlm.objectives.base import Variant, build
 
 POSSIBLE = 1e-4
@@ -62,7 +62,7 @@ class Text:
         return self.tokenizer.decode(list(map(int, ids)), skip_special_tokens=False)
 
     def corrupt(self, rows, epoch=0, **options):
-        rng = Keyed.of(1, epoch, rows.example_ids)
+        rng = CounterRNG.of(1, epoch, rows.example_ids)
         return build("fill_in_middle", options).corrupt(rows, self.vocabulary, rng)
 
     @property
@@ -174,7 +174,7 @@ def slow(rows, text, rate, suffix_first, rng):
 @pytest.mark.parametrize(("rate", "suffix_first"), [(0.5, 0.5), (1.0, 0.3)])
 def test_rows_equal_those_made_document_by_document(any_text, raw, padded, rate, suffix_first):
     rows = any_text.rows(DOCUMENTS, raw, np.arange(40) if not padded else np.arange(12), padded)
-    rng = Keyed.of(1, 0, rows.example_ids)
+    rng = CounterRNG.of(1, 0, rows.example_ids)
     wanted = slow(rows, any_text, rate, suffix_first, rng)
     batch = any_text.corrupt(rows, rate=rate, suffix_first=suffix_first)
     tokens, segments, positions = np.moveaxis(wanted, 2, 0)
@@ -222,7 +222,7 @@ def test_so_many_documents_are_rearranged_and_so_many_of_these_suffix_first(bpe)
 
 def test_documents_that_are_not_rearranged_are_as_in_causal_language_modelling(bpe):
     rows = bpe.rows(DOCUMENTS, 33, np.arange(50))
-    causal = build("causal").corrupt(rows, bpe.vocabulary, Keyed.of(1, 0, rows.example_ids))
+    causal = build("causal").corrupt(rows, bpe.vocabulary, CounterRNG.of(1, 0, rows.example_ids))
     never = bpe.corrupt(rows, rate=0.0)
     for field in ("input_ids", "labels", "segment_ids", "position_ids"):
         assert (getattr(never, field) == getattr(causal, field)).all()
@@ -231,7 +231,7 @@ def test_documents_that_are_not_rearranged_are_as_in_causal_language_modelling(b
     assert 10 < unchanged.sum() < 50
     assert (some.input_ids == causal.input_ids)[unchanged].all()
     whole = bpe.all_in_one_row(DOCUMENTS, 40)
-    originals = documents_of(build("causal").corrupt(whole, bpe.vocabulary, Keyed.of(1, 0, whole.example_ids)), 0)
+    originals = documents_of(build("causal").corrupt(whole, bpe.vocabulary, CounterRNG.of(1, 0, whole.example_ids)), 0)
     batch = bpe.corrupt(whole)
     same = [
         ids == originals[nth]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from tests.unit.objectives.hand_rows import keyed, rows_of, text, vocabulary
 
+from pretextlm.attention_mask import visible
 from pretextlm.batch import IGNORE
 from pretextlm.objectives import layout
 from pretextlm.objectives.base import build
-from pretextlm.visibility import visible
 
 V = vocabulary()
 SOURCE = np.array([[9, 24, 26, 21]], np.int32)

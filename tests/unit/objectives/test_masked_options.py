@@ -15,9 +15,9 @@ from tests.unit.data.small_splits import split_of
 from tests.unit.objectives.hand_rows import framed, keyed, rows_of, selected, text, vocabulary
 
 from pretextlm.batch import IGNORE
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.loader import Loader
 from pretextlm.errors import UserError
-from pretextlm.keyed import Keyed
 from pretextlm.objectives.base import build
 
 V = vocabulary()
@@ -229,7 +229,9 @@ def test_dynamic_masks_never_come_again():
     assert not objective.variants(V, 32)[0].restart
     assert build("masked", {"static_masks": 2}).variants(V, 32)[0].restart
     rows = framed(4, 60, V)
-    inputs = [objective.corrupt(rows, V, Keyed.of(1, epoch, rows.example_ids)).labels.tobytes() for epoch in range(20)]
+    inputs = [
+        objective.corrupt(rows, V, CounterRNG.of(1, epoch, rows.example_ids)).labels.tobytes() for epoch in range(20)
+    ]
     assert len(set(inputs)) == 20
 
 

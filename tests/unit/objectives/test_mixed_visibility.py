@@ -13,15 +13,15 @@ import torch
 from scipy import stats
 from tests.unit.objectives.hand_rows import keyed, rows_of, take, text, vocabulary
 
+from pretextlm.attention_mask import visible
 from pretextlm.batch import IGNORE
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.errors import UserError
-from pretextlm.keyed import Keyed
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.inputs import prepare
+from pretextlm.model.model_inputs import prepare
 from pretextlm.model.transformer import Transformer
 from pretextlm.objectives.base import build
 from pretextlm.objectives.mixed_visibility import kinds_of, prefix_lengths
-from pretextlm.visibility import visible
 
 V = vocabulary()
 KINDS = ["masked", "causal", "prefix", "right_to_left"]
@@ -117,13 +117,13 @@ def test_each_kind_sees_what_it_should(predict, others):
         elif name == "right_to_left":
             assert (seen == (same & (position[:, None, :] >= position[:, :, None]))).all()
         else:
-            length = prefix_lengths(batch.segment_ids[which], Keyed(keyed(rows).fork(1).keys[which]))
+            length = prefix_lengths(batch.segment_ids[which], CounterRNG(keyed(rows).fork(1).keys[which]))
             assert (seen == (same & (earlier | (position < length)[:, None, :]))).all()
 
 
 def test_a_prefix_is_at_least_one_token_and_leaves_at_least_one_and_is_uniform_between():
     segments = np.repeat([[0] * 6 + [1] * 11 + [2] + [-1] * 2], 20_000, axis=0).astype(np.int32)
-    lengths = prefix_lengths(segments, Keyed.of(1, 0, np.arange(20_000)))
+    lengths = prefix_lengths(segments, CounterRNG.of(1, 0, np.arange(20_000)))
     assert (lengths[:, :6] == lengths[:, :1]).all()
     assert (lengths[:, 6:17] == lengths[:, 6:7]).all()
     assert (lengths[:, 17] == 1).all()

@@ -56,7 +56,7 @@ def tiny_model(objective, vocab=V.size):
 def forward(objective, batch, model, config):
     import torch
 
-    from pretextlm.model.inputs import prepare
+    from pretextlm.model.model_inputs import prepare
 
     return model(prepare(batch, config, torch.device("cpu"), torch.float32))
 

@@ -16,15 +16,15 @@ from scipy import stats
 from tests.builders import make_model
 from tests.unit.objectives.hand_rows import framed, keyed, rows_of, take, text, vocabulary
 
+from pretextlm.attention_mask import visible
 from pretextlm.batch import IGNORE
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.errors import UserError
-from pretextlm.keyed import Keyed
 from pretextlm.model.attention import Sight, attend
-from pretextlm.model.inputs import prepare
+from pretextlm.model.model_inputs import prepare
 from pretextlm.model.rotary import Angles, rotate
 from pretextlm.model.transformer import normalise
 from pretextlm.objectives.base import build
-from pretextlm.visibility import visible
 
 V = vocabulary()
 CPU = torch.device("cpu")
@@ -165,7 +165,7 @@ def test_every_token_has_the_same_chance():
 def spans(count, size, targets):
     """Starts and lengths in rows of `size` free tokens, before they are turned round the ring."""
     sizes, counts = np.full(count, size), np.full(count, targets)
-    return build("permutation")._spans(sizes, counts, targets, Keyed.of(1, 0, np.arange(count)))
+    return build("permutation")._spans(sizes, counts, targets, CounterRNG.of(1, 0, np.arange(count)))
 
 
 def test_span_lengths_have_chances_in_proportion_to_one_over_n():

@@ -10,12 +10,12 @@ from scipy import stats
 from tests.unit.data.small_splits import split_of
 from tests.unit.objectives.hand_rows import keyed, rows_of, take, text, vocabulary
 
+from pretextlm.attention_mask import visible
 from pretextlm.batch import IGNORE
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.errors import UserError
-from pretextlm.keyed import Keyed
 from pretextlm.objectives.base import build
-from pretextlm.objectives.halves import Halves, prefix_range
-from pretextlm.visibility import visible
+from pretextlm.objectives.prefix_split import Halves, prefix_range
 
 V = vocabulary()
 POSSIBLE = 1e-4
@@ -156,7 +156,7 @@ def test_every_token_of_a_stream_is_shown_or_written_once():
     reader = objective.reader(split_of(documents), V, 16)
     numbers = np.arange(reader.rows_per_pass)
     rows = reader.read(numbers, np.zeros_like(numbers), 0, pad=V.pad)
-    batch = objective.corrupt(rows, V, Keyed.of(0, 0, rows.example_ids))
+    batch = objective.corrupt(rows, V, CounterRNG.of(0, 0, rows.example_ids))
     stream = [t for document in documents for t in (V.bos, *document, V.eos)]
     read = batch.input_ids[batch.segment_ids >= 0].tolist()
     assert read == stream[: len(read)]

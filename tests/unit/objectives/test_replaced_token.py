@@ -11,8 +11,8 @@ from tests.unit.objectives.hand_rows import framed, keyed, vocabulary
 from pretextlm.batch import IGNORE, Batch
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.inputs import prepare
-from pretextlm.model.replaced import generator_config, sample_tokens
+from pretextlm.model.model_inputs import prepare
+from pretextlm.model.replaced_token_head import generator_config, sample_tokens
 from pretextlm.model.transformer import DELTA, Transformer
 from pretextlm.objectives.base import build
 from pretextlm.objectives.replaced_token import propose

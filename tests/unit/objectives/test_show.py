@@ -16,7 +16,7 @@ from pretextlm.cli.show import draw
 from pretextlm.cli.show import show as command
 from pretextlm.errors import UserError
 from pretextlm.objectives.base import OBJECTIVES
-from pretextlm.objectives.pieces import Pieces
+from pretextlm.objectives.example_tokenizer import Pieces
 from pretextlm.objectives.show import show
 
 SENTENCE = "나는 오늘 라면을 먹었다. 그리고 language models are wonderful."

@@ -13,7 +13,7 @@ from pretextlm.batch import IGNORE
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.heads import SpanBoundaryHead
-from pretextlm.model.inputs import prepare
+from pretextlm.model.model_inputs import prepare
 from pretextlm.model.transformer import Transformer
 from pretextlm.objectives.base import build
 from pretextlm.objectives.span_boundary import LONGEST_TARGET, POSITION_SIZE, boundaries

@@ -15,10 +15,10 @@ from scipy.special import gammaln
 from tests.unit.objectives.hand_rows import keyed, rows_of, text, vocabulary
 
 from pretextlm.batch import IGNORE
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.errors import UserError
-from pretextlm.keyed import Keyed
 from pretextlm.objectives.base import build
-from pretextlm.objectives.spans import Spans, between, counts_in_range, hidden_lengths, span_counts
+from pretextlm.objectives.span_noise import Spans, between, counts_in_range, hidden_lengths, span_counts
 
 V = vocabulary(size=1000, sentinels=12)
 MANY = tuple(range(900, 1000))
@@ -131,7 +131,7 @@ def test_the_row_is_the_longest_that_fits(length, rate, mean, layout):
 
 def test_hidden_spans_are_uniform_over_every_way_to_place_them():
     length, noise, spans = 9, 4, 2
-    lengths = hidden_lengths(Keyed.of(1, 0, np.arange(24_000)), (0, 1), length, noise, spans).reshape(-1, 4)
+    lengths = hidden_lengths(CounterRNG.of(1, 0, np.arange(24_000)), (0, 1), length, noise, spans).reshape(-1, 4)
     every = {(a, c, (length - noise) - a, noise - c) for a in range(1, length - noise) for c in range(1, noise)}
     seen = Counter(map(tuple, lengths.tolist()))
     assert set(seen) == every
@@ -191,7 +191,7 @@ def test_free_edges_hide_the_first_and_the_last_token_as_often_as_any_other_near
 def test_cutting_equals_the_slow_loop():
     """The same lengths, cut token by token."""
     for edges in ("t5", "free"):
-        rng = Keyed.of(3, 0, np.arange(40))
+        rng = CounterRNG.of(3, 0, np.arange(40))
         tokens = text(40, 30, V)
         lengths = hidden_lengths(rng, (0, 1), 30, 9, 4, edges)
         source, target = Spans(0.3, 2.25, edges, final_sentinel=True, lead=True).split(tokens, V, rng, lead=77)
@@ -251,7 +251,7 @@ def test_spans_of_a_range_keep_to_it_and_to_one_width(length, rate, shortest, mo
     vocab = replace(V, sentinels=tuple(range(500, 700)), special=V.special | set(range(500, 700)))
     tokens = text(20, length, vocab, seed)
     kind = Spans(rate, (shortest, longest))
-    source, target = kind.split(tokens, vocab, Keyed.of(seed, 0, np.arange(20)))
+    source, target = kind.split(tokens, vocab, CounterRNG.of(seed, 0, np.arange(20)))
     assert (source.shape[1], target.shape[1]) == kind.widths(length) == (length - noise + spans + 1, noise + spans + 1)
     for row in range(20):
         assert merge(source[row], target[row], vocab) == tokens[row].tolist()
@@ -278,7 +278,7 @@ def test_spans_of_a_range_are_uniform_over_every_way_to_cut_them(length, rate, l
     noise, spans = shape
     every = {cut for cut in product(range(low, high + 1), repeat=spans) if sum(cut) == noise}
     assert len(every) == ways
-    _, target = Spans(rate, (low, high)).split(text(40_000, length, V), V, Keyed.of(5, 0, np.arange(40_000)))
+    _, target = Spans(rate, (low, high)).split(text(40_000, length, V), V, CounterRNG.of(5, 0, np.arange(40_000)))
     places = np.nonzero(np.isin(target, V.sentinels))[1].reshape(-1, spans)
     seen = Counter(map(tuple, (np.diff(places, axis=1, append=target.shape[1] - 1) - 1).tolist()))
     assert set(seen) == every
@@ -301,7 +301,7 @@ def test_many_spans_of_a_range_follow_the_exact_law():
     rest = ways(spans - 1)
     law = np.array([rest[excess - more] / ways(spans)[excess] for more in range(high - low + 1)])
     vocab = replace(V, sentinels=MANY, special=V.special | set(MANY))
-    _, target = Spans(rate, (low, high)).split(text(6_000, length, vocab), vocab, Keyed.of(6, 0, np.arange(6_000)))
+    _, target = Spans(rate, (low, high)).split(text(6_000, length, vocab), vocab, CounterRNG.of(6, 0, np.arange(6_000)))
     places = np.nonzero(np.isin(target, MANY))[1].reshape(-1, spans)
     lengths = np.diff(places, axis=1, append=target.shape[1] - 1) - 1
     for place in (0, 6, 12):
@@ -310,7 +310,7 @@ def test_many_spans_of_a_range_follow_the_exact_law():
 
 
 def test_between_is_uniform_and_reaches_both_ends():
-    words = Keyed.of(1, 0, np.arange(70_000)).bits(0, 1)
+    words = CounterRNG.of(1, 0, np.arange(70_000)).bits(0, 1)
     drawn = between(words, 3, 9)[:, 0]
     assert stats.chisquare(np.bincount(drawn - 3, minlength=7)).pvalue > POSSIBLE
     assert (between(words[:2], np.array([4, 7]), np.array([4, 7])) == [4, 7]).all()
@@ -318,7 +318,7 @@ def test_between_is_uniform_and_reaches_both_ends():
 
 def test_span_lengths_at_full_size_follow_the_exact_law():
     """A part of a uniform composition of n in k parts is j with chance C(n-j-1, k-2) / C(n-1, k-1)."""
-    lengths = hidden_lengths(Keyed.of(2, 0, np.arange(20_000)), (0, 1), 568, 85, 28)
+    lengths = hidden_lengths(CounterRNG.of(2, 0, np.arange(20_000)), (0, 1), 568, 85, 28)
     assert (lengths.sum(axis=1) == [483, 85]).all()
     assert lengths.min() >= 1
     j = np.arange(1, 12)
@@ -383,7 +383,7 @@ def test_a_row_that_ends_in_padding_is_corrupted_as_the_shorter_text_it_is(layou
     assert batch.input_ids.shape == whole.input_ids.shape
     for row, length in enumerate(lengths):
         alone = build("span_corruption", {"layout": layout}).corrupt(
-            rows_of(tokens[row : row + 1, :length], first_id=row), V, Keyed.of(1, 0, row)
+            rows_of(tokens[row : row + 1, :length], first_id=row), V, CounterRNG.of(1, 0, row)
         )
         width = alone.input_ids.shape[1]
         assert (batch.input_ids[row, :width] == alone.input_ids[0]).all()

@@ -10,12 +10,12 @@ import pytest
 from tests.unit.data.pair_splits import random_pairs, split_with_pairs
 from tests.unit.objectives.hand_rows import framed, keyed, rows_of, text, vocabulary
 
+from pretextlm.attention_mask import visible
 from pretextlm.batch import IGNORE
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.loader import Loader
 from pretextlm.errors import UserError
-from pretextlm.keyed import Keyed
 from pretextlm.objectives.base import build
-from pretextlm.visibility import visible
 
 V = vocabulary()
 PAIRS = random_pairs(120)
@@ -254,7 +254,7 @@ def test_several_denoisers_can_share_the_plain_documents():
     for variant, group in enumerate(reader.groups(numbers)):
         rows = reader.read(numbers[group], epochs[group], 2)
         assert rows.variant == variant
-        batch = model.corrupt(rows, vocab, Keyed.of(2, epochs[group], rows.example_ids))
+        batch = model.corrupt(rows, vocab, CounterRNG.of(2, epochs[group], rows.example_ids))
         assert batch.decoder_labels.shape[1] == variants[variant].decoder_length
         sizes.append(len(group))
     assert sizes == [20, 10, 10]
@@ -334,7 +334,7 @@ def test_a_model_answers_a_pair_the_same_whatever_stands_beside_it(layout):
     import torch
     from tests.builders import make_model
 
-    from pretextlm.model.inputs import prepare
+    from pretextlm.model.model_inputs import prepare
 
     architecture = "encoder_decoder" if layout == "encoder_decoder" else "decoder"
     model = make_model(architecture=architecture, vocab_size=400)

@@ -10,7 +10,7 @@ from scipy import stats
 from tests.unit.objectives.hand_rows import framed, keyed, rows_of, selected, text, vocabulary
 
 from pretextlm.objectives.base import build
-from pretextlm.objectives.words import Words, expand, greedy
+from pretextlm.objectives.whole_words import Words, expand, greedy
 
 V = vocabulary()
 POSSIBLE = 1e-4

@@ -13,13 +13,13 @@ from tests.unit.objectives.hand_rows import framed, keyed, rows_of, selected, te
 from torch.nn import functional
 
 from pretextlm.batch import IGNORE
+from pretextlm.counter_rng import CounterRNG
 from pretextlm.errors import UserError
-from pretextlm.keyed import Keyed
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.inputs import prepare
+from pretextlm.model.model_inputs import prepare
 from pretextlm.model.transformer import Transformer
 from pretextlm.objectives.base import build
-from pretextlm.objectives.selection import Lots
+from pretextlm.objectives.token_selection import Lots
 from pretextlm.objectives.word_structure import HIDE, ORDERS, PLACES
 
 V = vocabulary()
@@ -135,7 +135,7 @@ def test_trigrams_in_turns_equal_the_loop_over_them(share):
     visible = (~selected(batch) & ~V.is_special[tokens]).sum(axis=1)
     wanted = np.floor(share * visible / 3 + rng.uniform(1, 1)[:, 0]).astype(int)
     for row in range(40):
-        alone = Keyed(rng.keys[row : row + 1]).fork(PLACES)
+        alone = CounterRNG(rng.keys[row : row + 1]).fork(PLACES)
         found = by_loop(batch, rows, row, wanted[row], alone)
         assert trigrams(batch, row).tolist() == [start for start, _ in found]
         for start, order in found:

@@ -14,7 +14,7 @@ from pretextlm.errors import UserError
 from pretextlm.report.read import read
 from pretextlm.study.compare import Outcome, compare
 from pretextlm.study.plan import StudyPlan
-from pretextlm.training.run import locked
+from pretextlm.training.run_directory import locked
 from pretextlm.training.signals import Stopped
 
 RUNS = ["causal-seed1", "masked-seed1", "causal-seed2", "masked-seed2"]

@@ -16,7 +16,7 @@ from pretextlm.study.compare import compare
 from pretextlm.study.grid import RATES, SEEDS, grid_plan, seeds_of, varied
 from pretextlm.study.task_plan import TaskStudy
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run import Run
+from pretextlm.training.run_directory import Run
 from pretextlm.training.trainer import pretrain
 
 

@@ -17,10 +17,10 @@ from tests.builders import make_store
 from pretextlm.errors import UserError
 from pretextlm.study.compare import compare
 from pretextlm.study.jobs import Turn, side_by_side
-from pretextlm.study.one import Maker
-from pretextlm.study.outcome import Outcome, Watcher
 from pretextlm.study.plan import StudyPlan
 from pretextlm.study.progress import Silent
+from pretextlm.study.run_executor import Maker
+from pretextlm.study.study_results import Outcome, Watcher
 from pretextlm.training.signals import StopFlag, Stopped
 
 

@@ -16,7 +16,7 @@ from pretextlm.study.compare import compare
 from pretextlm.study.plan import StudyPlan
 from pretextlm.study.task_plan import TaskStudy, load_plan
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run import Run
+from pretextlm.training.run_directory import Run
 from pretextlm.training.trainer import pretrain
 
 THREE_WAYS = Path(__file__).parents[3] / "recipes" / "mnli_three_ways.toml"

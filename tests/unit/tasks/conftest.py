@@ -44,7 +44,7 @@ def recipe(start):
     """A recipe of a task on these files, from the run."""
 
     def make(task, train, validation=None, tuning=None, **training):
-        from pretextlm.training.start import with_start
+        from pretextlm.training.initial_weights import with_start
 
         values = {
             "start": str(start),

@@ -12,15 +12,15 @@ from torch.nn import functional
 
 from pretextlm.config import write_toml
 from pretextlm.errors import UserError
-from pretextlm.evaluation.labelled import evaluate_task
+from pretextlm.evaluation.task_evaluation import evaluate_task
 from pretextlm.training.corpus import open_corpus
+from pretextlm.training.distributed import ALONE
 from pretextlm.training.plan import make_loader, make_plan
 from pretextlm.training.progress import Silent
-from pretextlm.training.ready import make_ready
-from pretextlm.training.run import Run
+from pretextlm.training.run_directory import Run
+from pretextlm.training.run_setup import make_ready
 from pretextlm.training.runtime import Runtime
 from pretextlm.training.trainer import Trainer, pretrain
-from pretextlm.training.world import ALONE
 
 CPU = torch.device("cpu")
 TEXTS = sentences(40)

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pretextlm.attention_mask import Attention
 from pretextlm.batch import IGNORE, Batch
 from pretextlm.data.examples import (
     STEP,
@@ -18,7 +19,6 @@ from pretextlm.data.examples import (
     side_by_side,
     widths,
 )
-from pretextlm.visibility import Attention
 
 PAD = 0
 

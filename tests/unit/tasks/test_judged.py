@@ -10,10 +10,10 @@ from tests.builders import sentences
 
 from pretextlm.data.records import read_records
 from pretextlm.errors import UserError
-from pretextlm.evaluation.labelled import check_scores, evaluate_task, examples_of, predictions
 from pretextlm.evaluation.scores.f1 import f1_micro
 from pretextlm.evaluation.scores.groups import group_accuracy, group_f1
 from pretextlm.evaluation.scores.precision_recall import auprc
+from pretextlm.evaluation.task_evaluation import check_scores, evaluate_task, examples_of, predictions
 from pretextlm.tasks.question_answering import QuestionAnswering
 from pretextlm.tasks.text_classification import TextClassification
 from pretextlm.tasks.token_classification import TokenClassification
@@ -29,8 +29,8 @@ RECORDS = [
 @pytest.fixture(scope="module")
 def run(start, tmp_path_factory):
     """A run of three classes, which is judged in every way."""
+    from pretextlm.training.initial_weights import with_start
     from pretextlm.training.recipe import Recipe
-    from pretextlm.training.start import with_start
 
     place = tmp_path_factory.mktemp("judged")
     file = place / "records.jsonl"

@@ -14,14 +14,14 @@ from tests.builders import make_store, sentences
 from pretextlm.batch import Batch
 from pretextlm.data.examples import ExampleReader
 from pretextlm.errors import UserError
-from pretextlm.evaluation.labelled import evaluate_task, predictions
-from pretextlm.model.inputs import prepare
+from pretextlm.evaluation.task_evaluation import evaluate_task, predictions
+from pretextlm.model.model_inputs import prepare
 from pretextlm.objectives.base import build
 from pretextlm.tasks.multiple_choice import MultipleChoice
 from pretextlm.training.begin import build_model
 from pretextlm.training.corpus import open_corpus
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run import Run
+from pretextlm.training.run_directory import Run
 from pretextlm.training.trainer import pretrain
 
 CPU = torch.device("cpu")

@@ -10,8 +10,8 @@ import pytest
 from tests.builders import sentences
 
 from pretextlm.errors import UserError
-from pretextlm.evaluation.labelled import evaluate_task
 from pretextlm.evaluation.predict import predict
+from pretextlm.evaluation.task_evaluation import evaluate_task
 from pretextlm.training.trainer import pretrain
 
 A, B = sentences(24, seed=1), sentences(24, seed=2)

@@ -9,13 +9,13 @@ import pytest
 from tests.builders import SHARED, make_store
 
 from pretextlm.config import apply_overrides, read_toml
-from pretextlm.data.aligned import AlignedEncoder
+from pretextlm.data.offset_mapping import AlignedEncoder
 from pretextlm.data.records import read_records
 from pretextlm.data.streams import open_bytes
 from pretextlm.data.tokenizer import load_tokenizer
 from pretextlm.errors import UserError
-from pretextlm.evaluation.labelled import check_scores
 from pretextlm.evaluation.scores.table import BENCHMARKS
+from pretextlm.evaluation.task_evaluation import check_scores
 from pretextlm.model.config import ModelConfig
 from pretextlm.training.recipe import Recipe
 

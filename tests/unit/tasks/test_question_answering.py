@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.builders import sentences
 
-from pretextlm.data.aligned import AlignedEncoder
+from pretextlm.data.offset_mapping import AlignedEncoder
 from pretextlm.data.records import read_records
 from pretextlm.errors import UserError
-from pretextlm.evaluation.labelled import predictions
+from pretextlm.evaluation.task_evaluation import predictions
 from pretextlm.tasks.question_answering import QuestionAnswering
-from pretextlm.training.run import Run
+from pretextlm.training.run_directory import Run
 
 
 def record(text, start, end, question="Who carries the letters?"):
@@ -83,7 +83,7 @@ def test_the_best_stretch_is_that_of_a_slow_search_over_all(start, written):
 
 def _scores(model, run, tokens, types):
     from pretextlm.batch import Batch
-    from pretextlm.model.inputs import prepare
+    from pretextlm.model.model_inputs import prepare
 
     batch = Batch(input_ids=tokens[None], token_type_ids=types[None], labels=np.full((1, len(tokens)), -100, np.int32))
     with torch.inference_mode():

@@ -7,11 +7,11 @@ import pytest
 import torch
 from tests.builders import sentences
 
-from pretextlm.data.aligned import AlignedEncoder
 from pretextlm.data.examples import ExampleReader
+from pretextlm.data.offset_mapping import AlignedEncoder
 from pretextlm.errors import UserError
-from pretextlm.evaluation.labelled import evaluate_task, predictions
-from pretextlm.model.inputs import prepare
+from pretextlm.evaluation.task_evaluation import evaluate_task, predictions
+from pretextlm.model.model_inputs import prepare
 from pretextlm.training.begin import build_model
 from pretextlm.training.corpus import open_corpus
 from pretextlm.training.plan import make_plan

@@ -10,11 +10,11 @@ import torch
 from tests.builders import sentences
 
 from pretextlm.errors import UserError
-from pretextlm.evaluation.labelled import evaluate_task, examples_of, predictions
+from pretextlm.evaluation.task_evaluation import evaluate_task, examples_of, predictions
 from pretextlm.training.corpus import open_corpus
 from pretextlm.training.plan import make_loader, make_plan
 from pretextlm.training.progress import Silent
-from pretextlm.training.run import Run
+from pretextlm.training.run_directory import Run
 from pretextlm.training.runtime import Runtime
 from pretextlm.training.trainer import Trainer, pretrain
 
@@ -76,7 +76,7 @@ def test_what_the_model_says_of_an_example_does_not_depend_on_its_neighbours(rec
 
 
 def _encoder(run):
-    from pretextlm.data.aligned import AlignedEncoder
+    from pretextlm.data.offset_mapping import AlignedEncoder
 
     return AlignedEncoder(run.tokenizer, run.vocabulary)
 

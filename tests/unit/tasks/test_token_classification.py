@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pretextlm.batch import IGNORE
-from pretextlm.data.aligned import AlignedEncoder
+from pretextlm.data.offset_mapping import AlignedEncoder
 from pretextlm.data.records import read_records
 from pretextlm.errors import UserError
 from pretextlm.tasks.token_classification import TokenClassification
-from pretextlm.training.run import Run
+from pretextlm.training.run_directory import Run
 
 TAGS = ["O", "B-x", "I-x", "B-y", "I-y"]
 WORDS = ["river", "the", "an", "harbour", "x1", "우리", "말", "…", "A.B."]

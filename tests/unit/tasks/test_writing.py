@@ -10,16 +10,16 @@ import torch
 from tests.builders import make_store, sentences
 
 from pretextlm.batch import IGNORE
-from pretextlm.data.aligned import AlignedEncoder
 from pretextlm.data.examples import ExampleReader
+from pretextlm.data.offset_mapping import AlignedEncoder
 from pretextlm.errors import UserError
-from pretextlm.evaluation.labelled import evaluate_task, predictions
+from pretextlm.evaluation.task_evaluation import evaluate_task, predictions
 from pretextlm.objectives.base import build
 from pretextlm.training.corpus import open_corpus
 from pretextlm.training.plan import make_loader, make_plan
 from pretextlm.training.progress import Silent
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run import Run
+from pretextlm.training.run_directory import Run
 from pretextlm.training.runtime import Runtime
 from pretextlm.training.trainer import Trainer, pretrain
 

@@ -93,7 +93,7 @@ def _group(jobs: list[dict], processes: int, machine: int) -> list[dict]:
 
 
 def _be_child(jobs: list[dict], writer: int) -> None:
-    from pretextlm.training.world import joined
+    from pretextlm.training.distributed import joined
 
     os.dup2(2, 1)
     try:
@@ -154,11 +154,11 @@ def _gradients(recipe: Any, out: Path) -> tuple[float, list[list[int]]]:
 
     from pretextlm.batch import Spare
     from pretextlm.training import trainer
-    from pretextlm.training.parts import is_part
+    from pretextlm.training.distributed import joined
     from pretextlm.training.plan import make_loader
-    from pretextlm.training.ready import make_ready
-    from pretextlm.training.run import Run
-    from pretextlm.training.world import joined
+    from pretextlm.training.run_directory import Run
+    from pretextlm.training.run_setup import make_ready
+    from pretextlm.training.sharded_checkpoint import is_part
 
     build = trainer.build_model
 

@@ -11,7 +11,7 @@ from pretextlm.objectives.base import OBJECTIVES
 from pretextlm.training.plan import make_loader, make_plan
 from pretextlm.training.progress import Silent
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run import Run
+from pretextlm.training.run_directory import Run
 from pretextlm.training.runtime import Runtime
 from pretextlm.training.trainer import Trainer
 

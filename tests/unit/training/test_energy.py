@@ -10,12 +10,12 @@ import torch
 from tests.builders import make_store
 
 from pretextlm.training import trainer
-from pretextlm.training.cost import energy
+from pretextlm.training.distributed import World
 from pretextlm.training.energy import Meter
 from pretextlm.training.progress import Silent
 from pretextlm.training.recipe import Recipe
+from pretextlm.training.run_cost import energy
 from pretextlm.training.signals import Stopped
-from pretextlm.training.world import World
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 RANGE = 1_000_000_000

@@ -66,7 +66,7 @@ def test_muon_moves_matrices_and_adamw_the_embedding():
 @pytest.mark.parametrize("kind", ["muon", "adamw"])
 @pytest.mark.parametrize("size", [1e-3, 10.0])
 def test_gradients_above_the_recipes_norm_count_as_if_they_had_been_clipped_before(kind, size):
-    config = TrainingConfig(budget_steps=1, optimizer=kind, clip=0.5)
+    config = TrainingConfig(budget_steps=1, optimizer=kind, max_grad_norm=0.5)
     inside, before = make_model(), make_model()
     one, two = (Optimizer(m, config, torch.float32) for m in (inside, before))
     for step in range(3):

@@ -12,7 +12,7 @@ from tests.unit.training.processes import Processes, outcome
 from pretextlm.data.loader import shared_out
 from pretextlm.training.checkpoint import newest
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run import Run
+from pretextlm.training.run_directory import Run
 from pretextlm.training.trainer import pretrain
 
 STEPS = 6

@@ -12,10 +12,10 @@ import torch
 
 from pretextlm.objectives.base import OBJECTIVES, build
 from pretextlm.training.checkpoint import newest
+from pretextlm.training.objective_module import Task
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run import Run
+from pretextlm.training.run_directory import Run
 from pretextlm.training.signals import Stopped
-from pretextlm.training.task import Task
 from pretextlm.training.trainer import Trainer, pretrain
 
 STEPS, STEPS_PER_EPOCH, MICRO_BATCHES = 7, 4, 2
@@ -31,8 +31,8 @@ CLOCK = {"seconds", "tokens_per_second", "data_wait", "mfu", "memory", "device_s
 @pytest.fixture(scope="module", autouse=True)
 def no_measurement_of_the_machine():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pretextlm.training.peak.MEASURED_SECONDS", 0.0)
-        patch.setattr("pretextlm.training.peak.WIDTHS", {"cpu": 64})
+        patch.setattr("pretextlm.training.peak_flops.MEASURED_SECONDS", 0.0)
+        patch.setattr("pretextlm.training.peak_flops.WIDTHS", {"cpu": 64})
         yield
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from pretextlm.config import read_toml
 from pretextlm.model.transformer import on_meta
-from pretextlm.training.memory import training_memory
+from pretextlm.training.memory_estimate import training_memory
 from pretextlm.training.recipe import Recipe
 
 STUDIES = ("mnli_three_ways",)

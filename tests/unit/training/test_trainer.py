@@ -13,7 +13,7 @@ from pretextlm.errors import UserError
 from pretextlm.training.begin import build_model
 from pretextlm.training.plan import make_loader, make_plan
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run import Run
+from pretextlm.training.run_directory import Run
 from pretextlm.training.signals import StopFlag, Stopped
 from pretextlm.training.trainer import Trainer, pretrain
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretextlm.data.readers import format_of
+from pretextlm.data.file_formats import format_of
 from pretextlm.data.store import sha256_of
 from pretextlm.data.streams import COMPRESSIONS
 from pretextlm.data.tables import Row, Rules, json_rows, parquet_rows, place, table_rows

@@ -16,10 +16,10 @@ from pretextlm.evaluation.benchmarks.weigh import Request, Weigher
 from pretextlm.evaluation.benchmarks.weighers import weigher
 from pretextlm.evaluation.benchmarks.wording import Question, Values, Wording, shots_of
 from pretextlm.evaluation.evaluate import open_trained
-from pretextlm.exchange.origin import Origin, origin_of
 from pretextlm.files import write_json
+from pretextlm.hf.provenance import Origin, origin_of
 from pretextlm.training.checkpoint import newest
-from pretextlm.training.run import Run
+from pretextlm.training.run_directory import Run
 
 if TYPE_CHECKING:
     import torch

@@ -15,10 +15,10 @@ import numpy as np
 from jinja2 import StrictUndefined, TemplateError, Undefined, meta
 from jinja2.sandbox import SandboxedEnvironment
 
+from pretextlm.counter_rng import permute
 from pretextlm.errors import UserError
 from pretextlm.evaluation.benchmarks.definition import Benchmark
 from pretextlm.evaluation.benchmarks.rows import Record
-from pretextlm.keyed import permute
 
 Values = dict[str, Any]
 """What a form makes of a row."""

@@ -68,7 +68,7 @@ class Bart(Family):
                     "max_positions": values["max_position_embeddings"] + OFFSET,
                     "offset": OFFSET,
                 },
-                "attention": {"normalise_heads": False, "bias": True, "output_bias": True},
+                "attention": {"qk_norm": False, "bias": True, "output_bias": True},
                 "feed_forward": {"activation": activation_in(values["activation_function"]), "bias": True},
                 "embedding": {"scale": width**0.5 if values.get("scale_embedding") else 1.0, "apart": True},
                 "head": {"bias": True},

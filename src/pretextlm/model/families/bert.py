@@ -148,7 +148,7 @@ def post_norm(family: Family, values: Mapping[str, Any], head_activation: str, o
                 "place": "after",
             },
             "positions": {"kind": "learned", "max_positions": values["max_position_embeddings"], "offset": offset},
-            "attention": {"normalise_heads": False, "bias": True, "output_bias": True},
+            "attention": {"qk_norm": False, "bias": True, "output_bias": True},
             "feed_forward": {"activation": activation_in(values["hidden_act"]), "bias": True},
             "embedding": {"projection_bias": size != values["hidden_size"]},
             "head": {"dense": True, "activation": head_activation, "norm": True, "bias": True},

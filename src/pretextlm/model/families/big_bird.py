@@ -1,6 +1,7 @@
 """BigBird (Zaheer et al. 2020, https://arxiv.org/abs/2007.14062): BERT whose long documents are read in blocks.
 
-Logits are transformers' for one document that is not being trained on (`model/sparse.py`). Two things differ:
+Logits are transformers' for one document that is not being trained on (`model/block_sparse_attention.py`). Two
+things differ:
 
 * Random blocks. In training transformers draws them, and a published BigBird was trained with them; outside of it, it
   takes the first block in the place of each. We do the latter in training too. `attention.draw_blocks` has blocks

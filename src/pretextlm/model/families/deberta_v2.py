@@ -74,7 +74,7 @@ class DebertaV2(Family):
                     "max_positions": values["max_position_embeddings"],
                 },
                 "attention": {
-                    "normalise_heads": False,
+                    "qk_norm": False,
                     "bias": True,
                     "output_bias": True,
                     "scale": 1 / math.sqrt(CONTENTS_AND_PLACES * (width // heads)),

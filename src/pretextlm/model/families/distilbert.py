@@ -57,7 +57,7 @@ class DistilBert(Family):
                 "final_norm": False,
                 "norm": {"kind": "layer", "eps": EPS, "weight": True, "bias": True, "place": "after"},
                 "positions": {"kind": "learned", "max_positions": values["max_position_embeddings"]},
-                "attention": {"normalise_heads": False, "bias": True, "output_bias": True},
+                "attention": {"qk_norm": False, "bias": True, "output_bias": True},
                 "feed_forward": {"activation": activation, "bias": True},
                 "head": {"dense": True, "activation": activation, "norm": True, "bias": True},
             }

@@ -33,7 +33,7 @@ class Gemma(Llama):
         name, bias = values["hidden_act"], values["attention_bias"]
         return {
             "norm": {"kind": "rms", "eps": values["rms_norm_eps"], "weight": True, "around_one": True},
-            "attention": {"normalise_heads": False, "bias": bias, "output_bias": bias},
+            "attention": {"qk_norm": False, "bias": bias, "output_bias": bias},
             "feed_forward": {"activation": "gelu_tanh" if name == "gelu" else activation_in(name), "gated": True},
             "embedding": {"norm": False, "scale": values["hidden_size"] ** 0.5},
         }

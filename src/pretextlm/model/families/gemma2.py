@@ -50,7 +50,7 @@ class Gemma2(Llama):
                 "place": "both",
             },
             "attention": {
-                "normalise_heads": False,
+                "qk_norm": False,
                 "bias": bias,
                 "output_bias": bias,
                 "scale": 0.0 if divisor == values["head_dim"] else divisor**-0.5,

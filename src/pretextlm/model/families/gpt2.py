@@ -33,7 +33,7 @@ def gpt_parts(values: Mapping[str, Any], activation: str) -> dict[str, Any]:
         "tie_word_embeddings": values["tie_word_embeddings"],
         "norm": {"kind": "layer", "eps": values["layer_norm_epsilon"], "weight": True, "bias": True},
         "positions": {"kind": "learned", "max_positions": values["n_positions"]},
-        "attention": {"normalise_heads": False, "bias": True, "output_bias": True},
+        "attention": {"qk_norm": False, "bias": True, "output_bias": True},
         "feed_forward": {"activation": activation, "bias": True},
         "embedding": {"norm": False},
     }

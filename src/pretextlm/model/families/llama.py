@@ -52,7 +52,7 @@ class Llama(Family):
                 **{key: values[key] for key in SAME},
                 "norm": {"kind": "rms", "eps": values["rms_norm_eps"], "weight": True},
                 "positions": rope_in(values),
-                "attention": {"normalise_heads": False},
+                "attention": {"qk_norm": False},
                 "feed_forward": {"activation": activation_in(values[self.activation]), "gated": True},
                 "embedding": {"norm": False},
             }
@@ -63,7 +63,7 @@ class Llama(Family):
         """The parts in which this family differs from the others."""
         bias = values["attention_bias"]
         return {
-            "attention": {"normalise_heads": False, "bias": bias, "output_bias": bias},
+            "attention": {"qk_norm": False, "bias": bias, "output_bias": bias},
             "feed_forward": {
                 "activation": activation_in(values[self.activation]),
                 "gated": True,

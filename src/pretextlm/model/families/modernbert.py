@@ -85,7 +85,7 @@ class ModernBert(Family):
                     "max_positions": values["max_position_embeddings"],
                 },
                 "attention": {
-                    "normalise_heads": False,
+                    "qk_norm": False,
                     "bias": bias,
                     "output_bias": bias,
                     "windows": windows_in(values, values["local_attention"], lambda i: i % every > 0),

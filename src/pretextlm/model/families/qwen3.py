@@ -32,7 +32,7 @@ class Qwen3(Llama):
     def parts_in(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "attention": {
-                "normalise_heads": True,
+                "qk_norm": True,
                 "head_norm_weight": True,
                 "bias": values["attention_bias"],
                 "output_bias": values["attention_bias"],

@@ -53,7 +53,7 @@ class T5(Family):
                     "buckets": values["relative_attention_num_buckets"],
                     "max_distance": values.get("relative_attention_max_distance", 128),
                 },
-                "attention": {"normalise_heads": False, "scale": 1.0},
+                "attention": {"qk_norm": False, "scale": 1.0},
                 "feed_forward": {"activation": activation, "gated": gated},
                 "embedding": {"norm": False},
                 "head": {"scale": values["d_model"] ** -0.5 if self.scales_head(values) else 1.0},

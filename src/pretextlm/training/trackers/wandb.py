@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run import ENVIRONMENT
+from pretextlm.training.run_directory import ENVIRONMENT
 
 LOGIN_SECONDS = 15.0
 

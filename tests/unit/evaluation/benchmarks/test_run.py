@@ -14,9 +14,9 @@ from tests.builders import make_run
 from pretextlm.errors import UserError
 from pretextlm.evaluation.benchmarks.definition import Benchmark, find
 from pretextlm.evaluation.benchmarks.run import Opened, evaluate_benchmarks
-from pretextlm.exchange.origin import Origin
+from pretextlm.hf.provenance import Origin
 from pretextlm.training.checkpoint import save
-from pretextlm.training.run import ENVIRONMENT
+from pretextlm.training.run_directory import ENVIRONMENT
 
 
 @pytest.fixture(scope="module", params=["causal", "masked", "span_corruption"])

@@ -13,7 +13,7 @@ from pretextlm.evaluation.benchmarks.weigh import Request
 from pretextlm.evaluation.benchmarks.weighers import weigher
 from pretextlm.evaluation.cloze import Cloze
 from pretextlm.evaluation.scoring import score_batch
-from pretextlm.model.inputs import prepare
+from pretextlm.model.model_inputs import prepare
 from pretextlm.objectives.base import build
 
 DECODERS = {

@@ -1,0 +1,107 @@
+"""The held-out loss before and after a model was made smaller, on the same rows under the same noise.
+
+As `pretextlm evaluate` measures it. Since the rows are the same, what is hard in them cancels out of the difference:
+its standard error is far below that of either loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from pretextlm.errors import UserError
+from pretextlm.evaluation.evaluate import open_store
+from pretextlm.evaluation.held_out_metrics import HeldOut
+from pretextlm.evaluation.metrics import Metric, weighted_ratios
+from pretextlm.model.transformer import Transformer, on_meta
+from pretextlm.training.held_out import MAX_TOKENS, held_out_documents
+from pretextlm.training.run_directory import Run
+
+if TYPE_CHECKING:
+    from pretextlm.model.config import ModelConfig
+
+NO_STORE = "the run has no store of text prepared with its tokenizer; give one with --store"
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Attributes: before, after: nats per target; change: after less before, with the error of the difference."""
+
+    before: Metric
+    after: Metric
+    change: Metric
+
+    def plain(self) -> dict[str, Any]:
+        return {name: getattr(self, name).plain() for name in ("before", "after", "change")}
+
+    def __str__(self) -> str:
+        return f"{_shown(self.before)} → {_shown(self.after)} nats per target; change {_shown(self.change, '+')}"
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """The rows that a run is measured on, and what was found for its own weights."""
+
+    run: Run
+    held_out: HeldOut
+
+    @classmethod
+    def of(cls, run: Run, model: Transformer, store: Path | None = None) -> Ruler:
+        """Measure the run's own model.
+
+        Raises:
+            UserError: there is no store, it has another tokenizer, or gives no row for the objective.
+        """
+        if store is None and not (run.recipe.data.store and Path(run.recipe.data.store).is_dir()):
+            raise UserError(NO_STORE)
+        opened, recipe = open_store(run, store), run.recipe
+        split = held_out_documents(opened.validation, recipe.evaluation.documents, MAX_TOKENS)
+        held_out = HeldOut(
+            model=model.eval(),
+            objective=recipe.objective.at_evaluation(),
+            vocabulary=run.vocabulary,
+            split=split,
+            length=recipe.data.length,
+            seed=recipe.evaluation.seed,
+            whole=opened.validation,
+        )
+        if held_out.loss is None:
+            raise UserError("the held-out text has nothing to predict under the run's objective")
+        return cls(run, held_out)
+
+    def compare(self, config: ModelConfig, weights: Mapping[str, Tensor]) -> Losses:
+        """The run's own loss and that of other weights, of a shape that may be smaller."""
+        after = replace(self.held_out, model=model_of(self.run, config, weights))
+        before_loss, after_loss = self.held_out.loss, after.loss
+        assert before_loss is not None, "checked when it was made"
+        assert after_loss is not None, "the rows are the same"
+        coefficients = {name: term.coefficient for unit in after.units for name, term in unit.terms.items()}
+        parts = []
+        for name, coefficient in coefficients.items():
+            totals = [_total(after, name, i) - _total(self.held_out, name, i) for i in range(len(after.units))]
+            counts = [unit.terms[name].count if name in unit.terms else 0 for unit in after.units]
+            if sum(counts):
+                parts.append((np.array(totals), np.array(counts), coefficient))
+        return Losses(before_loss, after_loss, weighted_ratios(parts, "nats", "lower"))
+
+
+def model_of(run: Run, config: ModelConfig, weights: Mapping[str, Tensor]) -> Transformer:
+    """The run's model with other weights, ready to be measured."""
+    model = on_meta(config, run.recipe.objective.heads)
+    model.load_state_dict({name: tensor.clone() for name, tensor in weights.items()}, assign=True)
+    return model.eval()
+
+
+def _total(held_out: HeldOut, name: str, unit: int) -> float:
+    term = held_out.units[unit].terms.get(name)
+    return 0.0 if term is None else float(term.total)
+
+
+def _shown(metric: Metric, sign: str = "") -> str:
+    error = "" if metric.stderr is None else f" ± {metric.stderr:.4f}"
+    return f"{metric.value:{sign}.4f}{error}"

@@ -1,0 +1,49 @@
+"""A run exported with eight-bit weights, and what that costs: `pretextlm export RUN DIR --quantize int8`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pretextlm.compression.losses import Ruler
+from pretextlm.errors import UserError
+from pretextlm.hf.export_model import MAX_SHARD_BYTES, Exported, export_run
+from pretextlm.training.run_directory import Run
+
+
+def export_quantized(
+    place: Path,
+    out: Path,
+    *,
+    family: str | None = None,
+    dtype: str | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    store: Path | None = None,
+) -> Exported:
+    """As `export_run`, with the matrices of the blocks as eight-bit integers (hf/int8.py).
+
+    Its `loss` has "measured" (before, after and change) or, where that cannot be, "not_measured" with the reason.
+
+    Args:
+        store: of held-out text; by default the run's own.
+
+    Raises:
+        UserError: as `export_run`, or a store was given and cannot be used.
+    """
+    run = Run.open(place)
+
+    def measure(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        try:
+            ruler = Ruler.of(run, run.load_model(), store)
+        except UserError as error:
+            if store is not None:
+                raise
+            return {"measured": None, "not_measured": error.message}
+        return {"measured": ruler.compare(run.recipe.model, weights).plain(), "not_measured": None}
+
+    return export_run(
+        place, out, family=family, dtype=dtype, max_shard_bytes=max_shard_bytes, quantize=True, measure=measure
+    )

@@ -1,0 +1,128 @@
+"""Texts → tokens that know which characters they stand for, and runs of tokens joined into examples.
+
+Axis letters: E texts or examples, N tokens of all of them, S runs that an example is joined of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretextlm.data.tokenizer import vocabulary_of
+from pretextlm.data.word_boundaries import code_points
+from pretextlm.errors import UserError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from pretextlm.data.vocabulary import Vocabulary
+
+I64 = NDArray[np.int64]
+SPACE = ord(" ")
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Tokens of texts, one text after another.
+
+    Attributes:
+        tokens: (N,) int32.
+        offsets: (E+1,) int64; text e is tokens[offsets[e]:offsets[e+1]].
+        places: (N, 2) int32 first character of its text that a token stands for, and the one after its last; without
+            the space that many tokenizers count as part of the word behind it.
+    """
+
+    tokens: NDArray[np.int32]
+    offsets: I64
+    places: NDArray[np.int32]
+
+    @property
+    def lengths(self) -> I64:
+        """(E,) tokens of each text."""
+        return np.diff(self.offsets)
+
+
+class AlignedEncoder:
+    """Encodes texts whole, with the tokens' places in them; no special token comes of a text.
+
+    Args:
+        tokenizer: from data/tokenizer.py.
+        vocabulary: its special ids in the roles that a model gives them.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.vocabulary = vocabulary or vocabulary_of(tokenizer)
+
+    def encode(self, texts: Sequence[str]) -> Aligned:
+        """Raises UserError where the tokenizer fails."""
+        try:
+            found = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        except BaseException as error:  # the Rust side's panics are no Exception
+            if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+                raise
+            raise UserError(f"The tokenizer fails on this text: {error}.", "Use another tokenizer.") from None
+        offsets = np.concatenate([[0], np.cumsum([len(one) for one in found], dtype=np.int64)])
+        tokens = np.fromiter(chain.from_iterable(one.ids for one in found), np.int32, int(offsets[-1]))
+        flat = chain.from_iterable(chain.from_iterable(one.offsets for one in found))
+        places = np.fromiter(flat, np.int32, 2 * len(tokens)).reshape(-1, 2)
+        return Aligned(tokens, offsets, _without_space(texts, offsets, places))
+
+
+def _without_space(texts: Sequence[str], offsets: I64, places: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Places that begin behind a leading space."""
+    codes = np.append(code_points("".join(texts)), 0)
+    begins = np.concatenate([[0], np.cumsum([len(text) for text in texts], dtype=np.int64)])[:-1]
+    at = np.repeat(begins, np.diff(offsets)) + places[:, 0]
+    places[:, 0] += (codes[at] == SPACE) & (places[:, 1] > places[:, 0])
+    return places
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Runs of tokens put together.
+
+    Attributes:
+        tokens, places: (N,), (N, 2) of all examples.
+        offsets: (E+1,).
+        run: (N,) int32 which run of its example a token is of.
+    """
+
+    tokens: NDArray[np.int32]
+    places: NDArray[np.int32]
+    offsets: I64
+    run: NDArray[np.int32]
+
+
+Run = int | tuple[Aligned, I64, I64]
+"""A special token, or of each example a run of a text's tokens: (texts, place of the first (E,), how many (E,))."""
+
+
+def join(runs: Sequence[Run], examples: int) -> Joined:
+    """Examples of the same runs, one behind another; a special token stands for no character."""
+    pools: list[NDArray[np.int32]] = []
+    places: list[NDArray[np.int32]] = []
+    begins, lengths = np.empty((2, examples, len(runs)), np.int64)
+    before = 0
+    for number, run in enumerate(runs):
+        if isinstance(run, int):
+            pools.append(np.array([run], np.int32))
+            places.append(np.zeros((1, 2), np.int32))
+            begins[:, number], lengths[:, number] = before, 1
+        else:
+            texts, begin, length = run
+            pools.append(texts.tokens)
+            places.append(texts.places)
+            begins[:, number], lengths[:, number] = before + begin, length
+        before += len(pools[-1])
+    flat = lengths.reshape(-1)
+    ends = np.cumsum(flat)
+    index = np.repeat(begins.reshape(-1) - (ends - flat), flat) + np.arange(int(flat.sum()))
+    of = np.repeat(np.tile(np.arange(len(runs), dtype=np.int32), examples), flat)
+    offsets = np.concatenate([[0], np.cumsum(lengths.sum(axis=1))])
+    return Joined(np.concatenate(pools)[index], np.concatenate(places)[index], offsets, of)

@@ -1,0 +1,330 @@
+"""Rows of documents that are pairs, source and target, as many to a row as fit; without a loop over pairs or rows.
+
+    pairs          [7 8 | 3]   [5 | 4 4 2]         with </s> after each text
+    row            7 8 </s> 3 </s>   5 </s> 4 4 2 </s>   [PAD]
+    token types    0 0   0  1   1    0   0  1 1 1   1      0
+    segments       0 0   0  0   0    1   1  1 1 1   1     -1
+    positions      0 1   2  3   4    0   1  2 3 4   5      0
+
+Packing is next-fit: a row takes pairs in a shuffled order while sources and targets still fit, and the pair that does
+not begins the next row. With A and B the summed lengths of the sources and targets before each pair, a row that began
+at pair i would end before the last j with A[j] - A[i] and B[j] - B[i] inside their room: a binary search for every i.
+The rows there are follow from pair 0 by doubling: in k rounds, the first 2**k rows.
+
+An epoch shuffles and packs anew, by its number alone: the seed only decides the order of the rows, so that one pass in
+order is the same for everyone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretextlm.batch import Rows
+from pretextlm.counter_rng import mix, permute
+from pretextlm.data.epochs import Epochs
+from pretextlm.data.sentence_pair_index import reachable, truncated
+from pretextlm.data.store import Split
+from pretextlm.errors import UserError
+
+I64 = NDArray[np.int64]
+
+SHUFFLE, PASS = 0x7061636B, 0x70617373
+"""Seeds of the order of an epoch's pairs, and of the order in which a source's pairs come up."""
+
+
+@dataclass(frozen=True)
+class PartFrame:
+    """Special tokens around the texts of a pair; None puts nothing there."""
+
+    lead: int | None = None
+    middle: int | None = None
+    end: int | None = None
+
+    @property
+    def source(self) -> int:
+        """Special tokens that count as the source's: before it and between the texts."""
+        return (self.lead is not None) + (self.middle is not None)
+
+    @property
+    def target(self) -> int:
+        return int(self.end is not None)
+
+
+@dataclass(frozen=True)
+class Room:
+    """Tokens that a row holds, special ones among them.
+
+    Attributes:
+        source, target: of all its sources, of all its targets; 0: only the total counts.
+        total: of both together, which is the row's width; 0: source + target.
+    """
+
+    source: int = 0
+    target: int = 0
+    total: int = 0
+
+    @property
+    def width(self) -> int:
+        return self.total or self.source + self.target
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How many pairs of each source an epoch has (Raffel et al. 2020, section 3.5.2).
+
+    A source of n pairs counts as min(n, limit), and sources are mixed in proportion to its temperature-th root. An
+    epoch has Σ min(n, limit) pairs in all. What an epoch leaves of a source comes first in the next one, and where it
+    takes a source more than once, all its pairs come equally often, to one.
+
+    Attributes:
+        limit: 0 for none.
+        temperature: 1 mixes in proportion; the higher, the more alike are the sources' shares.
+    """
+
+    limit: int = 0
+    temperature: float = 1.0
+
+    def quotas(self, counts: I64) -> I64:
+        """(M,) pairs of each source in an epoch, from how many each has (M,)."""
+        limited: I64 = np.minimum(counts, self.limit) if self.limit else counts
+        if self.temperature == 1:
+            return limited
+        rates = limited ** (1 / self.temperature)
+        exact = limited.sum() * rates / rates.sum()
+        rows: I64 = np.maximum(exact.astype(np.int64), counts > 0)
+        short = max(0, int(limited.sum() - rows.sum()))
+        rows[np.argsort(rows - exact, kind="stable")[:short]] += 1
+        return rows
+
+
+@dataclass(frozen=True)
+class Packing:
+    """The rows of one epoch.
+
+    Attributes:
+        order: (E,) number of the pair at each place.
+        first: (R+1,) place of each row's first pair, and E.
+    """
+
+    order: NDArray[np.integer]
+    first: I64
+
+    def __len__(self) -> int:
+        return len(self.first) - 1
+
+
+class PackedPairs:
+    """Reads the pairs of a split, packed in rows of one width; threads may share one.
+
+    A pair that is longer than a row is cut: each text to the room there is for it, or, where only the total counts,
+    the longer text until both fit.
+
+    Args:
+        split: its documents that are no pairs are passed over.
+        frame, room: what stands around the texts, and how much a row holds.
+        pad: id that fills up the rows.
+        mixing: how many pairs of each source an epoch has.
+        copies: after how many epochs the rows come again; 0: never.
+
+    Attributes:
+        num_pairs: in the split.
+        cut: how many of them are longer than a row.
+        unusable: documents left out because one of their texts has no token.
+
+    Raises:
+        UserError: the split has no pairs.
+    """
+
+    def __init__(
+        self, split: Split, frame: PartFrame, room: Room, pad: int, mixing: Mixing | None = None, copies: int = 0
+    ) -> None:
+        self.split, self.frame, self.room, self.pad = split, frame, room, pad
+        self._begin, self._middle, end, sources, self.unusable = _pairs(split)
+        self.num_pairs = len(self._begin)
+        source, target = self._middle - self._begin, end - self._middle
+        kept_source, kept_target = self._kept(source, target)
+        self.cut = int(np.count_nonzero((kept_source < source) | (kept_target < target)))
+        self._source, self._target = kept_source.astype(np.int32), kept_target.astype(np.int32)
+        order = np.argsort(sources, kind="stable")
+        counts = np.bincount(sources)
+        self._by_source = np.split(order.astype(np.int32 if len(order) < 2**31 else np.int64), np.cumsum(counts)[:-1])
+        self._quotas = (mixing or Mixing()).quotas(counts.astype(np.int64))
+        self._epochs = Epochs(self._pack, copies, seeded=False)
+
+    @cached_property
+    def rows_per_pass(self) -> int:
+        """Rows of epoch 0."""
+        return len(self.packing(0))
+
+    @cached_property
+    def tokens_per_row(self) -> float:
+        """Text tokens in a row of epoch 0, on average."""
+        order = self.packing(0).order
+        text = self._source[order].sum(dtype=np.int64) + self._target[order].sum(dtype=np.int64)
+        return float(text / self.rows_per_pass)
+
+    @cached_property
+    def fill(self) -> tuple[float, float]:
+        """Shares of the rows' room that sources and targets of epoch 0 take; of the total, where only that counts."""
+        order, rows = self.packing(0).order, self.rows_per_pass
+        source = self._source[order].sum(dtype=np.int64) + self.frame.source * len(order)
+        target = self._target[order].sum(dtype=np.int64) + self.frame.target * len(order)
+        width = self.room.width
+        return (
+            float(source / (rows * (self.room.source or width))),
+            float(target / (rows * (self.room.target or width))),
+        )
+
+    def packing(self, epoch: int) -> Packing:
+        """The rows of an epoch; worked out when first asked for."""
+        return self._epochs.get(0, epoch)
+
+    def shuffled(self, ordinals: NDArray[np.integer], seed: int) -> tuple[I64, I64]:
+        """Row numbers and epochs at places `ordinals` (B,) of training: a keyed permutation inside each epoch."""
+        return self._epochs.shuffled(ordinals, seed)
+
+    def groups(self, numbers: I64) -> list[I64]:
+        """All rows have one shape."""
+        return [np.arange(len(numbers))] if len(numbers) else []
+
+    def read(self, numbers: I64, epochs: I64, seed: int, pad: int | None = None) -> Rows:
+        """The rows with these numbers (B,) of these epochs (B,), in any order.
+
+        Args:
+            numbers, epochs: as `shuffled` gives them.
+            seed: has no effect: what is in a row depends on its number and epoch.
+            pad: has no effect: rows are always filled up.
+        """
+        numbers = np.array(numbers, dtype=np.int64)
+        pairs, counts = self._pairs_of(numbers, np.asarray(epochs, dtype=np.int64))
+        width, opens = self.room.width, np.cumsum(counts) - counts
+        lengths = np.empty((len(pairs), 2), dtype=np.int64)
+        lengths[:, 0] = self._source[pairs]
+        lengths[:, 1] = self._target[pairs]
+        lengths += (self.frame.source, self.frame.target)
+        ends = np.cumsum(lengths.reshape(-1))
+        used = np.diff(ends[2 * (opens + counts) - 1], prepend=0)
+        slack = width - used
+        starts = (ends - lengths.reshape(-1)).reshape(-1, 2) + np.repeat(np.cumsum(slack) - slack, counts)[:, None]
+        runs = lengths.copy()
+        runs[opens + counts - 1, 1] += slack  # the last text of a row runs on through its padding
+        tokens, word_starts = self._gather(pairs, starts, runs)
+        whole = runs.sum(axis=1)
+        segment = np.arange(len(pairs), dtype=np.int32) - np.repeat(opens.astype(np.int32), counts)
+        segments = np.repeat(segment, whole)
+        positions = np.arange(len(tokens), dtype=np.int32)
+        positions -= np.repeat(starts[:, 0].astype(np.int32), whole)
+        types = np.repeat(np.tile(np.array([0, 1], np.int32), len(pairs)), runs.reshape(-1))
+        padding = (np.arange(width) >= used[:, None]).reshape(-1)
+        for array, value in ((tokens, self.pad), (segments, -1), (positions, 0), (types, 0), (word_starts, False)):
+            np.copyto(array, value, where=padding)
+        return Rows(
+            tokens=tokens,
+            offsets=np.arange(len(numbers) + 1) * width,
+            segment_ids=segments,
+            position_ids=positions,
+            word_starts=word_starts,
+            example_ids=numbers,
+            token_type_ids=types,
+        )
+
+    def documents(self, numbers: I64, seed: int) -> I64:
+        """(B,) the first pair of each row of epoch 0; a pair is in one row alone."""
+        packing = self.packing(0)
+        found: I64 = packing.order[packing.first[numbers]].astype(np.int64)
+        return found
+
+    def _gather(self, pairs: I64, starts: I64, runs: I64) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """Tokens and word starts of all rows at once, the frame's put in; padding has some token in its place."""
+        frame = self.frame
+        before = int(frame.lead is not None)
+        shifts = -starts
+        shifts[:, 0] += self._begin[pairs] - before
+        shifts[:, 1] += self._middle[pairs]
+        source = np.repeat(shifts.reshape(-1), runs.reshape(-1))
+        source += np.arange(len(source))
+        np.clip(source, 0, self.split.num_tokens - 1, out=source)
+        tokens = self.split.tokens.take(source).astype(np.int32)
+        word_starts = self.split.word_starts(source)
+        places = (starts[:, 0], starts[:, 1] - 1, starts[:, 1] + self._target[pairs])
+        for token, at in zip((frame.lead, frame.middle, frame.end), places, strict=True):
+            if token is not None:
+                tokens[at], word_starts[at] = token, True
+        return tokens, word_starts
+
+    def _pairs_of(self, numbers: I64, epochs: I64) -> tuple[I64, I64]:
+        """(numbers of the pairs of all rows, row by row; how many each row has (B,))."""
+        begins, counts = np.empty_like(numbers), np.empty_like(numbers)
+        packings = {epoch: self.packing(epoch) for epoch in np.unique(epochs).tolist()}
+        for epoch, packing in packings.items():
+            inside = epochs == epoch
+            begins[inside] = packing.first[numbers[inside]]
+            counts[inside] = packing.first[numbers[inside] + 1] - begins[inside]
+        opens = np.cumsum(counts) - counts
+        places = np.repeat(begins - opens, counts) + np.arange(int(counts.sum()))
+        pairs = np.empty_like(places)
+        of = np.repeat(epochs, counts)
+        for epoch, packing in packings.items():
+            inside = of == epoch
+            pairs[inside] = packing.order[places[inside]]
+        return pairs, counts
+
+    def _kept(self, source: I64, target: I64) -> tuple[I64, I64]:
+        """How much of each text stays, from their lengths."""
+        if self.room.total:
+            return truncated(source, target, self.room.total - self.frame.source - self.frame.target)
+        return (
+            np.minimum(source, self.room.source - self.frame.source),
+            np.minimum(target, self.room.target - self.frame.target),
+        )
+
+    def _picked(self, epoch: int) -> NDArray[np.integer]:
+        """(E,) the pairs of an epoch, source by source."""
+        picked = []
+        for source, (pairs, quota) in enumerate(zip(self._by_source, self._quotas.tolist(), strict=True)):
+            if quota == len(pairs):
+                picked.append(pairs)
+                continue
+            passes, places = np.divmod(np.arange(epoch * quota, (epoch + 1) * quota), len(pairs))
+            seeds = mix(passes.astype(np.uint64) ^ np.uint64(PASS)) >> np.uint64(1)
+            picked.append(pairs[permute(places, len(pairs), seeds.astype(np.int64), source)])
+        return np.concatenate(picked)
+
+    def _pack(self, seed: int, epoch: int) -> Packing:
+        picked = self._picked(epoch)
+        order = picked[permute(np.arange(len(picked)), len(picked), SHUFFLE, epoch)]
+        source = _sums(self._source[order] + self.frame.source)
+        target = _sums(self._target[order] + self.frame.target)
+        room = self.room
+        bounds = [(source + target, room.total)] if room.total else [(source, room.source), (target, room.target)]
+        onward = np.full(len(order), len(order))
+        for sums, most in bounds:
+            np.minimum(onward, np.searchsorted(sums, sums[:-1] + most, side="right") - 1, out=onward)
+        return Packing(order, np.append(reachable(onward, np.zeros(1, np.int64)), len(order)))
+
+
+def _sums(lengths: NDArray[np.int32]) -> I64:
+    """(E+1,) the sum of the lengths before each place."""
+    sums = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=sums[1:])
+    return sums
+
+
+def _pairs(split: Split) -> tuple[I64, I64, I64, NDArray[np.uint32], int]:
+    """(begin, middle, end, source) of every pair that has both its texts, and how many documents have not."""
+    documents, starts = split.documents.view(np.int64), split.sentences.view(np.int64)
+    chosen = np.flatnonzero(split.pairs)
+    begin, end = documents[chosen], documents[chosen + 1]
+    first, after = np.searchsorted(starts, begin), np.searchsorted(starts, end)
+    whole = after - first == 2
+    if not whole.any():
+        raise UserError(
+            "The split holds no pairs of a source and a target.",
+            "Prepare a store with some: pretextlm data prepare 'FILE?source=FIELD&target=FIELD' --out DIR",
+        )
+    middle = starts[first[whole] + 1]
+    return begin[whole], middle, end[whole], split.document_sources[chosen[whole]], int(np.count_nonzero(~whole))

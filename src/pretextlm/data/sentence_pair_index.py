@@ -1,0 +1,273 @@
+"""Which sentences pair up in an epoch: BERT's builder without its loop over the text (Devlin et al. 2019).
+
+A document is read in chunks of whole sentences, as many as make a row; a chunk is cut in two at a random sentence. The
+first part is A. B is the second part, or sentences from elsewhere, and then the second part goes into the next chunk:
+
+    document    [7 8 9] [4 5] [6] [3 2 1 1] …      a chunk of at least 6 tokens: [7 8 9] [4 5] [6], cut after [7 8 9]
+    next        A 7 8 9   B 4 5 6                  the next chunk begins at [3 2 1 1]
+    previous    A 4 5 6   B 7 8 9                  the same
+    random      A 7 8 9   B from another document  the next chunk begins at [4 5]: no sentence is lost
+
+Every draw belongs to a sentence or document, not to a turn of a loop. So where a chunk that began at a sentence would
+end is known for all sentences at once, and the chunks there are follow from the documents' first sentences by
+doubling: in k rounds, the first 2ᵏ chunks of every document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretextlm.counter_rng import CounterRNG, mix
+from pretextlm.data.store import Split
+from pretextlm.errors import UserError
+
+I64 = NDArray[np.int64]
+Relation = Literal["next", "previous", "random"]
+
+TARGET, CHUNK, PARTNER, CUT_A, CUT_B = range(1000, 1005)
+"""Streams of random numbers, apart from those of any noise: a document's size of chunks; how a chunk is cut and what B
+is; the other document; how much of what is too long goes at the front."""
+
+SENTENCES_AT_ONCE = 1 << 16
+_LOW = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way in which B may relate to A.
+
+    Attributes:
+        relation: B is the text after A, the text before it, or text of another document.
+        share: of the pairs; all kinds' shares are 1 together.
+        label: of the row.
+    """
+
+    relation: Relation
+    share: float
+    label: int
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of an epoch in the order of their text, each array (R,).
+
+    Attributes:
+        a, b: token offsets where the parts begin.
+        a_length, b_length: their tokens, at least 1 each.
+        label: of the kind.
+    """
+
+    a: I64
+    a_length: NDArray[np.int32]
+    b: I64
+    b_length: NDArray[np.int32]
+    label: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.a)
+
+
+@dataclass(frozen=True)
+class _Chunks:
+    """Sentences [first, end) of a document, cut before `cut`, and the index of the kind; in order, all arrays (R,)."""
+
+    first: I64
+    cut: I64
+    end: I64
+    document: I64
+    kind: NDArray[np.int64]
+
+
+class PairIndex:
+    """Works out the pairs of any epoch of a split.
+
+    With a "random" kind, a chunk of one sentence can only have a random partner, so that this label is more frequent
+    by its share of those chunks. Without one, every chunk has two sentences or more: a long sentence takes the next
+    one along, a last sentence that would be left alone is given company by the chunk before it, and documents of one
+    sentence are passed over.
+
+    Args:
+        split: where the text is.
+        room: tokens of A and B together, at most.
+        kinds: how B relates to A.
+        short: share of the documents whose chunks have a random size, 2 … room, instead of `room`.
+
+    Raises:
+        UserError: no text, or no pair can be made of it.
+    """
+
+    def __init__(self, split: Split, room: int, kinds: Sequence[Kind], short: float) -> None:
+        self.room, self.kinds, self.short = room, tuple(kinds), short
+        relations = [kind.relation for kind in self.kinds]
+        self._random = relations.index("random") if "random" in relations else -1
+        self._previous = relations.index("previous") if "previous" in relations else -1
+        shares = np.cumsum([kind.share for kind in self.kinds])[:-1]
+        self._thresholds = np.round(shares * 2**32).astype(np.uint64)
+        self._labels = np.array([kind.label for kind in self.kinds], np.int32)
+        self._num_tokens = split.num_tokens
+        self._sentences, self._firsts = _sentences(split)
+        self._check()
+
+    def pairs(self, seed: int, epoch: int) -> Pairs:
+        """All pairs of an epoch."""
+        targets = self._targets(seed, epoch)
+        blocks = [self._pairs(seed, epoch, targets, chunks) for chunks in self._blocks(seed, epoch, targets)]
+        return Pairs(*(np.concatenate([getattr(block, f.name) for block in blocks]) for f in fields(Pairs)))
+
+    def _check(self) -> None:
+        documents = len(self._firsts) - 1
+        if not documents:
+            raise UserError("The split holds no text.", "Prepare a store with more documents.")
+        if self._random >= 0 and documents < 2:
+            raise UserError(
+                "A split of one document has no other to take a random sentence from: it needs at least two documents.",
+                "Prepare a store with more documents, or a larger share for validation.",
+            )
+        if self._random < 0 and (np.diff(self._firsts) < 2).all():
+            raise UserError(
+                "No document of the split has two sentences, so that there are no pairs in it.",
+                "Prepare a store with longer documents.",
+            )
+
+    def _targets(self, seed: int, epoch: int) -> I64:
+        """(D,) tokens at which a chunk of each document is full."""
+        words = CounterRNG.of(seed, epoch, np.arange(len(self._firsts) - 1)).bits(TARGET, 1)[:, 0]
+        short = (words >> _HALF) < np.uint64(round(self.short * 2**32))
+        return np.where(short, 2 + _below(words, self.room - 1), self.room)
+
+    def _blocks(self, seed: int, epoch: int, targets: I64) -> Iterator[_Chunks]:
+        """The chunks of all documents, some documents at a time: all passes over them find them in the cache."""
+        firsts = self._firsts
+        cuts = np.searchsorted(firsts, np.arange(0, firsts[-1], SENTENCES_AT_ONCE)).tolist()
+        cuts = sorted({*cuts, len(firsts) - 1})
+        return (self._chunks(seed, epoch, targets, low, high) for low, high in pairwise(cuts))
+
+    def _chunks(self, seed: int, epoch: int, targets: I64, low: int, high: int) -> _Chunks:
+        """The chunks of documents low … high-1."""
+        firsts = self._firsts[low : high + 1] - self._firsts[low]
+        numbers = np.arange(self._firsts[low], self._firsts[high])
+        starts = self._offsets(np.append(numbers, self._firsts[high]))
+        sizes = np.diff(firsts)
+        last, here = np.repeat(firsts[1:], sizes), np.arange(len(numbers))
+        end = np.minimum(np.searchsorted(starts, starts[:-1] + np.repeat(targets[low:high], sizes)), last)
+        if self._random < 0:
+            end = _with_company(here, end, last)
+        words = CounterRNG.of(seed, epoch, numbers).bits(CHUNK, 1)[:, 0]
+        cut = here + 1 + _below(words, np.maximum(end - here, 2) - 1)
+        kind = np.searchsorted(self._thresholds, words >> _HALF, side="right")
+        onward = end
+        if self._random >= 0:
+            kind[end - here == 1] = self._random
+            onward = np.where(kind == self._random, cut, end)
+        chosen = reachable(onward, firsts[:-1])
+        if self._random < 0:
+            chosen = chosen[end[chosen] - chosen > 1]
+        first = self._firsts[low]
+        document = low + np.searchsorted(firsts, chosen, side="right") - 1
+        return _Chunks(first + chosen, first + cut[chosen], first + end[chosen], document, kind[chosen])
+
+    def _pairs(self, seed: int, epoch: int, targets: I64, chunks: _Chunks) -> Pairs:
+        """What the rows of these chunks read."""
+        rng = CounterRNG.of(seed, epoch, chunks.first)
+        a, b, end = (self._offsets(places) for places in (chunks.first, chunks.cut, chunks.end))
+        a_length, b_length = b - a, end - b
+        random = np.flatnonzero(chunks.kind == self._random)
+        wanted = targets[chunks.document[random]] - a_length[random]
+        b[random], b_length[random] = self._partners(CounterRNG(rng.keys[random]), chunks.document[random], wanted)
+        swapped = chunks.kind == self._previous
+        a, b = np.where(swapped, b, a), np.where(swapped, a, b)
+        a_length, b_length = np.where(swapped, b_length, a_length), np.where(swapped, a_length, b_length)
+        a_kept, b_kept = truncated(a_length, b_length, self.room)
+        a += heads(rng, CUT_A, a_length - a_kept)
+        b += heads(rng, CUT_B, b_length - b_kept)
+        return Pairs(a, a_kept.astype(np.int32), b, b_kept.astype(np.int32), self._labels[chunks.kind])
+
+    def _partners(self, rng: CounterRNG, documents: I64, wanted: I64) -> tuple[I64, I64]:
+        """Token offset and length of a run of sentences from another document: any other, from any sentence on.
+
+        It ends with the sentence that makes it `wanted` tokens long, or with its document.
+        """
+        words = rng.bits(PARTNER, 1)[:, 0]
+        other = _below(words >> _HALF, len(self._firsts) - 2)
+        other += other >= documents
+        first, after = self._firsts[other], self._firsts[other + 1]
+        sentence = first + _below(words, after - first)
+        start = self._offsets(sentence)
+        end = np.searchsorted(self._sentences, start + np.maximum(wanted, 1))
+        return start, self._offsets(np.minimum(end, after)) - start
+
+    def _offsets(self, sentences: I64) -> I64:
+        """Where sentences begin; the number after the last one's stands for the end of the text."""
+        inside = self._sentences.take(sentences, mode="clip")
+        return np.where(sentences < len(self._sentences), inside, self._num_tokens)
+
+
+def reachable(onward: I64, roots: I64) -> I64:
+    """The places that are reached from `roots` by going from each place i on to onward[i], ascending.
+
+    Args:
+        onward: (n,) place after each place, above it; n for the end.
+        roots: ascending; no way leads past a root without reaching it.
+    """
+    jump = np.append(onward, len(onward))  # in round k: 2**k steps at once
+    reached = np.zeros(len(jump), dtype=bool)
+    reached[roots] = True
+    found, places = 0, np.asarray(roots)
+    while len(places) > found:
+        found = len(places)
+        reached[jump[places]] = True
+        places = np.flatnonzero(reached[:-1])
+        jump = jump[jump]
+    return places
+
+
+def truncated(a: I64, b: I64, room: int) -> tuple[I64, I64]:
+    """Tokens of A and B that stay when the longer one (B, of equals) loses one token after another until both fit."""
+    a_kept = np.minimum(a, np.maximum(room - b, (room + 1) // 2))
+    return a_kept, np.minimum(b, room - a_kept)
+
+
+def heads(rng: CounterRNG, stream: int, tosses: I64) -> I64:
+    """How many of tosses[b] fair coins show heads, for each row: how many of the tokens it loses go at its front."""
+    words = -(-tosses // 64)
+    rows = np.flatnonzero(words)
+    of = np.repeat(rows, words[rows])
+    nth = np.arange(len(of)) - np.repeat(np.cumsum(words[rows]) - words[rows], words[rows])
+    coins = CounterRNG(mix(rng.keys[of] ^ nth.astype(np.uint64))).bits(stream, 1)[:, 0]
+    spare = np.maximum(64 * (nth + 1) - tosses[of], 0)  # of a row's last word
+    shown = np.bitwise_count(coins >> spare.astype(np.uint64))
+    return np.bincount(of, weights=shown, minlength=len(tosses)).astype(np.int64)
+
+
+def _below(words: NDArray[np.uint64], high: int | I64) -> I64:
+    """Uniform in 0 … high-1 from the lower half of each word; `high` may differ from word to word."""
+    return ((words & _LOW) * np.asarray(high).astype(np.uint64) >> _HALF).astype(np.int64)
+
+
+def _with_company(here: I64, end: I64, last: I64) -> I64:
+    """Ends moved so that a chunk has two sentences and leaves none or two of its document, which ends at `last`."""
+    end = np.minimum(np.maximum(end, here + 2), last)
+    lonely = last - end == 1
+    return np.where(lonely, np.where(end - here > 2, end - 1, last), end)
+
+
+def _sentences(split: Split) -> tuple[NDArray[Any], I64]:
+    """((S,) where sentences begin, (D+1,) number of the first sentence of each document that has text).
+
+    The split's own, where each of those documents begins a sentence and no sentence is empty; else made so.
+    """
+    documents = split.documents.view(np.int64)
+    documents = documents[:-1][np.diff(documents) > 0]
+    starts: NDArray[Any] = split.sentences.view(np.int64)
+    firsts = np.searchsorted(starts, documents)
+    if (np.diff(starts) <= 0).any() or not np.array_equal(starts[firsts[firsts < len(starts)]], documents):
+        starts = np.unique(np.concatenate([starts[starts < split.num_tokens], documents]))
+        firsts = np.searchsorted(starts, documents)
+    return starts, np.append(firsts, len(starts))

@@ -1,0 +1,311 @@
+"""A run as a directory that any reader of Hugging Face's format understands: `pretextlm export RUN DIR`.
+
+    config.json   generation_config.json   model.safetensors (or shards and an index)
+    tokenizer.json   tokenizer_config.json   special_tokens_map.json   README.md
+
+A run that was imported and not trained since is written back as it came: its own tokenizer and settings, the same bytes
+of every tensor we carried; rows and layers that the import added are left out. After training they stay, and the
+values that we do not model (dropout, for example) are those it came with. With eight-bit weights (int8.py), the
+matrices of the blocks are rounded; all the rest is as without.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pretextlm.errors import UserError
+from pretextlm.files import whole_directory
+from pretextlm.hf import int8
+from pretextlm.hf.equivalent_weights import ADDED_TO_TABLE
+from pretextlm.hf.model_card import model_card
+from pretextlm.hf.provenance import Origin, kept, origin_of
+from pretextlm.hf.safetensors_files import INDEX, WEIGHTS
+from pretextlm.hf.state_dict import DISCRIMINATOR, Translated, trained_part, translated
+from pretextlm.hf.task_heads import kind_of
+from pretextlm.training.checkpoint import newest
+from pretextlm.training.run_directory import ORIGIN, Run
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from pretextlm.data.vocabulary import Vocabulary
+    from pretextlm.model.config import ModelConfig
+
+MAX_SHARD_BYTES = 5_000_000_000
+ENOUGH_SPACE = "Give a place with enough space."
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""Our names of number formats and torch's."""
+ADDED = ("embed_tokens.weight", "lm_head.weight", "lm_head.bias", "head_layers.bias")
+"""Parameters with a row for each token."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        directory, family: where, and as what.
+        architecture: Hugging Face's model class.
+        lost: heads that it has no place for.
+        files: bytes of each.
+        untouched: it is an import written back as it came.
+        dtype: of the weights that are not quantised.
+        whole_bytes: of all weights, had none been quantised.
+        loss: what `measure` found for the weights as they are written.
+    """
+
+    directory: Path
+    family: str
+    architecture: str
+    lost: tuple[str, ...]
+    files: dict[str, int]
+    untouched: bool
+    dtype: str
+    whole_bytes: int
+    loss: dict[str, Any] | None = None
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the files of weights."""
+        return sum(size for name, size in self.files.items() if name.endswith(".safetensors"))
+
+
+def export_run(
+    place: Path,
+    out: Path,
+    *,
+    family: str | None = None,
+    dtype: str | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    part: str = DISCRIMINATOR,
+    quantize: bool = False,
+    measure: Callable[[Mapping[str, Tensor]], dict[str, Any]] | None = None,
+) -> Exported:
+    """Write the newest weights of a run in Hugging Face's format, whole or not at all.
+
+    Args:
+        place: the run directory.
+        out: a new or empty directory.
+        family: Hugging Face's model_type; by default the one it was imported as, or the first that its shape fits.
+        dtype: "fp32", "bf16" or "fp16"; by default fp32, or that of an import that was not trained since.
+        max_shard_bytes: a model with more is cut into several files of at most so many bytes (one tensor at least).
+        part: "discriminator", the model itself, or the "generator" that replaced-token detection trains with it.
+        quantize: the matrices of the blocks are written as eight-bit integers.
+        measure: of quantised weights under our names: what the model card says of their loss.
+
+    Raises:
+        UserError: no family has a place for a model of this shape; there is no such part; the directory is not empty;
+            the disk is full.
+    """
+    run = Run.open(place)
+    found = newest(run.checkpoints)
+    if found is None:
+        raise UserError(f"{place} has no checkpoint to export.", "Train it first.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} already exists and is not empty.", "Give another directory.")
+    origin = origin_of(place)
+    untouched = origin is not None and not run.recipe.start and found.step == 0
+    same_model = origin is not None and part == DISCRIMINATOR
+    if origin is not None and untouched:
+        if part != DISCRIMINATOR:
+            raise UserError(
+                f"The generator of {place} has not been trained.", "Train the run first, or export its discriminator."
+            )
+        config, weights = _as_it_came(origin, run.recipe.model, found.model())
+    else:
+        whole = run.load_model().state_dict() if run.recipe.tuning.lora else found.model()
+        config, weights = trained_part(run, whole, part)
+    task = run.recipe.objective if kind_of(run.recipe.objective) and part == DISCRIMINATOR else None
+    wanted = family or (origin.family if origin else None)
+    if part != DISCRIMINATOR and wanted is None:  # in the family of the model it was trained with
+        wanted = translated(*trained_part(run, found.model(), DISCRIMINATOR), None, run.vocabulary.pad).family.name
+    done = translated(config, weights, wanted, None if untouched else run.vocabulary.pad, task)
+    chosen, config, theirs = done.family, done.config, done.theirs
+    same = same_model and origin is not None and chosen.name == origin.family
+    if untouched and origin is not None and origin.bare and same:
+        theirs = {name.removeprefix(chosen.prefix): tensor for name, tensor in theirs.items()}
+    dtype = dtype or (origin.dtype if untouched and origin else "fp32")
+    values = _config(run, done.values, same, untouched)
+    if untouched and origin is not None and same and origin.architectures:
+        values["architectures"] = list(origin.architectures)
+    architecture = str(values["architectures"][0])
+    whole_bytes = sum(tensor.numel() for tensor in theirs.values()) * _kind(dtype).itemsize
+    loss = None
+    if quantize:
+        patterns = int8.quantisable(chosen, config)
+        values[int8.KEY] = int8.settings(patterns, chosen.prefix, int8.form_of(config))
+        theirs = int8.quantised_weights(theirs, patterns, chosen.prefix, int8.form_of(config), _kind(dtype))
+        loss = measure(_read_back(done, theirs, dtype, found.model())) if measure and part == DISCRIMINATOR else None
+    with whole_directory(out, ENOUGH_SPACE) as partial:
+        _write_json(partial / "config.json", values | {"dtype": DTYPES[dtype], "torch_dtype": DTYPES[dtype]})
+        _write_weights(partial, theirs, dtype, max_shard_bytes)
+        _write_tokenizer(partial, run, untouched)
+        if config.architecture != "encoder":
+            _write_json(partial / "generation_config.json", _generation(run, values))
+        bits = {"dtype": dtype, "loss": loss} if quantize else None
+        card = model_card(run, done, architecture, origin, untouched, bits, step=found.step, part=part)
+        (partial / "README.md").write_text(card, encoding="utf-8")
+    files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
+    as_it_came = untouched and not quantize and int8.KEY not in kept(place, "config.json")
+    return Exported(out, chosen.name, architecture, done.lost, files, as_it_came, dtype, whole_bytes, loss)
+
+
+def _read_back(
+    done: Translated, theirs: Mapping[str, Tensor], dtype: str, whole: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """All weights under our names as a reader of the quantised model has them; what it lacks, as in the run."""
+    from pretextlm.model.families.base import weights_in
+
+    kind, shapes = _kind(dtype), {name: tensor.shape for name, tensor in done.ours.items()}
+    rounded = {name: _stored(tensor, kind) for name, tensor in theirs.items()}
+    theirs = {name: tensor.float() for name, tensor in int8.whole_weights(rounded).items()}
+    read = weights_in(done.family, done.config, theirs, shapes).weights
+    whole = {name: t.new_zeros(t.shape) if name == ADDED_TO_TABLE else t for name, t in whole.items()}
+    return {name: read[name] if name in read and read[name].shape == t.shape else t for name, t in whole.items()}
+
+
+def _as_it_came(
+    origin: Origin, config: ModelConfig, weights: Mapping[str, Tensor]
+) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Without the rows and layers that the import added."""
+    own = {name: tensor for name, tensor in weights.items() if name not in origin.drawn}
+    cut = {name: tensor[: origin.vocab_size] if name in ADDED else tensor for name, tensor in own.items()}
+    return config.model_copy(update={"vocab_size": origin.vocab_size}), cut
+
+
+def _config(run: Run, values: Mapping[str, Any], same: bool, untouched: bool) -> dict[str, Any]:
+    """Values of config.json: what it came with if it is that model still, under what the model is now."""
+    before = kept(run.directory, "config.json") if same else {}
+    before.pop(int8.KEY, None)
+    if untouched and same:
+        return {**before, **values}
+    known = run.vocabulary
+    eos = known.eos if len(known.ends) == 1 else list(known.ends)
+    ids = {"pad_token_id": known.pad, "bos_token_id": known.bos, "eos_token_id": eos}
+    if run.recipe.model.architecture == "encoder_decoder":
+        ids |= {"decoder_start_token_id": known.start}
+    named = {name: value for name, value in before.items() if value is not None or name not in ids}
+    return {**ids, **named, **values}
+
+
+def _generation(run: Run, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of generation_config.json."""
+    named = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
+    own = {name: values[name] for name in named if values.get(name) is not None}
+    return kept(run.directory, "generation_config.json") or own
+
+
+def _write_weights(directory: Path, tensors: Mapping[str, Tensor], dtype: str, limit: int) -> None:
+    from safetensors.torch import save_file
+
+    kind = _kind(dtype)
+    sizes = {name: t.numel() * (kind if t.is_floating_point() else t.dtype).itemsize for name, t in tensors.items()}
+    shards = list(_shards(sizes, limit))
+    where: dict[str, str] = {}
+    for nth, names in enumerate(shards, 1):
+        file = WEIGHTS if len(shards) == 1 else f"model-{nth:05d}-of-{len(shards):05d}.safetensors"
+        own = {name: _stored(tensors[name], kind).contiguous() for name in names}
+        save_file(own, directory / file, metadata={"format": "pt"})
+        where |= dict.fromkeys(names, file)
+    if len(shards) > 1:
+        _write_json(directory / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where})
+
+
+def _kind(dtype: str) -> torch.dtype:
+    """torch's type of our name."""
+    import torch
+
+    kind: torch.dtype = getattr(torch, DTYPES[dtype])
+    return kind
+
+
+def _stored(tensor: Tensor, kind: torch.dtype) -> Tensor:
+    """A tensor as it is written: integers as they are, all else of one type."""
+    return tensor.to(kind) if tensor.is_floating_point() else tensor
+
+
+def _shards(sizes: Mapping[str, int], limit: int) -> Iterator[list[str]]:
+    """Names of the tensors of each file, in order, from the bytes of each."""
+    names: list[str] = []
+    size = 0
+    for name, own in sizes.items():
+        if names and size + own > limit:
+            yield names
+            names, size = [], 0
+        names.append(name)
+        size += own
+    yield names
+
+
+def _write_tokenizer(directory: Path, run: Run, untouched: bool) -> None:
+    origin = run.directory / ORIGIN
+    if untouched and (origin / "tokenizer.json").exists():
+        for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+            if (origin / name).exists():
+                shutil.copyfile(origin / name, directory / name)
+        return
+    names = _names(run, run.vocabulary)
+    tokenizer = run.tokenizer
+    if kind_of(run.recipe.objective):
+        tokenizer.post_processor = _frame_of_task(run, names)
+    elif tokenizer.post_processor is None:
+        tokenizer.post_processor = _frame(run, names)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    limit = run.recipe.model.positions.max_positions or run.recipe.data.length
+    inputs = ["input_ids", *(["token_type_ids"] if run.recipe.model.type_vocab_size else []), "attention_mask"]
+    _write_json(
+        directory / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": limit,
+            **names,
+            **({"model_input_names": inputs} if kind_of(run.recipe.objective) else {}),
+        },
+    )
+    _write_json(directory / "special_tokens_map.json", names)
+
+
+def _names(run: Run, vocabulary: Vocabulary) -> dict[str, str]:
+    """What transformers calls the seven named tokens, and the tokenizer's name of each."""
+    roles = ("pad", "unk", "cls", "sep", "mask", "bos", "eos")
+    return {f"{role}_token": str(run.tokenizer.id_to_token(getattr(vocabulary, role))) for role in roles}
+
+
+def _frame(run: Run, names: Mapping[str, str]) -> Any:
+    """What stands around a text as the model has read it."""
+    from tokenizers.processors import TemplateProcessing
+
+    template = {
+        "encoder": (f"{names['cls_token']} $A {names['sep_token']}", ("cls", "sep")),
+        "decoder": (f"{names['bos_token']} $A", ("bos",)),
+        "encoder_decoder": (f"$A {names['eos_token']}", ("eos",)),
+    }
+    single, roles = template[run.recipe.model.architecture]
+    return TemplateProcessing(
+        single=single, special_tokens=[(names[f"{role}_token"], getattr(run.vocabulary, role)) for role in roles]
+    )
+
+
+def _frame_of_task(run: Run, names: Mapping[str, str]) -> Any:
+    """What stands around one text, or two, of a task (tasks/base.py)."""
+    from tokenizers.processors import TemplateProcessing
+
+    model = run.recipe.model
+    roles = ("bos", "eos") if model.architecture == "decoder" else ("cls", "sep")
+    lead, end = (names[f"{role}_token"] for role in roles)
+    kind = int(model.type_vocab_size > 1)
+    return TemplateProcessing(
+        single=f"{lead} $A {end}",
+        pair=f"{lead} $A {end} $B:{kind} {end}:{kind}",
+        special_tokens=[(names[f"{role}_token"], getattr(run.vocabulary, role)) for role in roles],
+    )
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(dict(values), indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,316 @@
+"""A published model as a run directory: `pretextlm import DIR|hf:NAME --out RUN`.
+
+Everything is checked against the files' heads before a tensor is read or a file written: the configuration, the shape
+of every tensor, the tokenizer. The run then is like any other, at step 0. Eight-bit weights (int8.py) become whole.
+
+Special tokens that the tokenizer lacks get ids after its own, which never change. Their rows are the mean of all rows,
+with a little noise that tells them apart: a logit then is the mean of all logits, so that by Jensen's inequality n new
+tokens take at most a share n / (V + n) of the probability from the V old ones, and none of them is ever the likeliest.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from pretextlm import __version__
+from pretextlm.data.store import sha256_of
+from pretextlm.errors import UserError, missing_extra
+from pretextlm.files import whole_directory, write_json
+from pretextlm.hf import int8
+from pretextlm.hf.hf_config import CONFIG_FILE, described
+from pretextlm.hf.import_tokenizer import MAX_TOKENIZER_BYTES, Taken, take_tokenizer
+from pretextlm.hf.imported_objective import objective_of
+from pretextlm.hf.provenance import GENERATION, KEPT, Origin
+from pretextlm.hf.safetensors_files import FLOATS, INDEX, Stored, stored_tensors
+from pretextlm.hf.special_token_ids import special_ids
+from pretextlm.hf.task_heads import task_of, without_pooler
+from pretextlm.hf.untrusted_files import MAX_JSON_BYTES, read_object, read_plain
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from pretextlm.model.config import ModelConfig, SpecialIds
+    from pretextlm.model.families.base import Family, Map
+    from pretextlm.objectives.base import Objective
+    from pretextlm.training.recipe import Recipe
+    from pretextlm.training.run_directory import Run
+
+HUB = "hf:"
+HUB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
+HUB_FILES = ["*.safetensors", INDEX, "vocab.txt", *KEPT]
+
+DRAWN_ANEW = ("head_layers.", "lm_head.", "heads.")
+"""Parts that a published model may lack: the language-model head, and those of the objective."""
+BUFFERS = re.compile(r"(inv_freq|masked_bias|attn\.bias|position_ids|rotary_emb\..*|embeddings\.token_type_ids)$")
+IN_A_LAYER = re.compile(r"\.\d+\.")
+NOISE = 0.01
+"""Of a new token's row, as a share of the spread of the rows."""
+LONGEST = 512
+"""Tokens of an input row in the recipe of an imported run, at most."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A directory of which everything but the tensors' bytes has been read, and is sound.
+
+    Attributes: left: their names that are not carried; missing: ours for which it has nothing; head: where the tensors
+    of a task's head are.
+    """
+
+    directory: Path
+    values: Mapping[str, Any]
+    family: Family
+    config: ModelConfig
+    objective: Objective
+    stored: Mapping[str, Stored]
+    taken: Taken
+    left: tuple[str, ...]
+    missing: tuple[str, ...]
+    head: tuple[Map, ...] = ()
+
+
+def import_model(
+    source: str, out: Path, *, objective: str | None = None, command: Sequence[str] = ()
+) -> tuple[Run, Origin]:
+    """Make a run directory of a published model.
+
+    Args:
+        source: a directory in Hugging Face's format, or "hf:NAME" for one from the hub.
+        out: the run directory, new or empty.
+        objective: name of the one it is taken to have learnt; by default what its family was trained by, or the one
+            (or the task) that trains a head it comes with.
+        command: argv to record.
+
+    Raises:
+        UserError: the directory is not sound, of a family that is not known, or not what its configuration says;
+            nothing is written then.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} already exists and is not empty.", "Give another directory with --out.")
+    with _local(source) as directory:
+        checked = check(directory, objective)
+        recipe = _recipe(checked, out.name)
+        origin = _origin(source, checked)
+        return _write(out, checked, recipe, origin, command), origin
+
+
+def check(directory: Path, objective: str | None = None) -> Checked:
+    """Read everything but the tensors. Raises UserError for what is not sound."""
+    if not directory.is_dir():
+        raise UserError(f"{directory} is not a directory.", f"Give a model's directory, or {HUB}NAME for the hub.")
+    values, family, config = described(directory)
+    stored = stored_tensors(directory)
+    if int8.is_quantised(values, str(directory / CONFIG_FILE)):
+        stored = int8.as_whole(stored)
+    config = family.settled(config, stored)
+    blocks = config.num_hidden_layers + (config.num_decoder_layers if config.architecture == "encoder_decoder" else 0)
+    if not config.shared_layers and blocks > len(stored):
+        raise UserError(
+            f"config.json speaks of {blocks} layers, but there are {len(stored)} tensors in all.",
+            "config.json and the weights do not belong together.",
+        )
+    tuned = None if objective else task_of(family, values, {name: one.shape for name, one in stored.items()})
+    if tuned:
+        config, learnt = without_pooler(config, tuned[0]), tuned[1]
+    else:
+        learnt = objective_of(family, config, stored, objective)
+    maps = tuple(tuned[0].maps()) if tuned else ()
+    left, missing = _fit(family, config, learnt, stored, maps)
+    taken = take_tokenizer(directory)
+    if taken.own_size > config.vocab_size:
+        raise UserError(
+            f"The tokenizer knows {taken.own_size:,} tokens, the model has {config.vocab_size:,} rows for them.",
+            "The tokenizer belongs to another model.",
+        )
+    return Checked(directory, values, family, config, learnt, stored, taken, left, missing, maps)
+
+
+def _fit(
+    family: Family, config: ModelConfig, objective: Objective, stored: Mapping[str, Stored], head: Sequence[Map] = ()
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(their names without a place, our names without a tensor). Raises UserError where the two do not fit."""
+    import torch
+
+    from pretextlm.model.families.base import weights_in
+
+    shapes = _shapes(config, objective)
+    hollow = {name: torch.empty(one.shape, device="meta") for name, one in stored.items()}
+    found = weights_in(family, config, hollow, shapes, head)
+    left = [name for name in found.left if not BUFFERS.search(name)]
+    strange = next((name for name in left if IN_A_LAYER.search(name)), None)
+    if strange is not None:
+        raise UserError(
+            f"A model of the family {family.name!r} as config.json describes it has no place for {strange}.",
+            "config.json and the weights do not belong together, or the model differs from its family.",
+        )
+    lost = next((name for name in found.missing if not name.startswith(DRAWN_ANEW)), None)
+    if lost is not None:
+        raise UserError(
+            f"The checkpoint has nothing for our {lost}, and {len(found.missing)} are missing in all.",
+            "Fetch the model again; a checkpoint of an adapter alone cannot be read.",
+        )
+    carried = next((s for n, s in stored.items() if s.dtype not in FLOATS and n not in found.left), None)
+    if carried is not None and not all(BUFFERS.search(n) for n, s in stored.items() if s.dtype not in FLOATS):
+        raise UserError(f"Weights of type {carried.dtype} are not read.", "Give the model in fp32, fp16 or bf16.")
+    return tuple(left), tuple(found.missing)
+
+
+def _shapes(config: ModelConfig, objective: Objective) -> dict[str, torch.Size]:
+    from pretextlm.model.transformer import on_meta
+
+    return {name: tensor.shape for name, tensor in on_meta(config, objective.heads).state_dict().items()}
+
+
+def _recipe(checked: Checked, name: str) -> Recipe:
+    """A recipe as if the run had been begun here; its store is yet to be prepared."""
+    from pretextlm.training.recipe import Recipe
+
+    config = checked.config
+    longest = config.positions.max_positions - config.positions.offset if config.positions.max_positions else LONGEST
+    grown_by = {"vocab_size": max(config.vocab_size, checked.taken.size), "special_ids": _special_ids(checked)}
+    model = config.model_dump() | grown_by
+    learnt = checked.objective
+    options = learnt.model_dump(mode="json") if learnt.is_task else {}
+    sources = {"train": "", "validation": ""} if learnt.is_task else {"store": ""}
+    return Recipe.load(
+        {
+            "name": name or "imported",
+            "data": {**sources, "length": max(8, min(LONGEST, longest))},
+            "task" if learnt.is_task else "objective": {"name": learnt.name, **options},
+            "model": model,
+            "training": {"budget_steps": 1},
+        },
+        "the recipe of the imported model",
+    )
+
+
+def _special_ids(checked: Checked) -> SpecialIds:
+    place = checked.directory / GENERATION
+    generation = read_object(place) if place.exists() else {}
+    return special_ids(checked.family, checked.config, checked.taken.tokenizer, checked.values, generation)
+
+
+def _origin(source: str, checked: Checked) -> Origin:
+    files = {one.file.name: one.file for one in checked.stored.values()}
+    files |= {name: checked.directory / name for name in KEPT if (checked.directory / name).exists()}
+    kinds = {one.dtype for one in checked.stored.values() if one.dtype in FLOATS}
+    architectures = checked.values.get("architectures")
+    named = architectures if isinstance(architectures, list) else []
+    prefix = checked.family.prefix
+    return Origin(
+        source=source,
+        family=checked.family.name,
+        architectures=tuple(str(name) for name in named),
+        sha256={name: sha256_of(path) for name, path in sorted(files.items())},
+        dtype="bf16" if kinds == {"BF16"} else "fp16" if kinds == {"F16"} else "fp32",
+        vocab_size=checked.config.vocab_size,
+        bare=bool(prefix) and not any(name.startswith(prefix) for name in checked.stored),
+        added_tokens=checked.taken.added,
+        drawn=checked.missing,
+        not_carried=checked.left,
+    )
+
+
+def _write(out: Path, checked: Checked, recipe: Recipe, origin: Origin, command: Sequence[str]) -> Run:
+    """The run under another name, then renamed: it is there whole or not at all."""
+    import torch
+
+    from pretextlm.model.parameter_count import total
+    from pretextlm.training import checkpoint as checkpoints
+    from pretextlm.training.begin import build_model
+    from pretextlm.training.plan import Position
+    from pretextlm.training.run_directory import ORIGIN, Run
+
+    model = build_model(recipe, torch.device("cpu"))
+    weights = grown(_weights(checked), model.state_dict(), recipe.seed)
+    model.load_state_dict(weights, strict=False)
+    environment = {
+        "pretextlm": __version__,
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "torch": torch.__version__,
+        "device": "none: imported",
+        "command": list(command),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "imported": origin.plain(),
+    }
+    cost = {"parameters": total(model), "steps": 0, "tokens": 0, "seconds": 0.0, "compile_seconds": 0.0}
+    with whole_directory(out, "Give a place you may write to.") as partial:
+        (partial / ORIGIN).mkdir()
+        tokenizer = partial / ORIGIN / "completed.json"
+        tokenizer.write_text(checked.taken.tokenizer.to_str(pretty=True), encoding="utf-8")
+        for name in KEPT:
+            limit = MAX_TOKENIZER_BYTES if name == "tokenizer.json" else MAX_JSON_BYTES
+            if (checked.directory / name).exists():
+                (partial / ORIGIN / name).write_bytes(read_plain(checked.directory / name, limit))
+        Run.create(partial, recipe, environment, tokenizer)
+        tokenizer.unlink()
+        checkpoints.save(partial / "checkpoints", 0, model.state_dict(), {}, vars(Position()), keep=1)
+        write_json(partial / "cost.json", {**cost, "flops": 0.0, "device": "none", "energy_joules": None})
+    return Run.open(out)
+
+
+def _weights(checked: Checked) -> dict[str, Tensor]:
+    """The tensors under our names, in fp32."""
+    from safetensors import safe_open
+
+    from pretextlm.model.families.base import weights_in
+
+    theirs: dict[str, Tensor] = {}
+    for file in sorted({one.file for one in checked.stored.values()}):
+        with safe_open(file, "pt") as opened:
+            theirs |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    if int8.is_quantised(checked.values, str(checked.directory / CONFIG_FILE)):
+        theirs = int8.whole_weights(theirs)
+    theirs = {name: tensor.float() for name, tensor in theirs.items()}
+    shapes = _shapes(checked.config, checked.objective)
+    return weights_in(checked.family, checked.config, theirs, shapes, checked.head).weights
+
+
+def grown(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """Tensors of a vocabulary with as many rows as wanted; new rows are the mean of the old with a little noise."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    found = {}
+    for name, old in weights.items():
+        rows = len(wanted[name]) if old.dim() else 0
+        if old.dim() and rows > len(old):
+            noise = torch.randn((rows - len(old), *old.shape[1:]), generator=generator)
+            spread = NOISE * old.std(0) if old.dim() > 1 else 0.0
+            found[name] = torch.cat([old, old.mean(0) + spread * noise])
+        else:
+            found[name] = old
+    return found
+
+
+@contextmanager
+def _local(source: str) -> Iterator[Path]:
+    """The directory itself, or what the hub has under a name, fetched for as long as it is needed."""
+    if not source.startswith(HUB):
+        yield Path(source)
+        return
+    name = source.removeprefix(HUB)
+    if not HUB_NAME.fullmatch(name):
+        raise UserError(f"{name!r} is not a name on the hub.", "For example: hf:google-bert/bert-base-uncased")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise missing_extra("huggingface-hub", "hub", "Fetching a model from the hub") from None
+    with TemporaryDirectory(prefix="pretextlm-") as place:
+        try:
+            snapshot_download(repo_id=name, allow_patterns=HUB_FILES, local_dir=place)
+        except Exception as error:
+            reason = str(error).strip().split("\n")[0][:300]
+            raise UserError(
+                f"Cannot fetch {name} from the hub: {reason}.", "Check the name and the network, or fetch it yourself."
+            ) from None
+        yield Path(place)

@@ -1,0 +1,116 @@
+"""The tokenizer of a foreign directory, completed with the special tokens that it lacks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pretextlm.data.tokenizer import complete, from_json
+from pretextlm.errors import UserError
+from pretextlm.hf.untrusted_files import read_object, read_plain
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+TOKENIZER, VOCABULARY, SETTINGS = "tokenizer.json", "vocab.txt", "tokenizer_config.json"
+MAX_TOKENIZER_BYTES = 64 << 20
+MAX_ADDED = 100_000
+MAX_WORD = 1000
+"""Word-piece tokenizers take time cubic in the length of a word; longer ones are unknown words."""
+
+PROBES = ("a" * 3000 + "!", " " * 3000 + "a", "0" * 3000 + "a", "ab " * 1000, "é" * 3000 + "\0")
+"""Texts at which a pattern that goes back and forth without end gives up, which the library reports as a panic."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A foreign tokenizer.
+
+    Attributes:
+        tokenizer: with all our special tokens.
+        own_size: one more than its greatest id before any was added.
+        added: tokens that were added, in the order of their ids.
+        original: its own file; None where it was put together from a list of word pieces.
+    """
+
+    tokenizer: Tokenizer
+    own_size: int
+    added: tuple[str, ...]
+    original: bytes | None
+
+    @property
+    def size(self) -> int:
+        """One more than its greatest id."""
+        return max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+
+def take_tokenizer(directory: Path) -> Taken:
+    """Raises UserError when there is none, or one that is not sound."""
+    place = directory / TOKENIZER
+    original = None
+    if place.exists() or place.is_symlink():
+        original = read_plain(place, MAX_TOKENIZER_BYTES)
+        if original.count(b'"content"') > MAX_ADDED:
+            raise UserError(f"{place} adds more than {MAX_ADDED:,} tokens.", "Fetch the model again.")
+        tokenizer = from_json(_text(original, place), str(place))
+    elif (directory / VOCABULARY).exists():
+        place = directory / VOCABULARY
+        tokenizer = _word_pieces(directory)
+    else:
+        raise UserError(
+            f"{directory} has no {TOKENIZER}.",
+            "Write it once with transformers: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)",
+        )
+    try:
+        return _completed(tokenizer, place, original)
+    except UserError:
+        raise
+    except BaseException as error:  # the Rust side's panics are no Exception
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        raise UserError(f"{place} is not a sound tokenizer: {str(error)[:200]}.", "Fetch the model again.") from None
+
+
+def _completed(tokenizer: Tokenizer, place: Path, original: bytes | None) -> Taken:
+    from tokenizers import models
+
+    if isinstance(tokenizer.model, models.WordPiece) and tokenizer.model.max_input_chars_per_word > MAX_WORD:
+        tokenizer.model.max_input_chars_per_word = MAX_WORD
+    before = tokenizer.get_vocab(with_added_tokens=True)
+    if not before:
+        raise UserError(f"{place} knows no token.", "Fetch the model again.")
+    own_size = max(before.values()) + 1
+    for text in PROBES:
+        tokenizer.encode(text, add_special_tokens=False)
+    complete(tokenizer, str(place))
+    after = tokenizer.get_vocab(with_added_tokens=True)
+    added = sorted((index, token) for token, index in after.items() if token not in before)
+    return Taken(tokenizer, own_size, tuple(token for _, token in added), original)
+
+
+def _word_pieces(directory: Path) -> Tokenizer:
+    """BERT's tokenizer from its list of pieces, as directories older than tokenizer.json have it."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    place, settings = directory / VOCABULARY, directory / SETTINGS
+    pieces = _text(read_plain(place, MAX_TOKENIZER_BYTES), place).splitlines()
+    ids = {piece.rstrip("\n"): index for index, piece in enumerate(pieces)}
+    if "[UNK]" not in ids:
+        raise UserError(f"{place} lists no word pieces: it has no [UNK].", f"Give a directory with {TOKENIZER}.")
+    lower = bool(read_object(settings).get("do_lower_case", True)) if settings.exists() else True
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))  # noqa: S106
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens([t for t in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if t in ids])
+    if "[CLS]" in ids and "[SEP]" in ids:
+        tokenizer.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
+    return tokenizer
+
+
+def _text(data: bytes, place: Path) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{place} is not UTF-8.", "Fetch the model again.") from None

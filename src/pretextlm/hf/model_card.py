@@ -1,0 +1,268 @@
+"""The model card of an exported run, written from the run directory: data, objective, cost, scores, limits."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pretextlm import __version__
+from pretextlm.errors import UserError
+from pretextlm.hf.provenance import kept
+from pretextlm.hf.state_dict import DISCRIMINATOR
+from pretextlm.training.run_directory import ORIGIN
+
+if TYPE_CHECKING:
+    from pretextlm.hf.provenance import Origin
+    from pretextlm.hf.state_dict import Translated
+    from pretextlm.training.run_directory import Run
+
+MIXED = "mixed_visibility"
+FINE_TUNED = {
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+    "ForMultipleChoice": "multiple-choice",
+}
+"""How a class's name ends, and the hub's name of what it does."""
+HUB = "hf:"
+"""How a model of the hub is named to an import."""
+
+
+def model_card(
+    run: Run,
+    done: Translated,
+    architecture: str,
+    origin: Origin | None,
+    untouched: bool,
+    quantised: Mapping[str, Any] | None = None,
+    *,
+    step: int = 0,
+    part: str = DISCRIMINATOR,
+) -> str:
+    """README.md of an exported run.
+
+    Args:
+        done: the model as it is written.
+        architecture: Hugging Face's model class in config.json.
+        origin: where it was imported from.
+        untouched: it was not trained since.
+        quantised: where its matrices are eight-bit: "dtype" of the rest, and "loss", as `shrink` measured it.
+        step: of the run, at which the weights were taken.
+        part: of a run that trains two models, the one that is written.
+    """
+    family = done.family.name
+    parts = [_front(done, architecture, origin), f"# {_plain(run.recipe.name)}\n"]
+    parts.append(f"A {family} model ({architecture}) written by pretextlm {__version__}. {_shape(done)}\n")
+    parts.append(_use(architecture))
+    parts += ["## Data\n", *_data(run, origin, untouched)]
+    parts += ["## Objective\n", *_objective(run, untouched, part)]
+    parts += ["## Cost\n", *_cost(run, untouched, step)]
+    shrunk = [*_pruned(run), *_quantised(quantised)]
+    parts += ["## Made smaller\n", *shrunk, ""] if shrunk else []
+    parts += ["## Scores\n", *_scores(run, quantised)]
+    parts += ["## Limits\n", *_limits(run, done, origin, untouched)]
+    return "\n".join(parts)
+
+
+def _front(done: Translated, architecture: str, origin: Origin | None) -> str:
+    tasks = {"encoder": "fill-mask", "decoder": "text-generation", "encoder_decoder": "text2text-generation"}
+    task = tasks[done.config.architecture]
+    if task == "fill-mask" and not architecture.endswith("MaskedLM"):
+        task = "feature-extraction"
+    task = next((named for ending, named in FINE_TUNED.items() if architecture.endswith(ending)), task)
+    name = origin.source.removeprefix(HUB) if origin and origin.source.startswith(HUB) else ""
+    base = f"base_model: {name}\n" if name else ""
+    return (
+        f"---\nlibrary_name: transformers\n{base}pipeline_tag: {task}\ntags:\n- pretextlm\n- {done.family.name}\n---\n"
+    )
+
+
+def _shape(done: Translated) -> str:
+    shape = done.config
+    layers = f"{shape.num_hidden_layers} layers"
+    if shape.architecture == "encoder_decoder":
+        layers = f"{shape.num_hidden_layers} encoder and {shape.num_decoder_layers} decoder layers"
+    parameters = sum(tensor.numel() for tensor in done.theirs.values())
+    return (
+        f"{layers} of width {shape.hidden_size}, {shape.num_attention_heads} heads, {shape.vocab_size:,} tokens; "
+        f"{parameters:,} parameters."
+    )
+
+
+def _use(architecture: str) -> str:
+    return (
+        f"```python\nfrom transformers import AutoTokenizer, {architecture}\n\n"
+        f'tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")\n'
+        f'model = {architecture}.from_pretrained("DIRECTORY")\n```\n'
+    )
+
+
+def _objective(run: Run, untouched: bool, part: str) -> Iterator[str]:
+    recipe = run.recipe
+    objective, training = recipe.objective, recipe.training
+    if untouched:
+        yield "Not trained here: the weights are those it was imported with.\n"
+        return
+    yield f"{objective.title} ({objective.paper}). A model so trained learns {objective.learns.rstrip('.')}.\n"
+    if part != DISCRIMINATOR:
+        yield f"This is its {part}: the masked language model whose proposals the model itself learnt to judge.\n"
+    table = recipe.dump()["task" if recipe.is_task else "objective"]
+    options = {key: value for key, value in table.items() if key != "name"}
+    yield f"```json\n{json.dumps({'name': objective.name, **options}, indent=1)}\n```\n"
+    begun = "imported weights" if recipe.start else f"weights drawn from seed {recipe.seed}"
+    if recipe.start and not (run.directory / ORIGIN).is_dir():
+        begun = f"the weights of the run `{_plain(Path(recipe.start).name)}`"
+    kind, size = training.budget
+    rows = f"Rows of {recipe.data.length} tokens, {training.batch_tokens:,} tokens a step"
+    if recipe.is_task:
+        rows = f"Examples of {recipe.data.length} tokens at most, {training.batch_rows:,} a step"
+    yield (
+        f"Begun from {begun}. {rows}, "
+        f"{training.optimizer} with learning rate {training.learning_rate:g} ({training.schedule}), "
+        f"budget {size:,.10g} {kind}, seed {recipe.seed}.\n"
+    )
+
+
+def _data(run: Run, origin: Origin | None, untouched: bool) -> Iterator[str]:
+    if origin is not None:
+        yield f"Weights imported from `{_plain(origin.source)}`; what they were trained on is said there.\n"
+    if untouched:
+        return
+    if run.recipe.is_task:
+        yield f"Fine-tuned on the records of `{_plain(Path(run.recipe.data.train).name)}`.\n"
+        return
+    manifest = _json(Path(run.recipe.data.store) / "manifest.json") if run.recipe.data.store else {}
+    if not manifest:
+        yield f"Trained on the store `{_plain(run.recipe.data.store)}`, which is not at hand.\n"
+        return
+    if run.recipe.start and origin is None:
+        before = _plain(Path(run.recipe.start).name)
+        yield f"The run `{before}`, whose weights this one began from, was trained before on data of its own.\n"
+    yield "| source | licence | documents | bytes |\n|---|---|--:|--:|"
+    for source in manifest.get("sources", []):
+        cells = (
+            source.get("name"),
+            source.get("licence") or "not stated",
+            source.get("documents"),
+            source.get("bytes"),
+        )
+        yield "| " + " | ".join(_plain(f"{c:,}" if isinstance(c, int) else str(c)) for c in cells) + " |"
+    yield ""
+
+
+def _cost(run: Run, untouched: bool, step: int) -> Iterator[str]:
+    cost = _json(run.directory / "cost.json")
+    if untouched:
+        yield "None here.\n"
+        return
+    if not cost:
+        yield f"The weights are those of step {step:,} of a run that has not ended, so its cost is not known.\n"
+        return
+    energy = cost.get("energy_joules")
+    yield (
+        f"{cost['steps']:,} steps, {cost['tokens']:,} tokens of text, {cost['flops']:.3g} floating-point operations, "
+        f"{cost['seconds']:,.0f} seconds on {_plain(cost['device'])}"
+        + (f", {energy:,.0f} joules" if energy else "")
+        + (f"; {cost['parameters']:,} parameters were trained.\n" if cost.get("parameters") else ".\n")
+    )
+
+
+def _pruned(run: Run) -> Iterator[str]:
+    """What was pruned, and what it cost."""
+    pruned = _json(run.directory / "environment.json").get("pruned")
+    for one in pruned if isinstance(pruned, list) else []:
+        parameters = one["parameters"]
+        yield (
+            f"* Pruned: {_plain(one['what'])}. {parameters['before']:,} parameters before, {parameters['after']:,} "
+            f"after, {parameters['zero']:,} of them zero. {_losses(one['loss'], one.get('not_measured'))}"
+        )
+    if pruned and run.metrics():
+        yield "* Trained on after that, which changes pruned weights too."
+
+
+def _quantised(quantised: Mapping[str, Any] | None) -> Iterator[str]:
+    if quantised is not None:
+        loss = quantised["loss"] or {}
+        yield (
+            "* The matrices of the blocks are eight-bit integers with one scale for each output channel "
+            f"(the format of compressed-tensors); embedding, head and norms are {quantised['dtype']}. "
+            f"{_losses(loss.get('measured'), loss.get('not_measured'))}"
+        )
+
+
+def _losses(loss: Mapping[str, Any] | None, why_not: str | None) -> str:
+    if not loss:
+        return f"The loss before and after was not measured: {_plain(why_not or 'no text was at hand')}."
+    before, after, change = (
+        f"{loss[name]['value']:.4f}" + (f" ± {loss[name]['stderr']:.4f}" if loss[name]["stderr"] is not None else "")
+        for name in ("before", "after", "change")
+    )
+    return f"Held-out loss before {before}, after {after} nats per target; change {change} (standard errors)."
+
+
+def _scores(run: Run, quantised: Mapping[str, Any] | None) -> Iterator[str]:
+    metrics = _json(run.directory / "evaluation.json").get("metrics", {})
+    if not metrics:
+        yield f"Not evaluated. `pretextlm evaluate {_plain(run.directory.name)}` measures it.\n"
+        return
+    if quantised:
+        yield "Measured before the weights were rounded:\n"
+    yield "| measure | value | ± | unit | better |\n|---|--:|--:|---|---|"
+    for name, metric in metrics.items():
+        error = "" if metric.get("stderr") is None else f"{metric['stderr']:.4f}"
+        yield f"| {name} | {metric['value']:.4f} | {error} | {metric.get('unit', '')} | {metric.get('better', '')} |"
+    yield ""
+
+
+def _limits(run: Run, done: Translated, origin: Origin | None, untouched: bool) -> Iterator[str]:
+    positions = done.config.positions
+    if positions.kind in ("learned", "sinusoidal"):
+        yield f"* It reads at most {positions.max_positions - positions.offset} tokens."
+    if not untouched:
+        yield f"* It was trained here on rows of {run.recipe.data.length} tokens; longer texts are untried here."
+    both_ways = getattr(run.recipe.objective, "layout", "") == "prefix" or run.recipe.objective.name == MIXED
+    if not untouched and done.config.architecture == "decoder" and both_ways:
+        yield "* It was trained to see the first part of a text in both directions; in transformers it only looks back."
+    if origin is not None and not untouched:
+        yield from _of_an_import(done, origin)
+    if origin is not None and origin.not_carried:
+        yield f"* Not carried over from the imported checkpoint: {', '.join(map(_plain, origin.not_carried[:12]))}."
+    if origin is not None and "quantization_config" in kept(run.directory, "config.json"):
+        yield "* The imported weights were eight-bit integers: these are what those stand for, not more exact."
+    if done.lost:
+        yield f"* Heads that were trained with it and that this format has no place for: {', '.join(done.lost)}."
+    if _json(run.directory / "evaluation.json").get("metrics"):
+        yield "* It has been measured by the measures above, on held-out text like that above, and by nothing else."
+    else:
+        yield "* It has not been measured."
+    yield "* It may repeat what is wrong or harmful in its data.\n"
+
+
+def _of_an_import(done: Translated, origin: Origin) -> Iterator[str]:
+    """What the import has added to the model, and training here alone has formed."""
+    if any(name in done.ours for name in origin.drawn if not name.startswith("heads.")):
+        yield "* Its language-model head was not in the imported checkpoint and has been trained here alone."
+    drawn = sorted({name.split(".")[1] for name in origin.drawn if name.startswith("heads.") and name in done.ours})
+    if drawn:
+        yield f"* Not in the imported checkpoint and trained here alone: the head {', '.join(drawn)}."
+    if origin.added_tokens:
+        yield (
+            f"* {len(origin.added_tokens)} special tokens were added to its tokenizer; those that the objective does "
+            "not use have not been trained."
+        )
+
+
+def _plain(text: object) -> str:
+    """Text that cannot break out of its line, cell or code in Markdown."""
+    return re.sub(r"[\s|`<>\[\]]+", " ", str(text)).strip()[:300]
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, UserError):
+        return {}
+    return values if isinstance(values, dict) else {}

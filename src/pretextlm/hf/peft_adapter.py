@@ -1,0 +1,154 @@
+"""The adapters of a run in peft's own layout: `pretextlm export RUN DIR --adapter`.
+
+    adapter_config.json          rank, scale, the matrices they belong to, in the published family's names
+    adapter_model.safetensors    base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight …
+
+They belong to the model that the run started from, as `pretextlm export START` writes it or as it was published. The
+head of a task was trained whole and is written whole, as one of peft's modules_to_save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pretextlm.errors import UserError, missing_extra
+from pretextlm.files import whole_directory
+from pretextlm.hf.export_model import ENOUGH_SPACE, Exported
+from pretextlm.hf.provenance import origin_of
+from pretextlm.hf.state_dict import DISCRIMINATOR, Translated, trained_part, translated
+from pretextlm.hf.task_heads import kind_of
+from pretextlm.training.checkpoint import newest
+from pretextlm.training.run_directory import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pretextlm.model.families.base import Map
+
+ROOT = "base_model.model."
+"""What peft puts before every name."""
+PARTS = {
+    ".lora_A.default.weight": ".lora_A.weight",
+    ".lora_B.default.weight": ".lora_B.weight",
+    ".lora_magnitude_vector.default.weight": ".lora_magnitude_vector",
+}
+"""How tensors of an adapter end in a run's checkpoint, and in peft's file."""
+TASK_TYPES = {"sequence": "SEQ_CLS", "token": "TOKEN_CLS", "span": "QUESTION_ANS"}
+"""peft's names of what a model does; of choices it has none."""
+HUB = "hf:"
+
+
+def export_adapter(place: Path, out: Path, *, family: str | None = None) -> Exported:
+    """Write the newest adapters of a run, whole or not at all.
+
+    Args:
+        place: the run directory.
+        out: a new or empty directory.
+        family: Hugging Face's model_type; by default the one it was imported as, or the first that its shape fits.
+
+    Raises:
+        UserError: the run trained no adapters, or one on a matrix that the family has not by itself; peft is missing.
+    """
+    run = Run.open(place)
+    lora, found = run.recipe.tuning.lora, newest(run.checkpoints)
+    if lora is None or not run.recipe.start:
+        message = "has no adapters" if lora is None else "did not start from another run, so its adapters fit none"
+        raise UserError(f"{place} {message}.", "Export the whole model: leave out --adapter.")
+    if found is None:
+        raise UserError(f"{place} has no checkpoint to export.", "Train it first.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} already exists and is not empty.", "Give another directory.")
+    try:
+        from peft import LoraConfig
+    except ImportError:
+        raise missing_extra("peft", "lora", "Exporting adapters") from None
+    from safetensors.torch import save_file
+
+    task = run.recipe.objective if kind_of(run.recipe.objective) else None
+    origin = origin_of(place)
+    config, weights = trained_part(run, run.load_model().state_dict(), DISCRIMINATOR)
+    done = translated(config, weights, family or (origin.family if origin else None), run.vocabulary.pad, task)
+    maps = [one for pattern in done.family.maps(done.config) for one in pattern.expanded(done.config)]
+    tensors, holders = _adapters(found.model(), maps, done.family.name)
+    head = {one.theirs: done.theirs[one.theirs] for one in done.head.maps()} if done.head else {}
+    tensors |= {f"{ROOT}{name}": tensor.contiguous() for name, tensor in head.items()}
+    source = origin.source if origin else ""
+    settings = LoraConfig(
+        base_model_name_or_path=source.removeprefix(HUB) if source.startswith(HUB) else "",
+        task_type=_task_type(run),
+        inference_mode=True,
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        target_modules=_short([one.theirs for one in holders], maps),
+        modules_to_save=_saved(done) or None,
+        fan_in_fan_out=any(one.transposed for one in holders),
+        use_rslora=lora.kind == "rslora",
+        use_dora=lora.kind == "dora",
+    )
+    with whole_directory(out, ENOUGH_SPACE) as partial:
+        settings.save_pretrained(str(partial))
+        save_file(tensors, partial / "adapter_model.safetensors", metadata={"format": "pt"})
+    files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    architecture = str(done.values["architectures"][0])
+    return Exported(out, done.family.name, architecture, done.lost, files, False, "fp32", size)
+
+
+def _adapters(weights: Mapping[str, Tensor], maps: list[Map], family: str) -> tuple[dict[str, Tensor], list[Map]]:
+    """(the adapters' tensors in peft's names, the matrices they belong to)."""
+    holder = {name: one for one in maps for name in one.ours}
+    tensors: dict[str, Tensor] = {}
+    holders: dict[str, Map] = {}
+    for name, tensor in weights.items():
+        for ours, theirs in PARTS.items():
+            if not name.endswith(ours):
+                continue
+            one = holder[f"{name.removesuffix(ours)}.weight"]
+            if len(one.ours) > 1:
+                parts = ", ".join(part.split(".")[-2] for part in one.ours)
+                raise UserError(
+                    f"A model of the family {family!r} holds {parts} in one matrix, {one.theirs}: an adapter of one of "
+                    "them has no place there.",
+                    "Export the whole model: leave out --adapter. Or train with other tuning.lora.targets.",
+                )
+            holders[one.theirs] = one
+            tensors[f"{ROOT}{_module(one.theirs)}{theirs}"] = tensor.contiguous()
+    return tensors, [*holders.values()]
+
+
+def _short(names: list[str], maps: list[Map]) -> list[str]:
+    """The matrices by the ends of their names, as peft finds them; whole names where an end says more than that."""
+    ends = sorted({".".join(_inner(name)) for name in names})
+    meant = {one.theirs for one in maps if _module(one.theirs).endswith(tuple(f".{end}" for end in ends))}
+    weights = {name for name in meant if name.endswith(".weight")}
+    return ends if weights == set(names) else [_module(name) for name in names]
+
+
+def _inner(name: str) -> Iterator[str]:
+    """The parts of a name behind the number of the layer."""
+    parts = _module(name).split(".")
+    number = max((place for place, part in enumerate(parts) if part.isdecimal()), default=-1)
+    yield from parts[number + 1 :]
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _saved(done: Translated) -> list[str]:
+    """Modules that are written whole: the head's."""
+    if done.head is None:
+        return []
+    dense, out = done.head.dense, done.head.out
+    one_module = dense and dense.split(".")[0] == out.split(".")[0]
+    return [out.split(".")[0]] if one_module else [name for name in (dense, out) if name]
+
+
+def _task_type(run: Run) -> Any:
+    """peft's name of what the model does; None for one that it has no name of."""
+    kind = kind_of(run.recipe.objective)
+    if kind:
+        return TASK_TYPES.get(kind)
+    return "CAUSAL_LM" if run.recipe.model.architecture == "decoder" else None

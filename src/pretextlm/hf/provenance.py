@@ -1,0 +1,74 @@
+"""What an imported run remembers of where it came from, so that an export can write back what we do not model.
+
+    RUN/origin/            the files of the foreign directory that are not weights, byte for byte
+    RUN/environment.json   "imported": {…}, the fields of `Origin`
+
+A run that was started from an imported one carries both on.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pretextlm.training.run_directory import ORIGIN
+
+GENERATION = "generation_config.json"
+KEPT = ("config.json", GENERATION, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+"""Files of a foreign directory that are kept."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where weights came from.
+
+    Attributes:
+        source: as the user gave it.
+        family: Hugging Face's model_type.
+        architectures: its model classes.
+        sha256: of each file that was read.
+        dtype: of its weights: "fp32", "fp16" or "bf16".
+        vocab_size: its own, before any row was added.
+        bare: its tensors' names left out the family's prefix.
+        added_tokens: special tokens that its tokenizer lacked, in the order of their ids.
+        drawn: our parameters for which it had nothing.
+        not_carried: its tensors for which we have no place.
+    """
+
+    source: str
+    family: str
+    architectures: tuple[str, ...]
+    sha256: dict[str, str]
+    dtype: str
+    vocab_size: int
+    bare: bool
+    added_tokens: tuple[str, ...]
+    drawn: tuple[str, ...]
+    not_carried: tuple[str, ...]
+
+    def plain(self) -> dict[str, Any]:
+        """For environment.json."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+
+def origin_of(run: Path) -> Origin | None:
+    """That of a run directory; None where it was not imported."""
+    try:
+        values = json.loads((run / "environment.json").read_text(encoding="utf-8")).get("imported")
+    except (OSError, ValueError):
+        return None
+    if not isinstance(values, dict) or set(values) != {field.name for field in fields(Origin)}:
+        return None
+    fitted: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return Origin(**fitted)
+
+
+def kept(run: Path, name: str) -> dict[str, Any]:
+    """One of the kept JSON files; empty where there is none."""
+    try:
+        values = json.loads((run / ORIGIN / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}

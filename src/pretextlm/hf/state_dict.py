@@ -1,0 +1,183 @@
+"""A run's model as a published family has it: which family, in which form, and what has no place there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pretextlm.errors import UserError
+from pretextlm.hf.equivalent_weights import POOLER, TABLE, forms, summed
+from pretextlm.hf.task_heads import class_of, head_out, values_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pretextlm.model.config import ModelConfig
+    from pretextlm.model.families.base import Family
+    from pretextlm.model.families.task_classes import TaskClass
+    from pretextlm.objectives.base import Objective
+    from pretextlm.training.run_directory import Run
+
+DISCRIMINATOR, GENERATOR = "discriminator", "generator"
+"""Models of a run of replaced-token detection; of any other run the first is the model."""
+OWN_HEAD = ("head_layers.", "lm_head.")
+"""The language-model head."""
+
+USUAL = ("bert", "llama", "gpt2", "t5", "bart")
+"""Families tried first where several have a place for a model."""
+SHAPES = {
+    "encoder": "bert: model.final_norm=false model.norm={kind='layer',weight=true,bias=true,place='after',eps=1e-12} "
+    "model.positions={kind='learned',max_positions=512} model.attention={qk_norm=false,bias=true,"
+    "output_bias=true} model.feed_forward={activation='gelu',bias=true} model.type_vocab_size=2 "
+    "model.head={dense=true,activation='gelu',norm=true,bias=true}",
+    "decoder": "llama: model.norm={weight=true} model.attention={qk_norm=false} "
+    "model.feed_forward={activation='silu',gated=true} model.embedding={norm=false}",
+    "encoder_decoder": "t5: model.norm={weight=true} model.positions={kind='relative'} "
+    "model.attention={qk_norm=false,scale=1.0} model.feed_forward={activation='relu'} "
+    "model.embedding={norm=false}",
+}
+"""Overrides of a recipe that make a run of each architecture a model of a published family."""
+
+
+@dataclass(frozen=True)
+class Translated:
+    """A model under a family's names.
+
+    Attributes:
+        family; config: its shape, in the form that the family has a place for.
+        ours, theirs: its tensors in that form, under our names and under theirs.
+        values: of config.json.
+        lost: heads that the family has no place for.
+        head: of a fine-tuned model, how its class names the task's head.
+    """
+
+    family: Family
+    config: ModelConfig
+    ours: Mapping[str, Tensor]
+    theirs: dict[str, Tensor]
+    values: dict[str, Any]
+    lost: tuple[str, ...]
+    head: TaskClass | None = None
+
+
+def trained_part(run: Run, weights: Mapping[str, Tensor], part: str) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """One model of a run by itself: shape and tensors.
+
+    Args:
+        weights: all of the run's.
+        part: "discriminator", the model itself, or the "generator" that replaced-token detection trains with it.
+
+    Raises:
+        UserError: the run has no generator.
+    """
+    from pretextlm.model.replaced_token_head import generator_config
+    from pretextlm.objectives.replaced_token import ReplacedToken
+
+    config, objective = run.recipe.model, run.recipe.objective
+    if part == DISCRIMINATOR:
+        # A judge of tokens has a language-model head that was never trained.
+        judge = isinstance(objective, ReplacedToken)
+        whole = summed(weights)
+        return config, {name: t for name, t in whole.items() if not (judge and name.startswith(OWN_HEAD))}
+    if not isinstance(objective, ReplacedToken):
+        raise UserError(f"The run {run.directory} has no generator.", "Only runs of replaced_token have one.")
+    prefix = f"heads.{GENERATOR}."
+    own = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    return generator_config(config, objective.generator_size), {TABLE: weights[TABLE], **own}
+
+
+def translated(
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    name: str | None,
+    pad: int | None = None,
+    task: Objective | None = None,
+) -> Translated:
+    """The model as one family has it.
+
+    Args:
+        name: of the family; None for the first that has a place for it, those that have one for all its heads first.
+        pad: the padding's id, from which some families count positions; None: not looked at.
+        task: whose head is written along, and instead of the language model's; None for none.
+
+    Raises:
+        UserError: no family has a place for it, or the one that is named has none.
+    """
+    from pretextlm.model.families.base import FAMILIES
+
+    if name is not None:
+        return _formed(FAMILIES[name](), config, weights, pad, task)
+    families: list[Family] = [FAMILIES[known]() for known in (*USUAL, *(k for k in FAMILIES if k not in USUAL))]
+    families.sort(key=lambda family: len(_lost(family, weights)))
+    for shape, tensors in forms(config, weights, pad is not None):
+        for family in families:
+            try:
+                return _fitting(family, shape, tensors, pad, task)
+            except (UserError, KeyError, ValueError, AttributeError):
+                continue
+    if task is not None:  # a family may have a place for all but the head
+        class_of(translated(config, _trunk(weights), None, pad).family, task)
+    raise UserError(
+        "No published family has a model of this shape, so no other program could read it.",
+        f"Train one that has the shape of a family with these overrides, {SHAPES[config.architecture]}",
+    )
+
+
+def _formed(
+    family: Family, config: ModelConfig, weights: Mapping[str, Tensor], pad: int | None, task: Objective | None
+) -> Translated:
+    """In the first form that the family has a place for. Raises UserError for why the model as it is has none."""
+    first: UserError | None = None
+    for shape, tensors in forms(config, weights, pad is not None):
+        try:
+            return _fitting(family, shape, tensors, pad, task)
+        except UserError as error:
+            first = first or error
+    assert first is not None, "a model has one form at least"
+    raise first
+
+
+def _fitting(
+    family: Family, config: ModelConfig, weights: Mapping[str, Tensor], pad: int | None, task: Objective | None
+) -> Translated:
+    from pretextlm.model.families.base import values_out, weights_out
+
+    if config.architecture not in family.classes.values():
+        raise UserError(
+            f"The family {family.name!r} has no model of architecture {config.architecture!r}.",
+            "Export it as another family.",
+        )
+    own = tuple(f"heads.{head.head}." for head in family.heads)
+    carried = {name: t for name, t in weights.items() if not name.startswith("heads.") or name.startswith(own)}
+    head = class_of(family, task) if task else None
+    if task and head:
+        carried = _trunk(weights)
+    values = values_out(family, config, carried)
+    if pad is not None and values.get("pad_token_id", pad) != pad:
+        raise UserError(
+            f"A {family.name} of this shape counts positions on from padding of id {values['pad_token_id']}; this "
+            f"run's has the id {pad}, so that other programs would give its tokens other positions.",
+            f"Export it with --family bert, or train one with model.positions.offset={pad + 1}.",
+        )
+    if config.head.dense and not any(name.startswith((*own, *OWN_HEAD)) for name in carried):
+        bare = (name for name, kind in family.classes.items() if kind == config.architecture and "For" not in name)
+        values |= {"architectures": [next(bare, values["architectures"][0])]}
+    if task and head:
+        values |= values_of(head, task)
+        carried |= head_out(task, weights)
+    theirs = weights_out(family, config, carried, head.maps() if head else ())
+    lost = [name for name in _lost(family, weights) if not (head and name == "task")]
+    return Translated(family, config, carried, theirs, values, tuple(lost), head)
+
+
+def _trunk(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without any head; a pooler, which a form of the model may have, stays."""
+    heads = ("heads.", *OWN_HEAD)
+    return {name: t for name, t in weights.items() if not name.startswith(heads) or name.startswith(POOLER)}
+
+
+def _lost(family: Family, weights: Mapping[str, Tensor]) -> list[str]:
+    """The model's heads that the family has no place for; a generator is a model by itself."""
+    known = {head.head for head in family.heads} | {GENERATOR}
+    return sorted({name.split(".")[1] for name in weights if name.startswith("heads.")} - known)

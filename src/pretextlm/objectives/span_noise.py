@@ -1,0 +1,327 @@
+"""The noise of span corruption as array functions: how much is hidden, where, and the two texts that come of it.
+
+All rows of a length hide the same number of tokens in the same number of spans, so the two texts have one width each
+and nothing is padded; what is drawn is where the cuts are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretextlm.counter_rng import CounterRNG
+from pretextlm.data.vocabulary import Vocabulary
+from pretextlm.errors import UserError
+
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+
+Edges = Literal["t5", "free"]
+
+TEXT, HIDDEN = range(2)
+"""Streams of random numbers: how the text is cut, and how the hidden part is."""
+
+MAX_RATE = 0.9
+"""Above it, a row would have to read more than ten times the text that fits into its input."""
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Span corruption of one kind.
+
+    Attributes:
+        rate: share of the tokens that are hidden.
+        span_length: hidden tokens per span on average, or the shortest and the longest span.
+        edges: "t5": a row begins with text and ends hidden; "free": it may begin and end either way.
+        final_sentinel: the target ends with one more sentinel.
+        lead: a token stands before the source.
+        name: what errors call it.
+    """
+
+    rate: float
+    span_length: float | tuple[int, int] = 3.0
+    edges: Edges = "t5"
+    final_sentinel: bool = False
+    lead: bool = False
+    name: str = "Span corruption"
+
+    def counts(self, length: int) -> tuple[int, int]:
+        """(hidden tokens, spans) of a text of `length` tokens."""
+        if isinstance(self.span_length, tuple):
+            return counts_in_range(length, self.rate, *self.span_length)
+        return span_counts(length, self.rate, self.span_length)
+
+    def sentinels(self, length: int) -> int:
+        """How many sentinels a text of `length` tokens takes."""
+        spans = self.counts(length)[1]
+        return spans + 1 if spans and self.final_sentinel else spans
+
+    def widths(self, length: int) -> tuple[int, int]:
+        """(source, target) tokens that a text of `length` tokens becomes."""
+        noise, spans = self.counts(length)
+        return int(self.lead) + length - noise + spans + 1, noise + self.sentinels(length) + 1
+
+    def occupied(self, length: int, joint: bool) -> int:
+        """Positions of the input row that a text of `length` tokens fills.
+
+        Args:
+            joint: the row holds source and target, whose last token is only predicted; else the source alone.
+        """
+        source, target = self.widths(length)
+        return source + target - 1 if joint else source
+
+    def raw_length(self, room: int, joint: bool = False) -> int:
+        """The longest text that fills `room` positions; if none fills them all, the longest that fits, or 0.
+
+        With rows of their own for source and target it is T5's helper, with its exception: at a rate of one half the
+        target is not to be longer than the source.
+        """
+        slack = max(self.span_length) if isinstance(self.span_length, tuple) else 0
+        most = ceil((room + slack) / (1 - self.rate)) + 2
+        found = 0
+        for length in range(most, 1, -1):
+            occupied = self.occupied(length, joint)
+            if occupied == room or (occupied < room and not slack):
+                found = length
+                break
+            if occupied < room:  # spans in a narrow range leave gaps: a shorter text may fill more
+                found = found or length
+                if occupied < room - slack - 2:
+                    break
+        if not joint and self.rate == 0.5 and self.widths(found)[1] > room:
+            found -= 1
+        return found if found > 1 else 0
+
+    def split(self, tokens: I32, vocabulary: Vocabulary, rng: CounterRNG, lead: int | None = None) -> tuple[I32, I32]:
+        """(B, L) tokens → source (B, S) and target (B, T), each closed by </s>.
+
+        Args:
+            lead: id before the source, if the noise has one.
+
+        Raises UserError if the vocabulary has too few sentinels for a text of this length.
+        """
+        assert (lead is not None) == self.lead, "a lead token takes room"
+        length = tokens.shape[1]
+        self._check_sentinels(length, vocabulary)
+        noise, spans = self.counts(length)
+        sentinels = np.asarray(vocabulary.sentinels[: self.sentinels(length)], dtype=np.int32)
+        hidden = None
+        if isinstance(self.span_length, tuple):
+            hidden = _lengths_in_range(rng, noise, spans, *self.span_length)
+        lengths = hidden_lengths(rng, (TEXT, HIDDEN), length, noise, spans, self.edges, hidden)
+        return source_and_target(tokens, lengths, sentinels, vocabulary.eos, lead)
+
+    def check(self, room: int, joint: bool, vocabulary: Vocabulary) -> None:
+        """Raises UserError, which names what would do, if rows of `room` positions cannot be made with `vocabulary`."""
+        length = self.raw_length(room, joint)
+        if length < 2:
+            raise UserError(
+                f"{self.name} cannot fit text, a sentinel and </s> into {room} tokens.", "Give a longer row."
+            )
+        if isinstance(self.span_length, tuple) and not self._has_a_span(room, joint):
+            shortest = self.span_length[0]
+            enough = next(n for n in range(room, 100 * room * shortest) if self._has_a_span(n, joint))
+            raise UserError(
+                f"{self.name}: rows of {room} tokens are too short to hide a span of {shortest}.",
+                f"Give rows of at least {enough} tokens, or a shorter span.",
+            )
+        if self.sentinels(length) > len(vocabulary.sentinels):
+            longest = self._longest(room, joint, len(vocabulary.sentinels))
+            self._check_sentinels(length, vocabulary, f"give rows of at most {longest} tokens" if longest else "")
+
+    def _check_sentinels(self, length: int, vocabulary: Vocabulary, way_out: str = "shorten the rows") -> None:
+        needed, there = self.sentinels(length), len(vocabulary.sentinels)
+        if needed > there:
+            ways = [f"Prepare the data with --sentinels {needed}", way_out, "or ask for longer spans"]
+            raise UserError(
+                f"{self.name} needs {needed} sentinels for rows of this length; the tokenizer has {there}.",
+                ", ".join(way for way in ways if way) + ".",
+            )
+
+    def _has_a_span(self, room: int, joint: bool) -> bool:
+        assert isinstance(self.span_length, tuple)
+        return self.counts(self.raw_length(room, joint))[0] >= self.span_length[0]
+
+    def _longest(self, room: int, joint: bool, sentinels: int) -> int:
+        """Positions of the longest rows that get by with so many sentinels; 0 if none do."""
+        low, high = 0, room
+        while high - low > 1:
+            middle = (low + high) // 2
+            fits = self.sentinels(self.raw_length(middle, joint)) <= sentinels
+            low, high = (middle, high) if fits else (low, middle)
+        return low if self.raw_length(low, joint) else 0
+
+
+def span_counts(length: int, rate: float, mean_span_length: float) -> tuple[int, int]:
+    """(hidden tokens, spans) of a row of `length` tokens; at least one of each and one token of text before each span.
+
+    The one place that rounds (half to even, as T5), so that the size of a row and its mask cannot disagree. A row of
+    fewer than two tokens hides nothing.
+    """
+    if length < 2:
+        return 0, 0
+    noise = min(max(round(length * rate), 1), length - 1)
+    spans = min(max(round(noise / mean_span_length), 1), noise, length - noise)
+    return noise, spans
+
+
+def counts_in_range(length: int, rate: float, shortest: int, longest: int) -> tuple[int, int]:
+    """The same for spans of `shortest` to `longest` tokens, as many as their middle length suggests.
+
+    Where so many spans of these lengths cannot hold the tokens that the rate asks for, the nearest number that they
+    can is hidden. A text so short that the rate does not fill one span has one that is shorter.
+    """
+    noise, _ = span_counts(length, rate, 1.0)
+    if noise < shortest:
+        return noise, min(noise, 1)
+    spans = round(2 * noise / (shortest + longest))
+    spans = max(1, min(spans, length // (shortest + 1)))
+    return min(max(noise, spans * shortest), spans * longest, length - spans), spans
+
+
+def hidden_lengths(
+    rng: CounterRNG,
+    streams: tuple[int, int],
+    length: int,
+    noise: int,
+    spans: int,
+    edges: Edges = "t5",
+    hidden: I64 | None = None,
+) -> I64:
+    """(B, spans, 2) runs of text and of hidden tokens in turn, uniform over all ways to cut so.
+
+    With edges="free", the first run of text may be empty, and text may follow the last span: what is left of the row.
+
+    Args:
+        hidden: (B, spans) lengths of the spans, if they are drawn already.
+    """
+    lengths = np.empty((len(rng.keys), spans, 2), dtype=np.int64)
+    if edges == "t5":
+        lengths[:, :, 0] = _composition(rng, streams[0], length - noise, spans)
+    else:  # a token more at both ends makes every run positive
+        lengths[:, :, 0] = _composition(rng, streams[0], length - noise + 2, spans + 1)[:, :-1]
+        lengths[:, :1, 0] -= 1
+    lengths[:, :, 1] = _composition(rng, streams[1], noise, spans) if hidden is None else hidden
+    return lengths
+
+
+def _composition(rng: CounterRNG, stream: int, total: int, parts: int) -> I64:
+    """(B, parts) positive whole numbers that sum to `total`, uniform over all such sequences."""
+    if not parts:
+        return np.empty((len(rng.keys), 0), dtype=np.int64)
+    edges = np.zeros((len(rng.keys), parts + 1), dtype=np.int64)
+    cuts = rng.order(stream, total - 1, parts - 1)
+    cuts.sort(axis=1)
+    edges[:, 1:-1] = cuts + 1
+    edges[:, -1] = total
+    return np.diff(edges, axis=1)
+
+
+def _lengths_in_range(rng: CounterRNG, total: int, parts: int, shortest: int, longest: int) -> I64:
+    """(B, parts) lengths within the range that sum to `total`, uniform over all such sequences.
+
+    A sum is shared out between the two halves of its parts, as often in each way as there are ways to go on, and so
+    down to single parts: so many draws at a time that a text of hundreds of spans takes but eight turns.
+    """
+    if parts < 2:
+        return np.full((len(rng.keys), parts), total, dtype=np.int64)
+    most = longest - shortest
+    draws = rng.bits(HIDDEN, parts - 1)
+    groups = {parts: np.full((len(draws), 1), total - parts * shortest)}  # (B, C) sums of so many parts each
+    done = 0
+    while max(groups) > 1:
+        halves: dict[int, list[I64]] = {}
+        for size, sums in groups.items():
+            if size == 1:
+                halves.setdefault(1, []).append(sums)
+                continue
+            words = draws[:, done : done + sums.shape[1]]
+            done += sums.shape[1]
+            first = _first_half(words, sums, size, most)
+            halves.setdefault(size // 2, []).append(first)
+            halves.setdefault(size - size // 2, []).append(sums - first)
+        groups = {size: np.concatenate(found, axis=1) for size, found in halves.items()}
+    return groups[1] + shortest
+
+
+def _first_half(words: NDArray[np.uint64], sums: I64, size: int, most: int) -> I64:
+    """Of `size` numbers in 0 … most with a known sum, the sum of the first half; arrays are (B, C)."""
+    if size == 2:
+        return between(words, np.maximum(sums - most, 0), np.minimum(sums, most))
+    half = size // 2
+    weights = _ways(half, most) * _windows(size - half, most, half * most + 1)[sums]
+    np.cumsum(weights, axis=2, out=weights)
+    chance = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53 * weights[:, :, -1]
+    first: I64 = np.count_nonzero(weights <= chance[:, :, None], axis=2)
+    return first
+
+
+@lru_cache(maxsize=256)
+def _ways(parts: int, most: int) -> NDArray[np.float64]:
+    """Share of the sequences of `parts` numbers in 0 … most that have each sum."""
+    if parts == 1:
+        return np.full(most + 1, 1 / (most + 1))
+    return np.convolve(_ways(parts // 2, most), _ways(parts - parts // 2, most))
+
+
+@lru_cache(maxsize=256)
+def _windows(parts: int, most: int, count: int) -> NDArray[np.float64]:
+    """A view whose row s is the ways of `parts` numbers to reach s, s - 1, … s - count + 1."""
+    ways = np.pad(_ways(parts, most), count - 1)
+    return np.lib.stride_tricks.sliding_window_view(ways, count)[:, ::-1]
+
+
+def between(words: NDArray[np.uint64], low: int | NDArray[np.integer], high: int | NDArray[np.integer]) -> I64:
+    """Whole numbers uniform in low … high from 64-bit words, by multiply-and-shift; the ends broadcast."""
+    count = np.asarray(high - low + 1).astype(np.uint64)
+    drawn: I64 = ((words >> np.uint64(32)) * count >> np.uint64(32)).astype(np.int64)
+    return drawn + low
+
+
+def source_and_target(tokens: I32, lengths: I64, sentinels: I32, end: int, lead: int | None = None) -> tuple[I32, I32]:
+    """Cut (B, L) tokens into the text with a sentinel for each span, and the spans each after its sentinel.
+
+    Both are made in place of a token: in the source the sentinel takes the span's first token, in the target the last
+    token of text before it, or the place of the lead; what then stays is copied out.
+
+    Args:
+        lengths: (B, spans, 2) runs of text and hidden tokens in turn; what is left of a row is text.
+        sentinels: (spans,) ids in order of use; with one more, the target ends with it.
+        end: id that closes both.
+        lead: id before the source.
+
+    Returns:
+        source (B, text + spans + 1) and target (B, hidden + sentinels + 1); all rows have the same two widths. A lead
+        makes the source one wider.
+    """
+    rows, length = tokens.shape
+    spans = lengths.shape[1]
+    width = length + 3  # lead, tokens, final sentinel, end
+    row = np.empty((rows, width), dtype=np.int32)
+    row[:, 0] = end if lead is None else lead
+    row[:, 1:-2] = tokens
+    row[:, -2] = end if len(sentinels) == spans else sentinels[-1]
+    row[:, -1] = end
+    borders = np.cumsum(lengths.reshape(rows, -1), axis=1) + (1 + np.arange(rows) * width)[:, None]
+    flips = np.zeros(rows * width, dtype=bool)
+    flips[borders] = True
+    hidden = np.logical_xor.accumulate(flips).reshape(rows, width)
+    first = borders[:, ::2].reshape(-1)  # flat place of each span's first token
+    marks = np.tile(sentinels[:spans], rows)
+    text = ~hidden
+    text[:, 0], text[:, -2] = lead is not None, False
+    hidden[:, -2:] = len(sentinels) > spans, True
+    return _copy_out(row.copy(), text, first, marks), _copy_out(row, hidden, first - 1, marks)
+
+
+def _copy_out(row: I32, keep: NDArray[np.bool_], places: I64, marks: I32) -> I32:
+    """The kept tokens of each row, `marks` written over flat `places` first. Changes its arguments."""
+    flat, kept = row.reshape(-1), keep.reshape(-1)
+    flat[places] = marks
+    kept[places] = True
+    return np.compress(kept, flat).reshape(len(row), -1)

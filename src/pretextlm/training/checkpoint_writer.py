@@ -1,0 +1,111 @@
+"""Checkpoints written while training goes on: copied at once, written by a thread, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, distributed
+
+from pretextlm.training import checkpoint as checkpoints
+from pretextlm.training import sharded_checkpoint as parts
+from pretextlm.training.distributed import World
+
+POLL_SECONDS = 1.0
+
+
+class Saver:
+    """`save` returns as soon as the weights may change again. What went wrong is raised by the next call.
+
+    Attributes:
+        alive: called now and then while it waits.
+
+    Args:
+        parent: directory of the checkpoints.
+        keep: how many of the newest stay.
+        world: all of its processes call every method together.
+        timeout_seconds: how long they wait for each other while they write.
+    """
+
+    def __init__(self, parent: Path, keep: int, world: World, timeout_seconds: float = 600.0) -> None:
+        self.parent, self.keep, self.world = parent, keep, world
+        self.alive: Callable[[], None] = lambda: None
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="saver")
+        self._pending: list[Future[Any]] = []
+        self._processes: Any = _group(timeout_seconds) if world.size > 1 else None
+
+    def save(
+        self, step: int, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: Mapping[str, Any]
+    ) -> None:
+        """Begin to write a checkpoint, after the one before is done. Raises UserError when that one failed."""
+        self.wait()
+        if self.world.from_first(lambda: checkpoints.place(self.parent, step).exists()):
+            return
+        if any(map(parts.is_part, model.values())):
+            self._in_parts(step, model, optimizer, dict(state))
+        elif self.world.first:
+            mine, kept = copied(model), copied(optimizer)
+            work = self._writer.submit(checkpoints.save, self.parent, step, mine, kept, dict(state), self.keep)
+            self._pending = [work]
+
+    def _in_parts(
+        self, step: int, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: dict[str, Any]
+    ) -> None:
+        final = checkpoints.place(self.parent, step)
+        size = round(sum(self.world.sums([checkpoints.size_of(model) + checkpoints.size_of(optimizer)])))
+
+        def begin() -> Path:
+            with checkpoints.told(final, size):
+                return checkpoints.begin(self.parent, step, size)
+
+        partial = self.world.from_first(begin)
+        place = partial / checkpoints.PARTS
+        written = parts.write(place, {"model": model, "optimizer": optimizer}, self._processes)
+        self._pending = [written]
+
+        def finish() -> None:
+            with checkpoints.told(final, size):
+                written.result()
+                checkpoints.finish(partial, final, state, self.keep)
+
+        if self.world.first:
+            self._pending = [self._writer.submit(finish)]
+
+    def wait(self) -> None:
+        """Until nothing is being written. Raises UserError on all processes when it failed.
+
+        However long that takes: processes exchange a sign of life while they wait.
+        """
+        while True:
+            done = not wait(self._pending, timeout=POLL_SECONDS).not_done
+            self.alive()
+            if self.world.gather([done]).min() > 0:
+                break
+        pending, self._pending = self._pending, []
+        fault: BaseException | None = None
+        for one in pending:
+            fault = one.exception() or fault
+
+        def outcome() -> None:
+            if fault is not None:
+                raise fault
+
+        self.world.from_first(outcome)
+
+    def close(self) -> None:
+        """End the thread, after what it writes is written."""
+        for one in self._pending:
+            one.exception()
+        self._writer.shutdown(wait=True)
+
+
+def _group(timeout_seconds: float) -> Any:
+    return distributed.new_group(backend="gloo", timeout=timedelta(seconds=timeout_seconds))
+
+
+def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same in memory of the CPU that nothing else writes to."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}

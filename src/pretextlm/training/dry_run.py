@@ -1,0 +1,216 @@
+"""What a recipe would take on this machine, without training it: counted where it can be, measured where it must be.
+
+A few real steps are made on the recipe's own first rows, with a learning rate of 0, after the compiler where the run
+would use it. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from pretextlm.model.flops import FORWARD_ONLY
+from pretextlm.model.parameter_count import total
+from pretextlm.model.transformer import Transformer, on_meta
+from pretextlm.training.distributed import World, joined
+from pretextlm.training.machine_report import place
+from pretextlm.training.memory_estimate import training_memory
+from pretextlm.training.metrics import peak_memory
+from pretextlm.training.peak_flops import Peak, find_peak
+from pretextlm.training.plan import Plan, make_loader
+from pretextlm.training.progress import Silent
+from pretextlm.training.recipe import Recipe
+from pretextlm.training.run_directory import Run
+from pretextlm.training.run_setup import Ready, make_ready
+from pretextlm.training.runtime import device_name, dtype_name
+from pretextlm.training.signals import StopFlag
+from pretextlm.training.trainer import Trainer
+
+PROBE_SECONDS = 5.0
+"""Steps are measured for about as long, at least three."""
+STEP_SECONDS = 2.0
+"""A step of many passes is measured on fewer of them where all would take longer."""
+LEAST_STEPS, MOST_STEPS = 3, 20
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Some steps that were measured.
+
+    Attributes:
+        steps: how many; rows: of each of them.
+        seconds: the median of a step of `rows` rows.
+        compile_seconds: of the compiler before.
+        memory: most bytes that the first process held.
+    """
+
+    steps: int
+    rows: int
+    seconds: float
+    compile_seconds: float
+    memory: int
+
+
+def rehearse(recipe: Recipe, directory: Path) -> dict[str, Any]:
+    """Plain values: parameters, memory, a step, the run, speed, time and disk; on all processes the same.
+
+    Args:
+        directory: where the run would be written; it need not exist, and is not made.
+
+    Raises:
+        UserError: as training by the recipe would.
+    """
+    with joined(recipe.training.timeout_seconds, recipe.training.join_seconds) as world:
+        ready = make_ready(recipe, world)
+        model = on_meta(ready.recipe.model, ready.recipe.objective.heads)
+        needed = ready.fit
+        probe = _probe(ready, directory, world) if needed.fits else None
+        peak = find_peak(ready.runtime.device, ready.runtime.dtype)
+        return {
+            "recipe": recipe.name,
+            "objective": recipe.objective.name,
+            "architecture": recipe.model.architecture,
+            "parameters": total(model),
+            "device": _device(ready, world, peak),
+            "memory": {
+                **asdict(needed.memory),
+                "total": needed.memory.total,
+                "free": needed.free,
+                "fits": needed.fits,
+                "recomputed_blocks": needed.recomputed,
+                "measured": probe.memory if probe else None,
+            },
+            "step": _step(ready, world),
+            "disk": _disk(model, ready, directory),
+            **_run(ready, world, probe, peak),
+        }
+
+
+def steps_of(recipe: Recipe, plan: Plan, seconds_per_step: float | None) -> int | None:
+    """Steps of the budget; None where only the clock would tell, and no step was measured."""
+    kind, size = recipe.training.budget
+    flops = plan.rows * plan.flops_per_row
+    epochs = plan.rows / plan.rows_per_pass
+    step = {"steps": 1.0, "tokens": plan.tokens_per_step, "epochs": epochs, "flops": flops, "seconds": seconds_per_step}
+    per_step = step[kind]
+    return None if per_step is None else max(1, math.ceil(size / per_step - 1e-9))
+
+
+def _device(ready: Ready, world: World, peak: Peak) -> dict[str, Any]:
+    return {
+        "name": device_name(ready.runtime.device),
+        "dtype": dtype_name(ready.runtime.dtype),
+        "threads": ready.runtime.threads,
+        "compile": ready.runtime.compile,
+        "processes": world.size,
+        "parallel": ready.recipe.training.parallel if world.size > 1 else None,
+        "peak_flops_per_second": peak.flops_per_second,
+        "peak_source": peak.source,
+    }
+
+
+def _step(ready: Ready, world: World) -> dict[str, Any]:
+    plan = ready.plan
+    return {
+        "rows": plan.rows,
+        "rows_of_a_pass": plan.micro_rows,
+        "passes_of_a_process": -(-plan.rows // (plan.micro_rows * world.size)),
+        "length": plan.length,
+        "target_length": plan.target_length,
+        "tokens": plan.tokens_per_step,
+        "flops": plan.rows * plan.flops_per_row,
+    }
+
+
+def _disk(model: Transformer, ready: Ready, directory: Path) -> dict[str, Any]:
+    config = ready.recipe.training
+    # Sizes of the files, which do not depend on how many processes write them.
+    whole = training_memory(model, config.optimizer, 0, 0, "fp32")
+    checkpoint = whole.weights + whole.optimizer
+    kept = config.keep_checkpoints
+    return {
+        "checkpoint_bytes": checkpoint,
+        "kept": kept,
+        "needed_bytes": checkpoint * (kept + 1),  # the oldest goes when the newest is there
+        **place(directory),
+    }
+
+
+def _run(ready: Ready, world: World, probe: Probe | None, peak: Peak) -> dict[str, Any]:
+    """The whole run, its speed and its time."""
+    recipe, plan, config = ready.recipe, ready.plan, ready.recipe.training
+    flops = plan.rows * plan.flops_per_row
+    per_step = probe.seconds * plan.rows / probe.rows if probe else None
+    steps = steps_of(recipe, plan, per_step)
+    kind, size = config.budget
+    run = {
+        "budget": {"kind": kind, "size": size},
+        "steps": steps,
+        "tokens": None if steps is None else steps * plan.tokens_per_step,
+        "epochs": None if steps is None else steps * plan.rows / plan.rows_per_pass,
+        "tokens_of_the_store": len(ready.store.train.tokens),
+        "flops": None if steps is None else steps * flops,
+        "known": "measured" if kind == "seconds" else "exact",
+    }
+    if probe is None or per_step is None or steps is None:
+        return {"run": run, "speed": None, "time": None}
+    rate = flops / per_step
+    speed = {
+        "measured_on": f"{probe.steps} steps of {probe.rows} rows",
+        "seconds_per_step": per_step,
+        "tokens_per_second": plan.tokens_per_step / per_step,
+        "flops_per_second": rate,
+        "mfu": rate / (peak.flops_per_second * world.size),
+    }
+    training = size if kind == "seconds" else steps * per_step
+    measured = config.validations + 1 if config.validations else 0
+    held_out = ready.recipe.objective.reader(
+        ready.store.validation, ready.recipe.vocabulary(ready.store), ready.recipe.data.length
+    )
+    rows = min(config.validation_rows, held_out.rows_per_pass)
+    validation = measured * rows * plan.flops_per_row * FORWARD_ONLY / rate
+    seconds = {
+        "training_seconds": training,
+        "validation_seconds": validation,
+        "compile_seconds": probe.compile_seconds,
+        "total_hours": (training + validation + probe.compile_seconds) / 3600,
+    }
+    return {"run": run, "speed": speed, "time": seconds}
+
+
+def _probe(ready: Ready, directory: Path, world: World) -> Probe:
+    """Measure some steps; all processes take part."""
+    plan, recipe = ready.plan, ready.recipe
+    with ExitStack() as held:
+        run = Run(directory, recipe)
+        trainer = Trainer(run, ready.store, plan, ready.runtime, Silent(), world, fresh=False)
+        held.enter_context(closing(trainer))
+        reader = recipe.objective.reader(ready.store.train, recipe.vocabulary(ready.store), recipe.data.length)
+        loader = held.enter_context(closing(make_loader(recipe, ready.store, reader, plan.total_rows, world)))
+        trainer.compile(loader, StopFlag())
+
+        def seconds(rows: int) -> float:
+            batches = list(loader.step(0, rows, plan.micro_rows))
+            world.wait()
+            start = time.perf_counter()
+            trainer.gradients(batches)
+            trainer.optimizer.step(0.0, trainer.gradient_norm())
+            if ready.runtime.device.type == "cuda":
+                torch.cuda.synchronize()
+            return float(world.gather([time.perf_counter() - start]).max())
+
+        pass_rows = min(plan.rows, plan.micro_rows * world.size)
+        seconds(pass_rows)  # the first one allocates
+        passes = max(1, int(STEP_SECONDS / seconds(pass_rows)))
+        rows = min(plan.rows, passes * pass_rows)
+        times: list[float] = []
+        while len(times) < LEAST_STEPS or (sum(times) < PROBE_SECONDS and len(times) < MOST_STEPS):
+            times.append(seconds(rows))
+        return Probe(len(times), rows, median(times), trainer.compile_seconds, peak_memory(ready.runtime.device))

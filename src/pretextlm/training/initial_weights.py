@@ -1,0 +1,149 @@
+"""A run that begins from the weights of another: continued pre-training, under the same objective or another one.
+
+The shape of the model is the other's, and so are its tokens; heads that only the new objective trains are drawn from
+the new run's seed. A task takes over the head of the same task on the same labels; where there is none, a layer over
+[CLS] that a published model came with (its pooler) begins a head of that make. What the other knows of where it was
+imported from is carried on.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from pretextlm.errors import UserError
+from pretextlm.model.families.task_classes import form_of
+from pretextlm.objectives.base import TASKS
+from pretextlm.training.run_directory import ENVIRONMENT, ORIGIN, Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pretextlm.model.transformer import Transformer
+    from pretextlm.objectives.base import Objective
+    from pretextlm.training.recipe import Recipe
+
+HEADS, HEAD, POOLER = "heads.", "heads.task.", "head_layers.pooler."
+
+
+@runtime_checkable
+class Scaled(Protocol):
+    """A task that learns numbers in units of their spread around their mean."""
+
+    mean: float
+    spread: float
+
+
+def with_start(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's tables with the model's shape taken from the run named by `start`, where there is one.
+
+    A run that is gone changes nothing: one that was begun from it can go on without it. Raises UserError when `start`
+    is there and is not a run. A task's head is of the make that the other's head has, or its family's class for texts.
+    """
+    start = values.get("start")
+    if not isinstance(start, str) or not start or not Path(start).exists():
+        return dict(values)
+    run = Run.open(Path(start))
+    return {**_with_form(values, run), "model": run.recipe.dump()["model"]}
+
+
+def _with_form(values: Mapping[str, Any], start: Run) -> dict[str, Any]:
+    """The tables with the make of a task's head, where the task has one and does not say it."""
+    given = values.get("task")
+    task = {"name": given} if isinstance(given, str) else given
+    name = task.get("name") if isinstance(task, Mapping) else None
+    fields = TASKS[name].model_fields if isinstance(name, str) and name in TASKS else {}
+    if not isinstance(task, Mapping) or "head" not in fields or "head" in task:
+        return dict(values)
+    imported = _known(start.directory).get("imported")
+    family = str(imported.get("family")) if isinstance(imported, Mapping) else ""
+    form = getattr(start.recipe.objective, "head", "") or form_of(family)
+    return {**values, "task": {**task, "head": form}} if form else dict(values)
+
+
+def check_start(recipe: Recipe) -> None:
+    """Raises UserError when the recipe's model is not the one it is to start from."""
+    start = Run.open(Path(recipe.start))
+    theirs, ours = start.recipe.model.model_dump(), recipe.model.model_dump()
+    for name, value in theirs.items():
+        if value != ours[name]:
+            raise UserError(
+                f"The recipe says model.{name} = {ours[name]}, the run {recipe.start} it starts from has {value}.",
+                "Leave the table [model] out: it is then taken from that run.",
+            )
+    parts = recipe.objective.parts()
+    if parts > recipe.model.type_vocab_size:
+        raise UserError(
+            f"The objective {recipe.objective.name!r} tells {parts} parts of a row apart; {recipe.start} has "
+            f"{recipe.model.type_vocab_size} token types.",
+            "Start from a run that was trained with token types, or choose another objective.",
+        )
+
+
+def load_start(model: Transformer, recipe: Recipe) -> list[str]:
+    """Give the model the newest weights of the run it starts from; returns the names of heads that stay as drawn.
+
+    Raises:
+        UserError: that run has no weights that verify, or lacks some of the trunk's.
+    """
+    from pretextlm.training.checkpoint import newest
+
+    start = Run.open(Path(recipe.start))
+    found = newest(start.checkpoints)
+    if found is None:
+        raise UserError(f"{recipe.start} has no checkpoint to start from.", "Train it first, or import it again.")
+    theirs = start.load_model().state_dict() if start.recipe.tuning.lora else found.model()
+    wanted = model.state_dict()
+    theirs = _with_head(dict(theirs), start.recipe.objective, recipe.objective)
+    used = {name: tensor for name, tensor in theirs.items() if name in wanted and tensor.shape == wanted[name].shape}
+    missing = [name for name in wanted if name not in used]
+    lost = next((name for name in missing if not name.startswith(HEADS)), None)
+    if lost is not None:
+        raise UserError(f"{recipe.start} has no weights for {lost}.", "Start from a run of the same model.")
+    model.load_state_dict(used, strict=False)
+    return missing
+
+
+def _with_head(weights: dict[str, Tensor], before: Objective, now: Objective) -> dict[str, Tensor]:
+    """The weights with what the head of a task may begin from, and without a head that says something else."""
+    if not now.is_task:
+        return weights
+    same = before.is_task and (before.name, _labels(before)) == (now.name, _labels(now))
+    if not same:
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith(HEAD)}
+    elif isinstance(before, Scaled) and isinstance(now, Scaled):  # in the new labels' unit
+        scale, shift = before.spread / now.spread, (before.mean - now.mean) / now.spread
+        for part in ("weight", "bias"):
+            if f"{HEAD}out.{part}" in weights:
+                weights[f"{HEAD}out.{part}"] = weights[f"{HEAD}out.{part}"] * scale
+        if f"{HEAD}out.bias" in weights:
+            weights[f"{HEAD}out.bias"] = weights[f"{HEAD}out.bias"] + shift
+    if getattr(now, "head", "") == "tanh":
+        for part in ("weight", "bias"):
+            if f"{POOLER}{part}" in weights:
+                weights.setdefault(f"{HEAD}dense.{part}", weights[f"{POOLER}{part}"])
+    return weights
+
+
+def _labels(task: Objective) -> list[str]:
+    return list(getattr(task, "labels", ()))
+
+
+def carry_origin(start: Path, directory: Path) -> dict[str, Any]:
+    """Copy what the run `start` kept of its import; returns what the new run's environment.json says of it.
+
+    That it was pruned is carried on, too.
+    """
+    known = _known(start)
+    if (start / ORIGIN).is_dir() and not (directory / ORIGIN).exists():
+        shutil.copytree(start / ORIGIN, directory / ORIGIN)
+    return {name: known[name] for name in ("imported", "pruned") if name in known}
+
+
+def _known(run: Path) -> dict[str, Any]:
+    """A run's environment.json; empty where there is none."""
+    path = run / ENVIRONMENT
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

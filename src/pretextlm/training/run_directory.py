@@ -1,0 +1,207 @@
+"""The run directory: written by the trainer, read by everything after it (docs/architecture.md lists its files)."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pretextlm.config import read_toml, write_toml
+from pretextlm.errors import UserError
+from pretextlm.files import write_json, write_whole
+from pretextlm.training.recipe import Recipe
+from pretextlm.training.trainable_parameters import adapted, merged
+from pretextlm.training.watchdog import STACKS
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer
+
+    from pretextlm.data.vocabulary import Vocabulary
+    from pretextlm.model.transformer import Transformer
+
+CONFIG, ENVIRONMENT, TOKENIZER = "config.toml", "environment.json", "tokenizer.json"
+METRICS, COST, LOCK, REMEMBERED = "metrics.jsonl", "cost.json", "run.lock", "remembered.json"
+ORIGIN = "origin"
+"""Directory of an imported run that holds the foreign files that are kept."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory that exists.
+
+    Attributes:
+        directory: where it is.
+        recipe: as resolved when it started.
+    """
+
+    directory: Path
+    recipe: Recipe
+
+    @classmethod
+    def open(cls, directory: Path) -> Run:
+        """An existing run. Raises UserError when the directory is not one."""
+        config = directory / CONFIG
+        if not config.is_file():
+            raise UserError(
+                f"{directory} is not a run directory: it has no {CONFIG}.",
+                "Give the directory that `pretextlm pretrain` or `pretextlm compare` wrote.",
+            )
+        return cls(directory, Recipe.load(read_toml(config), str(config)))
+
+    @classmethod
+    def create(cls, directory: Path, recipe: Recipe, environment: Mapping[str, Any], tokenizer: Path) -> Run:
+        """A new run. Raises UserError when the directory already holds one, or anything else."""
+        if directory.exists() and (not directory.is_dir() or any(map(_is_of_a_run, directory.iterdir()))):
+            raise UserError(
+                f"{directory} already exists and is not empty.",
+                "Go on with it by --resume, or give another directory with --out.",
+            )
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(tokenizer, directory / TOKENIZER)
+            run = cls(directory, recipe)
+            write_json(directory / ENVIRONMENT, environment)
+            write_whole(directory / CONFIG, write_toml(recipe.dump()))
+        except OSError as error:
+            raise UserError(f"Cannot write {directory}: {error.strerror}.", "Give a place you may write to.") from None
+        return run
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.directory / "checkpoints"
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer the run was trained with."""
+        from pretextlm.data.tokenizer import load_tokenizer
+
+        return load_tokenizer(self.directory / TOKENIZER)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Special ids of the tokenizer, in the roles that the model gives them."""
+        from pretextlm.data.tokenizer import vocabulary_of
+
+        return self.recipe.model.special_ids.roles(vocabulary_of(self.tokenizer))
+
+    def load_model(self, device: torch.device | None = None) -> Transformer:
+        """The trunk with the weights of the newest checkpoint that verifies, ready to evaluate."""
+        import torch
+
+        from pretextlm.model.transformer import on_meta
+        from pretextlm.training.checkpoint import newest
+
+        checkpoint = newest(self.checkpoints)
+        if checkpoint is None:
+            raise UserError(f"{self.directory} has no checkpoint yet.", "Train it: pretextlm pretrain … --resume")
+        model = on_meta(self.recipe.model, self.recipe.objective.heads)
+        adapted(model, self.recipe.tuning).load_state_dict(checkpoint.model(), assign=True)
+        if self.recipe.tuning.lora:
+            merged(model)
+        return model.to(device or torch.device("cpu")).eval()
+
+    def cost(self) -> dict[str, Any] | None:
+        """What is in cost.json; None until the run is done."""
+        path = self.directory / COST
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line cut off by a kill is left out."""
+        path = self.directory / METRICS
+        if not path.exists():
+            return []
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        return [_parsed(path, number, line) for number, line in enumerate(lines, 1) if line.endswith("\n")]
+
+    def sweep(self) -> None:
+        """Remove what killed writers left; only for who holds the lock, and of files that nobody else writes."""
+        for name in (CONFIG, ENVIRONMENT, METRICS, COST, REMEMBERED):
+            for litter in self.directory.glob(f".{name}.*.partial"):
+                litter.unlink(missing_ok=True)
+
+    def rewind_metrics(self, step: int, validated: bool = True) -> None:
+        """Drop what was logged after `step`, so that a resumed run leaves neither gap nor repeat.
+
+        Args:
+            validated: whether the validation of that very step is done; if not, it comes again.
+        """
+        kept = [m for m in self.metrics() if m["step"] < step or (m["step"] == step and _stays(m, validated))]
+        write_whole(self.directory / METRICS, "".join(json.dumps(m) + "\n" for m in kept))
+
+
+def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        values = json.loads(line)
+        if isinstance(values, dict) and {"kind", "step"} <= values.keys():
+            return values
+    except ValueError:
+        pass
+    raise UserError(f"{path}, line {number}, is damaged.", "Take that line out, or bring back a copy of the file.")
+
+
+def _stays(line: Mapping[str, Any], validated: bool) -> bool:
+    return validated or line["kind"] not in ("validation", "remembered")
+
+
+def _is_of_a_run(path: Path) -> bool:
+    """Whether a file means that a run was begun; config.toml is written last, and what comes before it does not."""
+    of_a_start = path.name in (LOCK, TOKENIZER, ENVIRONMENT, ORIGIN) or path.name.startswith(STACKS)
+    return not of_a_start and not path.name.endswith(".partial")
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold the run's lock. Raises UserError when another process holds it; a dead holder's lock frees itself.
+
+    Also where the directory cannot be made or written to.
+    """
+    path = directory / LOCK
+    with ExitStack() as held:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            held.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(handle, 0)
+            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        except BlockingIOError:
+            raise UserError(
+                f"{directory} is in use by {_holder(handle)}.", "Wait for it, or give another directory with --out."
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"Cannot write {path}: {error.strerror}.", "Give a directory on a disk with room that you may write to."
+            ) from None
+        yield
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _holder(handle: int) -> str:
+    """Who holds a lock. It may have it since a moment ago, and what is written there be of one that is dead."""
+    for _ in range(20):
+        text = os.pread(handle, 200, 0).decode(errors="replace").strip()
+        match = re.fullmatch(r"process (\d+) on (.*)", text)
+        if match and (match[2] != socket.gethostname() or _lives(int(match[1]))):
+            return text
+        time.sleep(0.02)
+    return text or "another process"
