@@ -7,8 +7,8 @@ import pytest
 import torch
 from tests.builders import make_model, make_store
 
+from pretextlm.training import dry_run as module
 from pretextlm.training import memory_plan as fit
-from pretextlm.training import rehearsal as module
 from pretextlm.training.dry_run import rehearse
 from pretextlm.training.memory_estimate import Memory, on_each, training_memory
 from pretextlm.training.recipe import Recipe

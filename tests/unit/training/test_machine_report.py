@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pretextlm.training import machine as module
+from pretextlm.training import machine_report as module
 from pretextlm.training.distributed import ALONE
 from pretextlm.training.machine_report import EXTRAS, chosen, memory, offers, place
 from pretextlm.training.recipe import TrainingConfig
