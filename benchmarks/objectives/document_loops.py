@@ -17,7 +17,7 @@ from benchmarks.objectives.timing import Peer, Sample, padded
 from transformers import DataCollatorForLanguageModeling
 
 from pretextlm.batch import IGNORE
-from pretextlm.data.vocabulary import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
+from pretextlm.data.special_tokens import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 

@@ -14,9 +14,10 @@ from transformers import PreTrainedTokenizerFast
 from pretextlm.data.encode import TextEncoder
 from pretextlm.data.file_formats import ReadOptions
 from pretextlm.data.sources import find_source
+from pretextlm.data.special_tokens import NAMED
 from pretextlm.data.store import Split
 from pretextlm.data.tokenizer import special_tokens, train_tokenizer, vocabulary_of
-from pretextlm.data.vocabulary import NAMED, Vocabulary
+from pretextlm.data.vocabulary import Vocabulary
 
 VOCABULARY_SIZE = 32_000
 SENTINELS = 140

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.builders import make_store
 
-from pretextlm.data.vocabulary import NAMED, Vocabulary, sentinel
+from pretextlm.data.special_tokens import NAMED, sentinel
+from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.objectives.base import build
 from pretextlm.training.recipe import Recipe

@@ -29,8 +29,8 @@ from pretextlm.data.manifest import SourceRecord
 from pretextlm.data.sampling import Sample
 from pretextlm.data.shards import Shard, load_keys, load_shard, save_shard
 from pretextlm.data.sources import Source, find_source, stamp
+from pretextlm.data.special_tokens import DEFAULT_SENTINELS
 from pretextlm.data.tokenizer import KINDS, adopt_tokenizer, from_json, load_tokenizer, train_tokenizer
-from pretextlm.data.vocabulary import DEFAULT_SENTINELS
 from pretextlm.data.writer import StoreWriter, refuse_existing
 from pretextlm.errors import UserError
 from pretextlm.files import replace_file

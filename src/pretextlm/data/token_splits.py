@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretextlm.data.vocabulary import OTHER_NAMES, UNK
+from pretextlm.data.special_tokens import OTHER_NAMES, UNK
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pretextlm.data.special_tokens import DEFAULT_SENTINELS, FURTHER, NAMED, UNK, own_names, sentinel
 from pretextlm.data.token_splits import spelling_of
-from pretextlm.data.vocabulary import DEFAULT_SENTINELS, FURTHER, NAMED, UNK, Vocabulary, own_names, sentinel
+from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 
 if TYPE_CHECKING:

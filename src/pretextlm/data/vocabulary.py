@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,46 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pretextlm.data.special_tokens import FURTHER, NAMED, own_names, sentinel
 from pretextlm.errors import UserError
 
 if TYPE_CHECKING:
     from pretextlm.data.token_splits import Spelling
-
-PAD, UNK, CLS, SEP, MASK, BOS, EOS = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<s>", "</s>"
-NAMED = (PAD, UNK, CLS, SEP, MASK, BOS, EOS)
-OTHER_NAMES = {
-    PAD: ("<pad>", "<|pad|>", "<|finetune_right_pad_id|>"),
-    UNK: ("<unk>",),
-    CLS: ("<cls>", "<s>"),
-    SEP: ("<sep>", "</s>"),
-    MASK: ("<mask>",),
-    BOS: ("<bos>", "<|begin_of_text|>", "<|startoftext|>", "<|endoftext|>"),
-    EOS: ("<eos>", "<|end_of_text|>", "<|endoftext|>"),
-}
-"""What published tokenizers call the same tokens, where they have none of our name; the first that is special counts.
-One token may play two roles, as RoBERTa's <s> and GPT-2's <|endoftext|> do."""
-DEFAULT_SENTINELS = 100
-NLU, NLG, S2S = "[NLU]", "[NLG]", "[S2S]"
-REGULAR, SHORT, EXTREME = "[R]", "[S]", "[X]"
-FIM_PREFIX, FIM_SUFFIX, FIM_MIDDLE = "<fim_prefix>", "<fim_suffix>", "<fim_middle>"
-FURTHER = (NLU, NLG, S2S, REGULAR, SHORT, EXTREME, FIM_PREFIX, FIM_SUFFIX, FIM_MIDDLE)
-"""Special tokens that some objectives need: modes of denoisers, and the parts of a text with a gap."""
-
-
-def sentinel(index: int) -> str:
-    """The text form of the index-th sentinel, in T5's spelling."""
-    return f"<extra_id_{index}>"
-
-
-def own_names(ids: Mapping[str, int], special: Container[int] = frozenset()) -> dict[str, str]:
-    """What a tokenizer calls each of the seven named tokens; those it lacks are left out."""
-    found = {}
-    for token in NAMED:
-        others = (name for name in OTHER_NAMES[token] if name in ids and ids[name] in special)
-        name = token if token in ids else next(others, None)
-        if name is not None:
-            found[token] = name
-    return found
 
 
 @dataclass(frozen=True)

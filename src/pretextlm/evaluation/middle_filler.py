@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from pretextlm.data.vocabulary import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
+from pretextlm.data.special_tokens import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
 from pretextlm.evaluation.causal_filler import CausalFiller
 from pretextlm.evaluation.cloze import Cloze
 from pretextlm.objectives.fill_in_middle import FillInMiddle

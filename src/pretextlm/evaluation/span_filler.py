@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pretextlm.data.vocabulary import NLU, REGULAR
+from pretextlm.data.special_tokens import NLU, REGULAR
 from pretextlm.errors import UserError
 from pretextlm.evaluation.cloze import Answer, Cloze, Filler, Opening
 from pretextlm.evaluation.continuation import continuations

@@ -14,8 +14,9 @@ from itertools import chain
 import numpy as np
 
 from pretextlm.data.sentences import sentence_starts
+from pretextlm.data.special_tokens import DEFAULT_SENTINELS, FURTHER, NAMED, sentinel
 from pretextlm.data.token_splits import Spelling, halves_of
-from pretextlm.data.vocabulary import DEFAULT_SENTINELS, FURTHER, NAMED, Vocabulary, sentinel
+from pretextlm.data.vocabulary import Vocabulary
 
 _WORDS = re.compile(r"\w+|[^\w\s]")
 _CONTINUES = "##"

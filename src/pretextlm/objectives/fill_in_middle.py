@@ -34,8 +34,9 @@ from pydantic import Field
 
 from pretextlm.batch import Batch, Rows
 from pretextlm.counter_rng import CounterRNG
+from pretextlm.data.special_tokens import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
 from pretextlm.data.token_splits import Spelling
-from pretextlm.data.vocabulary import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, Vocabulary
+from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.objectives import layout
 from pretextlm.objectives.base import Architecture, Variant
 from pretextlm.objectives.causal import Causal

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from pretextlm.batch import IGNORE, Batch, Rows
 from pretextlm.counter_rng import CounterRNG
+from pretextlm.data.special_tokens import FURTHER, NAMED, sentinel
 from pretextlm.data.store import Split
 from pretextlm.data.token_splits import Spelling
-from pretextlm.data.vocabulary import FURTHER, NAMED, Vocabulary, sentinel
+from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.objectives.base import Objective, build
 from pretextlm.objectives.show import visibility_of
 

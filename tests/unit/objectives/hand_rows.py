@@ -6,7 +6,8 @@ import numpy as np
 
 from pretextlm.batch import IGNORE, Batch, Rows
 from pretextlm.counter_rng import CounterRNG
-from pretextlm.data.vocabulary import NAMED, Vocabulary, sentinel
+from pretextlm.data.special_tokens import NAMED, sentinel
+from pretextlm.data.vocabulary import Vocabulary
 
 FIRST_TEXT = 20
 """Ordinary ids of `vocabulary()` begin here, but for one special id in their midst."""

@@ -16,9 +16,9 @@ from pretextlm.batch import IGNORE
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.encode import TextEncoder
 from pretextlm.data.rows import StreamReader
+from pretextlm.data.special_tokens import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
 from pretextlm.data.token_splits import Spelling
 from pretextlm.data.tokenizer import KINDS, train_tokenizer, vocabulary_of
-from pretextlm.data.vocabulary import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
 from pretextlm.errors import UserError
 from pretextlm.objectives.base import Variant, build
 
