@@ -1,6 +1,6 @@
 """Fine-tuning beside transformers' Trainer: same model, records and hyper-parameters, one thread each.
 
-    OMP_WAIT_POLICY=PASSIVE python -m benchmarks.finetuning --model DIR --data sst2 --json build/finetuning.json
+    OMP_WAIT_POLICY=PASSIVE python -m benchmarks.finetuning --model DIR --data DIR --json build/finetuning.json
 
 SST-2 (binary sentences of 13 tokens on average) on a published BERT encoder: batch 32, one epoch of some thousand
 records, AdamW (0.9, 0.999), decay 0.01, linear rate with a tenth of warm-up, gradients clipped at 1. Each side and seed
@@ -249,7 +249,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--job", help=argparse.SUPPRESS)
     parser.add_argument("--model", type=Path, help="a BERT in Hugging Face's format")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/tasks/glue/sst2"), help="train and dev")
+    parser.add_argument("--data", type=Path, required=True, help="a directory with the train and dev files of SST-2")
     parser.add_argument("--records", type=int, default=4000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sides", nargs="+", default=[*OURS, *THEIRS], choices=[*OURS, *THEIRS])

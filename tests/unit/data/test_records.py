@@ -9,7 +9,7 @@ import io
 import json
 
 import pytest
-from tests.builders import SHARED
+from tests.builders import FIXTURES, published
 
 from pretextlm.data import records as module
 from pretextlm.data.records import read_records
@@ -306,19 +306,39 @@ def test_a_data_set_of_the_hub_is_read_like_a_file(tmp_path, monkeypatch):
         read_records(f"hf:{folder}?split=", COLUMNS)
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="needs the shared data")
-def test_real_files_of_every_kind_of_task():
-    tasks = SHARED / "tasks"
-    records = read_records(str(tasks / "glue/sst2/dev.jsonl.gz"), {"text": "sentence", "label": "label"})
+def check_answers(records):
+    """Each answer begins where the record says."""
+    rows = zip(records.texts("context"), records.text_lists("answers"), records.integer_lists("starts"), strict=True)
+    for text, answers, starts in rows:
+        assert answers
+        assert all(text[start : start + len(a)] == a for a, start in zip(answers, starts, strict=True))
+
+
+ANSWER_COLUMNS = {"context": "context", "answers": "answers.text", "starts": "answers.answer_start"}
+
+
+def test_files_of_every_kind_of_task():
+    tasks = FIXTURES / "tasks"
+    records = read_records(str(tasks / "sst2.jsonl"), {"text": "sentence", "label": "label"})
+    assert records.labels("label") == [1, 0] * 4
+    assert records.texts("text")[0] == "a warm and funny story about two stubborn sisters"
+    records = read_records(str(tasks / "wnut17.jsonl"), {"words": "tokens", "tags": "tags"})
+    assert [len(words) for words in records.words("words")] == [len(tags) for tags in records.words("tags")]
+    records = read_records(f"{tasks / 'klue_ner.tsv'}?conll=char,tag", {"words": "char", "tags": "tag"})
+    assert "".join(records.words("words")[2]) == "어제는 비가 왔다."
+    assert records.words("tags")[0][:6] == ["B-PS", "I-PS", "O", "O", "B-LC", "I-LC"]
+    check_answers(read_records(str(tasks / "korquad.jsonl"), ANSWER_COLUMNS))
+    check_answers(read_records(str(tasks / "squad.jsonl"), ANSWER_COLUMNS))
+
+
+def test_published_files_of_every_kind_of_task():
+    records = read_records(str(published("tasks/glue/sst2/dev.jsonl.gz")), {"text": "sentence", "label": "label"})
     assert (len(records), sorted(set(records.labels("label")))) == (872, [0, 1])
     assert len(records.texts("text")) == 872
-    records = read_records(str(tasks / "wnut17/dev.jsonl.gz"), {"words": "tokens", "tags": "tags"})
+    records = read_records(str(published("tasks/wnut17/dev.jsonl.gz")), {"words": "tokens", "tags": "tags"})
     assert [len(words) for words in records.words("words")] == [len(tags) for tags in records.words("tags")]
-    path = tasks / "klue-dev/klue-ner-v1.1_dev.tsv.gz"
+    path = published("tasks/klue-dev/klue-ner-v1.1_dev.tsv.gz")
     records = read_records(f"{path}?conll=char,tag", {"words": "char", "tags": "tag"})
     assert len(records) == 5000
     assert "".join(records.words("words")[0]).startswith("경찰은 또 성매매 알선 자금을")
-    wanted = {"context": "context", "answers": "answers.text", "starts": "answers.answer_start"}
-    records = read_records(str(tasks / "korquad1-dev/dev.jsonl.gz"), wanted)
-    whole = zip(records.texts("context"), records.text_lists("answers"), records.integer_lists("starts"), strict=True)
-    assert all(text[start : start + len(a)] == a for text, all_a, s in whole for a, start in zip(all_a, s, strict=True))
+    check_answers(read_records(str(published("tasks/korquad1-dev/dev.jsonl.gz")), ANSWER_COLUMNS))

@@ -5,13 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 from itertools import islice
-from pathlib import Path
 
 import pytest
+from tests.builders import FIXTURES, published
 
 from pretextlm.data.sentences import sentence_starts
-
-CORPORA = Path(__file__).parents[3].parent / "shared" / "data" / "corpora"
 
 
 def sentences(text):
@@ -53,14 +51,24 @@ def test_white_space_has_no_sentence(text):
     assert sentence_starts(text).tolist() == []
 
 
-@pytest.mark.parametrize(("name", "low", "high"), [("enwiki-part", 60, 200), ("kowiki-sample", 25, 110)])
-def test_sentences_of_real_articles_have_a_plausible_length(name, low, high):
-    path = CORPORA / name / "train.jsonl.gz"
-    if not path.is_file():
-        pytest.skip(f"needs the corpus {name} beside the repository")
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        texts = [json.loads(line)["text"] for line in islice(lines, 200)]
+def check_articles(texts, low, high):
+    """Sentences lose no character of the texts, and are of a length that people write."""
     found = [sentence for text in texts for sentence in sentences(text)]
     mean = sum(map(len, found)) / len(found)
     assert low < mean < high
     assert "".join("".join(s.split()) for s in found) == "".join("".join(t.split()) for t in texts)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "low", "high"), [("english", 63, 40, 80), ("korean", 49, 15, 35), ("chinese", 29, 8, 20)]
+)
+def test_sentences_of_articles(name, count, low, high):
+    texts = [json.loads(line)["text"] for line in (FIXTURES / f"{name}.jsonl").read_text("utf-8").splitlines()]
+    check_articles(texts, low, high)
+    assert sum(len(sentences(text)) for text in texts) == count
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("enwiki-part", 60, 200), ("kowiki-sample", 25, 110)])
+def test_sentences_of_published_articles(name, low, high):
+    with gzip.open(published(f"corpora/{name}/train.jsonl.gz"), "rt", encoding="utf-8") as lines:
+        check_articles([json.loads(line)["text"] for line in islice(lines, 200)], low, high)

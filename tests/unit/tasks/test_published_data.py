@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from tests.builders import SHARED, make_store
+from tests.builders import FIXTURES, make_store, published
 
 from pretextlm.config import apply_overrides, read_toml
 from pretextlm.data.offset_mapping import AlignedEncoder
@@ -170,17 +170,30 @@ def test_the_hubs_mark_of_a_missing_label_is_refused_by_row_and_explained(writte
         task.wanted(records)
 
 
-@pytest.mark.parametrize("name", LOCAL)
-def test_a_recipe_reads_real_records(name, tmp_path, encoder):
-    (path, mark, conll), overrides = LOCAL[name][0].partition("?"), LOCAL[name][1]
-    if not (SHARED / "tasks" / path).exists():
-        pytest.skip("needs the shared data")
+def check_file(name, source, mark, overrides, encoder):
+    """Every usable record of the file becomes an example with a label. Returns the number of records."""
     recipe = recipe_named(name, overrides)
-    records, used, task = read(recipe.objective, beginning(SHARED / "tasks" / path, tmp_path) + mark + conll)
-    assert len(records) >= 100
+    records, used, task = read(recipe.objective, source + mark)
     examples = task.examples(used, *encoder, recipe.data.length)
     assert len(set(examples.records.tolist())) == len(used) == len(task.wanted(used))
     check_scores(task)
+    return len(records)
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_a_recipe_reads_a_file_of_the_published_form(name, encoder):
+    (path, mark, conll), overrides = LOCAL[name][0].partition("?"), LOCAL[name][1]
+    source = FIXTURES / "tasks" / f"{name}{'.tsv' if '.tsv' in path else '.jsonl'}"
+    lines = source.read_text(encoding="utf-8").splitlines()
+    expected = sum(line.startswith("## own-") for line in lines) if mark else len(lines)
+    assert check_file(name, str(source), mark + conll, overrides, encoder) == expected >= 6
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_a_recipe_reads_published_records(name, tmp_path, encoder):
+    (path, mark, conll), overrides = LOCAL[name][0].partition("?"), LOCAL[name][1]
+    source = beginning(published(f"tasks/{path}"), tmp_path)
+    assert check_file(name, source, mark + conll, overrides, encoder) >= 100
 
 
 def beginning(path, place):
