@@ -69,14 +69,14 @@ def memory() -> float:
 def measure(place: Path, objective_name: str) -> dict[str, float]:
     """Figures of one store under one objective."""
     from pretextlm.data.loader import Loader
-    from pretextlm.objectives.base import build
+    from pretextlm.objectives.registry import build
 
     objective, before = build(objective_name, {}), memory()
     start = time.perf_counter()
     store = Store.open(place)
     opened = time.perf_counter()
     reader = objective.reader(store.train, store.vocabulary, LENGTH)
-    loader = Loader(reader, lambda rows, rng: objective.corrupt(rows, store.vocabulary, rng), seed=0)
+    loader = Loader(reader, lambda rows, rng: objective.collate(rows, store.vocabulary, rng), seed=0)
     loader.step(0, ROWS, ROWS)
     first = time.perf_counter()
     middle = reader.rows_per_pass // 2

@@ -19,8 +19,8 @@ import numpy as np
 
 from pretextlm.data.mixture import Mixture
 from pretextlm.data.prepare import PrepareConfig, prepare
+from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.store import Store
-from pretextlm.objectives.base import Frame, Variant
 
 ROWS, WIDTH = 64, 512
 READ_TOKENS = 10_000_000

@@ -24,7 +24,7 @@ from benchmarks.training.output import machine
 from rich.console import Console
 from rich.table import Table
 
-from pretextlm.objectives.base import OBJECTIVES, build
+from pretextlm.objectives.registry import OBJECTIVES, build
 
 Result = dict[str, Any]
 
@@ -39,7 +39,7 @@ def measure(case: Case, text: Text, length: int, rows: int, turns: int) -> Itera
 def _measured(case: Case, sample: Sample, turns: int) -> Result:
     peers = [peer for of in case.peers for peer in of(sample)]
     others = [partial(_do, peer.work) for peer in peers]
-    own, whole, *theirs = take_turns([partial(_do, sample.corrupt), sample.read_and_corrupt, *others], turns)
+    own, whole, *theirs = take_turns([partial(_do, sample.collate), sample.read_and_collate, *others], turns)
     result = {"corrupt": Rate.of(sample.tokens, own), "read": Rate.of(sample.tokens, whole), "all": None}
     if sample.once:
         (once,) = take_turns([partial(_do, sample.index)], min(turns, 3))

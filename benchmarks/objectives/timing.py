@@ -18,9 +18,10 @@ from tokenizers import Tokenizer
 from pretextlm.batch import Rows
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.mixture import Mixture
+from pretextlm.data.row_shapes import Variant
 from pretextlm.data.store import Split
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.objectives.base import Objective, Variant
+from pretextlm.objectives.base import Objective
 
 SEED = 0
 
@@ -71,12 +72,12 @@ class Sample:
         """Tokens of text in the first rows."""
         return round(self.tokens * min(count, len(self.rows)) / len(self.rows))
 
-    def corrupt(self) -> None:
-        _corrupt(self.objective, self.rows, self.vocabulary)
+    def collate(self) -> None:
+        _collate(self.objective, self.rows, self.vocabulary)
 
-    def read_and_corrupt(self, turn: int) -> None:
+    def read_and_collate(self, turn: int) -> None:
         numbers, epochs = self.places[turn % len(self.places)]
-        _corrupt(self.objective, self.reader.read(numbers, epochs, SEED), self.vocabulary)
+        _collate(self.objective, self.reader.read(numbers, epochs, SEED), self.vocabulary)
 
     def index(self) -> None:
         """The work of an epoch, from a reader made anew."""
@@ -108,7 +109,7 @@ def samples(
         places = [(numbers[part], epochs[part]) for part in some]
         rows = reader.read(*places[0], SEED)
         variant = variants[rows.variant]
-        if objective.scheduled:
+        if objective.scheduled_noise:
             rows = dataclasses.replace(rows, progress=np.linspace(0, 1, len(rows)))
         once = 0 if isinstance(reader, Mixture) else reader.rows_per_pass
         tokens = _text_tokens(rows, vocabulary) * (variant.raw - variant.overlap) // variant.raw
@@ -147,8 +148,8 @@ class Rate:
         return cls(tokens / best / 1e6, statistics.median(seconds) / best - 1)
 
 
-def _corrupt(objective: Objective, rows: Rows, vocabulary: Vocabulary) -> None:
-    objective.corrupt(rows, vocabulary, CounterRNG.of(SEED, 0, rows.example_ids))
+def _collate(objective: Objective, rows: Rows, vocabulary: Vocabulary) -> None:
+    objective.collate(rows, vocabulary, CounterRNG.of(SEED, 0, rows.example_ids))
 
 
 def _text_tokens(rows: Rows, vocabulary: Vocabulary) -> int:

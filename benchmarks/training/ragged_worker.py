@@ -30,7 +30,8 @@ from pretextlm.batch import IGNORE, Rows
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.store import Split, Store
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.objectives.base import Objective, build
+from pretextlm.objectives.base import Objective
+from pretextlm.objectives.registry import build
 
 MEGABATCH = 50
 """Batches sorted by length together in transformers' length-grouped sampler."""
@@ -105,7 +106,7 @@ def run_peer(setting: Setting, steps: int, options: Mapping[str, Any]) -> None:
         examples = []
         for document in members:
             rows = one_row(split, document, objective, vocabulary, setting.length)
-            corrupted = objective.corrupt(rows, vocabulary, CounterRNG.of(0, 0, rows.example_ids))
+            corrupted = objective.collate(rows, vocabulary, CounterRNG.of(0, 0, rows.example_ids))
             examples.append(feed(setting.objective, corrupted))
         batches.append(flatten(examples) if layout == "flattened" else collate(examples, vocabulary.pad))
         tokens.append(int(np.minimum(lengths[members], setting.length - 3).sum()))

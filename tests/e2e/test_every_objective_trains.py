@@ -24,7 +24,7 @@ from tests.stories import functions, stories, translations
 from pretextlm.batch import IGNORE
 from pretextlm.data.prepare import PrepareConfig, prepare
 from pretextlm.data.store import Store
-from pretextlm.objectives.base import OBJECTIVES, build
+from pretextlm.objectives.registry import OBJECTIVES, build
 from pretextlm.objectives.replaced_token import propose
 from pretextlm.training.forward import Forward
 from pretextlm.training.recipe import Recipe
@@ -68,7 +68,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 
 def runs() -> Iterator[Any]:
     for name, options in CASES:
-        for architecture in build(name, options).suits():
+        for architecture in build(name, options).supported_architectures():
             yield pytest.param(
                 name, options, architecture, id="-".join([name, *map(str, options.values()), architecture])
             )

@@ -8,7 +8,7 @@ from tests.builders import make_store
 from pretextlm.data.special_tokens import NAMED, sentinel
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import build
+from pretextlm.objectives.registry import build
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.trainer import pretrain
 

@@ -12,7 +12,7 @@ from pretextlm.model.families.base import values_out, weights_out
 from pretextlm.model.families.electra import JUDGE, Electra
 from pretextlm.model.replaced_token_head import ReplacedTokenHead
 from pretextlm.model.transformer import Transformer
-from pretextlm.objectives.base import build
+from pretextlm.objectives.registry import build
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
 

@@ -43,7 +43,7 @@ def both(tmp_path_factory):
     ours = run.load_model()
     examples = examples_of(ours, task, run, records)
     numbers = np.arange(len(examples))
-    batch = task.corrupt(ExampleReader(examples).read(numbers, numbers * 0, 0), run.vocabulary, None)
+    batch = task.collate(ExampleReader(examples).read(numbers, numbers * 0, 0), run.vocabulary, None)
     return model, ours, run, task, batch, examples
 
 

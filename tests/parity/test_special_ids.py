@@ -16,7 +16,7 @@ from pretextlm.hf.export_model import export_run
 from pretextlm.hf.import_model import import_model
 from pretextlm.model.generation import GenerationSettings, generate
 from pretextlm.model.model_inputs import prepare
-from pretextlm.objectives import layout
+from pretextlm.objectives.shared import layout
 from pretextlm.training.run_directory import Run
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
@@ -153,7 +153,7 @@ def test_a_padded_row_of_a_bart_has_the_loss_of_transformers(bart, tmp_path):
         sentence_starts=np.zeros(real.size, bool),
         example_ids=ids,
     )
-    batch = objective.corrupt(rows, vocabulary, CounterRNG.of(0, 0, ids))
+    batch = objective.collate(rows, vocabulary, CounterRNG.of(0, 0, ids))
     ours = run.load_model()
     with torch.inference_mode():
         outputs = ours(prepare(batch, ours.config, torch.device("cpu"), torch.float32))

@@ -79,7 +79,7 @@ def finetune(
     from pretextlm.errors import UserError
 
     loaded, directory = read_recipe(recipe, overrides or [], out)
-    if not loaded.is_task:
+    if loaded.task is None:
         raise UserError(f"{recipe} has no table [task].", "An objective is trained by: pretextlm pretrain RECIPE")
     from pretextlm.evaluation.task_evaluation import check_scores
 

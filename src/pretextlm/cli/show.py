@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.text import Text
 
-    from pretextlm.objectives.show import Shown
+    from pretextlm.objectives.preview.show import Shown
 
 NO_LOSS = "·"
 
@@ -34,8 +34,8 @@ def show(
     from pretextlm.cli.console import print_json
     from pretextlm.config import apply_overrides
     from pretextlm.errors import UserError
-    from pretextlm.objectives.show import describe_all
-    from pretextlm.objectives.show import show as apply
+    from pretextlm.objectives.preview.show import describe_all
+    from pretextlm.objectives.preview.show import show as apply
 
     if every:
         described = describe_all()

@@ -24,7 +24,7 @@ from pretextlm.batch import Batch
 from pretextlm.compression.structured import ATTENTION, FEED_FORWARD, Heads
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.transformer import Transformer
-from pretextlm.objectives.base import Objective
+from pretextlm.objectives.protocol import TrainingObjective
 from pretextlm.training.forward import Forward
 
 Importance = Literal["gradient", "weights"]
@@ -47,7 +47,7 @@ def by_weights(weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str, 
     return found
 
 
-def by_gradient(model: Transformer, objective: Objective, batches: Sequence[Batch]) -> dict[str, Tensor]:
+def by_gradient(model: Transformer, objective: TrainingObjective, batches: Sequence[Batch]) -> dict[str, Tensor]:
     """Scores of the same shape from what the loss on these batches feels of each unit."""
     unit = Heads.of(model.config)
     found: dict[str, Tensor] = {}
@@ -82,7 +82,7 @@ def by_gradient(model: Transformer, objective: Objective, batches: Sequence[Batc
     return found
 
 
-def _backward(model: Transformer, objective: Objective, batches: Sequence[Batch]) -> None:
+def _backward(model: Transformer, objective: TrainingObjective, batches: Sequence[Batch]) -> None:
     """The gradient of the loss on all batches together: each term's sum, divided by its count over all of them."""
     counts: dict[str, int] = {}
     for batch in batches:

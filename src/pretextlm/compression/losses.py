@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from torch import Tensor
@@ -24,6 +24,7 @@ from pretextlm.training.run_directory import Run
 
 if TYPE_CHECKING:
     from pretextlm.model.config import ModelConfig
+    from pretextlm.objectives.base import Objective
 
 NO_STORE = "the run has no store of text prepared with its tokenizer; give one with --store"
 
@@ -63,7 +64,7 @@ class Ruler:
         split = held_out_documents(opened.validation, recipe.evaluation.documents, MAX_TOKENS)
         held_out = HeldOut(
             model=model.eval(),
-            objective=recipe.objective.at_evaluation(),
+            objective=cast("Objective", recipe.objective.at_evaluation()),
             vocabulary=run.vocabulary,
             split=split,
             length=recipe.data.length,

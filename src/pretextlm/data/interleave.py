@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.batch import Rows
-from pretextlm.data.mixture import OfDocuments, Reader, interleaved, quotas
+from pretextlm.data.mixture import interleaved, quotas
+from pretextlm.data.row_reader import DocumentRowReader, RowReader
 
 I64 = NDArray[np.int64]
 
@@ -31,7 +32,7 @@ class Alternating:
         variants: how many each has.
     """
 
-    def __init__(self, readers: Sequence[Reader], weights: Sequence[float], variants: Sequence[int]) -> None:
+    def __init__(self, readers: Sequence[RowReader], weights: Sequence[float], variants: Sequence[int]) -> None:
         self.readers = list(readers)
         self._first_variant = [sum(variants[:index]) for index in range(len(self.readers))]
         self.slots = interleaved(quotas(weights))
@@ -77,7 +78,7 @@ class Alternating:
         found = np.empty_like(numbers)
         for index, places in self._places(numbers):
             reader, inner = self.readers[index], self._inner(numbers[places])
-            own = reader.documents(inner, seed) if isinstance(reader, OfDocuments) else inner
+            own = reader.documents(inner, seed) if isinstance(reader, DocumentRowReader) else inner
             found[places] = own * len(self.readers) + index
         return found
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pretextlm.batch import Batch, Rows, Spare
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.dropout_keys import with_noise
-from pretextlm.data.mixture import Reader
+from pretextlm.data.row_reader import RowReader
 
 POLL_SECONDS = 0.2
 
@@ -25,7 +25,7 @@ class Loader:
 
     Args:
         reader: where the rows come from.
-        corrupt: an objective's `corrupt` with its vocabulary bound: (rows, rng) → batch, pure.
+        collate: an objective's `collate` with its vocabulary bound: (rows, rng) → batch, pure.
         seed: of the order of the rows and of every draw.
         workers: threads that prepare steps ahead; numpy and the memory map leave the interpreter's lock.
         copies: after how many epochs the draws come again; 0: never.
@@ -37,8 +37,8 @@ class Loader:
 
     def __init__(
         self,
-        reader: Reader,
-        corrupt: Callable[[Rows, CounterRNG], Batch],
+        reader: RowReader,
+        collate: Callable[[Rows, CounterRNG], Batch],
         seed: int,
         workers: int = 1,
         copies: int = 0,
@@ -46,7 +46,7 @@ class Loader:
         share: tuple[int, int] = (0, 1),
         noise: Literal["", "rows", "packed"] = "",
     ) -> None:
-        self.reader, self.corrupt, self.seed, self.workers = reader, corrupt, seed, max(1, workers)
+        self.reader, self.collate, self.seed, self.workers = reader, collate, seed, max(1, workers)
         self.copies, self.total_rows, self.share, self.noise = copies, total_rows, share, noise
         self._pool: ThreadPoolExecutor | None = None
 
@@ -65,7 +65,7 @@ class Loader:
                 rows = self.reader.read(numbers[some], epochs[some], self.seed)
                 if self.total_rows:
                     rows = dataclasses.replace(rows, progress=np.minimum(ordinals[some] / self.total_rows, 1.0))
-                batch = self.corrupt(rows, CounterRNG.of(self.seed, draws[some], rows.example_ids))
+                batch = self.collate(rows, CounterRNG.of(self.seed, draws[some], rows.example_ids))
                 if self.noise:
                     rng = CounterRNG.of(self.seed, epochs[some], rows.example_ids)
                     batch = with_noise(batch, rows, rng, packed=self.noise == "packed")

@@ -18,65 +18,20 @@ import dataclasses
 from collections.abc import Sequence
 from fractions import Fraction
 from math import lcm
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.batch import Rows
 from pretextlm.counter_rng import mix, permute
+from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.rows import StreamReader
 from pretextlm.data.store import Split
-
-if TYPE_CHECKING:
-    from pretextlm.objectives.base import Frame, Variant
 
 I64 = NDArray[np.int64]
 
 LARGEST_BLOCK = 1000
 """Rows of a block at most; shares that no such block holds exactly are met to one row in a block."""
-
-
-class Reader(Protocol):
-    """Reads a split as an objective's rows.
-
-    Attributes:
-        rows_per_pass: rows that together read everything once (of the first epoch, where epochs differ).
-        tokens_per_row: text tokens that a row stands for, on average.
-    """
-
-    @property
-    def rows_per_pass(self) -> int: ...
-
-    @property
-    def tokens_per_row(self) -> float: ...
-
-    def shuffled(self, ordinals: NDArray[np.integer], seed: int) -> tuple[I64, I64]:
-        """(row numbers, epochs) at places `ordinals` (B,) of training, counted over all epochs."""
-        ...
-
-    def groups(self, numbers: I64) -> list[I64]:
-        """Places in `numbers` (B,) of the rows of each variant that is there: only those are read together."""
-        ...
-
-    def read(self, numbers: I64, epochs: I64, seed: int, pad: int | None = None) -> Rows:
-        """The rows with these numbers, all of one variant.
-
-        Args:
-            numbers, epochs: (B,) as `shuffled` gives them; 0 … rows_per_pass-1 of epoch 0 are one pass in order.
-            seed: for readers that draw what they read.
-            pad: id for what lies after the end of the split, which is then not read again from its start.
-        """
-        ...
-
-
-@runtime_checkable
-class OfDocuments(Protocol):
-    """A reader whose rows are text of documents that it can name."""
-
-    def documents(self, numbers: I64, seed: int) -> I64:
-        """(B,) numbers of the documents in which these rows (B,) of epoch 0 begin."""
-        ...
 
 
 class Mixture:

@@ -12,17 +12,15 @@ begin <s>, raw 4 and no overlap:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.batch import Rows
+from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.store import Split
 from pretextlm.errors import UserError
-
-if TYPE_CHECKING:
-    from pretextlm.objectives.base import Frame, Variant
 
 I64 = NDArray[np.int64]
 

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pretextlm.model.transformer import Transformer
 
-FILLERS = Registry(
+FILLERS: Registry[Any] = Registry(
     "way of filling blanks",
     {
         "causal": "pretextlm.evaluation.causal_filler:CausalFiller",

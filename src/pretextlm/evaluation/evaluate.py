@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pretextlm.data.store import Store, sha256_of
 from pretextlm.errors import UserError
@@ -54,7 +54,7 @@ def evaluate_run(
     """
     say = progress or (lambda text: None)
     run = Run.open(directory)
-    if run.recipe.is_task:
+    if run.recipe.task is not None:
         say("answers")
         return evaluate_task(run, str(store or ""), device)
     settings = run.recipe.evaluation
@@ -111,7 +111,7 @@ def open_trained(run: Run, device: torch.device | None = None) -> tuple[Transfor
 
     Raises UserError when there is no checkpoint.
     """
-    objective = run.recipe.objective.at_evaluation()
+    objective = cast("Objective", run.recipe.objective.at_evaluation())
     return run.load_model(device), objective, TokenTexts(run.tokenizer, run.vocabulary)
 
 

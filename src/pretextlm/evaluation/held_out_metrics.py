@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pretextlm.batch import IGNORE, Batch, Term
 from pretextlm.counter_rng import permute
-from pretextlm.data.mixture import Reader
+from pretextlm.data.row_reader import RowReader
 from pretextlm.data.store import Split
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.evaluation.cloze import Cloze, Filler
@@ -25,6 +25,7 @@ from pretextlm.evaluation.span_filler import SpanFiller
 from pretextlm.model.generation import GenerationSettings, generate
 from pretextlm.model.transformer import Outputs, Transformer
 from pretextlm.objectives.base import Objective
+from pretextlm.objectives.protocol import TrainingObjective
 from pretextlm.training.forward import Forward
 from pretextlm.training.held_out import UNIT_TOKENS, held_out_rows
 from pretextlm.training.validation import evaluation_batches
@@ -135,7 +136,7 @@ class HeldOut:
         return totals, np.array([0 if term is None else term.count for term in terms])
 
     @cached_property
-    def _reader(self) -> tuple[Reader, int]:
+    def _reader(self) -> tuple[RowReader, int]:
         """The reader, and how many of its rows are measured. Raises UserError where no text gives a row."""
         return held_out_rows(self.objective, self.vocabulary, self.split, self.length, self.whole)
 
@@ -359,6 +360,6 @@ MEASURES: dict[str, tuple[Measure, ...]] = {
 """Objective → its measures beside the loss and its parts."""
 
 
-def writes_it_all(objective: Objective) -> bool:
+def writes_it_all(objective: TrainingObjective) -> bool:
     """Whether its loss is that of every token of the text, so that it can be told in bits per byte."""
     return _bits_per_byte in MEASURES.get(objective.name, ())

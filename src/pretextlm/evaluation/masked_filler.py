@@ -54,4 +54,4 @@ class MaskedFiller(InPlaceFiller):
     def _end(self, cloze: Cloze) -> list[int]:
         """The row's last token: at a document's end, or in rows of two parts after each part."""
         end = self.objective.frame(self.vocabulary).end
-        return [end] if end is not None and (cloze.ends or self.objective.parts()) else []
+        return [end] if end is not None and (cloze.ends or self.objective.num_token_types()) else []

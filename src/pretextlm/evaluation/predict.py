@@ -50,23 +50,23 @@ def predict(
         UserError: the run is of no task, or a record is wrong.
     """
     run = Run.open(directory)
-    if not run.recipe.is_task:
+    if run.recipe.task is None:
         hint = "Ask it by `pretextlm fill` or `generate`, or fine-tune it: pretextlm finetune RECIPE start=RUN"
         raise UserError(f"{directory} was trained on no task: it has no answers of one.", hint)
     task = cast("Task", run.recipe.objective)
     if isinstance(asked, str):
         task, source = with_columns(task, asked)
-        questions = read_records(source, task.asked_columns())
+        questions = read_records(source, task.input_columns())
     else:
         questions = typed(task, asked)
-    records = task.asked(questions)
+    records = task.unlabelled(questions)
     model = run.load_model(device)
     encoder = AlignedEncoder(run.tokenizer, run.vocabulary)
     found: list[dict[str, Any]] = []
     for begin in range(0, len(records), AT_ONCE):
         some = records.take(range(begin, min(begin + AT_ONCE, len(records))))
         examples = examples_of(model, task, run, some)
-        answers = task.explained(predictions(model, task, examples, run), examples, encoder, some)
+        answers = task.explain(predictions(model, task, examples, run), examples, encoder, some)
         if isinstance(task, TokenClassification) and any(label.startswith("B-") for label in task.labels):
             _add_names(answers, " " if task.units == "words" else "")
         found += [{"row": int(row), **one} for row, one in zip(some.rows, answers, strict=True)]
@@ -88,7 +88,7 @@ def _add_names(answers: Sequence[dict[str, Any]], between: str) -> None:
 
 def typed(task: Task, texts: Sequence[str]) -> Records:
     """Records from what was typed. Raises UserError for a column that the task does not read, or that is missing."""
-    columns = task.asked_columns()
+    columns = task.input_columns()
     roles = {name: role for role, name in columns.items()}
     if len(columns) == 1:
         role, name = next(iter(columns.items()))

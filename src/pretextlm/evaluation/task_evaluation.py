@@ -15,8 +15,8 @@ from pretextlm.errors import UserError, did_you_mean
 from pretextlm.evaluation.metrics import Metric, exponential, ratio
 from pretextlm.evaluation.scores.table import score_named
 from pretextlm.files import write_json, write_whole
+from pretextlm.tasks.shared.writing import WritingTask
 from pretextlm.tasks.text_classification import TextClassification
-from pretextlm.tasks.writing import WritingTask
 from pretextlm.training.corpus import read_split
 from pretextlm.training.validation import evaluation_batches
 
@@ -52,13 +52,13 @@ def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) 
     """
     task, data = with_columns(cast("Task", run.recipe.objective), data)
     check_scores(task)
-    records = task.usable(read_split(run.recipe.model_copy(update={"objective": task}), "validation", data))
+    records = task.filter_records(read_split(run.recipe.model_copy(update={"objective": task}), "validation", data))
     model = run.load_model(device)
     examples = examples_of(model, task, run, records)
     found = predictions(model, task, examples, run)
     answers = task.answers(found, examples, AlignedEncoder(run.tokenizer, run.vocabulary), records)
-    wanted = task.wanted(records)
-    metrics = {name: scored(name, task, answers, wanted, records, found) for name in task.judged_by}
+    wanted = task.references(records)
+    metrics = {name: scored(name, task, answers, wanted, records, found) for name in task.metric_names}
     if isinstance(task, WritingTask):
         metrics |= answers_loss(model, task, examples, run)
     lines = [
@@ -101,7 +101,7 @@ def with_columns(task: Task, data: str) -> tuple[Task, str]:
 
 def check_scores(task: Task) -> None:
     """Raises UserError for a score that there is not, or that does not suit the task."""
-    for name in task.judged_by:
+    for name in task.metric_names:
         takes = score_named(name).takes
         if takes in ("groups", "chances") and not isinstance(task, TextClassification):
             raise UserError(f"The score {name!r} is of classes, which {task.name} has none of.", "Choose another.")

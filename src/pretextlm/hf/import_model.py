@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from pretextlm.model.config import ModelConfig, SpecialIds
     from pretextlm.model.families.base import Family, Map
-    from pretextlm.objectives.base import Objective
+    from pretextlm.objectives.protocol import TrainingObjective
     from pretextlm.training.recipe import Recipe
     from pretextlm.training.run_directory import Run
 
@@ -70,7 +70,7 @@ class Checked:
     values: Mapping[str, Any]
     family: Family
     config: ModelConfig
-    objective: Objective
+    objective: TrainingObjective
     stored: Mapping[str, Stored]
     taken: Taken
     left: tuple[str, ...]
@@ -135,7 +135,11 @@ def check(directory: Path, objective: str | None = None) -> Checked:
 
 
 def _fit(
-    family: Family, config: ModelConfig, objective: Objective, stored: Mapping[str, Stored], head: Sequence[Map] = ()
+    family: Family,
+    config: ModelConfig,
+    objective: TrainingObjective,
+    stored: Mapping[str, Stored],
+    head: Sequence[Map] = (),
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(their names without a place, our names without a tensor). Raises UserError where the two do not fit."""
     import torch
@@ -164,7 +168,7 @@ def _fit(
     return tuple(left), tuple(found.missing)
 
 
-def _shapes(config: ModelConfig, objective: Objective) -> dict[str, torch.Size]:
+def _shapes(config: ModelConfig, objective: TrainingObjective) -> dict[str, torch.Size]:
     from pretextlm.model.transformer import on_meta
 
     return {name: tensor.shape for name, tensor in on_meta(config, objective.heads).state_dict().items()}
@@ -172,6 +176,7 @@ def _shapes(config: ModelConfig, objective: Objective) -> dict[str, torch.Size]:
 
 def _recipe(checked: Checked, name: str) -> Recipe:
     """A recipe as if the run had been begun here; its store is yet to be prepared."""
+    from pretextlm.tasks.base import Task
     from pretextlm.training.recipe import Recipe
 
     config = checked.config
@@ -179,13 +184,14 @@ def _recipe(checked: Checked, name: str) -> Recipe:
     grown_by = {"vocab_size": max(config.vocab_size, checked.taken.size), "special_ids": _special_ids(checked)}
     model = config.model_dump() | grown_by
     learnt = checked.objective
-    options = learnt.model_dump(mode="json") if learnt.is_task else {}
-    sources = {"train": "", "validation": ""} if learnt.is_task else {"store": ""}
+    task = isinstance(learnt, Task)
+    options = learnt.model_dump(mode="json") if task else {}
+    sources = {"train": "", "validation": ""} if task else {"store": ""}
     return Recipe.load(
         {
             "name": name or "imported",
             "data": {**sources, "length": max(8, min(LONGEST, longest))},
-            "task" if learnt.is_task else "objective": {"name": learnt.name, **options},
+            "task" if task else "objective": {"name": learnt.name, **options},
             "model": model,
             "training": {"budget_steps": 1},
         },

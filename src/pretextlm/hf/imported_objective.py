@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from pretextlm.objectives.base import build
+from pretextlm.objectives.registry import build
 
 if TYPE_CHECKING:
     from pretextlm.model.config import ModelConfig
@@ -40,7 +40,7 @@ def objective_of(family: Family, config: ModelConfig, theirs: Collection[str], a
         if not _whole(family, head, config, theirs):
             continue
         trained = build(OF_FAMILYS_HEAD.get((family.name, head.head)) or OF_HEAD[head.head])
-        if trained.parts() <= config.type_vocab_size:
+        if trained.num_token_types() <= config.type_vocab_size:
             chosen = trained
     return chosen
 

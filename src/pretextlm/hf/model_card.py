@@ -109,7 +109,7 @@ def _objective(run: Run, untouched: bool, part: str) -> Iterator[str]:
     yield f"{objective.title} ({objective.paper}). A model so trained learns {objective.learns.rstrip('.')}.\n"
     if part != DISCRIMINATOR:
         yield f"This is its {part}: the masked language model whose proposals the model itself learnt to judge.\n"
-    table = recipe.dump()["task" if recipe.is_task else "objective"]
+    table = recipe.dump()["task" if recipe.task else "objective"]
     options = {key: value for key, value in table.items() if key != "name"}
     yield f"```json\n{json.dumps({'name': objective.name, **options}, indent=1)}\n```\n"
     begun = "imported weights" if recipe.start else f"weights drawn from seed {recipe.seed}"
@@ -117,7 +117,7 @@ def _objective(run: Run, untouched: bool, part: str) -> Iterator[str]:
         begun = f"the weights of the run `{_plain(Path(recipe.start).name)}`"
     kind, size = training.budget
     rows = f"Rows of {recipe.data.length} tokens, {training.batch_tokens:,} tokens a step"
-    if recipe.is_task:
+    if recipe.task is not None:
         rows = f"Examples of {recipe.data.length} tokens at most, {training.batch_rows:,} a step"
     yield (
         f"Begun from {begun}. {rows}, "
@@ -131,7 +131,7 @@ def _data(run: Run, origin: Origin | None, untouched: bool) -> Iterator[str]:
         yield f"Weights imported from `{_plain(origin.source)}`; what they were trained on is said there.\n"
     if untouched:
         return
-    if run.recipe.is_task:
+    if run.recipe.task is not None:
         yield f"Fine-tuned on the records of `{_plain(Path(run.recipe.data.train).name)}`.\n"
         return
     manifest = _json(Path(run.recipe.data.store) / "manifest.json") if run.recipe.data.store else {}

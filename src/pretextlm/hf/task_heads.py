@@ -17,8 +17,8 @@ from pretextlm.errors import UserError
 from pretextlm.model.families.task_classes import HEAD, TASK_CLASSES, Kind, TaskClass
 from pretextlm.tasks.multiple_choice import MultipleChoice
 from pretextlm.tasks.question_answering import QuestionAnswering
+from pretextlm.tasks.shared.text_input import TextTask
 from pretextlm.tasks.text_classification import TextClassification
-from pretextlm.tasks.text_input import TextTask
 from pretextlm.tasks.text_regression import TextRegression
 from pretextlm.tasks.token_classification import TokenClassification
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pretextlm.model.config import ModelConfig
     from pretextlm.model.families.base import Family
-    from pretextlm.objectives.base import Objective
+    from pretextlm.objectives.protocol import TrainingObjective
 
 OUT = f"{HEAD}out."
 ELSEWHERE = "Export it as another family, or use the run itself: pretextlm evaluate."
@@ -35,7 +35,7 @@ SINGLE, MULTI, NUMBER = "single_label_classification", "multi_label_classificati
 """transformers' names of what a class for texts says."""
 
 
-def kind_of(task: Objective) -> Kind | None:
+def kind_of(task: TrainingObjective) -> Kind | None:
     """What a task says; None for one without a head of its own, which is written as the language model it is."""
     if isinstance(task, MultipleChoice):
         return "choice"
@@ -46,7 +46,7 @@ def kind_of(task: Objective) -> Kind | None:
     return "span" if isinstance(task, QuestionAnswering) else None
 
 
-def class_of(family: Family, task: Objective) -> TaskClass:
+def class_of(family: Family, task: TrainingObjective) -> TaskClass:
     """The class that a family has for a task. Raises UserError where it has none that computes what our head does."""
     kind = kind_of(task)
     found = TASK_CLASSES.get(family.name, {}).get(kind) if kind else None
@@ -65,7 +65,7 @@ def class_of(family: Family, task: Objective) -> TaskClass:
     return found
 
 
-def head_out(task: Objective, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def head_out(task: TrainingObjective, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The head's tensors under our names, in the unit of the labels."""
     own = {name: tensor for name, tensor in weights.items() if name.startswith(HEAD)}
     if isinstance(task, TextRegression):
@@ -75,7 +75,7 @@ def head_out(task: Objective, weights: Mapping[str, Tensor]) -> dict[str, Tensor
     return own
 
 
-def values_of(found: TaskClass, task: Objective) -> dict[str, Any]:
+def values_of(found: TaskClass, task: TrainingObjective) -> dict[str, Any]:
     """What config.json says of a fine-tuned model."""
     values: dict[str, Any] = {"architectures": [found.theirs], **found.settings}
     labels = (task.label,) if isinstance(task, TextRegression) else tuple(getattr(task, "labels", ()))
@@ -89,7 +89,7 @@ def values_of(found: TaskClass, task: Objective) -> dict[str, Any]:
 
 def task_of(
     family: Family, values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
-) -> tuple[TaskClass, Objective] | None:
+) -> tuple[TaskClass, TrainingObjective] | None:
     """(the class, the task) of a published model that was fine-tuned; None for any other.
 
     Args:
@@ -124,7 +124,7 @@ def without_pooler(config: ModelConfig, found: TaskClass) -> ModelConfig:
     return config.model_copy(update={"head": config.head.model_copy(update={"pooler": False})})
 
 
-def _task(kind: Kind, found: TaskClass, values: Mapping[str, Any], outputs: int) -> Objective | None:
+def _task(kind: Kind, found: TaskClass, values: Mapping[str, Any], outputs: int) -> TrainingObjective | None:
     labels = _labels(values, outputs)
     if kind == "span":
         return QuestionAnswering() if outputs == 2 else None

@@ -28,13 +28,15 @@ from pydantic import Field
 
 from pretextlm.batch import Batch, Rows
 from pretextlm.counter_rng import CounterRNG
+from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import Architecture, Frame, Objective, Variant
+from pretextlm.objectives.base import Objective
 from pretextlm.objectives.masked import Masked
+from pretextlm.objectives.protocol import Architecture
 
 if TYPE_CHECKING:
-    from pretextlm.data.mixture import Reader
+    from pretextlm.data.row_reader import RowReader
     from pretextlm.data.store import Split
 
 LEAST_LENGTH = 5
@@ -70,14 +72,14 @@ class BimodalCode(Objective):
         return self.masked.predict
 
     @property
-    def copies(self) -> int:
+    def noise_period(self) -> int:
         """As the masked objective's; the rows come again with the masks."""
-        return self.masked.copies
+        return self.masked.noise_period
 
     @property
-    def scheduled(self) -> bool:
+    def scheduled_noise(self) -> bool:
         """As the masked objective's."""
-        return self.masked.scheduled
+        return self.masked.scheduled_noise
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
         """Of plain text, as in masked language modelling; of pairs, [CLS] before each and [SEP] after each text."""
@@ -92,17 +94,17 @@ class BimodalCode(Objective):
             )
         return self.masked.variants(vocabulary, length)
 
-    def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> Reader:
+    def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> RowReader:
         """The split's pairs, packed. Raises UserError where it has none."""
         from pretextlm.data.packed_pairs import PackedPairs, PartFrame, Room
 
         self.variants(vocabulary, length)
         frame = PartFrame(lead=vocabulary.cls, middle=vocabulary.sep, end=vocabulary.sep)
-        return PackedPairs(split, frame, Room(total=length), vocabulary.pad, copies=self.copies)
+        return PackedPairs(split, frame, Room(total=length), vocabulary.pad, copies=self.noise_period)
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
+    def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, T) pairs → inputs with masks, labels at the selected tokens, and which part each token belongs to."""
-        batch = self.masked.corrupt(rows, vocabulary, rng)
+        batch = self.masked.collate(rows, vocabulary, rng)
         if rows.token_type_ids is None or batch.token_type_ids is not None:
             return batch
         return dataclasses.replace(batch, token_type_ids=rows.matrix(rows.token_type_ids).copy())

@@ -21,10 +21,12 @@ from pydantic import Field
 
 from pretextlm.batch import Batch, Rows
 from pretextlm.counter_rng import CounterRNG
+from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.objectives import layout
-from pretextlm.objectives.base import Architecture, Frame, Objective, Variant
+from pretextlm.objectives.base import Objective
+from pretextlm.objectives.protocol import Architecture
+from pretextlm.objectives.shared import layout
 
 
 class Causal(Objective):
@@ -57,7 +59,7 @@ class Causal(Objective):
             raise UserError(f"Causal rows of {length} tokens hold nothing.", "Give a length of at least 1.")
         return [Variant("main", raw=length + 1, length=length, overlap=1)]
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
+    def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, T + 1) tokens → inputs and labels (B, T). Nothing is drawn."""
         tokens, segments, positions = (rows.matrix(a) for a in (rows.tokens, rows.segment_ids, rows.position_ids))
         return layout.next_tokens(tokens, segments, positions, rows.example_ids, self.isolate)

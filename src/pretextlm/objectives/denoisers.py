@@ -33,13 +33,15 @@ from pydantic import BeforeValidator, Field, model_validator
 from pretextlm.batch import Batch, Rows
 from pretextlm.config import Config
 from pretextlm.counter_rng import CounterRNG
+from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import did_you_mean
-from pretextlm.objectives import layout
-from pretextlm.objectives.base import Architecture, Frame, Objective, Variant
-from pretextlm.objectives.layout import I32, I64
-from pretextlm.objectives.prefix_split import Halves
-from pretextlm.objectives.span_noise import MAX_RATE, Edges, Spans
+from pretextlm.objectives.base import Objective
+from pretextlm.objectives.protocol import Architecture
+from pretextlm.objectives.shared import layout
+from pretextlm.objectives.shared.layout import I32, I64
+from pretextlm.objectives.shared.prefix_split import Halves
+from pretextlm.objectives.shared.span_noise import MAX_RATE, Edges, Spans
 
 Mode = Literal["[NLU]", "[NLG]", "[S2S]", "[R]", "[S]", "[X]"]
 
@@ -174,7 +176,7 @@ class Denoisers(Objective):
             raise ValueError(f"two denoisers are called {twice[0]!r}: add their weights, or give each a name")
         return self
 
-    def suits(self) -> tuple[Architecture, ...]:
+    def supported_architectures(self) -> tuple[Architecture, ...]:
         """The architecture that the layout is made for."""
         return ("encoder_decoder",) if self.layout == "encoder_decoder" else ("decoder",)
 
@@ -199,7 +201,7 @@ class Denoisers(Objective):
         """
         return [self._variant(row, vocabulary, length) for row in self.table]
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
+    def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, L) tokens of one variant → batch. A row that ends in padding is corrupted as the shorter text it is."""
         row = self.table[rows.variant]
         noise = self._noise(row)

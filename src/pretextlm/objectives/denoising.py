@@ -37,11 +37,13 @@ from pydantic import Field
 
 from pretextlm.batch import IGNORE, Batch, Rows
 from pretextlm.counter_rng import CounterRNG
+from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.objectives import layout
-from pretextlm.objectives.base import Architecture, Frame, Objective, Variant
-from pretextlm.objectives.token_selection import first_columns
+from pretextlm.objectives.base import Objective
+from pretextlm.objectives.protocol import Architecture
+from pretextlm.objectives.shared import layout
+from pretextlm.objectives.shared.token_selection import first_columns
 
 SENTENCES, PLACES, LENGTHS, REPLACE, ROTATE = range(5)
 """Streams of random numbers: the order of sentences, what is hidden, in spans of which lengths, what stands there
@@ -102,7 +104,7 @@ class Denoising(Objective):
             raise UserError("The vocabulary has no ordinary token to replace others by.", "Set random_share=0.")
         return [Variant("main", raw=length - 2, length=self._source_width(length - 2), decoder_length=length)]
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
+    def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, L) tokens → sources and targets. A row that ends in padding is noised as the shorter text it is."""
         kept = rows.segment_ids >= 0
         counts = np.count_nonzero(rows.matrix(kept), axis=1)

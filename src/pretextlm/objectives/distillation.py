@@ -27,9 +27,11 @@ from pydantic import Field, model_validator
 
 from pretextlm.batch import IGNORE, Batch, Term
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import Architecture, Forward, Inner, Objective
+from pretextlm.objectives.base import Objective
 from pretextlm.objectives.masked import Masked
-from pretextlm.objectives.wrapper import Wrapper
+from pretextlm.objectives.protocol import Architecture, Forward
+from pretextlm.objectives.registry import ObjectiveField
+from pretextlm.objectives.shared.wrapper import Wrapper
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -59,7 +61,7 @@ class Distillation(Wrapper):
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder", "decoder", "encoder_decoder")
 
     teacher: str = Field(default="", description="run directory of the trained model")
-    inner: Inner = Field(default=Masked(), description="the objective under which both models read")
+    inner: ObjectiveField = Field(default=Masked(), description="the objective under which both models read")
     temperature: float = Field(default=2.0, gt=0, description="by which logits are divided before they are compared")
     weight_soft: float = Field(default=5.0, ge=0, description="weight of the soft answers")
     weight_hard: float = Field(default=2.0, ge=0, description="weight of the objective's own loss")
@@ -75,8 +77,8 @@ class Distillation(Wrapper):
             raise ValueError("one of weight_soft, weight_hard, weight_cosine must be above 0")
         return self
 
-    def suits(self) -> tuple[Architecture, ...]:
-        return self.inner.suits()
+    def supported_architectures(self) -> tuple[Architecture, ...]:
+        return self.inner.supported_architectures()
 
     def way_of_filling(self) -> str | None:
         return self.inner.way_of_filling()
@@ -93,7 +95,7 @@ class Distillation(Wrapper):
         """The inner objective: the teacher may be gone."""
         return self.inner
 
-    def begin(self, models: Mapping[str, Transformer]) -> None:
+    def init_weights(self, models: Mapping[str, Transformer]) -> None:
         """Copy the teacher's embedding, head and evenly spaced layers, where the student is to start from them."""
         student, teacher = models["model"], models["teacher"]
         if self.weight_cosine and student.config.hidden_size != teacher.config.hidden_size:
@@ -110,7 +112,7 @@ class Distillation(Wrapper):
 
         return training_flops(config, batch, len(self._places(batch)))
 
-    def carries_loss(self, batch: Batch) -> NDArray[np.bool_]:
+    def loss_mask(self, batch: Batch) -> NDArray[np.bool_]:
         found = np.zeros(batch.targets.size, dtype=bool)
         found[self._places(batch)] = True
         return found.reshape(batch.targets.shape)

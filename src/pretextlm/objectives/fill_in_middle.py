@@ -34,12 +34,13 @@ from pydantic import Field
 
 from pretextlm.batch import Batch, Rows
 from pretextlm.counter_rng import CounterRNG
+from pretextlm.data.row_shapes import Variant
 from pretextlm.data.special_tokens import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
 from pretextlm.data.token_splits import Spelling
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.objectives import layout
-from pretextlm.objectives.base import Architecture, Variant
 from pretextlm.objectives.causal import Causal
+from pretextlm.objectives.protocol import Architecture
+from pretextlm.objectives.shared import layout
 
 CHOICE, CUTS = range(2)
 """Streams of random numbers, one draw for each document of a row: whether and in which order it is rearranged, and
@@ -69,7 +70,7 @@ class FillInMiddle(Causal):
     learns: ClassVar[str] = "to continue a text, and to write what is missing between its beginning and its end."
     architectures: ClassVar[tuple[Architecture, ...]] = ("decoder",)
     fills: ClassVar[str | None] = "fill_in_middle"
-    grows: ClassVar[int] = 3 + 2 * 8  # three marks, and two tokens cut into pieces
+    extra_tokens: ClassVar[int] = 3 + 2 * 8  # three marks, and two tokens cut into pieces
 
     rate: float = Field(default=0.5, ge=0, le=1, description="share of the documents that are rearranged")
     suffix_first: float = Field(default=0.5, ge=0, le=1, description="share of these that begin with the suffix")
@@ -88,7 +89,7 @@ class FillInMiddle(Causal):
         _ = vocabulary.spelling
         return super().variants(vocabulary, length)
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
+    def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, T + 1) tokens → inputs and labels (B, T) of the rearranged documents."""
         spelling, documents = vocabulary.spelling, _Documents.of(rows, vocabulary)
         characters = documents.characters(rows.tokens, spelling)

@@ -31,12 +31,14 @@ from pydantic import Field, model_validator
 
 from pretextlm.batch import IGNORE, Batch, Rows
 from pretextlm.counter_rng import CounterRNG
+from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.objectives import token_selection as selection
-from pretextlm.objectives.base import Architecture, Frame, Objective, Variant
-from pretextlm.objectives.token_selection import REPLACE, Selection
-from pretextlm.objectives.whole_words import Words, expand
+from pretextlm.objectives.base import Objective
+from pretextlm.objectives.protocol import Architecture
+from pretextlm.objectives.shared import token_selection as selection
+from pretextlm.objectives.shared.token_selection import REPLACE, Selection
+from pretextlm.objectives.shared.whole_words import Words, expand
 
 LONGEST = {"ngram": 3, "span": 10}
 """Words of the longest n-gram (ALBERT's) and span (SpanBERT's) where none is given."""
@@ -107,17 +109,17 @@ class Masked(Objective):
             raise ValueError(f'unit "{self.unit}" is selected by count = "exact" alone')
         return self
 
-    def suits(self) -> tuple[Architecture, ...]:
+    def supported_architectures(self) -> tuple[Architecture, ...]:
         """An encoder; a decoder too where a place predicts the next token."""
         return self.architectures if self.predict == "next" else ("encoder",)
 
     @property
-    def copies(self) -> int:
+    def noise_period(self) -> int:
         """After how many epochs the masks come again."""
         return self.static_masks
 
     @property
-    def scheduled(self) -> bool:
+    def scheduled_noise(self) -> bool:
         """Whether the rate changes over training."""
         return self.final_rate is not None
 
@@ -142,7 +144,7 @@ class Masked(Objective):
         if self.random_share and not len(vocabulary.ordinary):
             raise UserError("The vocabulary has no ordinary token to replace others by.", "Set random_share=0.")
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
+    def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, T) tokens → inputs with masks, labels at the selected tokens; documents do not see each other.
 
         What a reader of sentence pairs says of its rows goes on into the batch.

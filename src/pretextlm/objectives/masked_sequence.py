@@ -27,12 +27,14 @@ from pydantic import Field, model_validator
 
 from pretextlm.batch import Batch, Rows
 from pretextlm.counter_rng import CounterRNG
+from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.objectives import layout
-from pretextlm.objectives.base import Architecture, Frame, Objective, Variant
-from pretextlm.objectives.layout import I32, I64
-from pretextlm.objectives.token_selection import replacements
+from pretextlm.objectives.base import Objective
+from pretextlm.objectives.protocol import Architecture
+from pretextlm.objectives.shared import layout
+from pretextlm.objectives.shared.layout import I32, I64
+from pretextlm.objectives.shared.token_selection import replacements
 
 START, SIDE, REPLACE = range(3)
 """Streams of random numbers: where the stretch begins, whether at an end, and what stands there instead."""
@@ -96,7 +98,7 @@ class MaskedSequence(Objective):
         """Tokens of the stretch in a text of `length` tokens."""
         return max(1, round(self.rate * length))
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
+    def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, T) tokens → encoder rows (B, T) and decoder rows (B, S). A row that ends in padding is a shorter text."""
 
         def lay_out(tokens: I32, example_ids: I64, rng: CounterRNG) -> Batch:

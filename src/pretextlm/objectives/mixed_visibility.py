@@ -39,10 +39,11 @@ from pydantic import Field, model_validator
 from pretextlm.batch import IGNORE, Batch, Rows
 from pretextlm.counter_rng import CounterRNG, permute
 from pretextlm.data.mixture import quotas
+from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import Architecture, Frame, Variant
 from pretextlm.objectives.masked import Masked
+from pretextlm.objectives.protocol import Architecture
 
 MASKED, CAUSAL, PREFIX, RIGHT_TO_LEFT = range(4)
 """Kinds of rows, in the order of their shares."""
@@ -95,7 +96,7 @@ class MixedVisibility(Masked):
     def _shares(self) -> tuple[float, ...]:
         return self.masked, self.causal, self.prefix, self.right_to_left
 
-    def suits(self) -> tuple[Architecture, ...]:
+    def supported_architectures(self) -> tuple[Architecture, ...]:
         """A decoder or an encoder: under given visibility they are the same."""
         return self.architectures
 
@@ -129,11 +130,11 @@ class MixedVisibility(Masked):
         self.check(vocabulary)
         return [Variant("main", raw=length + 1, length=length, overlap=1, restart=self.static_masks > 0)]
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
+    def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, T) tokens, or (B, T + 1) to predict next ones → (B, T) inputs and labels of all kinds together."""
         kinds = kinds_of(rows.example_ids, self._shares)
         shown = rows if self.predict == "here" else _without_last(rows)
-        batch = super().corrupt(shown, vocabulary, rng.fork(MASKS))
+        batch = super().collate(shown, vocabulary, rng.fork(MASKS))
         prefix = np.zeros_like(batch.position_ids)
         prefix[kinds == MASKED] = shown.width
         after = np.flatnonzero(kinds == PREFIX)

@@ -31,7 +31,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from pretextlm.data.sentence_pair_index import Kind
-from pretextlm.objectives.sentence_pairs import SentencePairs
+from pretextlm.objectives.shared.sentence_pairs import SentencePairs
 
 TWO = (Kind("next", 1 / 2, 0), Kind("random", 1 / 2, 1))
 THREE = (Kind("next", 1 / 3, 0), Kind("previous", 1 / 3, 1), Kind("random", 1 / 3, 2))

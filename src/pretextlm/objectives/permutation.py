@@ -37,9 +37,11 @@ from pydantic import Field
 
 from pretextlm.batch import IGNORE, Batch, Rows
 from pretextlm.counter_rng import CounterRNG
+from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import Architecture, Frame, Objective, Variant
+from pretextlm.objectives.base import Objective
+from pretextlm.objectives.protocol import Architecture
 
 SPANS, START, ORDER = range(3)
 """Streams of random numbers: how long spans are and where in their contexts, where the ring starts, and the order."""
@@ -87,7 +89,7 @@ class Permutation(Objective):
             tokens -= 1
         return [Variant("main", raw=tokens - 1, length=tokens + int(self._targets(tokens)))]
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
+    def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, W) tokens → (B, W + K) tokens and queries; a row with fewer targets than K ends in padding."""
         tokens, segments, positions = (rows.matrix(a) for a in (rows.tokens, rows.segment_ids, rows.position_ids))
         width, queries = rows.width, int(self._targets(rows.width))

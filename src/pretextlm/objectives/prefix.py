@@ -9,7 +9,7 @@ The position that reads the last token shown predicts the first that is not, and
 documents are kept apart and cut each by itself.
 
 With layout="encoder_decoder" the encoder reads what is shown and the decoder writes the rest; how that is done without
-padding, objectives/prefix_split.py shows.
+padding, objectives/shared/prefix_split.py shows.
 
 Paper: Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer,
 https://arxiv.org/abs/1910.10683 (section 3.2); before it Generating Wikipedia by Summarizing Long Sequences,
@@ -30,12 +30,14 @@ from pydantic import Field
 
 from pretextlm.batch import IGNORE, Batch, Rows
 from pretextlm.counter_rng import CounterRNG
+from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.objectives import layout
-from pretextlm.objectives.base import Architecture, Frame, Objective, Variant
-from pretextlm.objectives.prefix_split import CUT, I32, I64, Halves, prefix_range
-from pretextlm.objectives.span_noise import between
+from pretextlm.objectives.base import Objective
+from pretextlm.objectives.protocol import Architecture
+from pretextlm.objectives.shared import layout
+from pretextlm.objectives.shared.prefix_split import CUT, I32, I64, Halves, prefix_range
+from pretextlm.objectives.shared.span_noise import between
 
 
 class Prefix(Objective):
@@ -59,7 +61,7 @@ class Prefix(Objective):
         default="prefix", description="what is shown and the rest in one decoder row, or in two"
     )
 
-    def suits(self) -> tuple[Architecture, ...]:
+    def supported_architectures(self) -> tuple[Architecture, ...]:
         """The architecture that the layout is made for."""
         return ("decoder",) if self.layout == "prefix" else ("encoder_decoder",)
 
@@ -81,7 +83,7 @@ class Prefix(Objective):
         width, target = self._halves.widths(raw)
         return [Variant("main", raw=raw, length=width, decoder_length=target)]
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
+    def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, T + 1) tokens → decoder rows (B, T); or (B, L) tokens → encoder and decoder rows."""
         if self.layout == "prefix":
             return self._packed(rows, rng)

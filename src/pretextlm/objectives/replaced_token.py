@@ -29,9 +29,10 @@ from pydantic import Field, model_validator
 from pretextlm.batch import IGNORE, Batch, Rows, Term
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.objectives.base import Architecture, Forward, Inner, Outputs
 from pretextlm.objectives.masked import Masked
-from pretextlm.objectives.wrapper import Wrapper
+from pretextlm.objectives.protocol import Architecture, Forward, Outputs
+from pretextlm.objectives.registry import ObjectiveField
+from pretextlm.objectives.shared.wrapper import Wrapper
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -63,7 +64,7 @@ class ReplacedToken(Wrapper):
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder",)
     fills: ClassVar[str | None] = "replaced_token"
 
-    inner: Inner = Field(
+    inner: ObjectiveField = Field(
         default=Masked(mask_share=0.85, random_share=0.0), description="how tokens are hidden from the generator"
     )
     generator_size: float = Field(default=0.25, gt=0, le=1, description="the generator's width, of the model's")
@@ -80,9 +81,9 @@ class ReplacedToken(Wrapper):
             raise ValueError('the generator predicts hidden tokens where they stand: give inner.predict="here"')
         return self
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
+    def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """The generator's batch, with a random number for every token that it may have to propose."""
-        batch = self.inner.corrupt(rows, vocabulary, rng.fork(HIDE))
+        batch = self.inner.collate(rows, vocabulary, rng.fork(HIDE))
         draws = (rng.bits(SAMPLE, batch.input_ids.shape[1]) >> np.uint64(33)).astype(np.int32)
         return dataclasses.replace(batch, draws=draws)
 
@@ -109,7 +110,7 @@ class ReplacedToken(Wrapper):
         """Hidden tokens, and all that are not padding."""
         return {"lm": int(np.count_nonzero(batch.labels != IGNORE)), "replaced": int(_real(batch).sum())}
 
-    def carries_loss(self, batch: Batch) -> NDArray[np.bool_]:
+    def loss_mask(self, batch: Batch) -> NDArray[np.bool_]:
         return _real(batch)
 
     def step(self, forward: Forward, batch: Batch) -> dict[str, Term]:

@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from pretextlm.data.sentence_pair_index import Kind
-from pretextlm.objectives.sentence_pairs import SentencePairs
+from pretextlm.objectives.shared.sentence_pairs import SentencePairs
 
 KINDS = (Kind("next", 1 / 2, 0), Kind("previous", 1 / 2, 1))
 

@@ -30,9 +30,9 @@ from pydantic import Field
 from pretextlm.batch import IGNORE, Batch, Rows, Term
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.objectives.base import Architecture, Outputs
 from pretextlm.objectives.masked import Masked
-from pretextlm.objectives.token_selection import run_lengths
+from pretextlm.objectives.protocol import Architecture, Outputs
+from pretextlm.objectives.shared.token_selection import run_lengths
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,9 +70,9 @@ class SpanBoundary(Masked):
     predict: Literal["here"] = Field(default="here", description="hidden tokens are predicted where they stand")
     weight: float = Field(default=1.0, gt=0, description="weight of the loss from a span's neighbours")
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
+    def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """Masked rows, with the columns of its span's neighbours for every hidden token that has them."""
-        batch = super().corrupt(rows, vocabulary, rng)
+        batch = super().collate(rows, vocabulary, rng)
         special = vocabulary.is_special.take(rows.tokens)
         left, right = boundaries(np.flatnonzero(batch.labels != IGNORE), special, rows)
         return dataclasses.replace(batch, left=rows.matrix(left), right=rows.matrix(right))

@@ -24,11 +24,13 @@ from pydantic import Field
 
 from pretextlm.batch import Batch, Rows
 from pretextlm.counter_rng import CounterRNG
+from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.objectives import layout
-from pretextlm.objectives.base import Architecture, Frame, Objective, Variant
-from pretextlm.objectives.layout import I32, I64
-from pretextlm.objectives.span_noise import MAX_RATE, Edges, Spans
+from pretextlm.objectives.base import Objective
+from pretextlm.objectives.protocol import Architecture
+from pretextlm.objectives.shared import layout
+from pretextlm.objectives.shared.layout import I32, I64
+from pretextlm.objectives.shared.span_noise import MAX_RATE, Edges, Spans
 
 
 class SpanCorruption(Objective):
@@ -59,7 +61,7 @@ class SpanCorruption(Objective):
         default="encoder_decoder", description="two rows, or source and target in one decoder row"
     )
 
-    def suits(self) -> tuple[Architecture, ...]:
+    def supported_architectures(self) -> tuple[Architecture, ...]:
         """The architecture that the layout is made for."""
         return ("encoder_decoder",) if self.layout == "encoder_decoder" else ("decoder",)
 
@@ -79,7 +81,7 @@ class SpanCorruption(Objective):
         width, target = self._noise.occupied(raw, self._joint), self._noise.widths(raw)[1]
         return [Variant("main", raw=raw, length=width, decoder_length=0 if self._joint else target)]
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
+    def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, L) tokens → batch. A row that ends in padding is corrupted as the shorter text it is."""
 
         def lay_out(tokens: I32, example_ids: I64, rng: CounterRNG) -> Batch:

@@ -35,14 +35,17 @@ from pydantic import Field, model_validator
 
 from pretextlm.batch import IGNORE, Batch, Rows
 from pretextlm.counter_rng import CounterRNG
+from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import Architecture, Frame, Inner, Objective, Variant
+from pretextlm.objectives.base import Objective
+from pretextlm.objectives.protocol import Architecture
+from pretextlm.objectives.registry import ObjectiveField
 from pretextlm.objectives.span_corruption import SpanCorruption
 
 if TYPE_CHECKING:
-    from pretextlm.data.mixture import Reader
     from pretextlm.data.packed_pairs import PackedPairs, Room
+    from pretextlm.data.row_reader import RowReader
     from pretextlm.data.store import Split
 
 I32 = NDArray[np.int32]
@@ -86,7 +89,7 @@ class TextToText(Objective):
     )
     target_length: int = Field(default=0, ge=0, description="tokens of a decoder row of pairs; 0: as an input row")
     unsupervised: float = Field(default=0.5, ge=0, le=1, description="share of rows that are plain text, denoised")
-    denoiser: Inner = Field(default=SpanCorruption(), description="the objective on plain text")
+    denoiser: ObjectiveField = Field(default=SpanCorruption(), description="the objective on plain text")
     limit: int = Field(default=0, ge=0, description="most pairs of a source that count for its share; 0: all")
     temperature: float = Field(default=1.0, ge=1, description="1: sources in proportion; higher: more alike")
 
@@ -122,20 +125,20 @@ class TextToText(Objective):
         return [PAIRS, *plain] if self.unsupervised < 1 else plain
 
     @property
-    def copies(self) -> int:
+    def noise_period(self) -> int:
         """As the denoiser's: nothing is drawn for pairs."""
-        return self.denoiser.copies
+        return self.denoiser.noise_period
 
     @property
-    def scheduled(self) -> bool:
+    def scheduled_noise(self) -> bool:
         """As the denoiser's."""
-        return self.denoiser.scheduled
+        return self.denoiser.scheduled_noise
 
     def way_of_filling(self) -> str | None:
         """As the denoiser has it, where it has a share."""
         return self.denoiser.way_of_filling() if self.unsupervised else None
 
-    def suits(self) -> tuple[Architecture, ...]:
+    def supported_architectures(self) -> tuple[Architecture, ...]:
         """The architecture that the layout is made for."""
         return ("encoder_decoder",) if self.layout == "encoder_decoder" else ("decoder",)
 
@@ -164,7 +167,7 @@ class TextToText(Objective):
             found += [dataclasses.replace(v, weight=v.weight / total * self.unsupervised) for v in plain]
         return found
 
-    def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> Reader:
+    def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> RowReader:
         """Pairs and plain documents in turn. Raises UserError where the split lacks one that has a share."""
         from pretextlm.data.interleave import Alternating
 
@@ -177,11 +180,11 @@ class TextToText(Objective):
         readers = [self._pairs(split, vocabulary, length), plain]
         return Alternating(readers, [1 - self.unsupervised, self.unsupervised], [1, count - 1])
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
+    def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """Pairs → source and target in their places; rows without token types are plain text, to be denoised."""
         if rows.token_type_ids is None:
             first = int(0 < self.unsupervised < 1 and rows.variant > 0)  # the variant before it is that of the pairs
-            return self.denoiser.corrupt(dataclasses.replace(rows, variant=rows.variant - first), vocabulary, rng)
+            return self.denoiser.collate(dataclasses.replace(rows, variant=rows.variant - first), vocabulary, rng)
         return _prefix(rows) if self.layout == "prefix" else self._encoder_decoder(rows, vocabulary)
 
     def _room(self, length: int) -> Room:

@@ -29,15 +29,17 @@ from pydantic import Field, model_validator
 
 from pretextlm.batch import IGNORE, Batch, Rows, Term
 from pretextlm.counter_rng import CounterRNG
+from pretextlm.data.row_shapes import Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import Architecture, Inner, Outputs, Variant
 from pretextlm.objectives.masked import Masked
-from pretextlm.objectives.token_selection import Lots
-from pretextlm.objectives.wrapper import Wrapper
+from pretextlm.objectives.protocol import Architecture, Outputs
+from pretextlm.objectives.registry import ObjectiveField
+from pretextlm.objectives.shared.token_selection import Lots
+from pretextlm.objectives.shared.wrapper import Wrapper
 
 if TYPE_CHECKING:
-    from pretextlm.data.mixture import Reader
+    from pretextlm.data.row_reader import RowReader
     from pretextlm.data.store import Split
     from pretextlm.model.config import ModelConfig
 
@@ -72,7 +74,7 @@ class WordStructure(Wrapper):
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder",)
     fills: ClassVar[str | None] = "masked"
 
-    inner: Inner = Field(default=Masked(), description="the objective that hides tokens")
+    inner: ObjectiveField = Field(default=Masked(), description="the objective that hides tokens")
     share: float = Field(default=0.05, gt=0, le=1, description="share of the visible trigrams that is shuffled")
     weight: float = Field(default=1.0, gt=0, description="weight of the loss of the shuffled tokens")
 
@@ -90,14 +92,14 @@ class WordStructure(Wrapper):
             raise UserError(f"Rows of {length} tokens have no room for a trigram.", f"Give at least {SIZE + 1}.")
         return super().variants(vocabulary, length)
 
-    def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> Reader:
+    def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> RowReader:
         """As the inner objective's."""
         self.variants(vocabulary, length)
         return super().reader(split, vocabulary, length)
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
+    def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """The inner objective's batch, with some visible trigrams shuffled and labelled in `shuffled_labels`."""
-        batch = self.inner.corrupt(rows, vocabulary, rng.fork(HIDE))
+        batch = self.inner.collate(rows, vocabulary, rng.fork(HIDE))
         visible = (batch.labels == IGNORE) & ~vocabulary.is_special.take(rows.matrix(rows.tokens))
         wanted = np.floor(self.share * np.count_nonzero(visible, axis=1) / SIZE + rng.uniform(COUNT, 1)[:, 0]).astype(
             np.int64

@@ -125,7 +125,8 @@ HEADLINES = tuple(name for name, measure in MEASURES.items() if measure.headline
 
 def objective(name: str) -> Objective:
     """Title and paper as the objective's class states them; one that is not known here goes by its name alone."""
-    from pretextlm.objectives.base import OBJECTIVES, TASKS
+    from pretextlm.objectives.registry import OBJECTIVES
+    from pretextlm.tasks.registry import TASKS
 
     try:
         cls = OBJECTIVES[name] if name in OBJECTIVES else TASKS[name]
@@ -137,7 +138,7 @@ def objective(name: str) -> Objective:
 
 def defaults(name: str) -> dict[str, Any]:
     """The options of an objective where none is given, as a run writes them; {} for one that is not known here."""
-    from pretextlm.objectives.base import build
+    from pretextlm.objectives.registry import build
 
     try:
         return tomllib.loads(write_toml(build(name).model_dump(mode="json", exclude_none=True)))

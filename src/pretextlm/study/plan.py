@@ -12,7 +12,9 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from pretextlm.config import Config, apply_overrides, read_toml
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import Architecture, Objective, build
+from pretextlm.objectives.base import Objective
+from pretextlm.objectives.protocol import Architecture
+from pretextlm.objectives.registry import build
 
 BudgetKind = Literal["tokens", "flops", "seconds"]
 RUNS = "runs"
@@ -178,10 +180,10 @@ class StudyPlan(Config):
         for condition in self.objectives:
             objective = condition.objective()
             wanted = condition.architecture or _architecture(condition.model) or _architecture(self.model)
-            if wanted and wanted not in objective.suits():
+            if wanted and wanted not in objective.supported_architectures():
                 raise UserError(
                     f"The objective {condition.label!r} cannot be learnt by an architecture {wanted!r}.",
-                    f"It suits: {', '.join(objective.suits())}.",
+                    f"It suits: {', '.join(objective.supported_architectures())}.",
                 )
 
     def runs(self) -> list[PlannedRun]:
@@ -195,7 +197,9 @@ class StudyPlan(Config):
 
     def _recipe(self, condition: Condition, seed: int) -> dict[str, Any]:
         model = {**self.model, **condition.model}
-        model["architecture"] = condition.architecture or model.get("architecture", condition.objective().suits()[0])
+        model["architecture"] = condition.architecture or model.get(
+            "architecture", condition.objective().supported_architectures()[0]
+        )
         recipe: dict[str, Any] = {
             "name": condition.label,
             "seed": seed,

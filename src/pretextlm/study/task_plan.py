@@ -121,7 +121,7 @@ class TaskStudy(Config):
         seen = []
         for entry in self.compared:
             recipe = self._load(entry, self.seeds[0], self._base(entry))
-            if not recipe.is_task:
+            if recipe.task is None:
                 raise UserError("The recipe of a study with entries has no table [recipe.task].", "Name its task.")
             read = (recipe.data, recipe.objective.model_copy(update={"teacher": ""}))
             if read not in seen:

@@ -1,8 +1,8 @@
-"""What a task is: an objective whose rows are examples with labels, trained in the same trainer as any other.
+"""The base of the tasks: training objectives whose rows are labelled examples, for fine-tuning.
 
-A task names the columns it reads, learns its labels from the training records, makes examples of records, and turns
-what the model says of each example into answers. It knows neither files nor metrics: those who open data and who
-evaluate do.
+A task names the columns it reads, takes its labels from the training records, turns records into examples, and turns
+the model's outputs for the examples into answers. It knows neither files nor metrics: the code that opens data and
+that evaluates does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pretextlm.data.examples import ExampleReader, Examples, first_places, last_
 from pretextlm.data.offset_mapping import Aligned, AlignedEncoder, Joined, Run, join
 from pretextlm.data.sentence_pair_index import truncated
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import Architecture, Frame, Objective, Outputs, Variant
+from pretextlm.objectives.protocol import Architecture, Outputs, TrainingObjective
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,142 +45,165 @@ DEFAULTS: Mapping[str, Any] = {
 }
 """What the literature fine-tunes with (Devlin et al. 2019: 2e-5 … 5e-5, 2 to 4 epochs, batches of 16 or 32)."""
 
-NOTHING = -1e30
-"""A score that nothing is below, in fp32."""
+HEAD = "heads.task."
+"""Prefix of the names of a task head's weights in the model."""
+
+LOWEST_SCORE = -1e30
+"""A score below all others, in fp32."""
 
 
-class Task(Objective):
-    """Base of all tasks.
+class Task(TrainingObjective):
+    """Base of all tasks: each is one file, a subclass with its options as fields.
 
     Args:
-        metrics: names of the scores it is judged by (evaluation/scores), the first the one that counts; by default
-            those that suit it.
+        metrics: names of the scores it is evaluated by (evaluation/scores), the first the one that decides; by
+            default `default_metrics`.
         causal: whether examples are read from left to right; the model's architecture decides.
 
-    Class attributes: `suited`, the metrics it is judged by unless told otherwise; `told`, what `columns` calls those
-    that hold the answer.
+    Class attributes, beside those of :class:`TrainingObjective`:
+        default_metrics: the scores it is evaluated by unless `metrics` names others.
+        label_columns: roles in `columns` of the columns that hold the answer.
     """
 
-    defaults: ClassVar[Mapping[str, Any]] = DEFAULTS
-    ragged: ClassVar[bool] = True
-    is_task: ClassVar[bool] = True
-    suited: ClassVar[tuple[str, ...]]
-    told: ClassVar[tuple[str, ...]] = ("label",)
+    training_defaults: ClassVar[Mapping[str, Any]] = DEFAULTS
+    dynamic_shapes: ClassVar[bool] = True
+    default_metrics: ClassVar[tuple[str, ...]]
+    label_columns: ClassVar[tuple[str, ...]] = ("label",)
 
-    metrics: tuple[str, ...] = Field(default=(), description="scores it is judged by; by default those that suit it")
+    metrics: tuple[str, ...] = Field(default=(), description="scores it is evaluated by; by default those that suit it")
     causal: bool = Field(default=False, description="read from left to right; set by the model's architecture")
 
     @property
-    def judged_by(self) -> tuple[str, ...]:
-        """Names of its scores."""
-        return self.metrics or self.suited
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of the scores it is evaluated by."""
+        return self.metrics or self.default_metrics
 
     def columns(self) -> dict[str, str]:
-        """Columns that a record must have: what for → name."""
+        """Returns the columns that a training record must have: role → name."""
         raise NotImplementedError
 
     def validation_columns(self) -> dict[str, str]:
-        """The same of the records it is judged by."""
+        """Returns the columns that a validation record must have."""
         return self.columns()
 
-    def usable(self, records: Records) -> Records:
-        """The records without those that the recipe says are to be left out."""
+    def filter_records(self, records: Records) -> Records:
+        """Returns the records without those that the options leave out."""
         return records
 
-    def learnt(self, records: Records) -> Self:
-        """The same task with what only the training records can say (their labels) written down.
+    def fit_labels(self, records: Records) -> Self:
+        """Returns the same task with its labels taken from the training records.
 
-        Raises UserError for records it cannot be learnt from.
+        Raises:
+            UserError: records without usable labels.
         """
         return self
 
     def examples(self, records: Records, encoder: AlignedEncoder, model: ModelConfig, length: int) -> Examples:
-        """Records → examples of at most `length` tokens. Raises UserError naming the row of a record that is wrong."""
+        """Returns the records as examples of at most `length` tokens.
+
+        Raises:
+            UserError: a record is wrong; names its row.
+        """
         raise NotImplementedError
 
     def predict(self, outputs: Outputs, batch: Batch) -> NDArray[Any]:
-        """What the model says of each example of a batch, (E, …), or of each token, (N, …), in their order."""
+        """Returns the model's prediction for each example of a batch, (E, …), or for each token, (N, …), in order."""
         raise NotImplementedError
 
     def answers(
         self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
     ) -> list[Any]:
-        """One answer a record, as plain values, of what `predict` said of all examples."""
+        """Returns one answer per record, as plain values.
+
+        Args:
+            predictions: those of `predict` for all examples, concatenated.
+            examples: of the records.
+            encoder: that made the examples.
+            records: that the examples were made of.
+        """
         raise NotImplementedError
 
-    def wanted(self, records: Records) -> list[Any]:
-        """The right answer of each record, as `answers` gives them."""
+    def references(self, records: Records) -> list[Any]:
+        """Returns the correct answer of each record, in the form of `answers`."""
         raise NotImplementedError
 
-    def asked_columns(self) -> dict[str, str]:
-        """Columns that a record without an answer must have."""
-        return {role: name for role, name in self.columns().items() if role not in self.told}
+    def input_columns(self) -> dict[str, str]:
+        """Returns the columns that a record without an answer must have: role → name."""
+        return {role: name for role, name in self.columns().items() if role not in self.label_columns}
 
-    def asked(self, records: Records) -> Records:
-        """Records without answers, made readable: where answers would stand, there is one that says nothing."""
-        return replace(records, columns=records.columns | self.nothing(records), names=self.columns())
+    def unlabelled(self, records: Records) -> Records:
+        """Returns records without answers with dummy labels filled in, so that `examples` can read them."""
+        return replace(records, columns=records.columns | self.dummy_labels(records), names=self.columns())
 
-    def nothing(self, records: Records) -> dict[str, list[Any]]:
-        """Such answers of each record, by what `columns` calls them."""
+    def dummy_labels(self, records: Records) -> dict[str, list[Any]]:
+        """Returns a column of placeholder labels for each role of `label_columns`."""
         raise NotImplementedError
 
-    def explained(
+    def explain(
         self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
     ) -> list[dict[str, Any]]:
-        """For people who ask: each record's answer, and what stands behind it."""
+        """Returns each record's answer with the details behind it (scores, probabilities), for people."""
         return [{"answer": answer} for answer in self.answers(predictions, examples, encoder, records)]
 
-    def frame(self, vocabulary: Vocabulary) -> Frame:
-        """A task reads no stream."""
-        return Frame()
-
-    def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
-        """Rows as long as their examples."""
-        return [Variant("main", raw=length, length=length)]
-
-    def reader(self, split: Any, vocabulary: Vocabulary, length: int) -> ExampleReader:
-        """Reads examples."""
+    def reader(self, split: Examples, vocabulary: Vocabulary, length: int) -> ExampleReader:
+        """Returns a reader of examples."""
         return ExampleReader(split)
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
-        """Examples side by side; nothing is hidden."""
+    def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
+        """Returns the examples packed side by side."""
         return side_by_side(rows, vocabulary.pad, "causal" if self.causal else "bidirectional")
 
     def flops(self, config: ModelConfig, batch: Batch) -> float:
-        """The trunk's; no token goes through the language-model head."""
+        """Returns the operations of the model without its language-model head."""
         from pretextlm.model.flops import training_flops
 
         return training_flops(config, batch, 0)
 
-    def of_model(self, architecture: Architecture) -> Self:
-        """The same task for a model that reads in this way."""
+    def at_evaluation(self) -> Task:
+        return self
+
+    def for_architecture(self, architecture: Architecture) -> Self:
+        """Returns the same task with the reading direction of this architecture."""
         return self.model_copy(update={"causal": architecture == "decoder"})
 
-    def speaking(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """(M, D) the state that speaks for each text: of its first token, or in a decoder of its last.
+    def head_of_same_task(self, other: Self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Returns the head's weights of a model trained on the same task and labels, for this task to start from.
+
+        Args:
+            other: the task as that model was trained on it.
+            weights: of its head, by their names in the model.
+        """
+        return weights
+
+    def pooled(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Returns (M, D) the state that represents each text: of its first token, or in a decoder of its last.
 
         An example is one text, unless the task makes several of it.
         """
         return outputs.at(last_places(batch) if batch.attention == "causal" else first_places(batch))
 
 
-def frame_of(vocabulary: Vocabulary, model: ModelConfig) -> tuple[int, int]:
-    """Special tokens before an example, and behind each of its texts."""
+def boundary_tokens(vocabulary: Vocabulary, model: ModelConfig) -> tuple[int, int]:
+    """Returns the special tokens before an example, and after each of its texts."""
     return (vocabulary.bos, vocabulary.eos) if model.architecture == "decoder" else (vocabulary.cls, vocabulary.sep)
 
 
-def framed(texts: Sequence[Aligned], vocabulary: Vocabulary, model: ModelConfig, length: int) -> Joined:
-    """One or two texts a record with the special tokens that the model's architecture expects around them.
+def add_special_tokens(texts: Sequence[Aligned], vocabulary: Vocabulary, model: ModelConfig, length: int) -> Joined:
+    """Returns one or two texts per record with the special tokens that the model's architecture expects.
 
-    An encoder reads [CLS] a [SEP] and [CLS] a [SEP] b [SEP], a decoder <s> a </s> and <s> a </s> b </s>. What is too
-    long loses tokens at the end of the longer text.
+    An encoder reads [CLS] a [SEP] and [CLS] a [SEP] b [SEP], a decoder <s> a </s> and <s> a </s> b </s>. Examples
+    that are too long lose tokens at the end of the longer text.
 
     Args:
         texts: one or two columns of texts.
+        vocabulary: for the special tokens.
+        model: its architecture decides between the two forms.
+        length: most tokens of an example.
 
-    Raises UserError where the length leaves no room for text.
+    Raises:
+        UserError: the length leaves no room for text.
     """
-    lead, end = frame_of(vocabulary, model)
+    lead, end = boundary_tokens(vocabulary, model)
     room = length - 1 - len(texts)
     if room < len(texts):
         raise UserError(f"data.length is {length}: there is no room for text.", "Give at least 8, usually 128.")

@@ -29,9 +29,9 @@ from pretextlm.data.examples import Examples
 from pretextlm.data.offset_mapping import AlignedEncoder, Run, join
 from pretextlm.data.sentence_pair_index import truncated
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import Architecture
-from pretextlm.tasks.template import Template, columns_read, values_read
-from pretextlm.tasks.writing import WritingTask, ended
+from pretextlm.objectives.protocol import Architecture
+from pretextlm.tasks.shared.template import Template, columns_read, values_read
+from pretextlm.tasks.shared.writing import WritingTask, ended
 
 if TYPE_CHECKING:
     from pretextlm.data.records import Records
@@ -52,7 +52,7 @@ class Instruction(WritingTask):
     paper: ClassVar[str] = "Wei et al. 2022, https://arxiv.org/abs/2109.01652"
     learns: ClassVar[str] = "to answer an instruction in words."
     architectures: ClassVar[tuple[Architecture, ...]] = ("decoder",)
-    suited: ClassVar[tuple[str, ...]] = ("exact_match",)
+    default_metrics: ClassVar[tuple[str, ...]] = ("exact_match",)
 
     prompt: str = Field(default="{instruction}\n\n{input}\n\n", description="template with columns in braces")
     answer: str = Field(default="output", description="column of the answer")

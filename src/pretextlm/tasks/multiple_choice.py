@@ -31,11 +31,11 @@ from pretextlm.batch import Batch, Term
 from pretextlm.data.examples import Examples
 from pretextlm.data.offset_mapping import AlignedEncoder, Run, join
 from pretextlm.errors import UserError, did_you_mean
-from pretextlm.objectives.base import Architecture, Outputs
-from pretextlm.tasks.base import NOTHING, frame_of
-from pretextlm.tasks.distilled import DistilledTask
-from pretextlm.tasks.template import Template, columns_read, values_read
-from pretextlm.tasks.text_input import TextTask
+from pretextlm.objectives.protocol import Architecture, Outputs
+from pretextlm.tasks.base import LOWEST_SCORE, boundary_tokens
+from pretextlm.tasks.shared.distilled import DistilledTask
+from pretextlm.tasks.shared.template import Template, columns_read, values_read
+from pretextlm.tasks.shared.text_input import TextTask
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,7 +55,7 @@ class MultipleChoice(DistilledTask, TextTask):
     label: column of the right choice, as label_names calls it.
     label_names: what the label calls the choices, in order: ["0", "1"], ["1", "2"], ["A", "B", "C", "D"]; or the column
         of each record's own list of names.
-    teacher, temperature, weight_soft, weight_hard: of distillation (tasks/distilled.py).
+    teacher, temperature, weight_soft, weight_hard: of distillation (tasks/shared/distilled.py).
 
     Where one string is given, names with commas between them are several.
     """
@@ -65,7 +65,7 @@ class MultipleChoice(DistilledTask, TextTask):
     paper: ClassVar[str] = "Devlin et al. 2019, https://arxiv.org/abs/1810.04805"
     learns: ClassVar[str] = "to choose what goes best with a text."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder", "decoder")
-    suited: ClassVar[tuple[str, ...]] = ("accuracy",)
+    default_metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
 
     text_pair: str = Field(default="{choice}", description="template of the second text; {choice} is the choice")
     choices: str | tuple[str, ...] = Field(default="choices", description="columns of the choices, or that of a list")
@@ -115,7 +115,7 @@ class MultipleChoice(DistilledTask, TextTask):
         room = length - 3 - np.maximum.reduceat(seconds.lengths, begins)
         self._check_room(records, room, np.minimum(firsts.lengths, 1), length)
         kept = np.minimum(firsts.lengths, room)
-        lead, end = frame_of(encoder.vocabulary, model)
+        lead, end = boundary_tokens(encoder.vocabulary, model)
         second: Run = (seconds, seconds.offsets[:-1], seconds.lengths)
         joined = join([lead, (firsts, firsts.offsets[of], kept[of]), end, second, end], len(of))
         return Examples(
@@ -187,7 +187,7 @@ class MultipleChoice(DistilledTask, TextTask):
 
     def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
         """A score of a choice."""
-        from pretextlm.tasks.heads import SequenceHead
+        from pretextlm.tasks.shared.heads import SequenceHead
 
         return {"task": SequenceHead(config, 1, self.head or "tanh")}
 
@@ -196,13 +196,13 @@ class MultipleChoice(DistilledTask, TextTask):
         return {"choice": len(batch.row_labels)}
 
     def class_scores(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """(E, K) scores of the choices, NOTHING where an example has fewer."""
+        """(E, K) scores of the choices, LOWEST_SCORE where an example has fewer."""
         import torch
 
         found_M = self.said(outputs, batch).squeeze(1)
         there_EK = _there(batch.row_labels[:, 1])
         at = torch.from_numpy(np.flatnonzero(there_EK)).to(found_M.device, non_blocking=True)
-        empty = found_M.new_full((there_EK.size,), NOTHING)
+        empty = found_M.new_full((there_EK.size,), LOWEST_SCORE)
         return empty.index_copy(0, at, found_M).view(there_EK.shape)
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
@@ -230,22 +230,22 @@ class MultipleChoice(DistilledTask, TextTask):
         found_EK[there_EK] = predictions
         return [names[place] for names, place in zip(self.names_of(records), found_EK.argmax(1).tolist(), strict=True)]
 
-    def nothing(self, records: Records) -> dict[str, list[Any]]:
+    def dummy_labels(self, records: Records) -> dict[str, list[Any]]:
         """The first choice."""
         return {"label": [names[0] for names in self.names_of(records)]}
 
-    def explained(
+    def explain(
         self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
     ) -> list[dict[str, Any]]:
         """With the probability of each choice."""
-        found, begin = super().explained(predictions, examples, encoder, records), 0
+        found, begin = super().explain(predictions, examples, encoder, records), 0
         for one, names in zip(found, self.names_of(records), strict=True):
             chances = predictions[begin : begin + len(names)].tolist()
             one["probabilities"] = dict(zip(names, chances, strict=True))
             begin += len(names)
         return found
 
-    def wanted(self, records: Records) -> list[Any]:
+    def references(self, records: Records) -> list[Any]:
         """Names of the right choices."""
         return [str(value) for value in records.labels("label")]
 

@@ -22,9 +22,9 @@ from pretextlm.batch import Batch, Term
 from pretextlm.data.examples import Examples, tokens_of_texts
 from pretextlm.data.offset_mapping import Aligned, AlignedEncoder, Run, join
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import Architecture, Outputs
-from pretextlm.tasks.base import NOTHING, Task
-from pretextlm.tasks.windows import Windows, windows
+from pretextlm.objectives.protocol import Architecture, Outputs
+from pretextlm.tasks.base import LOWEST_SCORE, Task
+from pretextlm.tasks.shared.windows import Windows, windows
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -54,9 +54,9 @@ class QuestionAnswering(Task):
     paper: ClassVar[str] = "Rajpurkar et al. 2018, https://arxiv.org/abs/1806.03822"
     learns: ClassVar[str] = "to find the stretch of a text that answers a question, or that there is none."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder",)
-    suited: ClassVar[tuple[str, ...]] = ("squad_exact_match", "squad_f1")
+    default_metrics: ClassVar[tuple[str, ...]] = ("squad_exact_match", "squad_f1")
 
-    told: ClassVar[tuple[str, ...]] = ("answers", "starts", "impossible")
+    label_columns: ClassVar[tuple[str, ...]] = ("answers", "starts", "impossible")
 
     question: str = Field(default="question", description="column of the question")
     context: str = Field(default="context", description="column of the text")
@@ -111,7 +111,7 @@ class QuestionAnswering(Task):
         held = (first[cut.record] >= 0) & (start >= 0) & (end < cut.length)
         return np.where(held, np.stack([start, end]) + before, 0).T.astype(np.int32)
 
-    def usable(self, records: Records) -> Records:
+    def filter_records(self, records: Records) -> Records:
         """Without those whose answer is misplaced, where these are to be left out."""
         if self.misplaced == "refuse":
             return records
@@ -138,7 +138,7 @@ class QuestionAnswering(Task):
 
     def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
         """Two scores for each token: that the answer begins, and that it ends."""
-        from pretextlm.tasks.heads import TokenHead
+        from pretextlm.tasks.shared.heads import TokenHead
 
         return {"task": TokenHead(config, 2)}
 
@@ -158,14 +158,14 @@ class QuestionAnswering(Task):
         return {"span": Term(total, len(labels_ES), correct=correct)}
 
     def _scores(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """(E, L, 2) scores of the tokens of each window, NOTHING beyond its end."""
+        """(E, L, 2) scores of the tokens of each window, LOWEST_SCORE beyond its end."""
         import torch
 
         inside, example, place = tokens_of_texts(batch.segment_ids, batch.position_ids)
         longest, count = int(place.max()) + 1, int(example[-1]) + 1
         found_NS = outputs.heads["task"](outputs.at(inside))
         at = torch.from_numpy(example * longest + place).to(found_NS.device)
-        empty_NS = found_NS.new_full((count * longest, 2), NOTHING)
+        empty_NS = found_NS.new_full((count * longest, 2), LOWEST_SCORE)
         out: Tensor = empty_NS.index_copy(0, at, found_NS).view(count, longest, 2)
         return out
 
@@ -183,8 +183,8 @@ class QuestionAnswering(Task):
         last = types.shape[1] - 1 - types[:, ::-1].argmax(1)
         types[np.arange(len(types)), last] = False  # the [SEP] behind the text
         allowed = torch.from_numpy(types).to(scores_ELS.device)
-        start, end = (scores_ELS[..., i].masked_fill(~allowed, NOTHING) for i in (0, 1))
-        best = torch.full((len(start), 3), NOTHING, dtype=torch.float64)
+        start, end = (scores_ELS[..., i].masked_fill(~allowed, LOWEST_SCORE) for i in (0, 1))
+        best = torch.full((len(start), 3), LOWEST_SCORE, dtype=torch.float64)
         for more in range(min(self.longest_answer, start.size(1))):
             score, at = (start[:, : start.size(1) - more] + end[:, more:]).max(1)
             better = score.double().cpu() > best[:, 0]
@@ -210,12 +210,12 @@ class QuestionAnswering(Task):
         texts = records.texts("context")
         return ["" if gone else text[a:b] for text, a, b, gone in zip(texts, first, last, empty, strict=True)]
 
-    def nothing(self, records: Records) -> dict[str, list[Any]]:
+    def dummy_labels(self, records: Records) -> dict[str, list[Any]]:
         """The first character."""
         answers = [[text[:1]] for text in records.texts("context")]
         return {"answers": answers, "starts": [[0]] * len(records), "impossible": [False] * len(records)}
 
-    def wanted(self, records: Records) -> list[Any]:
+    def references(self, records: Records) -> list[Any]:
         """All right answers of each record; none where there is no answer."""
         return self._answers(records)[0]
 

@@ -31,8 +31,8 @@ from pretextlm.batch import Batch, Term
 from pretextlm.data.examples import Examples, tokens_of_texts
 from pretextlm.data.offset_mapping import AlignedEncoder, Run, join
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import Architecture, Outputs
-from pretextlm.tasks.base import DEFAULTS, Task, frame_of
+from pretextlm.objectives.protocol import Architecture, Outputs
+from pretextlm.tasks.base import DEFAULTS, Task, boundary_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,11 +57,11 @@ class SentenceEmbedding(Task):
     paper: ClassVar[str] = "Gao et al. 2021, https://arxiv.org/abs/2104.08821"
     learns: ClassVar[str] = "to put sentences that mean the same close together."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder", "decoder")
-    suited: ClassVar[tuple[str, ...]] = ("spearman", "pearson")
-    defaults: ClassVar[Mapping[str, Any]] = {**DEFAULTS, "batch_rows": 64}
-    whole_steps: ClassVar[bool] = True
+    default_metrics: ClassVar[tuple[str, ...]] = ("spearman", "pearson")
+    training_defaults: ClassVar[Mapping[str, Any]] = {**DEFAULTS, "batch_rows": 64}
+    needs_full_batch: ClassVar[bool] = True
 
-    told: ClassVar[tuple[str, ...]] = ("text1", "text2")
+    label_columns: ClassVar[tuple[str, ...]] = ("text1", "text2")
 
     anchor: str = Field(default="anchor", description="column of a text")
     positive: str = Field(default="positive", description="column of a text that means the same")
@@ -72,9 +72,9 @@ class SentenceEmbedding(Task):
     score: str = Field(default="", description="column of the score of validation pairs; empty for none")
 
     @property
-    def judged_by(self) -> tuple[str, ...]:
+    def metric_names(self) -> tuple[str, ...]:
         """Correlations where there are scores."""
-        return self.metrics or (self.suited if self.score else ("accuracy",))
+        return self.metrics or (self.default_metrics if self.score else ("accuracy",))
 
     def columns(self) -> dict[str, str]:
         """Two texts or three."""
@@ -85,7 +85,7 @@ class SentenceEmbedding(Task):
         """Two texts and their score, where there is one."""
         return {"text0": self.first, "text1": self.second, "score": self.score} if self.score else self.columns()
 
-    def learnt(self, records: Records) -> Self:
+    def fit_labels(self, records: Records) -> Self:
         """Raises UserError where there is nothing to compare."""
         if len(records) < 2 and not self.negative:
             raise UserError(
@@ -101,7 +101,7 @@ class SentenceEmbedding(Task):
         if length < 3:
             raise UserError(f"data.length is {length}: there is no room for text.", "Give at least 8, usually 128.")
         texts = [records.texts(name) for name in records.columns if name.startswith("text")]
-        lead, end = frame_of(encoder.vocabulary, model)
+        lead, end = boundary_tokens(encoder.vocabulary, model)
         runs: list[Run] = []
         for column in texts:
             found = encoder.encode(column)
@@ -171,17 +171,17 @@ class SentenceEmbedding(Task):
         texts = examples.labels[:, 1]
         return [int(number) for number in np.where(texts[nearest] == texts, np.arange(len(texts)), nearest)]
 
-    def nothing(self, records: Records) -> dict[str, list[Any]]:
+    def dummy_labels(self, records: Records) -> dict[str, list[Any]]:
         """A text is a point by itself."""
         return {}
 
-    def explained(
+    def explain(
         self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
     ) -> list[dict[str, Any]]:
         """The point of the anchor."""
         return [{"answer": point[0].tolist()} for point in predictions]
 
-    def wanted(self, records: Records) -> list[Any]:
+    def references(self, records: Records) -> list[Any]:
         """The scores, or the records' own numbers."""
         if "score" in records.columns:
             return [float(value) for value in records.numbers("score")]

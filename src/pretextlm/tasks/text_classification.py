@@ -18,10 +18,10 @@ from pydantic import Field
 
 from pretextlm.batch import Batch, Term
 from pretextlm.errors import UserError, did_you_mean
-from pretextlm.objectives.base import Architecture, Outputs
-from pretextlm.tasks.distilled import DistilledTask
-from pretextlm.tasks.labels import check_all_occur, classes_of, names_of, weights_of
-from pretextlm.tasks.text_input import TextTask
+from pretextlm.objectives.protocol import Architecture, Outputs
+from pretextlm.tasks.shared.distilled import DistilledTask
+from pretextlm.tasks.shared.labels import check_all_occur, classes_of, names_of, weights_of
+from pretextlm.tasks.shared.text_input import TextTask
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,7 +36,7 @@ class TextClassification(DistilledTask, TextTask):
     """Args:
     text, text_pair, label: columns; a label is the name of a class, or its number among `labels`.
     labels: names of the classes in order; by default all that occur in the training records.
-    teacher, temperature, weight_soft, weight_hard: of distillation (tasks/distilled.py).
+    teacher, temperature, weight_soft, weight_hard: of distillation (tasks/shared/distilled.py).
     class_weights: "none", or "balanced": rare classes count more, all classes as much in sum.
     none_label: the class that means none of the others; averages over classes leave it out (relation extraction).
     group: columns that say which records belong together, for scores over groups (MultiRC's answers to a question).
@@ -47,7 +47,7 @@ class TextClassification(DistilledTask, TextTask):
     paper: ClassVar[str] = "Devlin et al. 2019, https://arxiv.org/abs/1810.04805"
     learns: ClassVar[str] = "to put a text, or a pair of texts, into one of several classes."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder", "decoder")
-    suited: ClassVar[tuple[str, ...]] = ("accuracy", "f1_macro")
+    default_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "f1_macro")
 
     labels: tuple[str, ...] = Field(default=(), description="names of the classes; by default those that occur")
     class_weights: Literal["none", "balanced"] = Field(default="none", description="whether rare classes count more")
@@ -59,7 +59,7 @@ class TextClassification(DistilledTask, TextTask):
         """Also those of the groups."""
         return self.columns() | {f"group: {name}": name for name in self.group}
 
-    def learnt(self, records: Records) -> Self:
+    def fit_labels(self, records: Records) -> Self:
         """With names and weights of the classes."""
         names = names_of(records.labels("label"), self.labels)
         if self.none_label and self.none_label not in names:
@@ -76,7 +76,7 @@ class TextClassification(DistilledTask, TextTask):
 
     def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
         """A score for each class."""
-        from pretextlm.tasks.heads import SequenceHead
+        from pretextlm.tasks.shared.heads import SequenceHead
 
         return {"task": SequenceHead(config, len(self.labels), self.head or "tanh")}
 
@@ -110,15 +110,15 @@ class TextClassification(DistilledTask, TextTask):
         """Names of the likeliest classes."""
         return [self.labels[place] for place in predictions.argmax(1).tolist()]
 
-    def nothing(self, records: Records) -> dict[str, list[Any]]:
+    def dummy_labels(self, records: Records) -> dict[str, list[Any]]:
         """The first class."""
         return {"label": [self.labels[0]] * len(records)}
 
-    def explained(
+    def explain(
         self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
     ) -> list[dict[str, Any]]:
         """With the probability of each class."""
-        found = super().explained(predictions, examples, encoder, records)
+        found = super().explain(predictions, examples, encoder, records)
         for one, chances in zip(found, predictions.tolist(), strict=True):
             one["probabilities"] = dict(zip(self.labels, chances, strict=True))
         return found
@@ -135,6 +135,6 @@ class TextClassification(DistilledTask, TextTask):
         """All but the one that means none of the others."""
         return [number for number, name in enumerate(self.labels) if name != self.none_label]
 
-    def wanted(self, records: Records) -> list[Any]:
+    def references(self, records: Records) -> list[Any]:
         """Names of the classes."""
         return [self.labels[place] for place in self.labels_of(records).tolist()]

@@ -8,6 +8,7 @@ learning rate serves any unit; answers are in the labels' own unit.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -16,16 +17,20 @@ from pydantic import Field
 
 from pretextlm.batch import Batch, Term
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import Architecture, Outputs
-from pretextlm.tasks.text_input import TextTask
+from pretextlm.objectives.protocol import Architecture, Outputs
+from pretextlm.tasks.base import HEAD
+from pretextlm.tasks.shared.text_input import TextTask
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from pretextlm.data.examples import Examples
     from pretextlm.data.offset_mapping import AlignedEncoder
     from pretextlm.data.records import Records
     from pretextlm.model.config import ModelConfig
+
+
+OUT = f"{HEAD}out."
 
 
 class TextRegression(TextTask):
@@ -39,12 +44,12 @@ class TextRegression(TextTask):
     paper: ClassVar[str] = "Devlin et al. 2019, https://arxiv.org/abs/1810.04805"
     learns: ClassVar[str] = "to give a text, or a pair of texts, a number."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder", "decoder")
-    suited: ClassVar[tuple[str, ...]] = ("pearson", "spearman")
+    default_metrics: ClassVar[tuple[str, ...]] = ("pearson", "spearman")
 
     mean: float = Field(default=0.0, description="of the training labels; worked out")
     spread: float = Field(default=0.0, ge=0, description="standard deviation of the training labels; worked out")
 
-    def learnt(self, records: Records) -> Self:
+    def fit_labels(self, records: Records) -> Self:
         """With mean and spread of the labels. Raises UserError where all are the same."""
         values = np.asarray(records.numbers("label"))
         if not values.std():
@@ -57,7 +62,7 @@ class TextRegression(TextTask):
 
     def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
         """One number."""
-        from pretextlm.tasks.heads import SequenceHead
+        from pretextlm.tasks.shared.heads import SequenceHead
 
         return {"task": SequenceHead(config, 1, self.head or "tanh")}
 
@@ -73,6 +78,18 @@ class TextRegression(TextTask):
         wanted_E = torch.from_numpy(batch.row_labels).to(found_E.device, non_blocking=True)
         return {"number": Term((found_E - wanted_E).square().sum(), len(wanted_E))}
 
+    def head_of_same_task(self, other: Self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Returns the weights in the unit of this task's labels.
+
+        A head computes y = (label - mean) / spread. With m, s of the other task and m', s' of this one,
+        y' = (y · s + m - m') / s' = y · (s / s') + (m - m') / s': its last layer is scaled and its bias shifted.
+        """
+        scale, shift = other.spread / self.spread, (other.mean - self.mean) / self.spread
+        out = {name: t * scale if name.startswith(OUT) else t for name, t in weights.items()}
+        if f"{OUT}bias" in out:
+            out[f"{OUT}bias"] = out[f"{OUT}bias"] + shift
+        return out
+
     def predict(self, outputs: Outputs, batch: Batch) -> NDArray[Any]:
         """(E,) numbers in the labels' unit."""
         found: NDArray[Any] = self.said(outputs, batch).squeeze(1).cpu().numpy()
@@ -84,10 +101,10 @@ class TextRegression(TextTask):
         """The numbers."""
         return [float(value) for value in predictions]
 
-    def nothing(self, records: Records) -> dict[str, list[Any]]:
+    def dummy_labels(self, records: Records) -> dict[str, list[Any]]:
         """The mean of what was learnt from."""
         return {"label": [self.mean] * len(records)}
 
-    def wanted(self, records: Records) -> list[Any]:
+    def references(self, records: Records) -> list[Any]:
         """The labels."""
         return [float(value) for value in records.numbers("label")]

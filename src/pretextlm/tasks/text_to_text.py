@@ -33,8 +33,8 @@ from pretextlm.data.offset_mapping import AlignedEncoder, Run, join
 from pretextlm.data.sentence_pair_index import truncated
 from pretextlm.errors import UserError
 from pretextlm.objectives import text_to_text
-from pretextlm.objectives.base import Architecture
-from pretextlm.tasks.writing import WritingTask
+from pretextlm.objectives.protocol import Architecture
+from pretextlm.tasks.shared.writing import WritingTask
 
 if TYPE_CHECKING:
     from pretextlm.counter_rng import CounterRNG
@@ -55,7 +55,7 @@ class TextToText(WritingTask):
     paper: ClassVar[str] = "Raffel et al. 2020, https://arxiv.org/abs/1910.10683"
     learns: ClassVar[str] = "to write the text that belongs to another one."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder_decoder", "decoder")
-    suited: ClassVar[tuple[str, ...]] = ("bleu", "chrf", "exact_match")
+    default_metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf", "exact_match")
 
     source: str = Field(default="source", description="column of what is read")
     target: str = Field(default="target", description="column of what is written")
@@ -87,12 +87,12 @@ class TextToText(WritingTask):
             types=(joined.run >= 2).astype(np.int32),
         )
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
+    def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """Pairs side by side in two rows, or in one."""
         packed, target_length = _packed(rows, vocabulary.pad, self.causal)
         layout: dict[str, Any] = {"layout": "prefix"} if self.causal else {"target_length": target_length}
         pairs = text_to_text.TextToText.parse({**layout, "unsupervised": 0.0})
-        return dataclasses.replace(pairs.corrupt(packed, vocabulary, rng), example_ids=rows.example_ids)
+        return dataclasses.replace(pairs.collate(packed, vocabulary, rng), example_ids=rows.example_ids)
 
     def prompts(self, examples: Examples) -> list[list[int]]:
         """The sources, each with its end token."""

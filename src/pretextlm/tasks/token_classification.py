@@ -25,10 +25,10 @@ from pretextlm.batch import IGNORE, Batch, Term
 from pretextlm.data.examples import Examples
 from pretextlm.data.offset_mapping import Aligned, AlignedEncoder, join
 from pretextlm.errors import UserError, did_you_mean
-from pretextlm.objectives.base import Architecture, Outputs
-from pretextlm.tasks.base import frame_of
-from pretextlm.tasks.distilled import DistilledTask
-from pretextlm.tasks.windows import windows
+from pretextlm.objectives.protocol import Architecture, Outputs
+from pretextlm.tasks.base import boundary_tokens
+from pretextlm.tasks.shared.distilled import DistilledTask
+from pretextlm.tasks.shared.windows import windows
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -45,7 +45,7 @@ class TokenClassification(DistilledTask):
     tokens, tags: columns of the words (or characters) and of their tags, lists of one length. A tag is one of the
         labels, or its number among those that the recipe gives.
     units: what the tagged units are: "words", which stand apart, or "characters", which follow each other.
-    teacher, temperature, weight_soft, weight_hard: of distillation (tasks/distilled.py).
+    teacher, temperature, weight_soft, weight_hard: of distillation (tasks/shared/distilled.py).
     labels: the tags; by default all that occur in the training records.
     """
 
@@ -54,9 +54,9 @@ class TokenClassification(DistilledTask):
     paper: ClassVar[str] = "Devlin et al. 2019, section 5.3, https://arxiv.org/abs/1810.04805"
     learns: ClassVar[str] = "to give each word, or each character, a tag."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder", "decoder")
-    suited: ClassVar[tuple[str, ...]] = ("span_f1",)
+    default_metrics: ClassVar[tuple[str, ...]] = ("span_f1",)
 
-    told: ClassVar[tuple[str, ...]] = ("tags",)
+    label_columns: ClassVar[tuple[str, ...]] = ("tags",)
 
     tokens: str = Field(default="tokens", description="column of the words or characters, a list")
     tags: str = Field(default="tags", description="column of their tags, a list as long")
@@ -67,7 +67,7 @@ class TokenClassification(DistilledTask):
         """Units and tags."""
         return {"tokens": self.tokens, "tags": self.tags}
 
-    def learnt(self, records: Records) -> Self:
+    def fit_labels(self, records: Records) -> Self:
         """With the tags in order: O first, then by the alphabet."""
         names = self.labels or tuple(sorted(set(chain.from_iterable(self._tags(records))), key=_o_first))
         if len(names) < 2:
@@ -78,7 +78,7 @@ class TokenClassification(DistilledTask):
         """One a window."""
         units = _Units(records, " " if self.units == "words" else "")
         encoded = encoder.encode(units.texts)
-        lead, end = frame_of(encoder.vocabulary, model)
+        lead, end = boundary_tokens(encoder.vocabulary, model)
         room = length - 2
         cut = windows(encoded.lengths, room, room)
         runs = (encoded, encoded.offsets[:-1][cut.record] + cut.begin, cut.length)
@@ -115,7 +115,7 @@ class TokenClassification(DistilledTask):
 
     def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
         """A score for each tag."""
-        from pretextlm.tasks.heads import TokenHead
+        from pretextlm.tasks.shared.heads import TokenHead
 
         return {"task": TokenHead(config, len(self.labels))}
 
@@ -154,18 +154,18 @@ class TokenClassification(DistilledTask):
         bounds, characters = pairwise(units.first.tolist()), self.units == "characters"
         return [_filled(tags[a:b], some, characters) for (a, b), some in zip(bounds, units.words, strict=True)]
 
-    def nothing(self, records: Records) -> dict[str, list[Any]]:
+    def dummy_labels(self, records: Records) -> dict[str, list[Any]]:
         """The first tag for each unit."""
         return {"tags": [[self.labels[0]] * len(units) for units in records.words("tokens")]}
 
-    def explained(
+    def explain(
         self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
     ) -> list[dict[str, Any]]:
         """With what is tagged."""
-        found = super().explained(predictions, examples, encoder, records)
+        found = super().explain(predictions, examples, encoder, records)
         return [{**one, "tokens": units} for one, units in zip(found, records.words("tokens"), strict=True)]
 
-    def wanted(self, records: Records) -> list[Any]:
+    def references(self, records: Records) -> list[Any]:
         """The records' tags."""
         return self._tags(records)
 

@@ -26,12 +26,13 @@ def check_tokenizers(recipe: Recipe, store: Corpus) -> None:
 
 def check_teachers(recipe: Recipe) -> None:
     """Raises UserError when a task is to be learnt from a run of another task, or of other classes."""
-    task = recipe.objective
-    if not task.is_task:
+    task = recipe.task
+    if task is None:
         return
     for role, place in _frozen(recipe):
-        other = Run.open(Path(place)).recipe.objective
-        if (other.name, other.is_task) != (task.name, True):
+        teacher = Run.open(Path(place)).recipe
+        other = teacher.objective
+        if teacher.task is None or other.name != task.name:
             raise UserError(
                 f"The {role} {place} was trained by {other.name!r}, not for the task {task.name!r}.",
                 "Fine-tune it on the same records first: pretextlm finetune RECIPE start=RUN",

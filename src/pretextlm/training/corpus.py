@@ -56,7 +56,7 @@ def open_corpus(recipe: Recipe) -> tuple[Recipe, Corpus]:
 
     Raises UserError for data that is missing or wrong, by file and row.
     """
-    if not recipe.is_task:
+    if recipe.task is None:
         store = Store.open(Path(recipe.data.store))
         return recipe.with_vocabulary(store.vocabulary.size), store
     return _open_labelled(recipe)
@@ -71,9 +71,9 @@ def _open_labelled(recipe: Recipe) -> tuple[Recipe, Labelled]:
     vocabulary = vocabulary_of(tokenizer)
     recipe = recipe.with_vocabulary(vocabulary.size)
     read = [read_split(recipe, split) for split in SPLITS]
-    train, validation = used = [task.usable(records) for records in read]
+    train, validation = used = [task.filter_records(records) for records in read]
     left_out = sum(map(len, read)) - sum(map(len, used))
-    task = task.learnt(train)
+    task = task.fit_labels(train)
     encoder = AlignedEncoder(tokenizer, recipe.model.special_ids.roles(vocabulary))
     made = [task.examples(records, encoder, recipe.model, recipe.data.length) for records in (train, validation)]
     recipe = recipe.model_copy(update={"objective": task})

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pretextlm.batch import Batch, Spare, Term
 from pretextlm.config import read_toml
-from pretextlm.data.mixture import OfDocuments, Reader
+from pretextlm.data.row_reader import DocumentRowReader, RowReader
 from pretextlm.data.store import Store, sha256_of
 from pretextlm.errors import UserError
 from pretextlm.files import write_json
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pretextlm.data.vocabulary import Vocabulary
-    from pretextlm.objectives.base import Objective
+    from pretextlm.objectives.protocol import TrainingObjective
     from pretextlm.training.corpus import Corpus
     from pretextlm.training.recipe import Recipe
 
@@ -88,7 +88,7 @@ class Remembered:
         )
 
     @property
-    def objective(self) -> Objective:
+    def objective(self) -> TrainingObjective:
         """By which it is measured: of a distilled model that which its teacher shares."""
         return self._objective
 
@@ -144,9 +144,9 @@ class Remembered:
         return document_of(self._reader, int(batch.example_ids[0]), self._seed)
 
 
-def document_of(reader: Reader, row: int, seed: int) -> int:
+def document_of(reader: RowReader, row: int, seed: int) -> int:
     """The document that a row of one pass in order begins in; a row is its own where the reader knows of none."""
-    return int(reader.documents(np.array([row]), seed)[0]) if isinstance(reader, OfDocuments) else row
+    return int(reader.documents(np.array([row]), seed)[0]) if isinstance(reader, DocumentRowReader) else row
 
 
 class Memory:
@@ -189,7 +189,7 @@ def with_remembered(recipe: Recipe, corpus: Corpus) -> tuple[Recipe, list[Rememb
     has the same tokens and rows for the objective. Raises UserError for a store that is named and does not do.
     """
     named = recipe.data.remember
-    if named and recipe.is_task:
+    if named and recipe.task is not None:
         raise UserError(
             "A task has no loss on plain text: data.remember belongs to a recipe with an [objective].",
             "Leave data.remember out.",
@@ -212,7 +212,7 @@ def as_begun(recipe: Recipe, directory: Path) -> Recipe:
 
 def _of_start(recipe: Recipe, corpus: Corpus) -> list[Remembered]:
     """The store of the run that the recipe starts from, where it can be watched."""
-    if recipe.is_task or not recipe.start or not Path(recipe.start).exists():
+    if recipe.task is not None or not recipe.start or not Path(recipe.start).exists():
         return []
     place = Run.open(Path(recipe.start)).recipe.data.store
     if not place or not Path(place).is_dir() or Path(place).resolve() == Path(recipe.data.store).resolve():

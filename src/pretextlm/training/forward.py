@@ -12,7 +12,7 @@ from pretextlm.model.model_inputs import prepare
 from pretextlm.model.transformer import Outputs, Transformer
 
 if TYPE_CHECKING:
-    from pretextlm.objectives.base import Objective
+    from pretextlm.objectives.protocol import TrainingObjective
 
 
 class Forward:
@@ -30,7 +30,9 @@ class Forward:
         UserError: a frozen model's run cannot be opened or has other tokens.
     """
 
-    def __init__(self, model: Transformer, objective: Objective, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: Transformer, objective: TrainingObjective, device: torch.device, dtype: torch.dtype
+    ) -> None:
         self.device, self.dtype = device, dtype
         self.models = {"model": model}
         self.models |= {name: head for name, head in model.heads.items() if isinstance(head, Transformer)}

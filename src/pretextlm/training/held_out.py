@@ -9,10 +9,10 @@ import numpy as np
 from pretextlm.errors import UserError
 
 if TYPE_CHECKING:
-    from pretextlm.data.mixture import Reader
+    from pretextlm.data.row_reader import RowReader
     from pretextlm.data.store import Split
     from pretextlm.data.vocabulary import Vocabulary
-    from pretextlm.objectives.base import Objective
+    from pretextlm.objectives.protocol import TrainingObjective
 
 MAX_TOKENS = 32_768
 """Tokens of held-out documents that the objective's own measures are taken on, at most; one document at least."""
@@ -41,8 +41,8 @@ def held_out_documents(split: Split, documents: int, tokens: int) -> Split:
 
 
 def held_out_rows(
-    objective: Objective, vocabulary: Vocabulary, split: Split, length: int, whole: Split | None = None
-) -> tuple[Reader, int]:
+    objective: TrainingObjective, vocabulary: Vocabulary, split: Split, length: int, whole: Split | None = None
+) -> tuple[RowReader, int]:
     """A reader of the documents of `split`, and how many of its rows are measured: all of one pass.
 
     Args:

@@ -12,29 +12,22 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from pretextlm.errors import UserError
 from pretextlm.model.families.task_classes import form_of
-from pretextlm.objectives.base import TASKS
+from pretextlm.tasks.base import HEAD
+from pretextlm.tasks.registry import TASKS
 from pretextlm.training.run_directory import ENVIRONMENT, ORIGIN, Run
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from pretextlm.model.transformer import Transformer
-    from pretextlm.objectives.base import Objective
+    from pretextlm.tasks.base import Task
     from pretextlm.training.recipe import Recipe
 
-HEADS, HEAD, POOLER = "heads.", "heads.task.", "head_layers.pooler."
-
-
-@runtime_checkable
-class Scaled(Protocol):
-    """A task that learns numbers in units of their spread around their mean."""
-
-    mean: float
-    spread: float
+HEADS, POOLER = "heads.", "head_layers.pooler."
 
 
 def with_start(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,7 +67,7 @@ def check_start(recipe: Recipe) -> None:
                 f"The recipe says model.{name} = {ours[name]}, the run {recipe.start} it starts from has {value}.",
                 "Leave the table [model] out: it is then taken from that run.",
             )
-    parts = recipe.objective.parts()
+    parts = recipe.objective.num_token_types()
     if parts > recipe.model.type_vocab_size:
         raise UserError(
             f"The objective {recipe.objective.name!r} tells {parts} parts of a row apart; {recipe.start} has "
@@ -97,7 +90,7 @@ def load_start(model: Transformer, recipe: Recipe) -> list[str]:
         raise UserError(f"{recipe.start} has no checkpoint to start from.", "Train it first, or import it again.")
     theirs = start.load_model().state_dict() if start.recipe.tuning.lora else found.model()
     wanted = model.state_dict()
-    theirs = _with_head(dict(theirs), start.recipe.objective, recipe.objective)
+    theirs = _with_head(dict(theirs), start.recipe.task, recipe.task)
     used = {name: tensor for name, tensor in theirs.items() if name in wanted and tensor.shape == wanted[name].shape}
     missing = [name for name in wanted if name not in used]
     lost = next((name for name in missing if not name.startswith(HEADS)), None)
@@ -107,20 +100,15 @@ def load_start(model: Transformer, recipe: Recipe) -> list[str]:
     return missing
 
 
-def _with_head(weights: dict[str, Tensor], before: Objective, now: Objective) -> dict[str, Tensor]:
+def _with_head(weights: dict[str, Tensor], before: Task | None, now: Task | None) -> dict[str, Tensor]:
     """The weights with what the head of a task may begin from, and without a head that says something else."""
-    if not now.is_task:
+    if now is None:
         return weights
-    same = before.is_task and (before.name, _labels(before)) == (now.name, _labels(now))
+    same = before is not None and (before.name, _labels(before)) == (now.name, _labels(now))
     if not same:
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith(HEAD)}
-    elif isinstance(before, Scaled) and isinstance(now, Scaled):  # in the new labels' unit
-        scale, shift = before.spread / now.spread, (before.mean - now.mean) / now.spread
-        for part in ("weight", "bias"):
-            if f"{HEAD}out.{part}" in weights:
-                weights[f"{HEAD}out.{part}"] = weights[f"{HEAD}out.{part}"] * scale
-        if f"{HEAD}out.bias" in weights:
-            weights[f"{HEAD}out.bias"] = weights[f"{HEAD}out.bias"] + shift
+    elif before is not None:
+        weights |= now.head_of_same_task(before, {n: t for n, t in weights.items() if n.startswith(HEAD)})
     if getattr(now, "head", "") == "tanh":
         for part in ("weight", "bias"):
             if f"{POOLER}{part}" in weights:
@@ -128,7 +116,7 @@ def _with_head(weights: dict[str, Tensor], before: Objective, now: Objective) ->
     return weights
 
 
-def _labels(task: Objective) -> list[str]:
+def _labels(task: Task) -> list[str]:
     return list(getattr(task, "labels", ()))
 
 

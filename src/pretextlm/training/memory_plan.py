@@ -64,7 +64,7 @@ def _ways(recipe: Recipe, plan: Plan, device: torch.device) -> Iterator[tuple[in
     config, model, rows = recipe.training, recipe.model, plan.micro_rows
     blocks = model.num_hidden_layers + (model.layers("decoder") if model.architecture == "encoder_decoder" else 0)
     recomputed = blocks if config.gradient_checkpointing == "blocks" else 0
-    cut = device.type == "cuda" and not config.micro_batch_tokens and not recipe.objective.whole_steps
+    cut = device.type == "cuda" and not config.micro_batch_tokens and not recipe.objective.needs_full_batch
     yield rows, recomputed
     while cut and rows % 2 == 0 and rows * plan.length >= 2 * ENOUGH_TOKENS:
         rows //= 2

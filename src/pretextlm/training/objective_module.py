@@ -10,20 +10,20 @@ from torch import Tensor, nn
 
 from pretextlm.batch import Batch, Term
 from pretextlm.model.transformer import Transformer
-from pretextlm.objectives.base import Objective
+from pretextlm.objectives.protocol import TrainingObjective
 from pretextlm.training.forward import Forward
 
 
 class Task(nn.Module):
     """Attributes: model: what is trained."""
 
-    def __init__(self, model: Transformer, objective: Objective, forward: Forward) -> None:
+    def __init__(self, model: Transformer, objective: TrainingObjective, forward: Forward) -> None:
         super().__init__()
         self.model = model
         self._objective, self._forward = objective, forward
 
     def forward(
-        self, batch: Batch, way: tuple[Objective, Forward] | None = None
+        self, batch: Batch, way: tuple[TrainingObjective, Forward] | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Term]]:
         """(each term's total, the terms): totals by themselves, since wrappers look for tensors in plain containers.
 

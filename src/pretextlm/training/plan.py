@@ -11,7 +11,7 @@ import torch
 from pretextlm.batch import Batch, Rows
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.loader import Loader
-from pretextlm.data.mixture import Reader
+from pretextlm.data.row_reader import RowReader
 from pretextlm.errors import UserError
 from pretextlm.model.flops import FORWARD_ONLY
 from pretextlm.training.corpus import Corpus
@@ -118,7 +118,7 @@ def make_plan(recipe: Recipe, store: Corpus, device: torch.device, world: World 
         MICRO_BATCH_TOKENS_CPU if device.type == "cpu" else config.batch_tokens
     )
     micro = max(1, min(rows, int(micro_tokens // per_row)))
-    if objective.whole_steps:
+    if objective.needs_full_batch:
         _check_whole(objective.name, config.micro_batch_tokens, rows * per_row, world)
         micro = rows
     elif config.batch_rows:
@@ -133,7 +133,7 @@ def make_plan(recipe: Recipe, store: Corpus, device: torch.device, world: World 
         cost += FORWARD_ONLY * sum(objective.flops(frozen, batch) for batch in sample) / rows
     kind, size = config.budget
     per_unit = {"steps": 1 / rows, "tokens": per_row, "epochs": 1 / reader.rows_per_pass, "flops": cost}.get(kind)
-    if objective.scheduled and per_unit is None:
+    if objective.scheduled_noise and per_unit is None:
         raise UserError(
             f"The noise of {objective.name!r} changes over training; a budget in {kind} does not say how far that is.",
             "Give budget_steps, budget_tokens, budget_epochs or budget_flops.",
@@ -149,7 +149,7 @@ def make_plan(recipe: Recipe, store: Corpus, device: torch.device, world: World 
         micro_rows=micro,
         tokens_per_row=per_row,
         flops_per_row=cost,
-        shapes=max(2, len(shapes)) if objective.ragged else len(shapes),
+        shapes=max(2, len(shapes)) if objective.dynamic_shapes else len(shapes),
         length=length,
         target_length=max(seconds, default=None),
         rows_per_pass=reader.rows_per_pass,
@@ -182,26 +182,26 @@ def expected_seconds(kind: str, budget: float, plan: Plan) -> float:
 
 
 def make_loader(
-    recipe: Recipe, store: Corpus, reader: Reader, total_rows: float | None, world: World = ALONE
+    recipe: Recipe, store: Corpus, reader: RowReader, total_rows: float | None, world: World = ALONE
 ) -> Loader:
     """Batches of this process by the recipe. Tokens that the store's tokenizer does not have raise UserError."""
     objective, vocabulary = recipe.objective, recipe.vocabulary(store)
 
-    def corrupt(rows: Rows, rng: CounterRNG) -> Batch:
+    def collate(rows: Rows, rng: CounterRNG) -> Batch:
         if rows.tokens.size and not 0 <= int(rows.tokens.min()) <= int(rows.tokens.max()) < vocabulary.size:
             raise UserError(
                 f"{store.path} is damaged: it holds a token id that its tokenizer does not have.",
                 f"See which file: pretextlm data inspect {store.path} --verify. Mend it, then go on with --resume.",
             )
-        return objective.corrupt(rows, vocabulary, rng)
+        return objective.collate(rows, vocabulary, rng)
 
     return Loader(
         reader,
-        corrupt,
+        collate,
         recipe.seed,
         workers=recipe.data.workers,
-        copies=objective.copies,
-        total_rows=total_rows if objective.scheduled else None,
+        copies=objective.noise_period,
+        total_rows=total_rows if objective.scheduled_noise else None,
         share=(world.rank, world.size),
-        noise="" if not recipe.training.dropout else "packed" if objective.is_task else "rows",
+        noise="" if not recipe.training.dropout else "packed" if recipe.task else "rows",
     )

@@ -11,7 +11,10 @@ from pretextlm.config import Config, apply_overrides
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.presets.preset import filled_in
-from pretextlm.objectives.base import Objective, build
+from pretextlm.objectives.protocol import TrainingObjective
+from pretextlm.objectives.registry import build
+from pretextlm.tasks.base import Task
+from pretextlm.tasks.registry import build as build_task
 from pretextlm.training.trainable_parameters import TuningConfig
 
 if TYPE_CHECKING:
@@ -194,7 +197,7 @@ class Recipe(Config):
     seed: int = Field(0, ge=0, lt=1 << 63)
     start: str = ""
     data: DataConfig
-    objective: SerializeAsAny[Objective]
+    objective: SerializeAsAny[TrainingObjective]
     model: ModelConfig = ModelConfig()
     training: TrainingConfig
     tuning: TuningConfig = TuningConfig()
@@ -213,31 +216,33 @@ class Recipe(Config):
         objective = _objective(values, where)
         given = dict(values.get("model") or {})
         model = filled_in(given, where)
-        suits = objective.suits()
+        suits = objective.supported_architectures()
         model.setdefault("architecture", suits[0])
         if model["architecture"] not in suits:
             raise UserError(
                 f"The objective {objective.name!r} does not train a model of architecture {model['architecture']!r}.",
                 f"It suits: {', '.join(suits)}.",
             )
-        if "type_vocab_size" not in given and objective.parts() > model.get("type_vocab_size", 0):
-            model["type_vocab_size"] = objective.parts()
-        training = values.get("training", {} if objective.defaults else None)
+        if "type_vocab_size" not in given and objective.num_token_types() > model.get("type_vocab_size", 0):
+            model["type_vocab_size"] = objective.num_token_types()
+        training = values.get("training", {} if objective.training_defaults else None)
         if isinstance(training, Mapping):
             values["training"] = {**_defaults(objective, training), **training}
-        return cls.parse({**values, "model": model, "objective": objective.of_model(model["architecture"])}, where)
+        return cls.parse(
+            {**values, "model": model, "objective": objective.for_architecture(model["architecture"])}, where
+        )
 
     def dump(self) -> dict[str, Any]:
         """Plain values, every default written out; `Recipe.load` reads them back to an equal recipe."""
         values = self.model_dump(mode="json", exclude_none=True)
         options = {"name": self.objective.name, **values.pop("objective")}
-        values["task" if self.is_task else "objective"] = options
+        values["task" if self.task else "objective"] = options
         return values
 
     @property
-    def is_task(self) -> bool:
-        """Whether it learns from examples with labels."""
-        return self.objective.is_task
+    def task(self) -> Task | None:
+        """The task that is fine-tuned for; None in pre-training."""
+        return self.objective if isinstance(self.objective, Task) else None
 
     def vocabulary(self, store: Corpus) -> Vocabulary:
         """The store's special ids in the roles that the model gives them."""
@@ -266,7 +271,7 @@ class Recipe(Config):
         return self
 
 
-def _objective(values: dict[str, Any], where: str) -> Objective:
+def _objective(values: dict[str, Any], where: str) -> TrainingObjective:
     """The objective of a recipe's tables; its table is taken out. Raises UserError where there is none."""
     kind = "task" if "task" in values else "objective"
     table = values.pop(kind, None)
@@ -274,8 +279,9 @@ def _objective(values: dict[str, Any], where: str) -> Objective:
         table = {"name": table}
     if not isinstance(table, Mapping) or "name" not in table:
         raise UserError(f"Missing key '{kind}.name' in {where}.", 'Add: [objective] name = "causal"')
-    objective = build(table["name"], {k: v for k, v in table.items() if k != "name"}, task=kind == "task")
-    needed = ("train", "validation") if objective.is_task else ("store",)
+    options = {k: v for k, v in table.items() if k != "name"}
+    objective = build_task(table["name"], options) if kind == "task" else build(table["name"], options)
+    needed = ("train", "validation") if kind == "task" else ("store",)
     data = values.get("data")
     missing = [key for key in needed if isinstance(data, Mapping) and key not in data]
     if missing:
@@ -283,7 +289,9 @@ def _objective(values: dict[str, Any], where: str) -> Objective:
     return objective
 
 
-def _defaults(objective: Objective, training: Mapping[str, Any]) -> Mapping[str, Any]:
+def _defaults(objective: TrainingObjective, training: Mapping[str, Any]) -> Mapping[str, Any]:
     """Of the table [training] under this objective; a budget only where none is given."""
     given = any(key.startswith("budget_") for key in training)
-    return {key: value for key, value in objective.defaults.items() if not (given and key.startswith("budget_"))}
+    return {
+        key: value for key, value in objective.training_defaults.items() if not (given and key.startswith("budget_"))
+    }

@@ -21,7 +21,7 @@ from pretextlm.data.loader import Loader
 from pretextlm.errors import Echo, UserError
 from pretextlm.files import write_json
 from pretextlm.model.parameter_count import total
-from pretextlm.objectives.base import Objective
+from pretextlm.objectives.protocol import TrainingObjective
 from pretextlm.training import checkpoint as checkpoints
 from pretextlm.training.begin import begin, build_model, generator_of
 from pretextlm.training.best_checkpoint import Best
@@ -126,13 +126,13 @@ class Trainer:
     ) -> None:
         self.run, self.store, self.plan, self.runtime, self.progress = run, store, plan, runtime, progress
         self.recipe, self.config, self.world = run.recipe, run.recipe.training, world
-        self.objective: Objective = run.recipe.objective
+        self.objective: TrainingObjective = run.recipe.objective
         self.position = Position()
         self.model = build_model(self.recipe, runtime.device)
         self.model.recompute_blocks(plan.recomputed)
         self.model.drop(self.config.dropout)
         self.forward = Forward(self.model, self.objective, runtime.device, runtime.dtype)
-        self.objective.begin(self.forward.models)
+        self.objective.init_weights(self.forward.models)
         if fresh and self.recipe.start:
             drawn = load_start(self.model, self.recipe)
             progress.note(f"started from {self.recipe.start}" + (f"; drawn: {', '.join(drawn)}" if drawn else ""))

@@ -17,9 +17,9 @@ from pretextlm.training.distributed import ALONE, World
 if TYPE_CHECKING:
     from torch import nn
 
-    from pretextlm.data.mixture import Reader
+    from pretextlm.data.row_reader import RowReader
     from pretextlm.data.vocabulary import Vocabulary
-    from pretextlm.objectives.base import Objective
+    from pretextlm.objectives.protocol import TrainingObjective
     from pretextlm.training.forward import Forward
 
 TOKENS_AT_ONCE = 8192
@@ -88,8 +88,8 @@ class Validation:
 
 def validate(
     forward: Forward,
-    reader: Reader,
-    objective: Objective,
+    reader: RowReader,
+    objective: TrainingObjective,
     vocabulary: Vocabulary,
     rows: int,
     seed: int,
@@ -163,8 +163,8 @@ def _shared(batches: Iterator[Batch], world: World) -> Iterator[tuple[int, Batch
 
 
 def evaluation_batches(
-    reader: Reader,
-    objective: Objective,
+    reader: RowReader,
+    objective: TrainingObjective,
     vocabulary: Vocabulary,
     rows: int,
     seed: int,
@@ -181,4 +181,4 @@ def evaluation_batches(
         epochs = np.zeros_like(numbers)
         for group in reader.groups(numbers):
             read = reader.read(numbers[group], epochs[group], seed, pad=vocabulary.pad)
-            yield objective.corrupt(read, vocabulary, CounterRNG.of(seed, 0, read.example_ids))
+            yield objective.collate(read, vocabulary, CounterRNG.of(seed, 0, read.example_ids))

@@ -24,7 +24,7 @@ from pretextlm.compression.structured import (
 from pretextlm.errors import UserError
 from pretextlm.model.model_inputs import prepare
 from pretextlm.model.transformer import Transformer
-from pretextlm.objectives.base import build
+from pretextlm.objectives.registry import build
 
 CPU = torch.device("cpu")
 GATED = {"feed_forward": {"activation": "silu", "gated": True, "bias": True}}

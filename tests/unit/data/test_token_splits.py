@@ -9,7 +9,7 @@ from pretextlm.data.encode import TextEncoder
 from pretextlm.data.token_splits import spelling_of
 from pretextlm.data.tokenizer import KINDS, adopt_tokenizer, train_tokenizer, vocabulary_of
 from pretextlm.errors import UserError
-from pretextlm.objectives.example_tokenizer import Pieces
+from pretextlm.objectives.preview.example_tokenizer import Pieces
 
 TEXTS = [
     "The ship sailed at dawn, and nobody aboard knew where it was going. They were content.\n\n" * 3,

@@ -16,7 +16,8 @@ from pretextlm.data.writer import StoreWriter
 from pretextlm.evaluation.cloze import Filler, TokenTexts, filler
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.transformer import Transformer
-from pretextlm.objectives.base import Objective, build
+from pretextlm.objectives.base import Objective
+from pretextlm.objectives.registry import build
 
 WORDS = ["".join(p) + "n" for p in itertools.product("bdfgkl", "aeiou", "mrst", "o")][::2]
 VOCAB_SIZE = 640
@@ -68,9 +69,9 @@ def random_model(objective: Objective, store: Store, seed: int = 0, architecture
     """The model alone."""
     torch.manual_seed(seed)
     config = ModelConfig(
-        architecture=architecture or objective.suits()[0],
+        architecture=architecture or objective.supported_architectures()[0],
         vocab_size=store.vocabulary.size,
-        type_vocab_size=objective.parts(),
+        type_vocab_size=objective.num_token_types(),
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=4,

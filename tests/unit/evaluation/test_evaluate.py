@@ -19,7 +19,7 @@ from pretextlm.evaluation.evaluate import evaluate_run, open_filler, open_traine
 from pretextlm.evaluation.prompts import continue_texts
 from pretextlm.model.generation import GenerationSettings
 from pretextlm.model.model_inputs import prepare
-from pretextlm.objectives.base import OBJECTIVES, build
+from pretextlm.objectives.registry import OBJECTIVES, build
 from pretextlm.report import glossary
 from pretextlm.training import validation
 from pretextlm.training.forward import Forward

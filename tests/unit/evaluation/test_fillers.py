@@ -14,7 +14,7 @@ from pretextlm.evaluation.cloze import FILLERS, Answer, Cloze, TokenTexts, can_f
 from pretextlm.evaluation.fill import fill
 from pretextlm.evaluation.scoring import score_batch
 from pretextlm.model.model_inputs import prepare
-from pretextlm.objectives.base import build
+from pretextlm.objectives.registry import build
 
 KINDS = [
     ("causal", {}),

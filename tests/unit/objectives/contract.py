@@ -19,8 +19,9 @@ from pretextlm.data.special_tokens import FURTHER, NAMED, sentinel
 from pretextlm.data.store import Split
 from pretextlm.data.token_splits import Spelling
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.objectives.base import Objective, build
-from pretextlm.objectives.show import visibility_of
+from pretextlm.objectives.base import Objective
+from pretextlm.objectives.preview.show import visibility_of
+from pretextlm.objectives.registry import build
 
 LENGTH = 48
 FIRST_TEXT = 150
@@ -146,13 +147,13 @@ def batches(
     """Rows at these places of training, as read and as corrupted; those of one variant together."""
     reader = objective.reader(split, vocab, LENGTH)
     numbers, epochs = reader.shuffled(ordinals, seed)
-    draws = epochs % objective.copies if objective.copies else epochs
+    draws = epochs % objective.noise_period if objective.noise_period else epochs
     found = []
     for group in reader.groups(numbers):
         rows = reader.read(numbers[group], epochs[group], seed)
-        progress = np.minimum(ordinals[group] / 1000, 1.0) if objective.scheduled else None
+        progress = np.minimum(ordinals[group] / 1000, 1.0) if objective.scheduled_noise else None
         rows = dataclasses.replace(rows, progress=progress)
-        found.append((rows, objective.corrupt(rows, vocab, CounterRNG.of(seed, draws[group], rows.example_ids))))
+        found.append((rows, objective.collate(rows, vocab, CounterRNG.of(seed, draws[group], rows.example_ids))))
     return found
 
 

@@ -13,7 +13,7 @@ from pretextlm.attention_mask import visible
 from pretextlm.batch import IGNORE
 from pretextlm.data.loader import Loader
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import build
+from pretextlm.objectives.registry import build
 
 V = vocabulary()
 PAIRS = random_pairs(120)
@@ -25,7 +25,7 @@ def batch_of(length=48, **options):
     reader = objective.reader(SPLIT, V, length)
     numbers = np.arange(reader.rows_per_pass)
     rows = reader.read(numbers, np.zeros(len(numbers), np.int64), 1)
-    return rows, objective.corrupt(rows, V, keyed(rows))
+    return rows, objective.collate(rows, V, keyed(rows))
 
 
 @pytest.mark.parametrize("options", [{}, {"masked": {"unit": "word", "rate": 0.4}}, {"masked": {"count": "bernoulli"}}])
@@ -43,7 +43,7 @@ def test_every_pair_comes_back_from_input_and_labels(options):
 
 def test_the_batch_is_the_masked_objectives_with_types():
     rows, batch = batch_of(masked={"rate": 0.3})
-    masked = build("masked", {"rate": 0.3}).corrupt(rows, V, keyed(rows))
+    masked = build("masked", {"rate": 0.3}).collate(rows, V, keyed(rows))
     for name in ("input_ids", "labels", "segment_ids", "position_ids"):
         assert (getattr(batch, name) == getattr(masked, name)).all()
     assert (batch.token_type_ids == rows.matrix(rows.token_type_ids)).all()
@@ -61,7 +61,7 @@ def test_both_parts_are_hidden_at_the_same_rate_and_special_tokens_never():
     objective = build("bimodal_code", {"masked": {"rate": 0.3}})
     reader = objective.reader(SPLIT, V, 48)
     count = 40 * reader.rows_per_pass
-    loader = Loader(reader, lambda rows, rng: objective.corrupt(rows, V, rng), seed=1)
+    loader = Loader(reader, lambda rows, rng: objective.collate(rows, V, rng), seed=1)
     (batch,) = loader.step(0, count, count)
     originals = np.where(batch.labels == IGNORE, batch.input_ids, batch.labels)
     hidden = batch.labels != IGNORE
@@ -89,17 +89,17 @@ def test_a_row_comes_out_the_same_alone_or_in_any_batch():
     _, whole = batch_of()
     for numbers in (np.array([3]), np.arange(reader.rows_per_pass)[::-2]):
         rows = reader.read(numbers, np.zeros(len(numbers), np.int64), 8)
-        some = objective.corrupt(rows, V, keyed(rows))
+        some = objective.collate(rows, V, keyed(rows))
         assert (some.input_ids == whole.input_ids[numbers]).all()
         assert (some.labels == whole.labels[numbers]).all()
 
 
 def test_static_masks_come_again_with_their_rows():
     objective = build("bimodal_code", {"masked": {"static_masks": 2}})
-    assert objective.copies == 2
+    assert objective.noise_period == 2
     reader = objective.reader(SPLIT, V, 48)
     sizes = [len(reader.packing(epoch)) for epoch in range(3)]
-    loader = Loader(reader, lambda rows, rng: objective.corrupt(rows, V, rng), seed=1, copies=objective.copies)
+    loader = Loader(reader, lambda rows, rng: objective.collate(rows, V, rng), seed=1, copies=objective.noise_period)
 
     def rows_of_epoch(epoch):
         (batch,) = loader.step(sum(sizes[:epoch]), sizes[epoch], 10_000)
@@ -111,17 +111,17 @@ def test_static_masks_come_again_with_their_rows():
 
 def test_plain_rows_are_masked_as_they_are():
     rows = framed(4, 40, V)
-    batch = build("bimodal_code").corrupt(rows, V, keyed(rows))
+    batch = build("bimodal_code").collate(rows, V, keyed(rows))
     assert batch.token_type_ids is None
-    assert (batch.input_ids == build("masked").corrupt(rows, V, keyed(rows)).input_ids).all()
+    assert (batch.input_ids == build("masked").collate(rows, V, keyed(rows)).input_ids).all()
 
 
 def test_it_looks_like_a_masked_objective_to_what_is_built_around_one():
     objective = build("replaced_token", {"inner": {"name": "bimodal_code", "masked": {"rate": 0.2}}})
-    assert objective.parts() == 2
+    assert objective.num_token_types() == 2
     reader = objective.reader(SPLIT, V, 48)
     rows = reader.read(np.arange(3), np.zeros(3, np.int64), 1)
-    batch = objective.corrupt(rows, V, keyed(rows))
+    batch = objective.collate(rows, V, keyed(rows))
     assert batch.token_type_ids.any()
     assert objective.counts(batch)["lm"] == np.count_nonzero(batch.labels != IGNORE) > 0
     with pytest.raises(UserError, match="predict"):

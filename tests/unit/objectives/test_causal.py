@@ -8,18 +8,18 @@ from tests.unit.objectives.hand_rows import keyed, rows_of, text, vocabulary
 
 from pretextlm.attention_mask import visible
 from pretextlm.batch import IGNORE
-from pretextlm.objectives.base import build
+from pretextlm.objectives.registry import build
 
 V = vocabulary()
 
 
-def corrupt(rows, **options):
-    return build("causal", options).corrupt(rows, V, keyed(rows))
+def collate(rows, **options):
+    return build("causal", options).collate(rows, V, keyed(rows))
 
 
 def test_the_label_of_a_position_is_the_next_token():
     tokens = text(6, 33, V)
-    batch = corrupt(rows_of(tokens))
+    batch = collate(rows_of(tokens))
     assert (batch.input_ids == tokens[:, :-1]).all()
     assert (batch.labels == tokens[:, 1:]).all()
     assert (batch.labels[:, :-1] == batch.input_ids[:, 1:]).all()
@@ -36,7 +36,7 @@ def test_a_stream_that_fills_its_rows_exactly_has_a_target_for_every_token_but_t
     length = 8
     stream = text(1, rows * length + 1, V)[0]
     windows = np.stack([stream[i * length : i * length + length + 1] for i in range(rows)])
-    batch = corrupt(rows_of(windows))
+    batch = collate(rows_of(windows))
     objective = build("causal")
     assert objective.counts(batch) == {"lm": rows * length}
     assert (batch.labels.reshape(-1) == stream[1:]).all()
@@ -46,7 +46,7 @@ def test_a_stream_that_fills_its_rows_exactly_has_a_target_for_every_token_but_t
 def test_no_label_crosses_into_another_document():
     segments = np.array([[0, 0, 0, 1, 1, 2, 2, 2, 2]])
     tokens = text(1, 9, V)
-    batch = corrupt(rows_of(tokens, segments=segments))
+    batch = collate(rows_of(tokens, segments=segments))
     t = tokens[0]
     assert batch.labels.tolist() == [[t[1], t[2], IGNORE, t[4], IGNORE, t[6], t[7], t[8]]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 0, 1, 0, 1, 2]]
@@ -58,7 +58,7 @@ def test_no_label_crosses_into_another_document():
 def test_without_isolation_a_row_is_one_run_of_text():
     segments = np.array([[0, 0, 0, 1, 1, 2, 2, 2, 2]])
     tokens = text(1, 9, V)
-    batch = corrupt(rows_of(tokens, segments=segments), isolate=False)
+    batch = collate(rows_of(tokens, segments=segments), isolate=False)
     assert (batch.labels == tokens[:, 1:]).all()
     assert batch.segment_ids is None
     assert batch.position_ids is None
@@ -72,7 +72,7 @@ def test_padding_is_never_a_target_but_its_id_may_be_one(isolate):
     tokens[1, 4:] = V.pad
     segments = np.zeros((2, 7), int)
     segments[1, 4:] = -1
-    batch = corrupt(rows_of(tokens, segments=segments), isolate=isolate)
+    batch = collate(rows_of(tokens, segments=segments), isolate=isolate)
     assert batch.labels[0, 1] == V.pad
     assert (batch.labels[1] != IGNORE).tolist() == [True, True, True, False, False, False]
     assert batch.segment_ids[1].tolist() == [0, 0, 0, 0, -1, -1]

@@ -10,7 +10,7 @@ from tests.unit.objectives.test_text_to_text import hand_rows
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.errors import UserError
 from pretextlm.model.config import SpecialIds
-from pretextlm.objectives.base import OBJECTIVES, build
+from pretextlm.objectives.registry import OBJECTIVES, build
 
 VOCABULARY = dataclasses.replace(vocabulary(), further={"[NLU]": 30, "[NLG]": 31, "[S2S]": 32})
 STARTS = ("bos", "eos")
@@ -26,7 +26,7 @@ def batch_of(name, known):
         variant = objective.variants(known, 40)[0]
         rows = rows_of(text(3, variant.raw, known))
         rows = dataclasses.replace(rows, sentence_starts=rows.position_ids == 0)
-    return objective.corrupt(rows, known, CounterRNG.of(0, 0, rows.example_ids))
+    return objective.collate(rows, known, CounterRNG.of(0, 0, rows.example_ids))
 
 
 @pytest.mark.parametrize("start", STARTS)

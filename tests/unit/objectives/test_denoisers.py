@@ -16,7 +16,7 @@ from pretextlm.batch import IGNORE
 from pretextlm.config import apply_overrides, write_toml
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import build
+from pretextlm.objectives.registry import build
 
 MODES = ("[NLU]", "[NLG]", "[S2S]", "[R]", "[S]", "[X]")
 
@@ -39,8 +39,8 @@ def rows_for(variant, index, count=6, seed=0):
     return replace(rows_of(text(count, variant.raw, V, seed)), variant=index)
 
 
-def corrupt(objective, rows, seed=1):
-    return objective.corrupt(rows, V, CounterRNG.of(seed, 0, rows.example_ids))
+def collate(objective, rows, seed=1):
+    return objective.collate(rows, V, CounterRNG.of(seed, 0, rows.example_ids))
 
 
 def pieces(batch, row):
@@ -84,7 +84,7 @@ def test_without_mode_tokens_row_sizes_are_those_of_ul2(index, raw, target, span
     objective = build("denoisers", {"modes": False})
     variant = objective.variants(V, 512)[index]
     assert (variant.raw, variant.length, variant.decoder_length) == (raw, 512, target)
-    batch = corrupt(objective, rows_for(variant, index, 2))
+    batch = collate(objective, rows_for(variant, index, 2))
     assert np.isin(batch.input_ids, V.sentinels).sum(axis=1).tolist() == [spans, spans]
 
 
@@ -92,7 +92,7 @@ def test_the_last_of_ul2_is_a_prefix_language_model_that_writes_a_quarter_on_ave
     objective = build("denoisers", {"modes": False})
     variant = objective.variants(V, 512)[6]
     assert (variant.raw, variant.length, variant.decoder_length) == (682, 512, 174)
-    batch = corrupt(objective, rows_for(variant, 6, 2000))
+    batch = collate(objective, rows_for(variant, 6, 2000))
     written = np.count_nonzero(batch.decoder_segment_ids == 0, axis=1) - 1
     assert (written.min(), written.max()) == (1, 171)
     assert abs(written.mean() / 341 - 0.25) < 0.02
@@ -119,7 +119,7 @@ def test_rows_have_the_declared_widths_and_lose_nothing(table, layout, options):
     objective = build("denoisers", {"table": table, "layout": layout, **options})
     for index, variant in enumerate(objective.variants(V, 128)):
         rows = rows_for(variant, index)
-        batch = corrupt(objective, rows)
+        batch = collate(objective, rows)
         assert batch.input_ids.shape == (6, variant.length)
         assert 126 <= variant.length <= 128
         if layout == "encoder_decoder":
@@ -139,7 +139,7 @@ def test_rows_have_the_declared_widths_and_lose_nothing(table, layout, options):
 def test_decoders_read_the_target_one_place_later_in_each_part():
     objective = build("denoisers")
     for index, variant in enumerate(objective.variants(V, 64)):
-        batch = corrupt(objective, rows_for(variant, index))
+        batch = collate(objective, rows_for(variant, index))
         shifted = np.roll(batch.decoder_labels, 1, axis=1)
         starts = np.zeros(shifted.shape, bool)
         starts[:, 0] = True
@@ -153,7 +153,7 @@ def test_spans_of_the_teaching_table_keep_to_their_ranges(layout):
     objective = build("denoisers", {"table": "teaching", "layout": layout})
     for index, variant in enumerate(objective.variants(V, 512)):
         low, high = objective.table[index].mean_span_length
-        batch = corrupt(objective, rows_for(variant, index, 150))
+        batch = collate(objective, rows_for(variant, index, 150))
         seen = set()
         for row in range(150):
             ((_, target),) = pieces(batch, row)
@@ -169,7 +169,7 @@ def test_a_single_span_is_always_last_unless_edges_are_free():
     for edges, places in (("t5", 1), ("free", 300)):
         objective = build("denoisers", {"table": [row], "edges": edges})
         (variant,) = objective.variants(V, 512)
-        batch = corrupt(objective, rows_for(variant, 0, 1000))
+        batch = collate(objective, rows_for(variant, 0, 1000))
         rows, columns = np.nonzero(np.isin(batch.input_ids, V.sentinels))
         assert rows.tolist() == list(range(1000))
         assert len(set(columns.tolist())) >= places
@@ -179,7 +179,7 @@ def test_a_single_span_is_always_last_unless_edges_are_free():
 def test_in_one_row_the_source_sees_itself_and_no_target_is_seen_before_its_time():
     objective = build("denoisers", {"layout": "prefix"})
     for index, variant in enumerate(objective.variants(V, 40)):
-        batch = corrupt(objective, rows_for(variant, index, 4))
+        batch = collate(objective, rows_for(variant, index, 4))
         zeros, positions = np.zeros_like(batch.input_ids), np.tile(np.arange(variant.length), (4, 1))
         mask = visible(zeros, zeros, positions, positions, batch.prefix, batch.attention)
         for row in range(4):
@@ -201,7 +201,7 @@ def test_rows_that_end_in_padding_are_corrupted_as_the_shorter_text_they_are(tab
         tokens = text(8, variant.raw, V)
         segments = np.where(np.arange(variant.raw) < np.array(lengths)[:, None], 0, -1)
         tokens[segments < 0] = V.pad
-        batch = corrupt(objective, replace(rows_of(tokens, segments=segments), variant=index))
+        batch = collate(objective, replace(rows_of(tokens, segments=segments), variant=index))
         assert batch.input_ids.shape == (8, variant.length)
         for row, length in enumerate(lengths):
             padding = batch.segment_ids[row] < 0
@@ -213,7 +213,7 @@ def test_rows_that_end_in_padding_are_corrupted_as_the_shorter_text_they_are(tab
                 assert (batch.targets[row] == IGNORE).all()
                 continue
             short = replace(rows_of(tokens[row : row + 1, :length], first_id=row), variant=index)
-            alone = corrupt(objective, short)
+            alone = collate(objective, short)
             width, reach = alone.input_ids.shape[1], alone.targets.shape[1]
             assert padding.sum() == variant.length - width
             assert (batch.input_ids[row, :width] == alone.input_ids[0]).all()
@@ -226,9 +226,9 @@ def test_a_row_comes_out_the_same_alone_or_in_any_batch(layout):
     objective = build("denoisers", {"layout": layout})
     for index, variant in enumerate(objective.variants(V, 64)):
         rows = rows_for(variant, index, 12)
-        whole = corrupt(objective, rows)
+        whole = collate(objective, rows)
         which = np.array([9, 2, 4])
-        some = corrupt(objective, replace(take(rows, which), variant=index))
+        some = collate(objective, replace(take(rows, which), variant=index))
         assert (some.input_ids == whole.input_ids[which]).all()
         assert (some.targets == whole.targets[which]).all()
 
@@ -251,7 +251,7 @@ def test_any_run_of_rows_has_exact_shares_and_every_token_is_read_once(table, sh
     texts = {}
     for group in reader.groups(numbers):
         rows = reader.read(numbers[group], np.zeros(len(group), int), 0, pad=V.pad)
-        batch = corrupt(objective, rows)
+        batch = collate(objective, rows)
         mode = objective.table[rows.variant].mode
         for row, number in enumerate(numbers[group].tolist()):
             parts = [([t for t in s if t != V.pad], [t for t in w if t != IGNORE]) for s, w in pieces(batch, row)]
@@ -360,6 +360,6 @@ def test_the_presets_are_the_published_table_and_the_tutorials():
 def test_names_may_be_given_and_the_layout_says_the_architecture():
     objective = build("denoisers", {"table": [{"name": "gaps", "mode": "[R]", "mean_span_length": 3}]})
     assert [v.name for v in objective.variants(V, 64)] == ["gaps"]
-    assert objective.suits() == ("encoder_decoder",)
-    assert build("denoisers", {"layout": "prefix"}).suits() == ("decoder",)
+    assert objective.supported_architectures() == ("encoder_decoder",)
+    assert build("denoisers", {"layout": "prefix"}).supported_architectures() == ("decoder",)
     assert (objective.frame(V).begin, objective.frame(V).end, objective.frame(V).lead) == (None, None, None)

@@ -17,7 +17,7 @@ from tests.unit.objectives.hand_rows import keyed, rows_of, take, text, vocabula
 from pretextlm.batch import IGNORE
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import build
+from pretextlm.objectives.registry import build
 
 V = vocabulary()
 WORDLESS = {"permute_sentences": False, "random_share": 0.0}
@@ -25,8 +25,8 @@ POSSIBLE = 1e-4
 """A test of chance fails by chance in one of ten thousand seeds; the seeds are fixed."""
 
 
-def corrupt(rows, epoch=0, **options):
-    return build("denoising", options).corrupt(rows, V, keyed(rows, epoch=epoch))
+def collate(rows, epoch=0, **options):
+    return build("denoising", options).collate(rows, V, keyed(rows, epoch=epoch))
 
 
 def with_sentences(rows, starts):
@@ -67,14 +67,14 @@ def inside(batch):
 def test_decoder_rows_are_as_long_as_asked_and_sources_as_wide_as_what_is_left(options, source):
     (variant,) = build("denoising", options).variants(V, 512)
     assert (variant.raw, variant.length, variant.decoder_length) == (510, source, 512)
-    batch = corrupt(sample(3, 510), **options)
+    batch = collate(sample(3, 510), **options)
     assert batch.input_ids.shape == (3, source)
     assert batch.decoder_labels.shape == batch.decoder_input_ids.shape == (3, 512)
 
 
 @pytest.mark.parametrize("options", [{}, {"noise": "masking"}, {"noise": "deletion"}, {"rotate": 0.5}])
 def test_full_rows_have_no_padding_and_every_token_is_a_target(options):
-    batch = corrupt(sample(8, 60), **options)
+    batch = collate(sample(8, 60), **options)
     assert batch.segment_ids is None
     assert batch.decoder_segment_ids is None
     assert not (batch.input_ids == V.pad).any()
@@ -93,7 +93,7 @@ def test_full_rows_have_no_padding_and_every_token_is_a_target(options):
 def test_the_target_is_the_text_whatever_the_noise(width, noise, unit, permute, rotate, rate, seed):
     rows = sample(5, width, seed)
     options = {"noise": noise, "unit": unit, "permute_sentences": permute, "rotate": rotate, "rate": rate}
-    batch = corrupt(rows, **options)
+    batch = collate(rows, **options)
     target = batch.decoder_labels
     assert (target[:, 0] == V.bos).all()
     assert (target[:, 1:-1] == rows.matrix(rows.tokens)).all()
@@ -112,7 +112,7 @@ def test_source_and_target_are_as_the_docstring_shows():
     tokens = np.array([[107, 108, 105, 103, 109, 104, 106]] * 4000)
     starts = np.zeros(tokens.shape, bool)
     starts[:, [0, 3]] = True
-    batch = corrupt(with_sentences(rows_of(tokens), starts), mean_span_length=1.0, random_share=0.0)
+    batch = collate(with_sentences(rows_of(tokens), starts), mean_span_length=1.0, random_share=0.0)
     wanted = [V.bos, 103, V.mask, 106, 107, V.mask, 108, 105, V.eos]
     found = [row for row in range(len(tokens)) if batch.input_ids[row].tolist() == wanted]
     assert found
@@ -136,7 +136,7 @@ def holes(source, tokens):
 @given(st.integers(1, 60), st.floats(0.01, 0.9), st.floats(1, 8), st.integers(0, 99))
 def test_hidden_tokens_and_masks_are_counted_exactly_and_every_hole_has_its_mask(width, rate, mean, seed):
     tokens = np.stack([np.random.default_rng(seed + i).permutation(V.ordinary)[:width] for i in range(6)])
-    batch = corrupt(rows_of(tokens), **WORDLESS, rate=rate, mean_span_length=mean)
+    batch = collate(rows_of(tokens), **WORDLESS, rate=rate, mean_span_length=mean)
     hidden = min(max(round(rate * width), 1), width)
     spans = min(max(round(hidden / mean), 1), hidden)
     for row, source in enumerate(inside(batch)):
@@ -150,7 +150,7 @@ def test_hidden_tokens_and_masks_are_counted_exactly_and_every_hole_has_its_mask
 def test_visible_tokens_and_spans_stand_in_every_order_alike():
     """Five tokens, two hidden in two spans: ten ways to place two spans among three tokens, four ways to fill them."""
     tokens = np.array([[101, 102, 103, 104, 105]] * 40_000)
-    batch = corrupt(rows_of(tokens), **WORDLESS, rate=0.4, mean_span_length=1.0)
+    batch = collate(rows_of(tokens), **WORDLESS, rate=0.4, mean_span_length=1.0)
     seen = Counter(map(tuple, inside(batch)))
     law = Counter()
     for places in combinations(range(5), 2):
@@ -206,7 +206,7 @@ def slow_infilling(tokens, columns, shares, spans, masks):
 def test_infilling_equals_a_loop_over_the_source(rate, mean):
     rows = rows_of(text(40, 33, V, 4))
     objective = build("denoising", {"permute_sentences": False, "rate": rate, "mean_span_length": mean})
-    batch = objective.corrupt(rows, V, keyed(rows))
+    batch = objective.collate(rows, V, keyed(rows))
     hidden, spans = (int(n) for n in objective._hidden(33))
     rng = keyed(rows)
     columns = rng.order(1, 33 - hidden + spans, spans)
@@ -220,7 +220,7 @@ def test_infilling_equals_a_loop_over_the_source(rate, mean):
 @pytest.mark.parametrize("noise", ["masking", "deletion"])
 def test_masked_or_deleted_tokens_are_any_set_alike(noise):
     tokens = np.arange(101, 107)
-    batch = corrupt(rows_of(np.tile(tokens, (20_000, 1))), **WORDLESS, noise=noise, rate=0.5)
+    batch = collate(rows_of(np.tile(tokens, (20_000, 1))), **WORDLESS, noise=noise, rate=0.5)
     seen = Counter(tuple(t for t in source if t != V.mask) for source in inside(batch))
     assert set(seen) == set(combinations(tokens.tolist(), 3))
     assert stats.chisquare(list(seen.values())).pvalue > POSSIBLE
@@ -232,12 +232,12 @@ def test_masked_or_deleted_tokens_are_any_set_alike(noise):
 @pytest.mark.parametrize("noise", ["infilling", "masking"])
 def test_one_mask_in_ten_is_a_random_ordinary_token(noise):
     tokens = np.tile(V.ordinary[:40], (3000, 1))
-    batch = corrupt(rows_of(tokens), permute_sentences=False, noise=noise)
+    batch = collate(rows_of(tokens), permute_sentences=False, noise=noise)
     hidden, spans = build("denoising")._hidden(40)
     masks = 3000 * int(spans if noise == "infilling" else hidden)
     replaced = masks - np.count_nonzero(batch.input_ids == V.mask)
     assert abs(replaced - 0.1 * masks) < stats.norm.isf(POSSIBLE / 2) * np.sqrt(0.09 * masks)
-    values = corrupt(rows_of(np.full((3000, 40), V.unk)), permute_sentences=False, noise=noise, random_share=1.0)
+    values = collate(rows_of(np.full((3000, 40), V.unk)), permute_sentences=False, noise=noise, random_share=1.0)
     drawn = values.input_ids[:, 1:-1]
     counts = np.bincount(drawn[drawn != V.unk], minlength=V.size)
     assert not counts[V.is_special].any()
@@ -265,7 +265,7 @@ def test_sentences_stay_in_their_document_and_the_rows_edges_cut_them():
     starts = np.zeros(segments.shape, bool)
     starts[:, [2, 4, 5, 9]] = True  # the row begins inside a sentence
     rows = with_sentences(rows_of(np.tile(np.arange(101, 112), (500, 1)), segments=segments), starts)
-    sources = inside(corrupt(rows, rate=0.01, random_share=0.0))
+    sources = inside(collate(rows, rate=0.01, random_share=0.0))
     wanted = [[(101, 102), (103, 104)], [(105,), (106, 107)], [(108, 109), (110, 111)]]
     orders = set()
     for source in sources:
@@ -282,7 +282,7 @@ def test_sentences_stay_in_their_document_and_the_rows_edges_cut_them():
 
 def test_a_rotated_text_begins_at_any_token_alike():
     tokens = np.arange(101, 109)
-    batch = corrupt(rows_of(np.tile(tokens, (16_000, 1))), **WORDLESS, noise="deletion", rate=0.01, rotate=1.0)
+    batch = collate(rows_of(np.tile(tokens, (16_000, 1))), **WORDLESS, noise="deletion", rate=0.01, rotate=1.0)
     first = Counter()
     for source in inside(batch):
         start = next(i for i in range(7) if source[i - 1] > source[i])
@@ -290,7 +290,7 @@ def test_a_rotated_text_begins_at_any_token_alike():
         first[(7 - start) % 7] += 1
     assert len(first) == 7
     assert stats.chisquare(list(first.values())).pvalue > POSSIBLE
-    half = corrupt(rows_of(np.tile(tokens, (16_000, 1))), **WORDLESS, noise="deletion", rate=0.01, rotate=0.5)
+    half = collate(rows_of(np.tile(tokens, (16_000, 1))), **WORDLESS, noise="deletion", rate=0.01, rotate=0.5)
     turned = sum(source != sorted(source) for source in inside(half))
     assert abs(turned - 8000 * 6 / 7) < 4 * np.sqrt(16_000 / 4)
 
@@ -300,7 +300,7 @@ def test_with_words_spans_are_of_whole_words_and_sources_end_in_padding():
     starts = rng.random((30, 60)) < 0.5
     starts[:, 0] = True
     tokens = np.stack([rng.permutation(V.ordinary)[:60] for _ in range(30)])
-    batch = corrupt(rows_of(tokens, starts), **WORDLESS, unit="word")
+    batch = collate(rows_of(tokens, starts), **WORDLESS, unit="word")
     assert batch.input_ids.shape == (30, 62)
     assert batch.segment_ids.dtype == np.int32
     for row, source in enumerate(inside(batch)):
@@ -334,7 +334,7 @@ def test_a_row_that_ends_in_padding_is_noised_as_the_shorter_text_it_is(noise, u
         word_starts=starts.reshape(-1),
         sentence_starts=sentences.reshape(-1),
     )
-    batch = corrupt(short, noise=noise, unit=unit, rotate=0.5)
+    batch = collate(short, noise=noise, unit=unit, rotate=0.5)
     objective = build("denoising", {"noise": noise})
     for row, length in enumerate(lengths):
         wrote = batch.decoder_segment_ids[row] >= 0
@@ -352,21 +352,21 @@ def test_a_row_that_ends_in_padding_is_noised_as_the_shorter_text_it_is(noise, u
             assert read == length + 2 - gone
         elif not length:
             assert read == 0
-    full = corrupt(rows, noise=noise, unit=unit, rotate=0.5)
+    full = collate(rows, noise=noise, unit=unit, rotate=0.5)
     assert (batch.input_ids[lengths == 30] == full.input_ids[lengths == 30]).all()
 
 
 @pytest.mark.parametrize("options", [{}, {"unit": "word"}, {"noise": "masking", "unit": "word"}, {"rotate": 0.5}])
 def test_a_row_is_the_same_alone_and_in_any_batch(options):
     rows = sample(24, 40)
-    whole = corrupt(rows, **options)
+    whole = collate(rows, **options)
     for which in (np.array([5]), np.arange(24)[::-1].copy(), np.array([3, 17, 4])):
         sentences = rows.matrix(rows.sentence_starts)[which]
-        part = corrupt(with_sentences(take(rows, which), sentences), **options)
+        part = collate(with_sentences(take(rows, which), sentences), **options)
         for field in ("input_ids", "decoder_input_ids", "decoder_labels", "segment_ids"):
             if getattr(whole, field) is not None:
                 assert (getattr(part, field) == getattr(whole, field)[which]).all(), field
-    again = corrupt(rows, epoch=1, **options)
+    again = collate(rows, epoch=1, **options)
     assert (again.input_ids != whole.input_ids).any(axis=1).all()
 
 

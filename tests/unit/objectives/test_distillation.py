@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from pretextlm.errors import UserError
 from pretextlm.model.loss import linear_divergence
-from pretextlm.objectives.base import build
 from pretextlm.objectives.distillation import copy_layers
+from pretextlm.objectives.registry import build
 from pretextlm.training.begin import build_model
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
@@ -45,7 +45,7 @@ def distillation(**options):
 
 def batch_of(objective):
     rows = framed(4, 30, V)
-    return objective.corrupt(rows, V, keyed(rows))
+    return objective.collate(rows, V, keyed(rows))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0])

@@ -26,7 +26,7 @@ from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.loader import Loader
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.transformer import Transformer
-from pretextlm.objectives.base import OBJECTIVES, build
+from pretextlm.objectives.registry import OBJECTIVES, build
 from pretextlm.training.forward import Forward
 from pretextlm.training.validation import evaluation_batches
 
@@ -81,7 +81,7 @@ def test_corrupting_changes_no_input(case):
         for array in vars(rows).values():
             if isinstance(array, np.ndarray):
                 array.flags.writeable = False
-        objective.corrupt(rows, V, rng)
+        objective.collate(rows, V, rng)
         for name, value in vars(before).items():
             assert np.array_equal(getattr(rows, name), value), name
         assert (rng.keys == keys).all()
@@ -105,7 +105,9 @@ def test_any_number_of_workers_and_ranks_and_any_size_of_batch_give_the_same_row
 
     def loader(workers=1):
         reader = objective.reader(split_for(case), V, LENGTH)
-        return Loader(reader, lambda rows, rng: objective.corrupt(rows, V, rng), 3, workers, objective.copies, 1000.0)
+        return Loader(
+            reader, lambda rows, rng: objective.collate(rows, V, rng), 3, workers, objective.noise_period, 1000.0
+        )
 
     whole = step(loader(), 10, 12, 12)
     for size in (1, 5):
@@ -126,7 +128,7 @@ def test_a_new_epoch_or_seed_draws_anew_and_the_same_key_does_not(case):
     objective = case.objective
 
     def drawn(rows, seed, epoch):
-        return arrays(objective.corrupt(rows, V, CounterRNG.of(seed, epoch, rows.example_ids)))
+        return arrays(objective.collate(rows, V, CounterRNG.of(seed, epoch, rows.example_ids)))
 
     def differ(one, other):
         fields = [name for name in one if name != "example_ids"]
@@ -252,7 +254,7 @@ def test_no_answer_can_be_read_off(case):
 NETWORKS = [
     pytest.param(case, architecture, id=f"{case}-{architecture}")
     for case in CASES
-    for architecture in case.objective.suits()
+    for architecture in case.objective.supported_architectures()
 ]
 
 
@@ -284,7 +286,7 @@ def test_loss_and_gradients_do_not_depend_on_how_a_step_is_cut(case, architectur
             "hidden_size": 16,
             "num_hidden_layers": 2,
             "num_attention_heads": 2,
-            "type_vocab_size": objective.parts(),
+            "type_vocab_size": objective.num_token_types(),
         }
     )
     model = small_model(config, objective)
@@ -323,5 +325,5 @@ def test_objectives_describe_themselves(name):
     assert cls.name == name
     assert "https://" in cls.paper
     assert cls.learns.endswith(".")
-    assert set(cls.parse({}).suits()) <= set(cls.architectures)
+    assert set(cls.parse({}).supported_architectures()) <= set(cls.architectures)
     assert all(field.description for field in cls.model_fields.values())

@@ -15,12 +15,13 @@ from tests.unit.objectives.hand_rows import vocabulary as without_text
 from pretextlm.batch import IGNORE
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.encode import TextEncoder
+from pretextlm.data.row_shapes import Variant
 from pretextlm.data.rows import StreamReader
 from pretextlm.data.special_tokens import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
 from pretextlm.data.token_splits import Spelling
 from pretextlm.data.tokenizer import KINDS, train_tokenizer, vocabulary_of
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import Variant, build
+from pretextlm.objectives.registry import build
 
 POSSIBLE = 1e-4
 """A test of chance fails by chance in one of ten thousand seeds; the seeds are fixed."""
@@ -61,9 +62,9 @@ class Text:
     def decode(self, ids):
         return self.tokenizer.decode(list(map(int, ids)), skip_special_tokens=False)
 
-    def corrupt(self, rows, epoch=0, **options):
+    def collate(self, rows, epoch=0, **options):
         rng = CounterRNG.of(1, epoch, rows.example_ids)
-        return build("fill_in_middle", options).corrupt(rows, self.vocabulary, rng)
+        return build("fill_in_middle", options).collate(rows, self.vocabulary, rng)
 
     @property
     def marks(self):
@@ -114,7 +115,7 @@ def test_documents_come_back_character_by_character(any_text):
     text = any_text
     rows = text.all_in_one_row(DOCUMENTS, 60)
     for suffix_first in (0.0, 1.0):
-        batch = text.corrupt(rows, rate=1.0, suffix_first=suffix_first)
+        batch = text.collate(rows, rate=1.0, suffix_first=suffix_first)
         for row in range(60):
             documents = documents_of(batch, row)
             assert len(documents) == len(DOCUMENTS)
@@ -176,7 +177,7 @@ def test_rows_equal_those_made_document_by_document(any_text, raw, padded, rate,
     rows = any_text.rows(DOCUMENTS, raw, np.arange(40) if not padded else np.arange(12), padded)
     rng = CounterRNG.of(1, 0, rows.example_ids)
     wanted = slow(rows, any_text, rate, suffix_first, rng)
-    batch = any_text.corrupt(rows, rate=rate, suffix_first=suffix_first)
+    batch = any_text.collate(rows, rate=rate, suffix_first=suffix_first)
     tokens, segments, positions = np.moveaxis(wanted, 2, 0)
     assert (batch.input_ids == tokens[:, :-1]).all()
     assert (batch.segment_ids == segments[:, :-1]).all()
@@ -195,7 +196,7 @@ def test_both_cuts_are_uniform_from_the_start_of_the_text_to_its_end(bpe):
     count = 20_000
     row = bpe.rows([original], 20, [0], padded=True)
     rows = rows_of(np.tile(row.tokens, (count, 1)), segments=np.tile(row.segment_ids, (count, 1)), first_id=0)
-    batch = bpe.corrupt(rows, rate=1.0, suffix_first=0.0)
+    batch = bpe.collate(rows, rate=1.0, suffix_first=0.0)
     seen = Counter(tuple(ids) for ids in batch.input_ids.tolist())
     cuts = Counter()
     for ids, times in seen.items():
@@ -210,7 +211,7 @@ def test_both_cuts_are_uniform_from_the_start_of_the_text_to_its_end(bpe):
 
 def test_so_many_documents_are_rearranged_and_so_many_of_these_suffix_first(bpe):
     count, size = 6000, len(DOCUMENTS[0])
-    batch = bpe.corrupt(bpe.all_in_one_row(DOCUMENTS[:1], count), rate=0.3, suffix_first=0.7)
+    batch = bpe.collate(bpe.all_in_one_row(DOCUMENTS[:1], count), rate=0.3, suffix_first=0.7)
     marked = (batch.input_ids == bpe.marks[0]).any(axis=1)
     tolerance = stats.norm.isf(POSSIBLE / 2)
     assert abs(marked.sum() - 0.3 * count) < tolerance * np.sqrt(0.21 * count)
@@ -222,17 +223,17 @@ def test_so_many_documents_are_rearranged_and_so_many_of_these_suffix_first(bpe)
 
 def test_documents_that_are_not_rearranged_are_as_in_causal_language_modelling(bpe):
     rows = bpe.rows(DOCUMENTS, 33, np.arange(50))
-    causal = build("causal").corrupt(rows, bpe.vocabulary, CounterRNG.of(1, 0, rows.example_ids))
-    never = bpe.corrupt(rows, rate=0.0)
+    causal = build("causal").collate(rows, bpe.vocabulary, CounterRNG.of(1, 0, rows.example_ids))
+    never = bpe.collate(rows, rate=0.0)
     for field in ("input_ids", "labels", "segment_ids", "position_ids"):
         assert (getattr(never, field) == getattr(causal, field)).all()
-    some = bpe.corrupt(rows, rate=0.3)
+    some = bpe.collate(rows, rate=0.3)
     unchanged = ~np.isin(some.input_ids, bpe.marks).any(axis=1) & ~np.isin(some.labels, bpe.marks).any(axis=1)
     assert 10 < unchanged.sum() < 50
     assert (some.input_ids == causal.input_ids)[unchanged].all()
     whole = bpe.all_in_one_row(DOCUMENTS, 40)
-    originals = documents_of(build("causal").corrupt(whole, bpe.vocabulary, CounterRNG.of(1, 0, whole.example_ids)), 0)
-    batch = bpe.corrupt(whole)
+    originals = documents_of(build("causal").collate(whole, bpe.vocabulary, CounterRNG.of(1, 0, whole.example_ids)), 0)
+    batch = bpe.collate(whole)
     same = [
         ids == originals[nth]
         for row in range(40)
@@ -246,7 +247,7 @@ def test_documents_that_are_not_rearranged_are_as_in_causal_language_modelling(b
 def test_what_a_row_holds_of_a_document_is_rearranged_as_the_piece_it_is(bpe):
     """The row begins and ends inside a document, so no <s> stands before it and no </s> after."""
     rows = bpe.rows([DOCUMENTS[4] * 3], 40, np.arange(4))
-    batch = bpe.corrupt(rows, rate=1.0)
+    batch = bpe.collate(rows, rate=1.0)
     for row in (1, 2):
         assert batch.segment_ids[row].max() == 0
         assert batch.input_ids[row, 0] == bpe.marks[0]
@@ -259,7 +260,7 @@ def test_padding_makes_room_and_stays_padding(bpe):
     tokens, segments = rows.matrix(rows.tokens), rows.matrix(rows.segment_ids)
     tokens[1], segments[1] = bpe.vocabulary.pad, -1  # nothing but padding
     before = (segments[0] >= 0).sum()
-    batch = bpe.corrupt(rows_of(tokens, segments=segments), rate=1.0)
+    batch = bpe.collate(rows_of(tokens, segments=segments), rate=1.0)
     real = batch.segment_ids >= 0
     assert real[0].sum() >= before + 6
     assert not real[1].any()
@@ -270,7 +271,7 @@ def test_padding_makes_room_and_stays_padding(bpe):
 
 def test_without_isolation_a_row_is_one_run_of_text(bpe):
     rows = bpe.rows(DOCUMENTS, 50, np.arange(10))
-    batch, apart = bpe.corrupt(rows, isolate=False), bpe.corrupt(rows)
+    batch, apart = bpe.collate(rows, isolate=False), bpe.collate(rows)
     assert batch.segment_ids is None
     assert batch.position_ids is None
     assert (batch.input_ids == apart.input_ids).all()
@@ -291,7 +292,7 @@ def test_a_cut_that_cannot_be_spelled_moves_and_loses_nothing(bpe):
         halves.append(own)
     odd = Text.__new__(Text)
     odd.tokenizer, odd.vocabulary = bpe.tokenizer, replace(bpe.vocabulary, speller=lambda: Spelling.of(halves))
-    batch = odd.corrupt(odd.all_in_one_row(DOCUMENTS[:1], 400), rate=1.0, suffix_first=0.0)
+    batch = odd.collate(odd.all_in_one_row(DOCUMENTS[:1], 400), rate=1.0, suffix_first=0.0)
     for row in range(400):
         (ids,) = documents_of(batch, row)
         between, suffix, after = parts(ids, odd)
@@ -300,12 +301,12 @@ def test_a_cut_that_cannot_be_spelled_moves_and_loses_nothing(bpe):
 
 def test_a_row_is_the_same_alone_and_in_any_batch_and_changes_with_the_epoch(bpe):
     rows = bpe.rows(DOCUMENTS, 40, np.arange(30))
-    whole = bpe.corrupt(rows)
+    whole = bpe.collate(rows)
     for which in ([4], [29, 3, 17]):
-        part = bpe.corrupt(bpe.rows(DOCUMENTS, 40, which))
+        part = bpe.collate(bpe.rows(DOCUMENTS, 40, which))
         for field in ("input_ids", "labels", "segment_ids", "position_ids"):
             assert (getattr(part, field) == getattr(whole, field)[which]).all()
-    again = bpe.corrupt(rows, epoch=1)
+    again = bpe.collate(rows, epoch=1)
     assert (again.input_ids != whole.input_ids).any(axis=1).sum() >= 20
 
 

@@ -7,8 +7,8 @@ from tests.unit.objectives.hand_rows import keyed, rows_of, text, vocabulary
 
 from pretextlm.attention_mask import visible
 from pretextlm.batch import IGNORE
-from pretextlm.objectives import layout
-from pretextlm.objectives.base import build
+from pretextlm.objectives.registry import build
+from pretextlm.objectives.shared import layout
 
 V = vocabulary()
 SOURCE = np.array([[9, 24, 26, 21]], np.int32)
@@ -44,8 +44,8 @@ def test_in_a_prefix_row_the_source_sees_itself_and_no_target_is_seen_before_its
 
 def test_a_denoiser_hides_the_same_in_both_layouts():
     rows = rows_of(text(6, 40, V))
-    pair = build("span_corruption").corrupt(rows, V, keyed(rows))
-    single = build("span_corruption", {"layout": "prefix"}).corrupt(rows, V, keyed(rows))
+    pair = build("span_corruption").collate(rows, V, keyed(rows))
+    single = build("span_corruption", {"layout": "prefix"}).collate(rows, V, keyed(rows))
     width = pair.input_ids.shape[1]
     assert (single.input_ids[:, :width] == pair.input_ids).all()
     assert (single.labels[:, width - 1 :] == pair.decoder_labels).all()

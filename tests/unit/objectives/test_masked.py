@@ -8,21 +8,21 @@ from scipy import stats
 from tests.unit.objectives.hand_rows import ODD_SPECIAL, framed, keyed, rows_of, selected, text, vocabulary
 
 from pretextlm.batch import IGNORE
-from pretextlm.objectives.base import build
+from pretextlm.objectives.registry import build
 
 V = vocabulary()
 POSSIBLE = 1e-4
 
 
-def corrupt(rows, vocab=V, **options):
-    return build("masked", options).corrupt(rows, vocab, keyed(rows))
+def collate(rows, vocab=V, **options):
+    return build("masked", options).collate(rows, vocab, keyed(rows))
 
 
 @pytest.mark.parametrize("count", ["exact", "bernoulli"])
 @pytest.mark.parametrize("rate", [0.15, 0.5, 1.0])
 def test_labels_are_the_originals_and_inputs_change_only_there(count, rate):
     rows = framed(50, 60, V)
-    batch = corrupt(rows, count=count, rate=rate)
+    batch = collate(rows, count=count, rate=rate)
     tokens, chosen = rows.matrix(rows.tokens), selected(batch)
     assert (batch.labels[chosen] == tokens[chosen]).all()
     assert (batch.input_ids[~chosen] == tokens[~chosen]).all()
@@ -34,7 +34,7 @@ def test_no_special_token_is_selected_even_at_rate_one_and_unknown_tokens_are():
     specials = [V.cls, V.sep, V.mask, V.pad, V.bos, V.eos, ODD_SPECIAL, *V.sentinels]
     tokens[:, 5 : 5 + len(specials)] = specials
     tokens[:, 0] = V.unk
-    batch = corrupt(rows_of(tokens), rate=1.0)
+    batch = collate(rows_of(tokens), rate=1.0)
     expected = np.ones(30, bool)
     expected[5 : 5 + len(specials)] = False
     assert (selected(batch) == expected).all()
@@ -44,7 +44,7 @@ def test_no_special_token_is_selected_even_at_rate_one_and_unknown_tokens_are():
 def test_exact_counts_are_the_product_rounded_down_or_up_and_at_least_one(rate):
     rows = framed(400, 70, V)
     ordinary = (~V.is_special[rows.matrix(rows.tokens)]).sum(axis=1)
-    counts = selected(corrupt(rows, rate=rate)).sum(axis=1)
+    counts = selected(collate(rows, rate=rate)).sum(axis=1)
     low = np.floor(rate * ordinary + 1e-12)
     assert (counts >= np.maximum(low, 1)).all()
     assert (counts <= np.maximum(low + 1, 1)).all()
@@ -53,14 +53,14 @@ def test_exact_counts_are_the_product_rounded_down_or_up_and_at_least_one(rate):
 
 def test_the_mean_of_exact_counts_is_the_rate():
     rows = rows_of(text(20_000, 50, V))  # 7.5 expected of each row: 7 or 8, evenly
-    counts = selected(corrupt(rows)).sum(axis=1)
+    counts = selected(collate(rows)).sum(axis=1)
     assert set(counts.tolist()) == {7, 8}
     assert stats.binomtest(int((counts == 8).sum()), 20_000, 0.5).pvalue > POSSIBLE
 
 
 def test_bernoulli_counts_are_binomial():
     rows = rows_of(text(5000, 20, V))
-    batch = corrupt(rows, count="bernoulli")
+    batch = collate(rows, count="bernoulli")
     counts = np.bincount(selected(batch).sum(axis=1), minlength=21)
     expected = stats.binom.pmf(np.arange(21), 20, 0.15) * 5000
     tail = 8
@@ -75,7 +75,7 @@ def test_rows_without_an_ordinary_token_have_no_target():
     for count in ("exact", "bernoulli"):
         for unit in ("token", "word"):
             rows = rows_of(np.array([[V.cls, V.sep, V.sep], [V.cls, 30, V.sep]]))
-            batch = corrupt(rows, count=count, unit=unit, rate=1.0)
+            batch = collate(rows, count=count, unit=unit, rate=1.0)
             assert selected(batch).tolist() == [[False] * 3, [False, True, False]]
 
 
@@ -83,7 +83,7 @@ def test_every_position_is_selected_equally_often():
     tokens = text(40_000, 24, V)
     tokens[:, 0], tokens[:, 23], tokens[:, 11] = V.cls, V.sep, V.sep
     rate = 3 / 21
-    counts = selected(corrupt(rows_of(tokens), rate=rate)).sum(axis=0)
+    counts = selected(collate(rows_of(tokens), rate=rate)).sum(axis=0)
     inside = np.delete(counts, [0, 11, 23])
     assert counts[[0, 11, 23]].tolist() == [0, 0, 0]
     # k of n without replacement: the counts' covariance makes this, not the plain sum, chi-square with n - 1 degrees
@@ -93,7 +93,7 @@ def test_every_position_is_selected_equally_often():
 
 
 def test_every_pair_of_positions_is_selected_equally_often():
-    batch = corrupt(rows_of(text(30_000, 8, V)), rate=0.25)
+    batch = collate(rows_of(text(30_000, 8, V)), rate=0.25)
     chosen = selected(batch)
     assert (chosen.sum(axis=1) == 2).all()
     codes = chosen @ (1 << np.arange(8))
@@ -107,7 +107,7 @@ def test_every_pair_of_positions_is_selected_equally_often():
 def test_selected_tokens_are_masked_replaced_or_kept_in_the_shares_asked_for(unit, mask, random):
     vocab = vocabulary(size=40_000)
     rows = framed(400, 128, vocab)
-    batch = corrupt(rows, vocab, mask_share=mask, random_share=random, rate=0.3, unit=unit)
+    batch = collate(rows, vocab, mask_share=mask, random_share=random, rate=0.3, unit=unit)
     chosen = selected(batch)
     before, after = rows.matrix(rows.tokens)[chosen], batch.input_ids[chosen]
     kept = 1 - mask - random + random / len(vocab.ordinary)
@@ -124,14 +124,14 @@ def test_selected_tokens_are_masked_replaced_or_kept_in_the_shares_asked_for(uni
 def test_random_replacements_are_uniform_over_ordinary_tokens_and_no_other():
     vocab = vocabulary(size=60)
     rows = rows_of(text(3000, 50, vocab))
-    batch = corrupt(rows, vocab, rate=1.0, mask_share=0.0, random_share=1.0)
+    batch = collate(rows, vocab, rate=1.0, mask_share=0.0, random_share=1.0)
     counts = np.bincount(batch.input_ids.reshape(-1), minlength=60)
     assert set(np.flatnonzero(counts)) == set(vocab.ordinary.tolist())
     assert stats.chisquare(counts[vocab.ordinary]).pvalue > POSSIBLE
 
 
 def test_the_replacement_is_independent_of_the_position():
-    batch = corrupt(rows_of(text(20_000, 20, V)), rate=0.5)
+    batch = collate(rows_of(text(20_000, 20, V)), rate=0.5)
     masked = ((batch.input_ids == V.mask) & selected(batch)).sum(axis=0)
     other = selected(batch).sum(axis=0) - masked
     assert stats.chi2_contingency([masked, other]).pvalue > POSSIBLE
@@ -139,7 +139,7 @@ def test_the_replacement_is_independent_of_the_position():
 
 def test_documents_do_not_see_each_other():
     rows = framed(5, 30, V)
-    batch = corrupt(rows)
+    batch = collate(rows)
     assert batch.attention == "bidirectional"
     assert (batch.segment_ids == rows.matrix(rows.segment_ids)).all()
     assert (batch.position_ids == rows.matrix(rows.position_ids)).all()

@@ -18,15 +18,15 @@ from pretextlm.batch import IGNORE
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.loader import Loader
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import build
+from pretextlm.objectives.registry import build
 
 V = vocabulary()
 UNITS = ["token", "word", "ngram", "span"]
 POSSIBLE = 1e-4
 
 
-def corrupt(rows, vocab=V, **options):
-    return build("masked", options).corrupt(rows, vocab, keyed(rows))
+def collate(rows, vocab=V, **options):
+    return build("masked", options).collate(rows, vocab, keyed(rows))
 
 
 def pairs(count, width, vocab=V):
@@ -49,7 +49,7 @@ def pairs(count, width, vocab=V):
 @pytest.mark.parametrize("unit", UNITS)
 def test_what_a_reader_of_pairs_says_goes_on_and_padding_is_never_selected(unit, predict):
     rows = pairs(60, 40)
-    batch = corrupt(rows, unit=unit, predict=predict, rate=0.5)
+    batch = collate(rows, unit=unit, predict=predict, rate=0.5)
     assert (batch.token_type_ids == rows.matrix(rows.token_type_ids)).all()
     assert (batch.row_labels == rows.row_labels).all()
     padding = rows.matrix(rows.segment_ids) < 0
@@ -62,7 +62,7 @@ def test_what_a_reader_of_pairs_says_goes_on_and_padding_is_never_selected(unit,
 
 
 def test_rows_without_types_or_labels_have_none():
-    batch = corrupt(framed(3, 20, V))
+    batch = collate(framed(3, 20, V))
     assert batch.token_type_ids is None
     assert batch.row_labels is None
 
@@ -70,7 +70,7 @@ def test_rows_without_types_or_labels_have_none():
 @pytest.mark.parametrize("unit", UNITS)
 def test_the_place_before_a_hidden_token_predicts_it(unit):
     rows = framed(80, 60, V)
-    tokens, batch = rows.matrix(rows.tokens), corrupt(rows, unit=unit, predict="next", rate=0.3, random_share=0.0)
+    tokens, batch = rows.matrix(rows.tokens), collate(rows, unit=unit, predict="next", rate=0.3, random_share=0.0)
     chosen, segments = selected(batch), rows.matrix(rows.segment_ids)
     assert not chosen[:, -1].any()
     row, column = np.nonzero(chosen)
@@ -86,7 +86,7 @@ def test_the_place_before_a_hidden_token_predicts_it(unit):
 def test_a_token_that_opens_its_segment_is_never_hidden_where_the_place_before_would_predict_it():
     rows = rows_of(text(200, 20, V), segments=np.repeat([[0] * 8 + [1] * 12], 200, axis=0))
     for unit in UNITS:
-        hidden = selected(corrupt(rows, unit=unit, predict="next", rate=1.0))
+        hidden = selected(collate(rows, unit=unit, predict="next", rate=1.0))
         assert (hidden == ([True] * 7 + [False] + [True] * 11 + [False])).all()
 
 
@@ -94,21 +94,21 @@ def test_a_token_that_opens_its_segment_is_never_hidden_where_the_place_before_w
 def test_a_word_that_opens_its_segment_is_spared_whole(unit):
     starts = np.zeros((100, 12), bool)
     starts[:, [3, 5, 8]] = True  # a word of three tokens opens the row
-    batch = corrupt(rows_of(text(100, 12, V), starts), unit=unit, predict="next", rate=1.0)
+    batch = collate(rows_of(text(100, 12, V), starts), unit=unit, predict="next", rate=1.0)
     assert (selected(batch) == ([False] * 2 + [True] * 9 + [False])).all()
 
 
 def test_exact_counts_hold_where_the_place_before_predicts():
     rows = rows_of(text(20_000, 51, V))  # 50 tokens that may be hidden: 7.5 of them
-    counts = selected(corrupt(rows, predict="next")).sum(axis=1)
+    counts = selected(collate(rows, predict="next")).sum(axis=1)
     assert set(counts.tolist()) == {7, 8}
     assert stats.binomtest(int((counts == 8).sum()), 20_000, 0.5).pvalue > POSSIBLE
 
 
 def test_predicting_next_tokens_suits_a_decoder_too():
-    assert build("masked").suits() == ("encoder",)
-    assert build("masked", {"predict": "next"}).suits() == ("encoder", "decoder")
-    assert corrupt(framed(2, 20, V), predict="next").attention == "bidirectional"
+    assert build("masked").supported_architectures() == ("encoder",)
+    assert build("masked", {"predict": "next"}).supported_architectures() == ("encoder", "decoder")
+    assert collate(framed(2, 20, V), predict="next").attention == "bidirectional"
 
 
 def outcomes(rows, batch, sizes, starts):
@@ -125,7 +125,7 @@ def test_a_unit_is_masked_replaced_or_kept_as_a_whole(unit):
     rows = framed(300, 120, vocab)
     objective = build("masked", {"unit": unit, "replace": "unit", "rate": 0.3, "mask_share": 0.5, "random_share": 0.3})
     chosen = objective.select(rows, vocab.is_special[rows.matrix(rows.tokens)], keyed(rows))
-    batch = objective.corrupt(rows, vocab, keyed(rows))
+    batch = objective.collate(rows, vocab, keyed(rows))
     starts = chosen.places[np.cumsum(chosen.units) - chosen.units]
     found = outcomes(rows, batch, chosen.units, starts)
     assert max(map(len, found)) > 2
@@ -136,7 +136,7 @@ def test_a_unit_is_masked_replaced_or_kept_as_a_whole(unit):
 
 def test_random_tokens_of_a_unit_are_drawn_each_by_itself():
     rows = rows_of(text(500, 40, V), np.tile(np.arange(40) % 4 == 0, (500, 1)))
-    batch = corrupt(rows, unit="word", replace="unit", rate=0.5, mask_share=0.0, random_share=1.0)
+    batch = collate(rows, unit="word", replace="unit", rate=0.5, mask_share=0.0, random_share=1.0)
     words = batch.input_ids.reshape(-1, 4)[selected(batch).reshape(-1, 4)[:, 0]]
     assert len(np.unique(words[:, 0])) > 100
     assert (words[:, 0] == words[:, 1]).mean() < 0.02
@@ -147,7 +147,7 @@ def test_tokens_of_words_are_replaced_each_by_itself_unless_asked_otherwise(coun
     rows = rows_of(text(4000, 20, V), np.tile(np.arange(20) % 2 == 0, (4000, 1)))
     for replace, shares in (("token", [1, 2, 1]), ("unit", [1, 0, 1])):
         options = {"mask_share": 0.5, "random_share": 0.0, "replace": replace, "count": count}
-        batch = corrupt(rows, unit="word", rate=0.5, **options)
+        batch = collate(rows, unit="word", rate=0.5, **options)
         masked = (batch.input_ids == V.mask).reshape(-1, 2)[selected(batch).reshape(-1, 2)[:, 0]].sum(axis=1)
         found = np.bincount(masked, minlength=3)
         assert (found > 0).tolist() == (np.array(shares) > 0).tolist()
@@ -165,7 +165,7 @@ def test_the_rate_goes_in_a_straight_line_from_first_to_last(progress, expected)
     rows = rows_of(text(20_000, 50, V))
     if progress is not None:
         rows = with_progress(rows, progress)
-    counts = selected(corrupt(rows, rate=0.3, final_rate=0.15)).sum(axis=1)
+    counts = selected(collate(rows, rate=0.3, final_rate=0.15)).sum(axis=1)
     low = int(expected)
     assert set(counts.tolist()) <= {low, low + 1}
     if expected == low:
@@ -177,25 +177,25 @@ def test_the_rate_goes_in_a_straight_line_from_first_to_last(progress, expected)
 @pytest.mark.parametrize("unit", UNITS)
 def test_every_row_has_the_rate_of_its_own_time(unit):
     rows = with_progress(rows_of(text(11, 100, V)), np.arange(11) / 10)
-    counts = selected(corrupt(rows, rate=1.0, final_rate=0.1, unit=unit)).sum(axis=1)
+    counts = selected(collate(rows, rate=1.0, final_rate=0.1, unit=unit)).sum(axis=1)
     assert counts.tolist() == [100, 91, 82, 73, 64, 55, 46, 37, 28, 19, 10]
 
 
 def test_a_bernoulli_rate_changes_too():
     rows = with_progress(rows_of(text(2000, 100, V)), np.repeat([0.0, 1.0], 1000))
     for unit in ("token", "word"):
-        chosen = selected(corrupt(rows, rate=0.5, final_rate=0.1, count="bernoulli", unit=unit))
+        chosen = selected(collate(rows, rate=0.5, final_rate=0.1, count="bernoulli", unit=unit))
         for half, rate in ((chosen[:1000], 0.5), (chosen[1000:], 0.1)):
             assert stats.binomtest(int(half.sum()), half.size, rate).pvalue > POSSIBLE
 
 
 def test_a_rate_that_changes_is_announced_and_a_constant_one_needs_no_progress():
-    assert build("masked", {"final_rate": 0.1}).scheduled
+    assert build("masked", {"final_rate": 0.1}).scheduled_noise
     objective = build("masked")
-    assert not objective.scheduled
+    assert not objective.scheduled_noise
     rows = framed(10, 40, V)
-    plain = objective.corrupt(rows, V, keyed(rows))
-    assert (objective.corrupt(with_progress(rows, 0.3), V, keyed(rows)).input_ids == plain.input_ids).all()
+    plain = objective.collate(rows, V, keyed(rows))
+    assert (objective.collate(with_progress(rows, 0.3), V, keyed(rows)).input_ids == plain.input_ids).all()
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -203,11 +203,11 @@ def test_static_masks_come_again_after_as_many_epochs_as_there_are_of_them(unit)
     """Through the loader, as training reads: each row's masks have period k, and k of them differ."""
     k, rows_per_batch = 3, 4
     objective = build("masked", {"static_masks": k, "unit": unit, "rate": 0.3})
-    assert objective.copies == k
+    assert objective.noise_period == k
     rng = np.random.default_rng(0)
     split = split_of([rng.choice(V.ordinary, 45).tolist() for _ in range(20)], (rng.random(900) < 0.6).tolist())
     reader = objective.reader(split, V, 32)
-    loader = Loader(reader, lambda rows, rng: objective.corrupt(rows, V, rng), seed=5, copies=objective.copies)
+    loader = Loader(reader, lambda rows, rng: objective.collate(rows, V, rng), seed=5, copies=objective.noise_period)
     seen = defaultdict(list)
     for epoch in range(3 * k):
         here = {}
@@ -225,12 +225,12 @@ def test_static_masks_come_again_after_as_many_epochs_as_there_are_of_them(unit)
 
 def test_dynamic_masks_never_come_again():
     objective = build("masked")
-    assert objective.copies == 0
+    assert objective.noise_period == 0
     assert not objective.variants(V, 32)[0].restart
     assert build("masked", {"static_masks": 2}).variants(V, 32)[0].restart
     rows = framed(4, 60, V)
     inputs = [
-        objective.corrupt(rows, V, CounterRNG.of(1, epoch, rows.example_ids)).labels.tobytes() for epoch in range(20)
+        objective.collate(rows, V, CounterRNG.of(1, epoch, rows.example_ids)).labels.tobytes() for epoch in range(20)
     ]
     assert len(set(inputs)) == 20
 
@@ -240,7 +240,7 @@ def test_the_place_of_a_label_is_the_only_difference_between_here_and_next():
     tokens = rows.matrix(rows.tokens).copy()
     tokens[:, 0] = V.cls  # so that the same tokens may be hidden
     rows = rows_of(tokens)
-    here, following = corrupt(rows), corrupt(rows, predict="next")
+    here, following = collate(rows), collate(rows, predict="next")
     assert (here.input_ids == following.input_ids).all()
     assert (here.labels[:, 1:] == following.labels[:, :-1]).all()
     assert (following.labels[:, -1] == IGNORE).all()

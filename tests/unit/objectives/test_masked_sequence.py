@@ -13,19 +13,19 @@ from tests.unit.objectives.hand_rows import keyed, rows_of, take, text, vocabula
 
 from pretextlm.batch import IGNORE
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import build
+from pretextlm.objectives.registry import build
 
 V = vocabulary()
 POSSIBLE = 1e-4
 
 
-def corrupt(rows, vocab=V, **options):
-    return build("masked_sequence", options).corrupt(rows, vocab, keyed(rows))
+def collate(rows, vocab=V, **options):
+    return build("masked_sequence", options).collate(rows, vocab, keyed(rows))
 
 
 def test_rows_are_as_the_docstring_shows():
     tokens = np.tile([107, 108, 105, 103, 109, 104, 106, 102], (60, 1))
-    batch = corrupt(rows_of(tokens), mask_share=1.0, random_share=0.0)
+    batch = collate(rows_of(tokens), mask_share=1.0, random_share=0.0)
     row = np.flatnonzero(batch.decoder_position_ids[:, 0] == 2)[0]
     assert batch.input_ids[row].tolist() == [107, 108, *[V.mask] * 4, 106, 102]
     assert batch.decoder_input_ids[row].tolist() == [V.pad, 105, 103, 109]
@@ -36,7 +36,7 @@ def test_rows_are_as_the_docstring_shows():
 @given(st.integers(1, 70), st.floats(0.01, 1.0), st.sampled_from(["uniform", "ends"]), st.integers(0, 99))
 def test_the_text_comes_back_from_encoder_and_decoder(length, rate, start, seed):
     rows = rows_of(text(6, length, V, seed))
-    batch = corrupt(rows, rate=rate, start=start)
+    batch = collate(rows, rate=rate, start=start)
     count = max(1, round(rate * length))
     assert batch.input_ids.shape == (6, length)
     assert batch.decoder_labels.shape == batch.decoder_input_ids.shape == (6, count)
@@ -52,14 +52,14 @@ def test_the_text_comes_back_from_encoder_and_decoder(length, rate, start, seed)
 
 
 def test_the_stretch_begins_anywhere_with_equal_chance():
-    batch = corrupt(rows_of(text(20_000, 20, V)))
+    batch = collate(rows_of(text(20_000, 20, V)))
     counts = np.bincount(batch.decoder_position_ids[:, 0], minlength=11)
     assert len(counts) == 11
     assert stats.chisquare(counts).pvalue > POSSIBLE
 
 
 def test_with_ends_a_fifth_begins_with_the_text_and_a_fifth_ends_with_it():
-    batch = corrupt(rows_of(text(20_000, 20, V)), start="ends")
+    batch = collate(rows_of(text(20_000, 20, V)), start="ends")
     counts = np.bincount(batch.decoder_position_ids[:, 0], minlength=11)
     shares = np.full(11, 0.6 / 11)
     shares[[0, -1]] += 0.2
@@ -68,7 +68,7 @@ def test_with_ends_a_fifth_begins_with_the_text_and_a_fifth_ends_with_it():
 
 def test_of_the_stretch_80_in_100_are_masked_10_random_and_10_stay():
     tokens = np.full((2_000, 40), 30)
-    batch = corrupt(rows_of(tokens))
+    batch = collate(rows_of(tokens))
     hidden = np.take_along_axis(batch.input_ids, batch.decoder_position_ids.astype(np.int64), axis=1)
     masked, same = np.mean(hidden == V.mask), np.mean(hidden == 30)
     n = hidden.size
@@ -85,7 +85,7 @@ def test_rows_that_end_in_padding_are_shorter_texts():
     tokens, lengths = text(5, 24, V), (24, 13, 2, 1, 0)
     segments = np.where(np.arange(24) < np.array(lengths)[:, None], 0, -1)
     tokens[segments < 0] = V.pad
-    batch = corrupt(rows_of(tokens, segments=segments))
+    batch = collate(rows_of(tokens, segments=segments))
     for row, length in enumerate(lengths):
         assert (batch.segment_ids[row] == np.where(np.arange(24) < length, 0, -1)).all()
         assert (batch.input_ids[row, length:] == V.pad).all()
@@ -93,7 +93,7 @@ def test_rows_that_end_in_padding_are_shorter_texts():
         assert (batch.decoder_labels[row, count:] == IGNORE).all()
         assert (batch.decoder_segment_ids[row] == np.where(np.arange(12) < count, 0, -1)).all()
         if length:
-            alone = corrupt(rows_of(tokens[row : row + 1, :length], first_id=row))
+            alone = collate(rows_of(tokens[row : row + 1, :length], first_id=row))
             for name in ("decoder_labels", "decoder_input_ids", "decoder_position_ids"):
                 assert (getattr(batch, name)[row, :count] == getattr(alone, name)[0]).all()
             assert (batch.input_ids[row, :length] == alone.input_ids[0]).all()
@@ -104,9 +104,9 @@ def test_a_row_comes_out_the_same_alone_and_in_the_declared_shape():
     (variant,) = objective.variants(V, 50)
     assert (variant.raw, variant.length, variant.decoder_length) == (50, 50, 15)
     rows = rows_of(text(12, 50, V))
-    whole = objective.corrupt(rows, V, keyed(rows))
+    whole = objective.collate(rows, V, keyed(rows))
     some = take(rows, np.array([11, 3]))
-    part = objective.corrupt(some, V, keyed(some))
+    part = objective.collate(some, V, keyed(some))
     for name in ("input_ids", "decoder_input_ids", "decoder_labels", "decoder_position_ids"):
         array = getattr(part, name)
         assert (array == getattr(whole, name)[[11, 3]]).all()

@@ -20,8 +20,8 @@ from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.model_inputs import prepare
 from pretextlm.model.transformer import Transformer
-from pretextlm.objectives.base import build
 from pretextlm.objectives.mixed_visibility import kinds_of, prefix_lengths
+from pretextlm.objectives.registry import build
 
 V = vocabulary()
 KINDS = ["masked", "causal", "prefix", "right_to_left"]
@@ -48,8 +48,8 @@ def documents(count, width, seed=0, padded=0):
     return rows_of(tokens, segments=segments)
 
 
-def corrupt(objective, rows):
-    return objective.corrupt(rows, V, keyed(rows))
+def collate(objective, rows):
+    return objective.collate(rows, V, keyed(rows))
 
 
 def sight(batch):
@@ -86,12 +86,12 @@ def test_kinds_stand_anywhere_in_a_block_equally_often():
 
 def test_a_batch_holds_rows_of_all_kinds_under_one_attention():
     rows = documents(64, 33)
-    batch = corrupt(build("mixed_visibility"), rows)
+    batch = collate(build("mixed_visibility"), rows)
     causal = (batch.prefix == 0).all(axis=1)
     assert batch.attention == "prefix"
     assert causal.sum() == 4
     assert (batch.prefix[~causal] >= 32).all()
-    ranked = corrupt(build("mixed_visibility", EQUAL), rows)
+    ranked = collate(build("mixed_visibility", EQUAL), rows)
     assert ranked.attention == "ranked"
     assert ranked.prefix is None
     assert ranked.rank.dtype == ranked.reach.dtype == np.int32
@@ -104,7 +104,7 @@ def test_each_kind_sees_what_it_should(predict, others):
     kinds = np.zeros(40, int) if not others else None
     for kind, name in enumerate(KINDS):
         objective = build("mixed_visibility", {**EQUAL, "predict": predict}) if others else only(name, predict=predict)
-        batch = corrupt(objective, rows)
+        batch = collate(objective, rows)
         which = np.flatnonzero((kinds_of(rows.example_ids, (1, 1, 1, 1)) if others else kinds + kind) == kind)
         assert len(which) == (10 if others else 40)
         seen, position = sight(batch)[which], batch.position_ids[which]
@@ -138,28 +138,28 @@ def test_a_prefix_is_at_least_one_token_and_leaves_at_least_one_and_is_uniform_b
 
 def test_masked_rows_are_those_of_masked_next_token_prediction():
     rows = documents(40, 31, padded=2)
-    batch = corrupt(only("masked", rate=0.3), rows)
+    batch = collate(only("masked", rate=0.3), rows)
     shown = take(rows, np.arange(40))
     first = rows_of(
         shown.matrix(shown.tokens)[:, :-1],
         shown.matrix(shown.word_starts)[:, :-1],
         shown.matrix(shown.segment_ids)[:, :-1],
     )
-    alone = build("masked", {"predict": "next", "rate": 0.3}).corrupt(first, V, keyed(rows).fork(0))
+    alone = build("masked", {"predict": "next", "rate": 0.3}).collate(first, V, keyed(rows).fork(0))
     assert (batch.input_ids == alone.input_ids).all()
     assert (batch.labels == alone.labels).all()
 
 
 def test_causal_rows_are_those_of_causal_language_modelling():
     rows = documents(40, 31, padded=2)
-    batch, alone = corrupt(only("causal"), rows), build("causal").corrupt(rows, V, keyed(rows))
+    batch, alone = collate(only("causal"), rows), build("causal").collate(rows, V, keyed(rows))
     for field in ("input_ids", "labels", "segment_ids", "position_ids"):
         assert (getattr(batch, field) == getattr(alone, field)).all()
 
 
 def test_prefix_rows_predict_from_the_last_token_of_the_prefix_on():
     rows = documents(60, 31, padded=2)
-    batch, causal = corrupt(only("prefix"), rows), corrupt(only("causal"), rows)
+    batch, causal = collate(only("prefix"), rows), collate(only("causal"), rows)
     assert (batch.input_ids == causal.input_ids).all()
     after = batch.position_ids >= batch.prefix - 1
     assert (batch.labels[after] == causal.labels[after]).all()
@@ -169,7 +169,7 @@ def test_prefix_rows_predict_from_the_last_token_of_the_prefix_on():
 
 def test_right_to_left_rows_predict_the_token_before():
     rows = documents(60, 31, padded=2)
-    tokens, batch = rows.matrix(rows.tokens), corrupt(only("right_to_left"), rows)
+    tokens, batch = rows.matrix(rows.tokens), collate(only("right_to_left"), rows)
     inside = np.zeros_like(batch.labels, bool)
     inside[:, 1:] = (batch.segment_ids[:, 1:] == batch.segment_ids[:, :-1]) & (batch.segment_ids[:, 1:] >= 0)
     assert (batch.labels[:, 1:][inside[:, 1:]] == tokens[:, :-2][inside[:, 1:]]).all()
@@ -183,7 +183,7 @@ def test_no_place_sees_the_token_it_predicts(kind):
     width = 24
     tokens = np.arange(30, 30 + 10 * width).reshape(10, width)  # every token is unique
     objective = only(kind, mask_share=1.0, random_share=0.0, rate=0.4)
-    batch = objective.corrupt(rows_of(tokens), V, keyed(rows_of(tokens)))
+    batch = objective.collate(rows_of(tokens), V, keyed(rows_of(tokens)))
     seen = sight(batch)
     for row, place in zip(*np.nonzero(batch.labels != IGNORE), strict=True):
         assert batch.labels[row, place] not in batch.input_ids[row][seen[row, place]]
@@ -191,9 +191,9 @@ def test_no_place_sees_the_token_it_predicts(kind):
 
 def test_in_the_style_of_unilm_all_kinds_hide_the_same_tokens_and_predict_them_in_place():
     rows = documents(60, 40, padded=2)
-    alone = build("masked", {"rate": 0.3}).corrupt(rows, V, keyed(rows).fork(0))
+    alone = build("masked", {"rate": 0.3}).collate(rows, V, keyed(rows).fork(0))
     options = {"masked": 2.0, "prefix": 2.0, "causal": 1.0, "right_to_left": 1.0}
-    batch = corrupt(build("mixed_visibility", {**options, "predict": "here", "rate": 0.3}), rows)
+    batch = collate(build("mixed_visibility", {**options, "predict": "here", "rate": 0.3}), rows)
     assert (batch.labels == alone.labels).all()
     assert (batch.input_ids == alone.input_ids).all()
     assert batch.attention == "ranked"
@@ -209,8 +209,8 @@ def test_rows_read_one_token_more_where_next_ones_are_predicted():
     assert (variant.raw, variant.length, variant.overlap, variant.restart) == (33, 32, 1, False)
     (variant,) = build("mixed_visibility", {"predict": "here", "static_masks": 2}).variants(V, 32)
     assert (variant.raw, variant.length, variant.overlap, variant.restart) == (31, 32, 0, True)
-    assert build("mixed_visibility", {"static_masks": 2}).copies == 2
-    assert build("mixed_visibility", {"rate": 0.3, "final_rate": 0.15}).scheduled
+    assert build("mixed_visibility", {"static_masks": 2}).noise_period == 2
+    assert build("mixed_visibility", {"rate": 0.3, "final_rate": 0.15}).scheduled_noise
 
 
 def test_frames_are_those_of_the_two_styles():
@@ -233,9 +233,9 @@ def test_how_blanks_are_filled_depends_on_what_the_rows_taught():
 def test_a_row_comes_out_the_same_alone_or_in_any_batch(predict):
     rows = documents(30, 30)
     objective = build("mixed_visibility", {**EQUAL, "predict": predict})
-    whole = corrupt(objective, rows)
+    whole = collate(objective, rows)
     for which in (np.array([5]), np.arange(30)[::-1].copy(), np.array([3, 17, 4])):
-        some = corrupt(objective, take(rows, which))
+        some = collate(objective, take(rows, which))
         for field in ("input_ids", "labels", "rank", "reach"):
             assert (getattr(some, field) == getattr(whole, field)[which]).all()
 
@@ -246,7 +246,7 @@ def test_no_input_is_changed():
     for array in vars(rows).values():
         if isinstance(array, np.ndarray):
             array.flags.writeable = False
-    corrupt(build("mixed_visibility", EQUAL), rows)
+    collate(build("mixed_visibility", EQUAL), rows)
     assert (rows.tokens == before["tokens"]).all()
 
 
@@ -267,7 +267,7 @@ def test_the_loss_is_one_sum_over_the_targets_of_all_kinds(architecture):
         assert term.count == objective.counts(batch)["lm"]
         return float(term.total.detach()), term.count
 
-    whole = corrupt(objective, rows)
+    whole = collate(objective, rows)
     kinds = kinds_of(rows.example_ids, (1, 1, 1, 1))
     sums = []
     for kind in range(4):

@@ -11,8 +11,8 @@ from tests.unit.objectives.hand_rows import keyed, vocabulary
 
 from pretextlm.batch import IGNORE, Rows
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import build
 from pretextlm.objectives.masked import Masked
+from pretextlm.objectives.registry import build
 from pretextlm.training.recipe import Recipe
 
 V = vocabulary()
@@ -31,7 +31,7 @@ def rows_and_batch(name="next_sentence", length=24, count=None, **options):
     reader = objective.reader(split(), V, length)
     numbers = np.arange(count or len(reader.pairs(1, 0)))
     rows = reader.read(numbers, np.zeros_like(numbers), 1)
-    return objective, rows, objective.corrupt(rows, V, keyed(rows))
+    return objective, rows, objective.collate(rows, V, keyed(rows))
 
 
 def tiny_model(objective, vocab=V.size):
@@ -63,7 +63,7 @@ def forward(objective, batch, model, config):
 
 def test_the_batch_is_the_inner_objectives_with_types_and_labels_of_the_rows():
     _, rows, batch = rows_and_batch()
-    alone = Masked().corrupt(rows, V, keyed(rows))
+    alone = Masked().collate(rows, V, keyed(rows))
     for name in ("input_ids", "labels", "segment_ids", "position_ids"):
         assert np.array_equal(getattr(batch, name), getattr(alone, name)), name
     assert batch.attention == "bidirectional"
@@ -168,7 +168,7 @@ def test_a_batch_without_labels_has_terms_of_nothing():
     reader = objective.reader(split(), V, 24)
     count = len(reader.pairs(0, 0))
     rows = reader.read(np.array([count, count + 1]), np.zeros(2, np.int64), 0, pad=V.pad)
-    batch = objective.corrupt(rows, V, keyed(rows))
+    batch = objective.collate(rows, V, keyed(rows))
     assert objective.counts(batch) == {"lm": 0, "pair": 0}
     config, model = tiny_model(objective)
     terms = objective.terms(forward(objective, batch, model, config), batch)
@@ -187,7 +187,7 @@ def test_rows_without_token_types_and_labels_are_shown_without_them():
         np.ones(5, bool),
         np.zeros(1, np.int64),
     )
-    batch = build("next_sentence").corrupt(rows, V, keyed(rows))
+    batch = build("next_sentence").collate(rows, V, keyed(rows))
     assert batch.token_type_ids is None
     assert batch.row_labels.tolist() == [IGNORE]
 
@@ -198,7 +198,7 @@ def test_two_short_documents_make_a_row():
     for name in ("next_sentence", "sentence_order"):
         objective = build(name)
         rows = objective.reader(text, V, 20).read(np.array([0]), np.array([0]), 0)
-        batch = objective.corrupt(rows, V, keyed(rows))
+        batch = objective.collate(rows, V, keyed(rows))
         assert batch.row_labels[0] in (0, 1)
         assert set(batch.token_type_ids[0].tolist()) == {0, 1}
 
@@ -211,11 +211,11 @@ def test_the_inner_objective_is_given_by_name_by_table_or_by_its_options_alone()
 
 
 def test_copies_schedule_and_way_of_filling_are_the_inner_objectives():
-    assert build("next_sentence", {"inner": {"static_masks": 3}}).copies == 3
-    assert build("next_sentence", {"inner": {"final_rate": 0.3}}).scheduled
+    assert build("next_sentence", {"inner": {"static_masks": 3}}).noise_period == 3
+    assert build("next_sentence", {"inner": {"final_rate": 0.3}}).scheduled_noise
     assert build("sentence_order").way_of_filling() == "masked"
     off = build("next_sentence", {"inner": "off"})
-    assert (off.copies, off.scheduled, off.way_of_filling()) == (0, False, None)
+    assert (off.noise_period, off.scheduled_noise, off.way_of_filling()) == (0, False, None)
 
 
 @pytest.mark.parametrize("name", ["next_sentence", "sentence_order"])
@@ -259,4 +259,4 @@ def test_rows_are_of_the_length_asked_for_and_three_of_it_special():
     assert (variant.raw, variant.length, variant.overlap) == (125, 128, 0)
     assert (objective.frame(V).lead, objective.frame(V).end) == (V.cls, V.sep)
     assert objective.token_types == 2
-    assert (objective.copies, objective.scheduled) == (0, False)
+    assert (objective.noise_period, objective.scheduled_noise) == (0, False)

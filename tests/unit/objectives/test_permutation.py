@@ -24,7 +24,7 @@ from pretextlm.model.attention import Sight, attend
 from pretextlm.model.model_inputs import prepare
 from pretextlm.model.rotary import Angles, rotate
 from pretextlm.model.transformer import normalise
-from pretextlm.objectives.base import build
+from pretextlm.objectives.registry import build
 
 V = vocabulary()
 CPU = torch.device("cpu")
@@ -32,8 +32,8 @@ POSSIBLE = 1e-4
 """A test of chance fails by chance in one of ten thousand seeds; the seeds are fixed."""
 
 
-def corrupt(rows, epoch=0, **options):
-    return build("permutation", options).corrupt(rows, V, keyed(rows, epoch=epoch))
+def collate(rows, epoch=0, **options):
+    return build("permutation", options).collate(rows, V, keyed(rows, epoch=epoch))
 
 
 def one_document(rows, width, seed=0):
@@ -59,7 +59,7 @@ def test_a_row_is_filled_by_tokens_and_a_query_for_a_sixth_of_them(length, token
     (variant,) = build("permutation").variants(V, length)
     assert (variant.raw, variant.length, variant.decoder_length) == (tokens - 1, length, 0)
     rows = one_document(4, tokens)
-    batch = corrupt(rows)
+    batch = collate(rows)
     assert batch.input_ids.shape == (4, length)
     assert ((batch.labels != IGNORE).sum(axis=1) == targets).all()
     assert not (batch.input_ids == V.pad).any()
@@ -77,7 +77,7 @@ def test_no_longer_row_would_fit(length, rate):
 
 def test_a_row_is_as_the_docstring_shows():
     tokens = np.array([[V.cls, 107, 108, 109, 104, 105, 106]] * 400)
-    batch = corrupt(rows_of(tokens), rate=2 / 7)
+    batch = collate(rows_of(tokens), rate=2 / 7)
     assert batch.attention == "ranked"
     found = [i for i in range(400) if batch.rank[i, :7].tolist() == [0, 0, 2, 0, 0, 1, 0]]
     assert found
@@ -92,7 +92,7 @@ def test_a_row_is_as_the_docstring_shows():
 @given(st.integers(5, 60), st.floats(0.01, 0.5), st.integers(1, 8), st.integers(0, 50))
 def test_input_and_labels_hold_the_text_and_queries_stand_where_their_tokens_do(width, rate, longest, seed):
     rows = framed(6, width, V, seed)
-    batch = corrupt(rows, rate=rate, longest_span=longest)
+    batch = collate(rows, rate=rate, longest_span=longest)
     tokens, segments, positions = (rows.matrix(a) for a in (rows.tokens, rows.segment_ids, rows.position_ids))
     assert (batch.input_ids[:, :width] == tokens).all()
     assert (batch.segment_ids[:, :width] == segments).all()
@@ -116,7 +116,7 @@ def test_input_and_labels_hold_the_text_and_queries_stand_where_their_tokens_do(
 @given(st.integers(5, 60), st.floats(0.01, 0.5), st.integers(1, 8), st.integers(0, 50))
 def test_the_number_of_targets_is_the_rule_and_none_is_special_or_the_first_of_its_document(width, rate, longest, seed):
     rows = framed(6, width, V, seed)
-    chosen = targets_of(corrupt(rows, rate=rate, longest_span=longest), width)
+    chosen = targets_of(collate(rows, rate=rate, longest_span=longest), width)
     free = ~V.is_special[rows.matrix(rows.tokens)] & (rows.matrix(rows.position_ids) > 0)
     assert not (chosen & ~free).any()
     assert (chosen.sum(axis=1) == np.minimum(max(1, round(rate * width)), free.sum(axis=1))).all()
@@ -144,7 +144,7 @@ def slow_targets(free, count, longest, draws, turn):
 def test_the_choice_equals_a_loop_over_spans(rate, longest):
     rows = framed(50, 44, V, 3)
     objective = build("permutation", {"rate": rate, "longest_span": longest})
-    chosen = targets_of(objective.corrupt(rows, V, keyed(rows)), 44)
+    chosen = targets_of(objective.collate(rows, V, keyed(rows)), 44)
     free = ~V.is_special[rows.matrix(rows.tokens)] & (rows.matrix(rows.position_ids) > 0)
     draws, turns = keyed(rows).bits(0, int(objective._targets(44))), keyed(rows).bits(1, 1)[:, 0]
     for row in range(50):
@@ -155,7 +155,7 @@ def test_the_choice_equals_a_loop_over_spans(rate, longest):
 def test_every_token_has_the_same_chance():
     width = 40
     rows = one_document(24_000, width)
-    chosen = targets_of(corrupt(rows), width)[:, 1:]
+    chosen = targets_of(collate(rows), width)[:, 1:]
     # Positions of a row depend on each other, so the spread is judged on single positions, each a binomial count.
     p = 7 / 39
     z = (chosen.sum(axis=0) - 24_000 * p) / np.sqrt(24_000 * p * (1 - p))
@@ -192,7 +192,7 @@ def test_a_span_stands_anywhere_in_a_context_of_six_times_its_length():
 
 def test_the_order_is_uniform_over_all_orders():
     rows = one_document(24_000, 25)
-    batch = corrupt(rows)  # four targets a row
+    batch = collate(rows)  # four targets a row
     ranks = batch.rank[:, :25][targets_of(batch, 25)].reshape(-1, 4)
     seen = Counter(map(tuple, ranks.tolist()))
     assert set(seen) == set(permutations((1, 2, 3, 4)))
@@ -201,7 +201,7 @@ def test_the_order_is_uniform_over_all_orders():
 
 def test_what_is_only_read_sees_no_target_and_targets_see_those_before_them():
     width = 44
-    batch = corrupt(framed(30, width, V, 5), rate=0.3)
+    batch = collate(framed(30, width, V, 5), rate=0.3)
     seen = sights(batch)
     rank, segments = batch.rank[:, :width], batch.segment_ids
     same = segments[:, :, None] == segments[:, None, :]
@@ -227,7 +227,7 @@ def test_every_position_sees_something_even_in_documents_of_one_token():
     segments[2] = 0
     tokens[3] = V.pad
     segments[3] = -1
-    batch = corrupt(rows_of(tokens, segments=segments), rate=0.5)
+    batch = collate(rows_of(tokens, segments=segments), rate=0.5)
     assert sights(batch).any(axis=2).all()
     assert (batch.labels != IGNORE).sum(axis=1).tolist() == [15, 0, 15, 0]
 
@@ -238,7 +238,7 @@ def test_padding_is_never_seen_predicted_or_counted():
     tokens[:, 0] = V.cls
     padding = np.arange(width) >= lengths[:, None]
     tokens[padding] = V.pad
-    batch = corrupt(rows_of(tokens, segments=np.where(padding, -1, 0)))
+    batch = collate(rows_of(tokens, segments=np.where(padding, -1, 0)))
     assert (batch.labels != IGNORE).sum(axis=1).tolist() == [6, 3, 1, 1, 0, 0]
     seen = sights(batch)
     real = batch.segment_ids >= 0
@@ -249,9 +249,9 @@ def test_padding_is_never_seen_predicted_or_counted():
 
 def test_a_row_is_the_same_alone_and_in_any_batch():
     rows = framed(20, 44, V)
-    whole = corrupt(rows)
+    whole = collate(rows)
     for which in (np.array([7]), np.arange(20)[::-1].copy()):
-        part = corrupt(take(rows, which))
+        part = collate(take(rows, which))
         for field in ("input_ids", "labels", "segment_ids", "position_ids", "rank", "reach"):
             assert (getattr(part, field) == getattr(whole, field)[which]).all(), field
             assert getattr(part, field).dtype == np.int32
@@ -260,7 +260,7 @@ def test_a_row_is_the_same_alone_and_in_any_batch():
 
 def model_and_batch():
     rows = framed(3, 26, V, 9)
-    batch = corrupt(rows, rate=0.25)
+    batch = collate(rows, rate=0.25)
     return make_model(architecture="encoder", vocab_size=V.size), batch
 
 
@@ -311,7 +311,7 @@ def test_a_query_answers_as_if_it_stood_alone_in_a_row_of_what_it_may_see():
 
 def test_what_is_only_read_is_encoded_as_a_bidirectional_row_without_the_targets():
     model, _ = model_and_batch()
-    batch = corrupt(one_document(1, 12), rate=0.25)
+    batch = collate(one_document(1, 12), rate=0.25)
     keep = batch.rank[0] == 0
     names = ("input_ids", "segment_ids", "position_ids")
     read = replace(batch, **{name: getattr(batch, name)[:, keep] for name in names}, attention="bidirectional")
@@ -360,7 +360,7 @@ def test_the_loss_of_rows_without_a_target_is_zero_and_gradients_are_numbers():
     model = make_model(architecture="encoder", vocab_size=V.size)
     tokens = text(2, 20, V)
     segments = np.stack([np.arange(20), np.full(20, -1)])
-    batch = corrupt(rows_of(tokens, segments=segments))
+    batch = collate(rows_of(tokens, segments=segments))
     (term,) = build("permutation").terms(model(prepare(batch, model.config, CPU, torch.float32)), batch).values()
     assert (term.total.item(), term.count) == (0.0, 0)
     term.total.backward()

@@ -14,15 +14,15 @@ from pretextlm.attention_mask import visible
 from pretextlm.batch import IGNORE
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import build
-from pretextlm.objectives.prefix_split import Halves, prefix_range
+from pretextlm.objectives.registry import build
+from pretextlm.objectives.shared.prefix_split import Halves, prefix_range
 
 V = vocabulary()
 POSSIBLE = 1e-4
 
 
-def corrupt(rows, **options):
-    return build("prefix", options).corrupt(rows, V, keyed(rows))
+def collate(rows, **options):
+    return build("prefix", options).collate(rows, V, keyed(rows))
 
 
 def packed(count=12, width=41, seed=0):
@@ -50,7 +50,7 @@ def shown_and_written(batch):
 def test_the_shift_is_that_of_the_published_converter():
     """Inputs 9 4 6 1, targets 3 9 1: the place that reads the last input is bidirectional and predicts the first."""
     tokens = np.tile([0, 9, 4, 6, 1, 3, 9, 1], (400, 1))
-    batch = corrupt(rows_of(tokens))
+    batch = collate(rows_of(tokens))
     found = np.flatnonzero(batch.prefix[:, 0] == 5)
     assert len(found)
     for row in found:
@@ -62,7 +62,7 @@ def test_the_shift_is_that_of_the_published_converter():
 
 def test_rows_are_as_the_docstring_shows():
     tokens = np.tile([V.bos, 107, 108, 109, 104, 105, V.eos], (200, 1))
-    batch = corrupt(rows_of(tokens))
+    batch = collate(rows_of(tokens))
     row = np.flatnonzero(batch.prefix[:, 0] == 4)[0]
     assert batch.input_ids[row].tolist() == tokens[0, :-1].tolist()
     assert batch.labels[row].tolist() == [IGNORE, IGNORE, IGNORE, 104, 105, V.eos]
@@ -71,7 +71,7 @@ def test_rows_are_as_the_docstring_shows():
 
 def test_packed_rows_equal_the_slow_loop():
     rows = packed()
-    batch = corrupt(rows)
+    batch = collate(rows)
     tokens, segments = rows.matrix(rows.tokens), rows.matrix(rows.segment_ids)
     for row in range(len(rows)):
         labels, prefix = [IGNORE] * 40, [0] * 40
@@ -94,7 +94,7 @@ def test_packed_rows_equal_the_slow_loop():
 
 def test_what_is_shown_sees_all_that_is_shown_and_nothing_written_is_seen_before_its_time():
     rows = packed(6, 30)
-    batch = corrupt(rows)
+    batch = collate(rows)
     mask = visible(
         batch.segment_ids, batch.segment_ids, batch.position_ids, batch.position_ids, batch.prefix, batch.attention
     )
@@ -113,7 +113,7 @@ def test_what_is_shown_sees_all_that_is_shown_and_nothing_written_is_seen_before
 def test_the_number_shown_is_uniform_from_the_least_to_all_but_one(rate, least):
     tokens = text(20_000, 9, V)
     segments = np.tile([0] * 9, (20_000, 1))
-    shown = corrupt(rows_of(tokens, segments=segments), rate=rate).prefix[:, 0]
+    shown = collate(rows_of(tokens, segments=segments), rate=rate).prefix[:, 0]
     assert prefix_range(9, rate) == (least, 8)
     counts = np.bincount(shown, minlength=9)[least:]
     assert counts.sum() == 20_000
@@ -123,7 +123,7 @@ def test_the_number_shown_is_uniform_from_the_least_to_all_but_one(rate, least):
 
 def test_documents_of_a_row_are_cut_independently():
     segments = np.tile([0] * 7 + [1] * 7, (30_000, 1))
-    batch = corrupt(rows_of(text(30_000, 14, V), segments=segments))
+    batch = collate(rows_of(text(30_000, 14, V), segments=segments))
     table = np.zeros((6, 6))
     np.add.at(table, (batch.prefix[:, 0] - 1, batch.prefix[:, -1] - 1), 1)
     assert stats.chisquare(table.reshape(-1)).pvalue > POSSIBLE
@@ -131,7 +131,7 @@ def test_documents_of_a_row_are_cut_independently():
 
 def test_a_document_of_one_token_has_no_target():
     rows = rows_of(text(1, 5, V), segments=np.array([[0, 1, 1, 1, 2]]))
-    batch = corrupt(rows)
+    batch = collate(rows)
     assert batch.labels[0, 0] == IGNORE
     assert batch.labels[0, 3] == IGNORE  # the next document's first token is not predicted
     assert (batch.labels[0, 1:3] != IGNORE).any()
@@ -141,12 +141,12 @@ def test_packed_rows_that_end_in_padding_have_no_label_there():
     tokens, segments = text(4, 12, V), np.zeros((4, 12), int)
     for row, length in enumerate((12, 7, 1, 0)):
         tokens[row, length:], segments[row, length:] = V.pad, -1
-    batch = corrupt(rows_of(tokens, segments=segments))
+    batch = collate(rows_of(tokens, segments=segments))
     for row, length in enumerate((12, 7, 1, 0)):
         assert (batch.labels[row, max(length - 1, 0) :] == IGNORE).all()
         assert (batch.labels[row] != IGNORE).any() == (length > 1)
         assert (batch.segment_ids[row, length:] == -1).all()
-    whole = corrupt(rows_of(text(4, 12, V)))
+    whole = collate(rows_of(text(4, 12, V)))
     assert (batch.labels[0] == whole.labels[0]).all()
 
 
@@ -156,7 +156,7 @@ def test_every_token_of_a_stream_is_shown_or_written_once():
     reader = objective.reader(split_of(documents), V, 16)
     numbers = np.arange(reader.rows_per_pass)
     rows = reader.read(numbers, np.zeros_like(numbers), 0, pad=V.pad)
-    batch = objective.corrupt(rows, V, CounterRNG.of(0, 0, rows.example_ids))
+    batch = objective.collate(rows, V, CounterRNG.of(0, 0, rows.example_ids))
     stream = [t for document in documents for t in (V.bos, *document, V.eos)]
     read = batch.input_ids[batch.segment_ids >= 0].tolist()
     assert read == stream[: len(read)]
@@ -168,7 +168,7 @@ def test_every_token_of_a_stream_is_shown_or_written_once():
 @given(st.integers(1, 60), st.floats(0.01, 0.5), st.integers(0, 99))
 def test_halves_together_are_the_text(length, rate, seed):
     rows = rows_of(text(8, length, V, seed))
-    batch = build("prefix", {"rate": rate, "layout": "encoder_decoder"}).corrupt(rows, V, keyed(rows, seed))
+    batch = build("prefix", {"rate": rate, "layout": "encoder_decoder"}).collate(rows, V, keyed(rows, seed))
     widths = Halves(rate).widths(length)
     assert batch.input_ids.shape == batch.segment_ids.shape == (8, widths[0])
     assert batch.decoder_labels.shape == batch.decoder_input_ids.shape == (8, widths[1])
@@ -219,7 +219,7 @@ def test_each_half_is_cut_uniformly_and_one_late_where_the_other_is_early(rate, 
 
 def test_a_half_sees_nothing_of_the_other():
     rows = rows_of(text(5, 20, V))
-    batch = corrupt(rows, layout="encoder_decoder")
+    batch = collate(rows, layout="encoder_decoder")
     cross = visible(batch.decoder_segment_ids, batch.segment_ids)
     for row in range(5):
         source_of = np.where(batch.segment_ids[row] == 0, 0, 1)
@@ -237,7 +237,7 @@ def test_halves_fill_rows_of_any_length(rate):
         assert variant.raw + 4 == variant.length + variant.decoder_length
     (variant,) = build("prefix", {"layout": "encoder_decoder"}).variants(V, 512)
     assert (variant.raw, variant.decoder_length) == (1020, 512)
-    assert objective.suits() == ("encoder_decoder",)
+    assert objective.supported_architectures() == ("encoder_decoder",)
 
 
 def test_halves_of_rows_that_end_in_padding_are_those_of_the_shorter_text():
@@ -245,7 +245,7 @@ def test_halves_of_rows_that_end_in_padding_are_those_of_the_shorter_text():
     segments = np.where(np.arange(30) < np.array(lengths)[:, None], 0, -1)
     tokens[segments < 0] = V.pad
     rows = rows_of(tokens, segments=segments)
-    batch = corrupt(rows, layout="encoder_decoder")
+    batch = collate(rows, layout="encoder_decoder")
     for row, length in enumerate(lengths):
         if not length:
             assert (batch.input_ids[row] == V.pad).all()
@@ -253,7 +253,7 @@ def test_halves_of_rows_that_end_in_padding_are_those_of_the_shorter_text():
             assert (batch.segment_ids[row] == -1).all()
             continue
         short = rows_of(tokens[row : row + 1, :length], first_id=row)
-        alone = corrupt(short, layout="encoder_decoder")
+        alone = collate(short, layout="encoder_decoder")
         width, reach = alone.input_ids.shape[1], alone.decoder_labels.shape[1]
         for name in ("input_ids", "segment_ids", "position_ids"):
             assert (getattr(batch, name)[row, :width] == getattr(alone, name)[0]).all()
@@ -267,9 +267,9 @@ def test_halves_of_rows_that_end_in_padding_are_those_of_the_shorter_text():
 @pytest.mark.parametrize("layout", ["prefix", "encoder_decoder"])
 def test_a_row_comes_out_the_same_alone(layout):
     rows = packed(20, 40)
-    whole = corrupt(rows, layout=layout)
+    whole = collate(rows, layout=layout)
     for which in (np.array([7]), np.array([19, 2])):
-        some = corrupt(take(rows, which), layout=layout)
+        some = collate(take(rows, which), layout=layout)
         for name in ("input_ids", "labels", "prefix", "decoder_labels", "segment_ids", "decoder_segment_ids"):
             array = getattr(some, name)
             assert array is None or (array == getattr(whole, name)[which]).all()
@@ -294,5 +294,5 @@ def test_frames_and_ways_of_filling_follow_the_layout():
     joint, pair = build("prefix"), build("prefix", {"layout": "encoder_decoder"})
     assert (joint.frame(V).begin, joint.frame(V).end) == (V.bos, V.eos)
     assert (pair.frame(V).begin, pair.frame(V).end) == (None, None)
-    assert joint.suits() == ("decoder",)
+    assert joint.supported_architectures() == ("decoder",)
     assert joint.way_of_filling() == pair.way_of_filling() == "prefix"

@@ -14,7 +14,7 @@ from pretextlm.model.config import ModelConfig
 from pretextlm.model.model_inputs import prepare
 from pretextlm.model.replaced_token_head import generator_config, sample_tokens
 from pretextlm.model.transformer import DELTA, Transformer
-from pretextlm.objectives.base import build
+from pretextlm.objectives.registry import build
 from pretextlm.objectives.replaced_token import propose
 from pretextlm.training.forward import Forward
 
@@ -45,7 +45,7 @@ def batch_of(objective, rows: int = 8, padded: int = 0):
     if padded:
         read.segment_ids.reshape(rows, 40)[:, -padded:] = -1
         read.tokens.reshape(rows, 40)[:, -padded:] = V.pad
-    return objective.corrupt(read, V, keyed(read)), read
+    return objective.collate(read, V, keyed(read)), read
 
 
 def forward_of(objective, model: Transformer) -> Forward:

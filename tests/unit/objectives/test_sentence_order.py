@@ -10,7 +10,7 @@ from tests.unit.objectives.hand_rows import vocabulary
 from tests.unit.objectives.test_next_sentence import FIRST, rows_and_batch, split
 
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import build
+from pretextlm.objectives.registry import build
 
 V = vocabulary()
 

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from pretextlm.cli.show import draw
 from pretextlm.cli.show import show as command
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import OBJECTIVES
-from pretextlm.objectives.example_tokenizer import Pieces
-from pretextlm.objectives.show import show
+from pretextlm.objectives.preview.example_tokenizer import Pieces
+from pretextlm.objectives.preview.show import show
+from pretextlm.objectives.registry import OBJECTIVES
 
 SENTENCE = "나는 오늘 라면을 먹었다. 그리고 language models are wonderful."
 
@@ -155,7 +155,7 @@ def test_a_text_gains_its_marks_without_losing_its_end():
 def test_the_list_names_every_objective_with_its_options():
     listed = json.loads(run("--list", "--json"))["objectives"]
     assert [entry["objective"] for entry in listed] == list(OBJECTIVES)
-    masked = listed[1]
+    masked = next(entry for entry in listed if entry["objective"] == "masked")
     assert masked["options"]["rate"] == {"default": 0.15, "description": "share of the tokens that are selected"}
     assert "arxiv.org/abs/1810.04805" in masked["paper"]
     printed = run("--list")

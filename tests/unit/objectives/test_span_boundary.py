@@ -15,7 +15,7 @@ from pretextlm.model.config import ModelConfig
 from pretextlm.model.heads import SpanBoundaryHead
 from pretextlm.model.model_inputs import prepare
 from pretextlm.model.transformer import Transformer
-from pretextlm.objectives.base import build
+from pretextlm.objectives.registry import build
 from pretextlm.objectives.span_boundary import LONGEST_TARGET, POSITION_SIZE, boundaries
 
 V = vocabulary()
@@ -30,8 +30,8 @@ SHAPE = ModelConfig.parse(
 )
 
 
-def corrupt(rows, **options):
-    return build("span_boundary", options).corrupt(rows, V, keyed(rows))
+def collate(rows, **options):
+    return build("span_boundary", options).collate(rows, V, keyed(rows))
 
 
 def by_loop(hidden, special, segments):
@@ -72,7 +72,7 @@ def outputs_of(model, batch):
 @pytest.mark.parametrize("unit", ["span", "ngram", "word"])
 def test_neighbours_equal_the_loop_over_positions(unit, rate):
     rows = framed(60, 90, V)
-    batch = corrupt(rows, unit=unit, rate=rate)
+    batch = collate(rows, unit=unit, rate=rate)
     special, hidden = V.is_special[rows.matrix(rows.tokens)], selected(batch)
     for row in range(60):
         left, right = by_loop(hidden[row], special[row], batch.segment_ids[row])
@@ -82,7 +82,7 @@ def test_neighbours_equal_the_loop_over_positions(unit, rate):
 
 def test_neighbours_are_visible_ordinary_tokens_of_the_same_document():
     rows = framed(200, 60, V)
-    batch = corrupt(rows, rate=0.4)
+    batch = collate(rows, rate=0.4)
     hidden, tokens = selected(batch), rows.matrix(rows.tokens)
     row, place = np.nonzero(batch.left != IGNORE)
     for beside in (batch.left[row, place], batch.right[row, place]):
@@ -136,7 +136,7 @@ def test_spans_that_touch_are_one_and_only_the_first_twenty_tokens_of_it_are_pre
 
 def test_masks_are_those_of_masked_language_modelling_with_spans_replaced_alike():
     rows = framed(50, 60, V)
-    batch, plain = corrupt(rows), build("masked", {"unit": "span", "replace": "unit"}).corrupt(rows, V, keyed(rows))
+    batch, plain = collate(rows), build("masked", {"unit": "span", "replace": "unit"}).collate(rows, V, keyed(rows))
     assert (batch.input_ids == plain.input_ids).all()
     assert (batch.labels == plain.labels).all()
 
@@ -147,7 +147,7 @@ def test_padding_has_no_part_in_it():
     tokens[1, 15:], segments[1, 15:] = V.pad, -1
     tokens[2], segments[2] = V.pad, -1
     rows = rows_of(tokens, segments=segments)
-    batch = corrupt(rows, rate=0.5)
+    batch = collate(rows, rate=0.5)
     for array in (batch.labels, batch.left, batch.right):
         assert (array[segments < 0] == IGNORE).all()
         assert array.dtype == np.int32
@@ -157,7 +157,7 @@ def test_padding_has_no_part_in_it():
 
 def test_counts_are_those_of_the_terms():
     rows = framed(10, 60, V)
-    batch = corrupt(rows)
+    batch = collate(rows)
     counts = build("span_boundary").counts(batch)
     assert counts == {"lm": int(selected(batch).sum()), "span_boundary": int((batch.left != IGNORE).sum())}
     assert 0 < counts["span_boundary"] < counts["lm"]
@@ -168,7 +168,7 @@ def test_counts_are_those_of_the_terms():
 
 def test_the_loss_is_the_cross_entropy_of_a_state_made_of_two_neighbours_and_a_place():
     rows, model = framed(6, 50, V), model_of()
-    batch = corrupt(rows, rate=0.3)
+    batch = collate(rows, rate=0.3)
     outputs = outputs_of(model, batch)
     head = model.heads["span_boundary"]
     total = 0.0
@@ -192,7 +192,7 @@ def test_the_loss_is_the_cross_entropy_of_a_state_made_of_two_neighbours_and_a_p
 
 def test_its_gradient_reaches_the_neighbours_states_only_and_the_head_and_the_matrix():
     rows, model = framed(4, 50, V), model_of()
-    batch = corrupt(rows, rate=0.3)
+    batch = collate(rows, rate=0.3)
     outputs = outputs_of(model, batch)
     outputs.hidden_BTD.retain_grad()
     build("span_boundary").terms(outputs, batch)["span_boundary"].total.backward()
@@ -207,7 +207,7 @@ def test_its_gradient_reaches_the_neighbours_states_only_and_the_head_and_the_ma
 
 def test_a_batch_without_such_targets_is_zero_of_zero_and_can_be_differentiated():
     rows, model = rows_of(np.array([[V.cls, 30, V.sep]] * 2)), model_of()
-    batch = corrupt(rows, rate=1.0)
+    batch = collate(rows, rate=1.0)
     term = build("span_boundary").terms(outputs_of(model, batch), batch)["span_boundary"]
     assert (float(term.total.detach()), term.count) == (0.0, 0)
     term.total.backward()
@@ -239,7 +239,7 @@ def test_the_head_works_in_the_type_of_the_states():
 
 def test_the_cost_counts_both_heads():
     rows = framed(4, 50, V)
-    objective, batch = build("span_boundary"), corrupt(rows)
+    objective, batch = build("span_boundary"), collate(rows)
     counts = objective.counts(batch)
     plain = build("masked").flops(SHAPE, batch)
     extra = counts["span_boundary"] * 6.0 * (V.size * 32 + (64 + 200) * 32 + 32 * 32)

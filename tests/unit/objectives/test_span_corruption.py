@@ -17,16 +17,16 @@ from tests.unit.objectives.hand_rows import keyed, rows_of, text, vocabulary
 from pretextlm.batch import IGNORE
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import build
-from pretextlm.objectives.span_noise import Spans, between, counts_in_range, hidden_lengths, span_counts
+from pretextlm.objectives.registry import build
+from pretextlm.objectives.shared.span_noise import Spans, between, counts_in_range, hidden_lengths, span_counts
 
 V = vocabulary(size=1000, sentinels=12)
 MANY = tuple(range(900, 1000))
 POSSIBLE = 1e-4
 
 
-def corrupt(rows, vocab=V, **options):
-    return build("span_corruption", options).corrupt(rows, vocab, keyed(rows))
+def collate(rows, vocab=V, **options):
+    return build("span_corruption", options).collate(rows, vocab, keyed(rows))
 
 
 def merge(source, target, vocab, final_sentinel=False):
@@ -81,13 +81,13 @@ def test_prefix_rows_hold_source_and_target_up_to_the_last_token_which_is_only_p
     noise, spans = span_counts(variant.raw, rate, 3.0)
     assert (variant.raw - noise + spans + 1, noise + spans + 1) == (source, target)
     assert (variant.length, variant.decoder_length) == (length, 0)
-    assert objective.suits() == ("decoder",)
+    assert objective.supported_architectures() == ("decoder",)
 
 
 def test_source_and_target_are_as_the_docstring_shows():
     """The example of the module's docstring, found among the draws."""
     tokens = np.array([[107, 108, 105, 103, 109, 104, 106]] * 300)
-    batch = corrupt(rows_of(tokens), rate=0.4, mean_span_length=1.5)
+    batch = collate(rows_of(tokens), rate=0.4, mean_span_length=1.5)
     s0, s1 = V.sentinels[:2]
     found = [row for row in range(300) if batch.input_ids[row].tolist() == [107, s0, 103, 109, 104, s1, V.eos]]
     assert found
@@ -107,7 +107,7 @@ def test_source_and_target_are_as_the_docstring_shows():
 def test_source_and_target_together_are_the_text(length, rate, mean, seed, edges, final):
     vocab = replace(V, sentinels=MANY, special=V.special | set(MANY))
     rows = rows_of(text(5, length, vocab, seed))
-    batch = corrupt(rows, vocab, rate=rate, mean_span_length=mean, edges=edges, final_sentinel=final)
+    batch = collate(rows, vocab, rate=rate, mean_span_length=mean, edges=edges, final_sentinel=final)
     for row in range(5):
         merged = merge(batch.input_ids[row], batch.decoder_labels[row], vocab, final)
         assert merged == rows.matrix(rows.tokens)[row].tolist()
@@ -142,7 +142,7 @@ def test_masks_of_three_spans_are_uniform_over_all_masks_that_begin_with_text_an
     length, rate, mean = 12, 0.5, 2.0
     assert span_counts(length, rate, mean) == (6, 3)
     tokens = np.arange(100, 100 + length)
-    batch = corrupt(rows_of(np.tile(tokens, (40_000, 1))), rate=rate, mean_span_length=mean)
+    batch = collate(rows_of(np.tile(tokens, (40_000, 1))), rate=rate, mean_span_length=mean)
     present = (batch.input_ids[:, :, None] == tokens).any(axis=1)
     seen = Counter(map(tuple, (~present).tolist()))
     every = set()
@@ -170,7 +170,7 @@ def masks(length, noise, spans):
 def test_with_free_edges_masks_are_uniform_over_all_masks_with_so_many_spans(length, rate, mean, count):
     noise, spans = span_counts(length, rate, mean)
     tokens = np.arange(100, 100 + length)
-    batch = corrupt(rows_of(np.tile(tokens, (30_000, 1))), rate=rate, mean_span_length=mean, edges="free")
+    batch = collate(rows_of(np.tile(tokens, (30_000, 1))), rate=rate, mean_span_length=mean, edges="free")
     present = (batch.input_ids[:, :, None] == tokens).any(axis=1)
     seen = Counter(map(tuple, (~present).tolist()))
     every = set(masks(length, noise, spans))
@@ -183,7 +183,7 @@ def test_free_edges_hide_the_first_and_the_last_token_as_often_as_any_other_near
     tokens = np.arange(200, 768)
     vocab = replace(vocabulary(size=1000), sentinels=MANY)
     for edges, first, last in (("t5", 0.0, 1.0), ("free", 0.058, 0.058)):
-        batch = corrupt(rows_of(np.tile(tokens, (4_000, 1))), vocab, edges=edges)
+        batch = collate(rows_of(np.tile(tokens, (4_000, 1))), vocab, edges=edges)
         assert abs(np.mean(~(batch.input_ids == 200).any(axis=1)) - first) < 0.02  # five deviations are 0.018
         assert abs(np.mean(~(batch.input_ids == 767).any(axis=1)) - last) < 0.02
 
@@ -207,7 +207,7 @@ def test_cutting_equals_the_slow_loop():
 
 def test_with_a_final_sentinel_every_target_ends_with_the_next_one():
     for edges in ("t5", "free"):
-        batch = corrupt(rows_of(text(50, 30, V)), edges=edges, final_sentinel=True, rate=0.3)
+        batch = collate(rows_of(text(50, 30, V)), edges=edges, final_sentinel=True, rate=0.3)
         assert (batch.decoder_labels[:, -2] == V.sentinels[3]).all()
         assert (batch.input_ids != V.sentinels[3]).all()
         ends_with_text = ~np.isin(batch.input_ids[:, -2], V.sentinels)
@@ -338,7 +338,7 @@ def test_nothing_is_padded_and_every_target_counts():
     vocab = replace(V, sentinels=MANY)
     (variant,) = objective.variants(vocab, 512)
     rows = rows_of(text(8, variant.raw, V))
-    batch = corrupt(rows, vocab)
+    batch = collate(rows, vocab)
     assert not (batch.input_ids == V.pad).any()
     assert (batch.decoder_input_ids == V.pad).sum(axis=0).tolist() == [8] + [0] * 113
     assert not (batch.decoder_labels == IGNORE).any()
@@ -347,14 +347,14 @@ def test_nothing_is_padded_and_every_target_counts():
 
 
 def test_the_decoder_reads_the_target_one_place_later():
-    batch = corrupt(rows_of(text(10, 60, V)))
+    batch = collate(rows_of(text(10, 60, V)))
     assert (batch.decoder_input_ids[:, 1:] == batch.decoder_labels[:, :-1]).all()
     assert (batch.decoder_input_ids[:, 0] == V.pad).all()
 
 
 def test_sentinels_come_from_the_list_whatever_their_ids():
     odd = replace(V, sentinels=(500, 7, 900))
-    batch = corrupt(rows_of(text(4, 30, vocabulary(size=400))), odd, rate=0.3, mean_span_length=3.0)
+    batch = collate(rows_of(text(4, 30, vocabulary(size=400))), odd, rate=0.3, mean_span_length=3.0)
     for row in batch.input_ids:
         assert [t for t in row.tolist() if t in (500, 7, 900)] == [500, 7, 900]
 
@@ -365,7 +365,7 @@ def test_a_row_of_padding_alone_stays_padding():
     segments = np.zeros((3, 20), int)
     segments[1] = -1
     for layout in ("encoder_decoder", "prefix"):
-        batch = corrupt(rows_of(tokens, segments=segments), layout=layout)
+        batch = collate(rows_of(tokens, segments=segments), layout=layout)
         assert (batch.input_ids[1] == V.pad).all()
         assert (batch.segment_ids[1] == -1).all()
         assert (batch.targets[1] == IGNORE).all()
@@ -378,11 +378,11 @@ def test_a_row_that_ends_in_padding_is_corrupted_as_the_shorter_text_it_is(layou
     padding = np.arange(30) >= lengths[:, None]
     tokens[padding] = V.pad
     rows = rows_of(tokens, segments=np.where(padding, -1, 0))
-    batch = corrupt(rows, layout=layout)
-    whole = corrupt(rows_of(text(5, 30, V)), layout=layout)
+    batch = collate(rows, layout=layout)
+    whole = collate(rows_of(text(5, 30, V)), layout=layout)
     assert batch.input_ids.shape == whole.input_ids.shape
     for row, length in enumerate(lengths):
-        alone = build("span_corruption", {"layout": layout}).corrupt(
+        alone = build("span_corruption", {"layout": layout}).collate(
             rows_of(tokens[row : row + 1, :length], first_id=row), V, CounterRNG.of(1, 0, row)
         )
         width = alone.input_ids.shape[1]

@@ -15,7 +15,7 @@ from pretextlm.batch import IGNORE
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.loader import Loader
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import build
+from pretextlm.objectives.registry import build
 
 V = vocabulary()
 PAIRS = random_pairs(120)
@@ -31,7 +31,7 @@ def batch_of(objective, length=40, split=SPLIT, count=None):
     reader = objective.reader(split, V, length)
     numbers = np.arange(reader.rows_per_pass if count is None else count)
     rows = reader.read(numbers, np.zeros(len(numbers), np.int64), 1)
-    return rows, objective.corrupt(rows, V, keyed(rows))
+    return rows, objective.collate(rows, V, keyed(rows))
 
 
 def hand_rows(*pairs, width):
@@ -52,7 +52,7 @@ def hand_rows(*pairs, width):
 
 def test_golden_encoder_decoder():
     rows = hand_rows(([30, 31], [40]), ([32], [41, 42]), width=14)
-    batch = objective().corrupt(rows, V, keyed(rows))
+    batch = objective().collate(rows, V, keyed(rows))
     p, e = V.pad, V.eos
     assert batch.input_ids.tolist() == [[30, 31, e, 32, e, p, p, p]]
     assert batch.segment_ids.tolist() == [[0, 0, 0, 1, 1, -1, -1, -1]]
@@ -66,7 +66,7 @@ def test_golden_encoder_decoder():
 
 def test_golden_prefix():
     rows = hand_rows(([30, 31], [40]), ([32], [41, 42]), width=12)
-    batch = objective(layout="prefix").corrupt(rows, V, keyed(rows))
+    batch = objective(layout="prefix").collate(rows, V, keyed(rows))
     i, e = IGNORE, V.eos
     assert batch.input_ids.tolist() == [[30, 31, e, 40, e, 32, e, 41, 42, e, V.pad, V.pad]]
     assert batch.labels.tolist() == [[i, i, 40, e, i, i, 41, 42, e, i, i, i]]
@@ -178,7 +178,7 @@ def test_a_row_comes_out_the_same_alone_or_in_any_batch():
         _, whole = batch_of(model)
         for number in (0, 5, reader.rows_per_pass - 1):
             rows = reader.read(np.array([number]), np.array([0]), 9)
-            alone = model.corrupt(rows, V, keyed(rows))
+            alone = model.collate(rows, V, keyed(rows))
             for field in dataclasses.fields(alone):
                 value = getattr(alone, field.name)
                 if isinstance(value, np.ndarray):
@@ -199,10 +199,10 @@ def test_rows_are_not_changed_and_a_row_of_padding_alone_works():
             for array in vars(some).values():
                 if isinstance(array, np.ndarray):
                     array.flags.writeable = False
-        batch = objective(layout=layout).corrupt(empty, V, keyed(empty))
+        batch = objective(layout=layout).collate(empty, V, keyed(empty))
         assert objective(layout=layout).counts(batch) == {"lm": 0}
         assert (batch.segment_ids == -1).all()
-        assert objective(layout=layout).counts(objective(layout=layout).corrupt(rows, V, keyed(rows))) == {"lm": 2}
+        assert objective(layout=layout).counts(objective(layout=layout).collate(rows, V, keyed(rows))) == {"lm": 2}
 
 
 @pytest.mark.parametrize("share", [0.5, 0.25, 0.8])
@@ -212,7 +212,7 @@ def test_the_unsupervised_share_of_the_rows_is_exact(share, layout):
     variants = model.variants(V, 40)
     assert [variant.name for variant in variants] == ["pairs", "main"]
     assert [variant.weight for variant in variants] == pytest.approx([1 - share, share])
-    loader = Loader(model.reader(SPLIT, V, 40), lambda rows, rng: model.corrupt(rows, V, rng), seed=4)
+    loader = Loader(model.reader(SPLIT, V, 40), lambda rows, rng: model.collate(rows, V, rng), seed=4)
     for first in (0, 20, 400):
         batches = loader.step(first, 20, 64)
         pairs = [len(batch.input_ids) for batch in batches if batch.segment_ids is not None]
@@ -231,8 +231,8 @@ def test_plain_rows_are_what_span_corruption_makes_of_the_plain_documents():
     expected, own_epochs = own.shuffled(np.arange(20), 2)
     assert (rows.tokens == own.read(expected, own_epochs, 2).tokens).all()
     key = keyed(rows)
-    batch = model.corrupt(rows, V, key)
-    same = alone.corrupt(dataclasses.replace(rows, variant=0), V, key)
+    batch = model.collate(rows, V, key)
+    same = alone.collate(dataclasses.replace(rows, variant=0), V, key)
     assert (batch.input_ids == same.input_ids).all()
     assert (batch.decoder_labels == same.decoder_labels).all()
 
@@ -254,7 +254,7 @@ def test_several_denoisers_can_share_the_plain_documents():
     for variant, group in enumerate(reader.groups(numbers)):
         rows = reader.read(numbers[group], epochs[group], 2)
         assert rows.variant == variant
-        batch = model.corrupt(rows, vocab, CounterRNG.of(2, epochs[group], rows.example_ids))
+        batch = model.collate(rows, vocab, CounterRNG.of(2, epochs[group], rows.example_ids))
         assert batch.decoder_labels.shape[1] == variants[variant].decoder_length
         sizes.append(len(group))
     assert sizes == [20, 10, 10]
@@ -262,7 +262,7 @@ def test_several_denoisers_can_share_the_plain_documents():
 
 def test_text_shown_without_a_reader_is_plain_text():
     for rows in (rows_of(text(3, 40, V)), framed(3, 40, V)):
-        batch = objective().corrupt(rows, V, keyed(rows))
+        batch = objective().collate(rows, V, keyed(rows))
         assert batch.decoder_labels is not None
 
 
@@ -315,8 +315,8 @@ def test_it_says_what_it_reads():
 
 
 def test_suits_and_fills_follow_layout_and_share():
-    assert objective().suits() == ("encoder_decoder",)
-    assert objective(layout="prefix").suits() == ("decoder",)
+    assert objective().supported_architectures() == ("encoder_decoder",)
+    assert objective(layout="prefix").supported_architectures() == ("decoder",)
     assert objective().way_of_filling() is None
     assert build("text_to_text").way_of_filling() == "span_corruption"
 
@@ -341,7 +341,7 @@ def test_a_model_answers_a_pair_the_same_whatever_stands_beside_it(layout):
 
     def logits(*pairs):
         rows = hand_rows(*pairs, width=30)
-        batch = objective(layout=layout).corrupt(rows, V, keyed(rows))
+        batch = objective(layout=layout).collate(rows, V, keyed(rows))
         outputs = model(prepare(batch, model.config, torch.device("cpu"), torch.float32))
         outputs.cross_entropy().backward()
         assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)

@@ -16,16 +16,16 @@ from scipy import stats
 from tests.unit.objectives.hand_rows import framed, keyed, rows_of, selected, take, text, vocabulary
 
 from pretextlm.counter_rng import CounterRNG
-from pretextlm.objectives.base import build
-from pretextlm.objectives.token_selection import TURNS, Lots, budget, run_lengths, select_ngrams, select_spans
-from pretextlm.objectives.whole_words import Words
+from pretextlm.objectives.registry import build
+from pretextlm.objectives.shared.token_selection import TURNS, Lots, budget, run_lengths, select_ngrams, select_spans
+from pretextlm.objectives.shared.whole_words import Words
 
 V = vocabulary()
 POSSIBLE = 1e-4
 
 
-def corrupt(rows, **options):
-    return build("masked", options).corrupt(rows, V, keyed(rows))
+def collate(rows, **options):
+    return build("masked", options).collate(rows, V, keyed(rows))
 
 
 def rows_with_padding(count, width, seed):
@@ -171,8 +171,8 @@ def test_a_row_draws_the_same_lots_alone_and_among_rows_that_drop_out():
 @pytest.mark.parametrize("rate", [0.001, 0.15, 0.5, 1.0])
 def test_spans_meet_the_count_to_the_token(rate):
     rows = framed(200, 70, V)
-    by_span = selected(corrupt(rows, unit="span", rate=rate)).sum(axis=1)
-    by_token = selected(corrupt(rows, rate=rate)).sum(axis=1)
+    by_span = selected(collate(rows, unit="span", rate=rate)).sum(axis=1)
+    by_token = selected(collate(rows, rate=rate)).sum(axis=1)
     assert (by_span == by_token).all()
 
 
@@ -180,7 +180,7 @@ def test_spans_meet_the_count_to_the_token(rate):
 def test_ngrams_are_whole_words_and_never_over_the_count_unless_one_word_is(rate):
     rows = framed(200, 70, V)
     special = V.is_special[rows.matrix(rows.tokens)]
-    chosen = selected(corrupt(rows, unit="ngram", rate=rate))
+    chosen = selected(collate(rows, unit="ngram", rate=rate))
     wanted = budget(special, rate, keyed(rows))
     for row, words in enumerate(words_of(rows, special)):
         held = [chosen[row, first:stop] for first, stop, _ in words]
@@ -270,7 +270,7 @@ def test_the_first_anchor_of_a_span_is_uniform_over_tokens_so_that_long_words_ar
 def test_spans_do_not_cross_documents_and_touch_without_becoming_one():
     segments = np.repeat([[0] * 5 + [1] * 5], 2000, axis=0)  # no special token between the two
     rows = rows_of(text(2000, 10, V), segments=segments)
-    places = np.flatnonzero(selected(corrupt(rows, unit="span", rate=1.0)))
+    places = np.flatnonzero(selected(collate(rows, unit="span", rate=1.0)))
     assert run_lengths(places, rows).tolist() == [5, 5] * 2000
     words = Words.of(rows, np.zeros((2000, 10), bool))
     got = select_ngrams(rows, words, np.full(2000, 3), 3, keyed(rows))
@@ -281,9 +281,9 @@ def test_spans_do_not_cross_documents_and_touch_without_becoming_one():
 @pytest.mark.parametrize("unit", ["ngram", "span"])
 def test_a_row_selects_the_same_alone_or_in_any_batch(unit):
     rows = framed(30, 60, V)
-    whole = corrupt(rows, unit=unit, rate=0.3)
+    whole = collate(rows, unit=unit, rate=0.3)
     for which in (np.array([7]), np.arange(30)[::-1].copy(), np.array([3, 17, 4])):
-        some = corrupt(take(rows, which), unit=unit, rate=0.3)
+        some = collate(take(rows, which), unit=unit, rate=0.3)
         assert (some.input_ids == whole.input_ids[which]).all()
         assert (some.labels == whole.labels[which]).all()
 
@@ -293,13 +293,13 @@ def test_rows_without_an_ordinary_token_have_no_target(unit):
     rows = rows_of(
         np.array([[V.cls, V.sep, V.sep], [V.cls, 30, V.sep], [V.pad] * 3]), segments=[[0] * 3] * 2 + [[-1] * 3]
     )
-    chosen = selected(corrupt(rows, unit=unit, rate=1.0))
+    chosen = selected(collate(rows, unit=unit, rate=1.0))
     assert chosen.tolist() == [[False] * 3, [False, True, False], [False] * 3]
 
 
 def test_a_span_hides_every_position_of_a_row_but_its_edges_about_equally_often():
     """A span begins anywhere, so the first positions are reached from fewer sides than the middle."""
-    chosen = selected(corrupt(rows_of(text(20_000, 60, V)), unit="span"))
+    chosen = selected(collate(rows_of(text(20_000, 60, V)), unit="span"))
     share = chosen.mean(axis=0)
     assert abs(share.mean() - 0.15) < 0.001
     assert (abs(share[12:48] / share[12:48].mean() - 1) < 0.05).all()

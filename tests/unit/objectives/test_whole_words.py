@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from scipy import stats
 from tests.unit.objectives.hand_rows import framed, keyed, rows_of, selected, text, vocabulary
 
-from pretextlm.objectives.base import build
-from pretextlm.objectives.whole_words import Words, expand, greedy
+from pretextlm.objectives.registry import build
+from pretextlm.objectives.shared.whole_words import Words, expand, greedy
 
 V = vocabulary()
 POSSIBLE = 1e-4
 
 
-def corrupt(rows, **options):
-    return build("masked", {"unit": "word", **options}).corrupt(rows, V, keyed(rows))
+def collate(rows, **options):
+    return build("masked", {"unit": "word", **options}).collate(rows, V, keyed(rows))
 
 
 def by_loop(lengths, budget):
@@ -64,7 +64,7 @@ def test_taking_words_in_rounds_equals_taking_them_one_by_one(rows):
 @pytest.mark.parametrize("rate", [0.15, 0.5, 1.0])
 def test_a_word_is_selected_whole_or_not_at_all(count, rate):
     rows = framed(60, 50, V)
-    chosen = selected(corrupt(rows, count=count, rate=rate))
+    chosen = selected(collate(rows, count=count, rate=rate))
     tokens, starts = rows.matrix(rows.tokens), rows.matrix(rows.word_starts)
     for row in range(60):
         for first, stop in words_of_row(tokens, starts, row):
@@ -94,30 +94,30 @@ def test_expanding_words_gives_their_tokens_row_by_row():
 def test_the_count_is_never_exceeded_unless_no_word_fits():
     starts = np.zeros((300, 40), bool)
     starts[:, ::4] = True  # ten words of four tokens, and 15 % of forty is six: one word
-    chosen = selected(corrupt(rows_of(text(300, 40, V), starts)))
+    chosen = selected(collate(rows_of(text(300, 40, V), starts)))
     assert (chosen.sum(axis=1) == 4).all()
     starts[:, 4:] = False
     starts[:, 20] = True  # words of 4, 16 and 20... only the first fits
     starts[:, 4] = True
-    chosen = selected(corrupt(rows_of(text(300, 40, V), starts)))
+    chosen = selected(collate(rows_of(text(300, 40, V), starts)))
     assert (chosen == (np.arange(40) < 4)).all()
     starts[:, 4] = False  # two words of twenty: neither fits, and one is taken all the same
-    chosen = selected(corrupt(rows_of(text(300, 40, V), starts)))
+    chosen = selected(collate(rows_of(text(300, 40, V), starts)))
     assert (chosen.sum(axis=1) == 20).all()
     assert stats.binomtest(int(chosen[:, 0].sum()), 300, 0.5).pvalue > POSSIBLE
 
 
 def test_words_of_one_token_reach_the_exact_count_of_the_token_unit():
     rows = rows_of(text(500, 50, V))
-    by_word = selected(corrupt(rows)).sum(axis=1)
-    by_token = selected(build("masked").corrupt(rows, V, keyed(rows))).sum(axis=1)
+    by_word = selected(collate(rows)).sum(axis=1)
+    by_token = selected(build("masked").collate(rows, V, keyed(rows))).sum(axis=1)
     assert (by_word == by_token).all()
 
 
 def test_words_of_equal_length_are_selected_equally_often():
     starts = np.zeros((20_000, 24), bool)
     starts[:, ::2] = True
-    chosen = selected(corrupt(rows_of(text(20_000, 24, V), starts), rate=1 / 6))
+    chosen = selected(collate(rows_of(text(20_000, 24, V), starts), rate=1 / 6))
     assert (chosen.sum(axis=1) == 4).all()
     codes = chosen[:, ::2] @ (1 << np.arange(12))
     _, counts = np.unique(codes, return_counts=True)
@@ -128,7 +128,7 @@ def test_words_of_equal_length_are_selected_equally_often():
 def test_pieces_of_a_word_are_replaced_each_by_itself():
     starts = np.zeros((3000, 20), bool)
     starts[:, ::2] = True
-    batch = corrupt(rows_of(text(3000, 20, V), starts), rate=0.5, random_share=0.0, mask_share=0.5)
+    batch = collate(rows_of(text(3000, 20, V), starts), rate=0.5, random_share=0.0, mask_share=0.5)
     chosen = selected(batch)[:, ::2]
     masked = (batch.input_ids == V.mask).reshape(3000, 10, 2)[chosen]
     table = np.bincount(masked @ np.array([2, 1]), minlength=4)
@@ -140,7 +140,7 @@ def test_a_korean_eojeol_is_hidden_with_its_particle():
     words = [[100], [101], [102, 103], [104, 105, 106], [107]]
     tokens = np.array([[V.cls, *[t for w in words for t in w], V.sep]] * 500)
     starts = np.array([[True, *[i == 0 for w in words for i in range(len(w))], True]] * 500)
-    batch = corrupt(rows_of(tokens, starts), rate=0.5, mask_share=1.0, random_share=0.0)
+    batch = collate(rows_of(tokens, starts), rate=0.5, mask_share=1.0, random_share=0.0)
     hidden = {tuple(row) for row in (batch.input_ids == V.mask).tolist()}
     noodles, ate = {(row[3], row[4]) for row in hidden}, {(row[5], row[6], row[7]) for row in hidden}
     assert noodles == {(True, True), (False, False)}

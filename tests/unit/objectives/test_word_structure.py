@@ -18,8 +18,8 @@ from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.model_inputs import prepare
 from pretextlm.model.transformer import Transformer
-from pretextlm.objectives.base import build
-from pretextlm.objectives.token_selection import Lots
+from pretextlm.objectives.registry import build
+from pretextlm.objectives.shared.token_selection import Lots
 from pretextlm.objectives.word_structure import HIDE, ORDERS, PLACES
 
 V = vocabulary()
@@ -35,8 +35,8 @@ SHAPE = ModelConfig.parse(
 )
 
 
-def corrupt(rows, seed=1, **options):
-    return build("word_structure", options).corrupt(rows, V, keyed(rows, seed))
+def collate(rows, seed=1, **options):
+    return build("word_structure", options).collate(rows, V, keyed(rows, seed))
 
 
 def shuffled(batch):
@@ -55,7 +55,7 @@ def trigrams(batch, row):
 @pytest.mark.parametrize("share", [0.05, 0.3, 1.0])
 def test_shuffled_places_are_visible_ordinary_tokens_and_their_labels_the_originals(share):
     rows = framed(200, 60, V)
-    batch, tokens = corrupt(rows, share=share), rows.matrix(rows.tokens)
+    batch, tokens = collate(rows, share=share), rows.matrix(rows.tokens)
     where = shuffled(batch)
     assert where.any()
     assert (batch.shuffled_labels[where] == tokens[where]).all()
@@ -68,7 +68,7 @@ def test_shuffled_places_are_visible_ordinary_tokens_and_their_labels_the_origin
 def test_every_trigram_holds_its_own_three_tokens_and_lies_in_one_document():
     segments = np.repeat([[0] * 13 + [1] * 17], 300, axis=0)  # no special token between the two
     rows = rows_of(text(300, 30, V), segments=segments)
-    batch, tokens = corrupt(rows, share=0.6), rows.matrix(rows.tokens)
+    batch, tokens = collate(rows, share=0.6), rows.matrix(rows.tokens)
     for row in range(300):
         for start in trigrams(batch, row):
             assert sorted(batch.input_ids[row, start : start + 3]) == sorted(tokens[row, start : start + 3])
@@ -77,7 +77,7 @@ def test_every_trigram_holds_its_own_three_tokens_and_lies_in_one_document():
 
 def test_the_source_can_be_recovered():
     rows = framed(50, 60, V)
-    batch = corrupt(rows, share=0.5)
+    batch = collate(rows, share=0.5)
     text_again = np.where(selected(batch), batch.labels, batch.input_ids)
     text_again = np.where(shuffled(batch), batch.shuffled_labels, text_again)
     assert (text_again == rows.matrix(rows.tokens)).all()
@@ -85,15 +85,15 @@ def test_the_source_can_be_recovered():
 
 def test_masks_are_those_of_the_inner_objective():
     rows = framed(50, 60, V)
-    batch = corrupt(rows, inner={"name": "masked", "unit": "word", "rate": 0.3})
-    alone = build("masked", {"unit": "word", "rate": 0.3}).corrupt(rows, V, keyed(rows).fork(HIDE))
+    batch = collate(rows, inner={"name": "masked", "unit": "word", "rate": 0.3})
+    alone = build("masked", {"unit": "word", "rate": 0.3}).collate(rows, V, keyed(rows).fork(HIDE))
     assert (batch.labels == alone.labels).all()
     assert (batch.input_ids[~shuffled(batch)] == alone.input_ids[~shuffled(batch)]).all()
 
 
 def test_the_number_of_trigrams_is_the_share_rounded_up_or_down_and_exact_on_average():
     rows = rows_of(text(20_000, 80, V))  # 12 hidden, 68 visible: 0.05 · 68 / 3 = 1.1333
-    batch = corrupt(rows)
+    batch = collate(rows)
     counts = shuffled(batch).sum(axis=1) // 3
     assert set(counts.tolist()) == {1, 2}
     assert stats.binomtest(int((counts == 2).sum()), 20_000, 0.05 * 68 / 3 - 1).pvalue > POSSIBLE
@@ -101,7 +101,7 @@ def test_the_number_of_trigrams_is_the_share_rounded_up_or_down_and_exact_on_ave
 
 def test_where_hidden_tokens_leave_less_room_every_free_place_is_used_or_cut_off():
     rows = framed(100, 60, V)
-    batch, tokens = corrupt(rows, share=1.0), rows.matrix(rows.tokens)
+    batch, tokens = collate(rows, share=1.0), rows.matrix(rows.tokens)
     free = ~selected(batch) & ~V.is_special[tokens] & ~shuffled(batch)
     segments = batch.segment_ids
     for row in range(100):
@@ -131,7 +131,7 @@ def by_loop(batch, rows, row, wanted, rng):
 @pytest.mark.parametrize("share", [0.05, 0.5, 1.0])
 def test_trigrams_in_turns_equal_the_loop_over_them(share):
     rows = framed(40, 50, V)
-    batch, tokens, rng = corrupt(rows, share=share), rows.matrix(rows.tokens), keyed(rows)
+    batch, tokens, rng = collate(rows, share=share), rows.matrix(rows.tokens), keyed(rows)
     visible = (~selected(batch) & ~V.is_special[tokens]).sum(axis=1)
     wanted = np.floor(share * visible / 3 + rng.uniform(1, 1)[:, 0]).astype(int)
     for row in range(40):
@@ -144,7 +144,7 @@ def test_trigrams_in_turns_equal_the_loop_over_them(share):
 
 def test_all_six_orders_are_equally_likely():
     tokens = np.tile(np.arange(30, 90), (3000, 1))
-    batch = corrupt(rows_of(tokens), share=0.3)
+    batch = collate(rows_of(tokens), share=0.3)
     row, place = np.nonzero(shuffled(batch))
     row, start = row[::3], place[::3]
     found = batch.input_ids[row[:, None], start[:, None] + np.arange(3)] - tokens[row, start][:, None]
@@ -162,7 +162,7 @@ def test_the_first_trigram_begins_anywhere_equally_often():
         "mask_share": 0.0,
         "random_share": 0.0,
     }  # hides one token: the same for all
-    batch = corrupt(rows, share=0.2, inner=inner)
+    batch = collate(rows, share=0.2, inner=inner)
     one = shuffled(batch).sum(axis=1) == 3
     kept = np.flatnonzero(one & selected(batch)[:, 0])
     counts = np.bincount(np.argmax(shuffled(batch)[kept], axis=1), minlength=10)
@@ -175,16 +175,16 @@ def test_padding_has_no_part_in_it_and_short_rows_work():
     segments = np.zeros((4, 20), np.int32)
     for row, kept in enumerate((20, 7, 2, 0)):
         tokens[row, kept:], segments[row, kept:] = V.pad, -1
-    batch = corrupt(rows_of(tokens, segments=segments), share=1.0)
+    batch = collate(rows_of(tokens, segments=segments), share=1.0)
     assert not shuffled(batch)[segments < 0].any()
     assert (batch.input_ids[segments < 0] == V.pad).all()
     assert not shuffled(batch)[2:].any()
     for width in (1, 2, 3):
-        assert corrupt(rows_of(text(2, width, V)), share=1.0).shuffled_labels.shape == (2, width)
+        assert collate(rows_of(text(2, width, V)), share=1.0).shuffled_labels.shape == (2, width)
 
 
 def test_arrays_are_int32_and_contiguous():
-    batch = corrupt(framed(5, 40, V))
+    batch = collate(framed(5, 40, V))
     for array in (batch.input_ids, batch.labels, batch.shuffled_labels):
         assert array.dtype == np.int32
         assert array.flags.c_contiguous
@@ -193,7 +193,7 @@ def test_arrays_are_int32_and_contiguous():
 def test_terms_are_two_sums_each_over_its_own_targets():
     rows = framed(6, 50, V)
     objective = build("word_structure", {"share": 0.3, "weight": 0.5})
-    batch = objective.corrupt(rows, V, keyed(rows))
+    batch = objective.collate(rows, V, keyed(rows))
     model = Transformer(SHAPE)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -213,7 +213,7 @@ def test_terms_are_two_sums_each_over_its_own_targets():
 def test_a_batch_without_trigrams_is_zero_of_zero():
     rows = rows_of(np.array([[V.cls, 30, V.sep]]))
     objective, model = build("word_structure"), Transformer(SHAPE)
-    batch = objective.corrupt(rows, V, keyed(rows))
+    batch = objective.collate(rows, V, keyed(rows))
     terms = objective.terms(model(prepare(batch, SHAPE, torch.device("cpu"), torch.float32)), batch)
     assert (float(terms["order"].total.detach()), terms["order"].count) == (0.0, 0)
     (terms["lm"].total + terms["order"].total).backward()
@@ -221,8 +221,8 @@ def test_a_batch_without_trigrams_is_zero_of_zero():
 
 def test_what_the_inner_objective_asks_for_is_asked_for():
     objective = build("word_structure", {"inner": {"name": "masked", "static_masks": 4, "final_rate": 0.3}})
-    assert objective.copies == 4
-    assert objective.scheduled
+    assert objective.noise_period == 4
+    assert objective.scheduled_noise
     assert objective.variants(V, 32)[0].restart
     assert objective.frame(V) == build("masked").frame(V)
 
@@ -230,7 +230,7 @@ def test_what_the_inner_objective_asks_for_is_asked_for():
 def test_the_cost_counts_the_head_at_both_kinds_of_targets():
     rows = framed(4, 50, V)
     objective = build("word_structure")
-    batch = objective.corrupt(rows, V, keyed(rows))
+    batch = objective.collate(rows, V, keyed(rows))
     plain = build("masked").flops(SHAPE, batch)
     assert objective.flops(SHAPE, batch) == pytest.approx(plain + 6.0 * V.size * 32 * objective.counts(batch)["order"])
 

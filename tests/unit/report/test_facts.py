@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pretextlm.config import write_toml
-from pretextlm.objectives.base import OBJECTIVES, build
+from pretextlm.objectives.registry import OBJECTIVES, build
 from pretextlm.report import glossary
 from pretextlm.report.facts import _cost, _options
 from pretextlm.report.format import THIN

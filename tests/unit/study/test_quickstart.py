@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pretextlm.objectives.base import OBJECTIVES
+from pretextlm.objectives.registry import OBJECTIVES
 from pretextlm.study.quickstart import quick_plan
 
 

@@ -85,7 +85,7 @@ def test_scores_that_do_not_suit_a_task_are_refused_before_anything_is_read():
 def test_the_class_that_means_none_is_one_of_the_classes(written):
     task = TextClassification(labels=RELATIONS, none_label="nono")
     with pytest.raises(UserError, match="'nono', which is none of the classes"):
-        task.learnt(read_records(written(RECORDS), task.columns()))
+        task.fit_labels(read_records(written(RECORDS), task.columns()))
 
 
 def test_an_impossible_question_has_no_answer_whatever_stands_there(written):
@@ -93,7 +93,7 @@ def test_an_impossible_question_has_no_answer_whatever_stands_there(written):
     for yes, no in ((True, False), (1, 0), ("True", "False")):
         file = written([{**asked, "is_impossible": yes}, {**asked, "is_impossible": no}])
         task = QuestionAnswering(no_answer=True, impossible="is_impossible")
-        assert task.wanted(read_records(file, task.columns())) == [[], ["Ann"]]
+        assert task.references(read_records(file, task.columns())) == [[], ["Ann"]]
     strict = QuestionAnswering(impossible="is_impossible")
     with pytest.raises(UserError, match="line 1: the question has no answer"):
         strict._spans(read_records(file, strict.columns()))
@@ -102,12 +102,12 @@ def test_an_impossible_question_has_no_answer_whatever_stands_there(written):
 def test_tags_may_stand_by_their_number_where_the_recipe_names_them(written):
     file = written([{"tokens": ["Ann", "ran"], "tags": [1, 0]}])
     task = TokenClassification(labels=("O", "B-PER"))
-    assert task.wanted(read_records(file, task.columns())) == [["B-PER", "O"]]
+    assert task.references(read_records(file, task.columns())) == [["B-PER", "O"]]
     with pytest.raises(UserError, match="line 1: the column 'tags' is 2, where a word should be"):
-        task.wanted(read_records(written([{"tokens": ["Ann"], "tags": [2]}], "more.jsonl"), task.columns()))
+        task.references(read_records(written([{"tokens": ["Ann"], "tags": [2]}], "more.jsonl"), task.columns()))
     nameless = TokenClassification()
     with pytest.raises(UserError, match="line 1: the column 'tags' is 1, where a word should be"):
-        nameless.learnt(read_records(file, nameless.columns()))
+        nameless.fit_labels(read_records(file, nameless.columns()))
 
 
 def test_answers_stand_beside_the_records_they_answer_however_rows_are_filled(run):

@@ -6,8 +6,8 @@ import pytest
 
 from pretextlm.data.records import read_records
 from pretextlm.errors import UserError
-from pretextlm.tasks.marks import Mark
 from pretextlm.tasks.multiple_choice import MultipleChoice
+from pretextlm.tasks.shared.marks import Mark
 from pretextlm.tasks.text_classification import TextClassification
 
 BANK = {"one": "By the bank.", "two": "A bank in a bank", "a": 7, "b": 11, "c": 2, "d": 5, "label": 0}

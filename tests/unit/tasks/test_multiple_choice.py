@@ -16,8 +16,8 @@ from pretextlm.data.examples import ExampleReader
 from pretextlm.errors import UserError
 from pretextlm.evaluation.task_evaluation import evaluate_task, predictions
 from pretextlm.model.model_inputs import prepare
-from pretextlm.objectives.base import build
 from pretextlm.tasks.multiple_choice import MultipleChoice
+from pretextlm.tasks.registry import build
 from pretextlm.training.begin import build_model
 from pretextlm.training.corpus import open_corpus
 from pretextlm.training.recipe import Recipe
@@ -47,7 +47,7 @@ def said(recipe, corpus, model, numbers=None):
     """(batch, scores of its choices, terms) of some examples in one pass."""
     numbers = np.arange(len(corpus.train)) if numbers is None else np.asarray(numbers)
     rows = ExampleReader(corpus.train).read(numbers, np.zeros_like(numbers), 0)
-    batch = recipe.objective.corrupt(rows, recipe.vocabulary(corpus), None)
+    batch = recipe.objective.collate(rows, recipe.vocabulary(corpus), None)
     outputs = model(prepare(batch, model.config, CPU, torch.float32))
     return batch, recipe.objective.class_scores(outputs, batch), recipe.objective.terms(outputs, batch)
 

@@ -146,9 +146,9 @@ def encoder(tmp_path_factory):
 def read(task, source):
     """(all records, those that are used, the task that knows their labels where it needs to)."""
     records = read_records(source, task.validation_columns())
-    used = task.usable(records)
+    used = task.filter_records(records)
     knows = getattr(task, "labels", ("",)) or task.name == "text_regression"
-    return records, used, task if knows else task.learnt(used)
+    return records, used, task if knows else task.fit_labels(used)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -157,9 +157,9 @@ def test_a_recipe_reads_records_as_they_are_published(name, written, encoder):
     recipe = recipe_named(name)
     records, used, task = read(recipe.objective, written(published))
     examples = task.examples(used, *encoder, recipe.data.length)
-    assert task.wanted(used) == wanted
+    assert task.references(used) == wanted
     assert set(examples.records.tolist()) == set(range(len(records)))
-    assert task.judged_by == BENCHMARKS[benchmark]
+    assert task.metric_names == BENCHMARKS[benchmark]
     check_scores(task)
 
 
@@ -167,7 +167,7 @@ def test_the_hubs_mark_of_a_missing_label_is_refused_by_row_and_explained(writte
     task = recipe_named("mnli").objective
     records = read_records(written([{**NLI, "label": 0}, {**NLI, "label": -1}]), task.columns())
     with pytest.raises(UserError, match=r"line 2: the label '-1' is none of entailment.*\n?.*The hub writes -1"):
-        task.wanted(records)
+        task.references(records)
 
 
 def check_file(name, source, mark, overrides, encoder):
@@ -175,7 +175,7 @@ def check_file(name, source, mark, overrides, encoder):
     recipe = recipe_named(name, overrides)
     records, used, task = read(recipe.objective, source + mark)
     examples = task.examples(used, *encoder, recipe.data.length)
-    assert len(set(examples.records.tolist())) == len(used) == len(task.wanted(used))
+    assert len(set(examples.records.tolist())) == len(used) == len(task.references(used))
     check_scores(task)
     return len(records)
 

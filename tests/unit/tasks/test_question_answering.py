@@ -24,7 +24,7 @@ def record(text, start, end, question="Who carries the letters?"):
 def examples_of(task, start, file, length=32):
     run = Run.open(start)
     encoder = AlignedEncoder(run.tokenizer, run.vocabulary)
-    records = task.usable(read_records(file, task.columns()))
+    records = task.filter_records(read_records(file, task.columns()))
     return task.examples(records, encoder, run.recipe.model, length), encoder, records
 
 

@@ -17,8 +17,8 @@ RECIPES = sorted((Path(__file__).parents[3] / "recipes" / "tasks").glob("*.toml"
 def test_a_shipped_recipe_of_a_task_loads_under_its_own_name(path):
     recipe = Recipe.load(read_toml(path), str(path))
     assert recipe.name == path.stem
-    assert recipe.is_task
-    assert set(recipe.objective.judged_by) <= set(SCORES)
+    assert recipe.task is not None
+    assert set(recipe.objective.metric_names) <= set(SCORES)
     assert not Path(recipe.data.train).is_absolute()
     assert f"finetune recipes/tasks/{path.name}" in path.read_text()
 

@@ -35,7 +35,7 @@ def batch_of(recipe, corpus, split="train", numbers=None):
     examples = getattr(corpus, split)
     numbers = np.arange(len(examples)) if numbers is None else np.asarray(numbers)
     rows = ExampleReader(examples).read(numbers, np.zeros_like(numbers), 0)
-    return recipe.objective.corrupt(rows, recipe.vocabulary(corpus), None)
+    return recipe.objective.collate(rows, recipe.vocabulary(corpus), None)
 
 
 def outputs_of(model, batch):

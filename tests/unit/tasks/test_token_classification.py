@@ -39,7 +39,7 @@ def test_the_tags_of_words_come_back_from_the_labels_of_their_first_tokens(start
     examples, encoder, records = examples_of(task, start, file)
     labelled = examples.token_labels[examples.token_labels != IGNORE]
     assert len(labelled) == sum(map(len, sentences))
-    assert task.answers(labelled, examples, encoder, records) == task.wanted(records)
+    assert task.answers(labelled, examples, encoder, records) == task.references(records)
     assert np.diff(examples.offsets).max() <= 24
 
 
@@ -65,4 +65,4 @@ def test_tags_and_tokens_of_different_number_and_unknown_tags_are_refused_by_row
 
 def test_the_tags_are_those_of_the_training_records_with_outside_first(start, written):
     records = read_records(written([{"tokens": ["a", "b"], "tags": ["B-x", "O"]}]), TokenClassification().columns())
-    assert TokenClassification().learnt(records).labels == ("O", "B-x")
+    assert TokenClassification().fit_labels(records).labels == ("O", "B-x")

@@ -14,7 +14,9 @@ from pretextlm.data.examples import ExampleReader
 from pretextlm.data.offset_mapping import AlignedEncoder
 from pretextlm.errors import UserError
 from pretextlm.evaluation.task_evaluation import evaluate_task, predictions
-from pretextlm.objectives.base import build
+from pretextlm.objectives.registry import build
+from pretextlm.tasks.base import Task
+from pretextlm.tasks.registry import build as build_task
 from pretextlm.training.corpus import open_corpus
 from pretextlm.training.plan import make_loader, make_plan
 from pretextlm.training.progress import Silent
@@ -61,7 +63,7 @@ def batch_of(recipe):
     task, vocabulary = recipe.objective, recipe.vocabulary(corpus)
     reader = ExampleReader(corpus.train)
     rows = reader.read(np.arange(len(corpus.train)), np.zeros(len(corpus.train), np.int64), 0)
-    return task.corrupt(rows, vocabulary, None), vocabulary, corpus
+    return task.collate(rows, vocabulary, None), vocabulary, corpus
 
 
 def tokens_of(store, text):
@@ -237,14 +239,14 @@ def test_wrong_records_are_refused_by_row(scratch, task, record, told):
 @pytest.mark.parametrize("prompt", ["no column", "{}", "{a!r}", "{a:3}", "{a"])
 def test_a_template_that_names_no_columns_is_refused(prompt):
     with pytest.raises(UserError, match="prompt"):
-        build("instruction", {"prompt": prompt})
+        build_task("instruction", {"prompt": prompt})
 
 
 def test_an_objective_and_a_task_may_share_a_name(scratch):
     recipe = scratch(TRANSLATION, "encoder_decoder")
     assert Recipe.load(recipe.dump()) == recipe
-    assert recipe.is_task
-    assert not build("text_to_text").is_task
+    assert recipe.task is not None
+    assert not isinstance(build("text_to_text"), Task)
 
 
 def test_a_score_whose_library_is_missing_is_refused_before_training(monkeypatch):

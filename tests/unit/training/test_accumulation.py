@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pretextlm.objectives.base import OBJECTIVES
+from pretextlm.objectives.registry import OBJECTIVES
 from pretextlm.training.plan import make_loader, make_plan
 from pretextlm.training.progress import Silent
 from pretextlm.training.recipe import Recipe

@@ -9,11 +9,11 @@ from tests.builders import make_store
 from tests.unit.training.processes import Processes
 
 from pretextlm.data.mixture import Mixture
+from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.errors import UserError
 from pretextlm.evaluation.evaluate import evaluate_run
 from pretextlm.evaluation.forgetting import forgetting, lines, note_forgetting
 from pretextlm.evaluation.metrics import weighted_ratios
-from pretextlm.objectives.base import Frame, Variant
 from pretextlm.training import trainer as module
 from pretextlm.training.forgetting import document_of, read_memory
 from pretextlm.training.initial_weights import with_start

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pretextlm.objectives.base import OBJECTIVES, build
+from pretextlm.objectives.registry import OBJECTIVES, build
 from pretextlm.training.checkpoint import newest
 from pretextlm.training.objective_module import Task
 from pretextlm.training.recipe import Recipe

@@ -23,7 +23,7 @@ from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.registry import Registry
 
-FAMILIES = Registry(
+FAMILIES: Registry[Any] = Registry(
     "model family",
     {
         "albert": "pretextlm.model.families.albert:Albert",

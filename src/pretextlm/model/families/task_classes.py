@@ -5,7 +5,7 @@
     GPT2ForSequenceClassification                                  score, without a bias
     BertForMultipleChoice               bert.pooler.dense   tanh   classifier, one number for each choice
 
-A family that is not here has no such class, or one whose head is of another make than ours (tasks/heads.py).
+A family that is not here has no such class, or one whose head is of another make than ours (tasks/shared/heads.py).
 """
 
 from __future__ import annotations

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pretextlm.errors import missing_extra
 from pretextlm.registry import Registry
 from pretextlm.training.recipe import Recipe
 
-TRACKERS = Registry(
+TRACKERS: Registry[Any] = Registry(
     "tracker",
     {
         "tensorboard": "pretextlm.training.trackers.tensorboard:TensorBoard",

@@ -14,7 +14,7 @@ from pretextlm.evaluation.benchmarks.weighers import weigher
 from pretextlm.evaluation.cloze import Cloze
 from pretextlm.evaluation.scoring import score_batch
 from pretextlm.model.model_inputs import prepare
-from pretextlm.objectives.base import build
+from pretextlm.objectives.registry import build
 
 DECODERS = {
     "causal": {},

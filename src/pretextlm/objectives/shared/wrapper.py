@@ -8,11 +8,13 @@ from pydantic import Field
 
 from pretextlm.batch import Batch, Rows
 from pretextlm.counter_rng import CounterRNG
+from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.objectives.base import Frame, Inner, Objective, Variant
+from pretextlm.objectives.base import Objective
+from pretextlm.objectives.registry import ObjectiveField
 
 if TYPE_CHECKING:
-    from pretextlm.data.mixture import Reader
+    from pretextlm.data.row_reader import RowReader
     from pretextlm.data.store import Split
 
 
@@ -23,7 +25,7 @@ class Wrapper(Objective):
         inner: the objective that is wrapped.
     """
 
-    inner: Inner = Field(description="the objective that is wrapped")
+    inner: ObjectiveField = Field(description="the objective that is wrapped")
 
     @property
     def reads_stream(self) -> bool:
@@ -36,16 +38,16 @@ class Wrapper(Objective):
     def variant_names(self) -> list[str]:
         return self.inner.variant_names()
 
-    def parts(self) -> int:
-        return self.inner.parts()
+    def num_token_types(self) -> int:
+        return self.inner.num_token_types()
 
     @property
-    def copies(self) -> int:
-        return self.inner.copies
+    def noise_period(self) -> int:
+        return self.inner.noise_period
 
     @property
-    def scheduled(self) -> bool:
-        return self.inner.scheduled
+    def scheduled_noise(self) -> bool:
+        return self.inner.scheduled_noise
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
         return self.inner.frame(vocabulary)
@@ -53,8 +55,8 @@ class Wrapper(Objective):
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
         return self.inner.variants(vocabulary, length)
 
-    def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> Reader:
+    def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> RowReader:
         return self.inner.reader(split, vocabulary, length)
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
-        return self.inner.corrupt(rows, vocabulary, rng)
+    def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
+        return self.inner.collate(rows, vocabulary, rng)

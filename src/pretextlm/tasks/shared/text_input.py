@@ -12,10 +12,10 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pretextlm.batch import Batch
 from pretextlm.data.examples import Examples
 from pretextlm.data.offset_mapping import AlignedEncoder
-from pretextlm.objectives.base import Architecture, Outputs
-from pretextlm.tasks.base import Task, framed
-from pretextlm.tasks.marks import Mark, marked
-from pretextlm.tasks.template import Template, columns_read, texts_read
+from pretextlm.objectives.protocol import Architecture, Outputs
+from pretextlm.tasks.base import Task, add_special_tokens
+from pretextlm.tasks.shared.marks import Mark, marked
+from pretextlm.tasks.shared.template import Template, columns_read, texts_read
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 class TextTask(Task):
     """Args:
-    text: column of the text, or a template with columns in braces (tasks/template.py).
+    text: column of the text, or a template with columns in braces (tasks/shared/template.py).
     text_pair: the same of a second text; "" for none.
     wording: of columns of the two, value → what is read for it.
-    marks: stretches of the two that stand between marks (tasks/marks.py).
+    marks: stretches of the two that stand between marks (tasks/shared/marks.py).
     label: column of what is said of it.
-    head: how the text's state is read (tasks/heads.py): a dense layer and tanh, relu or gelu, then a matrix, or that
-        matrix alone ("plain"); by default as the published family of the model has it.
+    head: how the text's state is read (tasks/shared/heads.py): a dense layer and tanh, relu or gelu, then a
+        matrix, or that matrix alone ("plain"); by default as the published family of the model has it.
     """
 
     text: str = Field(default="text", description="column of the text, or a template with columns in braces")
@@ -86,7 +86,7 @@ class TextTask(Task):
     def examples(self, records: Records, encoder: AlignedEncoder, model: ModelConfig, length: int) -> Examples:
         """One a record, whose second text is of the second type."""
         texts = [self.texts_of(records, role) for role in self.templates()]
-        joined = framed([encoder.encode(text) for text in texts], encoder.vocabulary, model, length)
+        joined = add_special_tokens([encoder.encode(text) for text in texts], encoder.vocabulary, model, length)
         return Examples(
             tokens=joined.tokens,
             offsets=joined.offsets,
@@ -99,10 +99,10 @@ class TextTask(Task):
         """The text or the second text of each record, with its marks."""
         return marked(texts_read(records, role, self.templates()[role], self.wording), records, role, self.marks)
 
-    def of_model(self, architecture: Architecture) -> Self:
+    def for_architecture(self, architecture: Architecture) -> Self:
         """As for any task; a decoder's state is read by a matrix alone, where nothing else is said."""
         usual: Literal["plain", "tanh"] = "plain" if architecture == "decoder" else "tanh"
-        return super().of_model(architecture).model_copy(update={"head": self.head or usual})
+        return super().for_architecture(architecture).model_copy(update={"head": self.head or usual})
 
     def labels_of(self, records: Records) -> NDArray[Any]:
         """(E,) what is said of each record, as the loss reads it."""
@@ -110,5 +110,5 @@ class TextTask(Task):
 
     def said(self, outputs: Outputs, batch: Batch) -> Tensor:
         """(E, C) what the head says of each example."""
-        out: Tensor = outputs.heads["task"](self.speaking(outputs, batch))
+        out: Tensor = outputs.heads["task"](self.pooled(outputs, batch))
         return out

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 from pydantic import Field
 
 from pretextlm.batch import Batch, Term
-from pretextlm.objectives.base import Forward, Outputs
+from pretextlm.objectives.protocol import Forward, Outputs
 from pretextlm.tasks.base import Task
 
 if TYPE_CHECKING:

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from pretextlm.attention_mask import visible
 from pretextlm.batch import IGNORE, Batch, Rows
 from pretextlm.counter_rng import CounterRNG
+from pretextlm.data.row_shapes import Variant
 from pretextlm.data.rows import StreamReader
 from pretextlm.data.store import Split
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import OBJECTIVES, Objective, Variant, build
-from pretextlm.objectives.example_tokenizer import Pieces
+from pretextlm.objectives.base import Objective
+from pretextlm.objectives.preview.example_tokenizer import Pieces
+from pretextlm.objectives.registry import OBJECTIVES, build
 
 MAX_POSITIONS = 64
 """Tokens that a picture of 80 columns holds."""
@@ -66,7 +68,7 @@ class Shown:
     def loss(self) -> dict[str, Any]:
         """Positions of the row that is predicted, those with a loss, their share, and the targets of each term."""
         positions = int(self.batch.targets.size)
-        targets = int(np.count_nonzero(self.objective.carries_loss(self.batch)))
+        targets = int(np.count_nonzero(self.objective.loss_mask(self.batch)))
         counts = self.objective.counts(self.batch)
         return {"positions": positions, "targets": targets, "share": targets / positions, "terms": counts}
 
@@ -126,7 +128,7 @@ def show(name: str, options: dict[str, Any], text: str, store: Path | None = Non
     cut = _by_pieces if store is None else partial(_by_store, path=store)
     shown = cut(parts if objective.reads_pairs else [[document] for document in documents])
     rows, variant = _row(objective, shown, seed)
-    batch = objective.corrupt(rows, shown.vocabulary, CounterRNG.of(seed, 0, rows.example_ids))
+    batch = objective.collate(rows, shown.vocabulary, CounterRNG.of(seed, 0, rows.example_ids))
     batch = without_padding(batch)
     real = rows.segment_ids >= 0
     tokens = [shown.names[t] for t in rows.tokens[real].tolist()]
@@ -203,7 +205,7 @@ def _row(objective: Objective, text: _Text, seed: int) -> tuple[Rows, str]:
         reader = objective.reader(text.split, text.vocabulary, MAX_POSITIONS)
         first = np.zeros(1, np.int64)
         return reader.read(first, first, seed, pad=text.vocabulary.pad), ""
-    room = objective.grows * text.split.num_documents
+    room = objective.extra_tokens * text.split.num_documents
     whole = StreamReader(text.split, frame, Variant("", raw=stream.size + room, length=0))
     rows = whole.read(np.zeros(1, np.int64), pad=text.vocabulary.pad if room else None)
     names = objective.variant_names()

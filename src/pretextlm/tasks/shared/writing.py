@@ -15,7 +15,7 @@ from pretextlm.batch import IGNORE, Batch
 from pretextlm.data.examples import Examples
 from pretextlm.data.offset_mapping import AlignedEncoder
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import Outputs
+from pretextlm.objectives.protocol import Outputs
 from pretextlm.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class WritingTask(Task):
     longest_answer: tokens of an answer that the model writes, at most.
     """
 
-    told: ClassVar[tuple[str, ...]] = ("answer",)
+    label_columns: ClassVar[tuple[str, ...]] = ("answer",)
 
     longest_answer: int = Field(default=128, ge=1, description="most tokens of an answer that is written")
 
@@ -44,7 +44,7 @@ class WritingTask(Task):
         """What each example gives to be answered, without the answer."""
         raise NotImplementedError
 
-    def nothing(self, records: Records) -> dict[str, list[Any]]:
+    def dummy_labels(self, records: Records) -> dict[str, list[Any]]:
         """A point."""
         return {"answer": ["."] * len(records)}
 
@@ -96,7 +96,7 @@ class WritingTask(Task):
         """The texts, without spaces around them."""
         return [encoder.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in predictions]
 
-    def wanted(self, records: Records) -> list[Any]:
+    def references(self, records: Records) -> list[Any]:
         """The records' answers."""
         return list(records.texts("answer"))
 

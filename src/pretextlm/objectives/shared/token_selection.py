@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pretextlm.batch import Rows
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.objectives.whole_words import Words, expand, greedy
+from pretextlm.objectives.shared.whole_words import Words, expand, greedy
 
 COUNT, ORDER, REPLACE, TURNS = range(4)
 """Streams of random numbers: how many, which, what stands there instead, and spans drawn in turns."""

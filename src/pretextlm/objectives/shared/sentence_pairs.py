@@ -15,12 +15,15 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from pretextlm.batch import IGNORE, Batch, Rows, Term
 from pretextlm.counter_rng import CounterRNG
+from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.sentence_pair_index import Kind
 from pretextlm.data.sentence_pairs import LEAST_LENGTH, SPECIALS, PairReader
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import Architecture, Frame, Objective, Outputs, Variant, build
+from pretextlm.objectives.base import Objective
 from pretextlm.objectives.masked import Masked
+from pretextlm.objectives.protocol import Architecture, Outputs
+from pretextlm.objectives.registry import build
 
 if TYPE_CHECKING:
     from torch import nn
@@ -89,14 +92,14 @@ class SentencePairs(Objective):
         return self._tokens.way_of_filling() if self._tokens else None
 
     @property
-    def copies(self) -> int:
+    def noise_period(self) -> int:
         """As the inner objective's; the pairs come again with the masks."""
-        return self._tokens.copies if self._tokens else 0
+        return self._tokens.noise_period if self._tokens else 0
 
     @property
-    def scheduled(self) -> bool:
+    def scheduled_noise(self) -> bool:
         """As the inner objective's."""
-        return self._tokens.scheduled if self._tokens else False
+        return self._tokens.scheduled_noise if self._tokens else False
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
         """As far as a pair is a stream: [CLS] before the row, [SEP] after each part."""
@@ -119,15 +122,15 @@ class SentencePairs(Objective):
     def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> PairReader:
         """Reads pairs. Raises UserError if there are none to be made of the split."""
         self.variants(vocabulary, length)
-        return PairReader(split, vocabulary, length, self.kinds, self.short, self.copies)
+        return PairReader(split, vocabulary, length, self.kinds, self.short, self.noise_period)
 
-    def corrupt(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
+    def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, T) pairs → the inner objective's batch with token types and the rows' labels.
 
         Rows that carry no label (text shown without a reader) have none.
         """
         if self._tokens:
-            batch = self._tokens.corrupt(rows, vocabulary, rng)
+            batch = self._tokens.collate(rows, vocabulary, rng)
         else:
             batch = _untouched(rows)
         labels = np.full(len(rows), IGNORE, np.int32) if rows.row_labels is None else rows.row_labels.copy()

@@ -1,0 +1,20 @@
+"""The registered tasks, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pretextlm.registry import Registry
+from pretextlm.tasks.base import Task
+
+TASKS: Registry[Task] = Registry("task", "pretextlm.tasks")
+
+
+def build(name: str, options: Mapping[str, Any] | None = None) -> Task:
+    """Returns the task registered under `name` with these options.
+
+    Raises:
+        UserError: there is no such task, or it refuses an option.
+    """
+    return TASKS[name].parse(options or {}, where=f"task {name!r}")
