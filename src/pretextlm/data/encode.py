@@ -1,4 +1,4 @@
-"""Texts → tokens, word starts and sentence starts, many documents at a time."""
+"""Encoding documents in batches: text → tokens, word starts and sentence starts."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 I64 = NDArray[np.int64]
 
 _PIECE = 1 << 17
-"""Characters that are encoded at once: a longer text goes to the tokenizer in pieces."""
+"""Characters per call of the tokenizer: longer texts are cut into pieces of about this size."""
 
 _CUT = re.compile(r"(?<=\S) (?=\S)")
 
 
 class TextEncoder:
-    """Encodes documents with one tokenizer; never yields a special id other than the unknown token's.
+    """Encodes documents with one tokenizer. The only special id it can yield is that of the unknown token.
 
     Args:
         tokenizer: from data/tokenizer.py.
 
     Attributes:
-        vocab_size: number of ids.
+        vocab_size: number of token ids.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -47,11 +47,14 @@ class TextEncoder:
         self._byte_lengths = _byte_lengths(tokenizer)
 
     def encode(self, documents: Sequence[Document], sources: Sequence[int] | None = None) -> Chunk:
-        """Encode whole documents. A pair's texts are encoded apart; its sentences are its two parts, where it has both.
+        """Encode documents. The two texts of a pair are encoded separately, and count as its two sentences.
 
         Args:
-            documents: (D,) texts or pairs of texts; an empty one has no token.
-            sources: (D,) row of the table of sources of each; 0 if not given.
+            documents: (D,) texts or pairs of texts; an empty text has no tokens.
+            sources: (D,) row of each document's source in the table of sources; 0 if not given.
+
+        Returns:
+            The encoded documents in order.
 
         Raises:
             UserError: the tokenizer produced a special token from text.
@@ -109,7 +112,11 @@ class TextEncoder:
 
 
 def _join(chunk: Chunk, parts: I64) -> Chunk:
-    """Texts → documents of parts[d] texts each, 1 or 2; of a pair's sentences only the first of each text stay."""
+    """Merge encoded texts into documents of parts[d] texts each (1 or 2).
+
+    Returns:
+        A chunk of documents; of a pair's sentences, only the first of each text is kept.
+    """
     first = _offsets(parts)[:-1]
     starts = _offsets(chunk.lengths)
     text = np.searchsorted(starts, chunk.sentences, side="right") - 1
@@ -127,7 +134,7 @@ def _offsets(lengths: Sequence[int] | I64) -> I64:
 
 
 def _pieces(text: str) -> list[str]:
-    """Cut a long text before single spaces, where no token crosses; at any character where there is no space."""
+    """Cut a long text before single spaces, where no token can cross; at any character if it has no spaces."""
     if len(text) <= _PIECE:
         return [text]
     pieces, start = [], 0
@@ -140,7 +147,7 @@ def _pieces(text: str) -> list[str]:
 
 
 def _byte_lengths(tokenizer: Tokenizer) -> I64 | None:
-    """(V,) bytes of text that each token stands for; None unless the tokenizer keeps every byte of a text as it is."""
+    """Returns (V,) the UTF-8 bytes of text of each token, or None if the tokenizer does not preserve every byte."""
     values = json.loads(tokenizer.to_str())
     steps = values["pre_tokenizer"] or {}
     last = (steps.get("pretokenizers") or [steps])[-1]
@@ -157,7 +164,7 @@ def _byte_lengths(tokenizer: Tokenizer) -> I64 | None:
 
 
 def _by_bytes(text: bytes, lengths: I64) -> tuple[I64, I64]:
-    """Characters [begin, end) of each token, from the tokens' bytes."""
+    """Returns the character range [begin, end) of each token, computed from the tokens' byte lengths."""
     ends = np.cumsum(lengths)
     if len(text) != (int(ends[-1]) if len(ends) else 0):
         raise UserError("The tokenizer loses or adds bytes of a text.", "Use another tokenizer.")
@@ -167,7 +174,7 @@ def _by_bytes(text: bytes, lengths: I64) -> tuple[I64, I64]:
 
 
 def _by_offsets(encodings: list[Encoding], counts: I64, starts: I64) -> tuple[I64, I64]:
-    """The same from the tokenizer's own offsets, which count characters of each piece."""
+    """Returns the same as `_by_bytes` from the tokenizer's offsets, which count the characters of each piece."""
     spans = chain.from_iterable(chain.from_iterable(encoding.offsets) for encoding in encodings)
     offsets = np.fromiter(spans, np.int64, 2 * int(counts.sum())).reshape(-1, 2)
     offsets += np.repeat(starts[:-1], counts)[:, None]
@@ -175,6 +182,6 @@ def _by_offsets(encodings: list[Encoding], counts: I64, starts: I64) -> tuple[I6
 
 
 def _sentence_characters(texts: Sequence[str], starts: I64) -> I64:
-    """Places in the joined text where sentences begin."""
+    """Returns the offsets in the concatenated text at which sentences begin."""
     found = [sentence_starts(text) + start for text, start in zip(texts, starts[:-1].tolist(), strict=True)]
     return np.concatenate([np.zeros(0, np.int64), *found])

@@ -1,4 +1,4 @@
-"""Epochs of different size: what each is made of is worked out once, and its rows are shuffled as a whole."""
+"""Epochs of different sizes: the rows of each are computed once and shuffled together."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ I64 = NDArray[np.int64]
 Made = TypeVar("Made", bound=Sized)
 
 KEPT_EPOCHS = 2
-"""Epochs held at a time: a step may lie in two."""
+"""Epochs kept in memory: a step may overlap two."""
 
 
 class Epochs(Generic[Made]):
-    """The epochs of a reader whose rows are not known by arithmetic.
+    """Epochs of a reader whose number of rows per epoch is not known by arithmetic.
 
-    How many rows the epochs before have must be known, so a resumed training works those out again, once.
+    A row's position in training depends on the sizes of all epochs before it, so a resumed training computes these
+    again, once.
 
     Args:
-        make: (seed, epoch) → what the epoch's rows are made of, as many as it has; pure.
-        copies: after how many epochs the same come again; 0: never.
-        seeded: whether what an epoch is made of depends on the seed; if not, `make` is given 0.
+        make: (seed, epoch) → a sized description of the epoch's rows; pure.
+        copies: number of epochs after which they repeat; 0: never.
+        seeded: whether the content of an epoch depends on the seed; if not, `make` is called with seed 0.
     """
 
     def __init__(self, make: Callable[[int, int], Made], copies: int = 0, seeded: bool = True) -> None:
@@ -38,12 +39,14 @@ class Epochs(Generic[Made]):
         self._first: dict[int, list[int]] = {}
 
     def get(self, seed: int, epoch: int) -> Made:
-        """What an epoch's rows are made of."""
+        """Returns the description of an epoch's rows."""
         with self._lock:
             return self._make(seed if self.seeded else 0, epoch % self.copies if self.copies else epoch)
 
     def shuffled(self, ordinals: NDArray[np.integer], seed: int) -> tuple[I64, I64]:
-        """Row numbers and epochs at places `ordinals` (B,) of training: a keyed permutation inside each epoch."""
+        """Returns (row numbers, epochs) at positions `ordinals` (B,) of training; each epoch is permuted by its own
+        key.
+        """
         ordinals = np.asarray(ordinals, dtype=np.int64)
         with self._lock:
             first = self._first_ordinals(seed, int(ordinals.max(initial=0)))
@@ -56,7 +59,9 @@ class Epochs(Generic[Made]):
         return numbers, epochs
 
     def _first_ordinals(self, seed: int, ordinal: int) -> I64:
-        """Place in training of the first row of each epoch, up to the first that begins after `ordinal`."""
+        """Returns the position in training of the first row of each epoch, up to the first that begins after
+        `ordinal`.
+        """
         first = self._first.setdefault(seed, [0])
         while first[-1] <= ordinal:
             first.append(first[-1] + len(self.get(seed, len(first) - 1)))
@@ -64,5 +69,5 @@ class Epochs(Generic[Made]):
 
 
 def _order(size: int, seed: int, epoch: int) -> I64:
-    """The rows of an epoch in the order of training: all at once is far cheaper than a few at a time."""
+    """Returns the rows of an epoch in training order; computing all at once is far cheaper than a few at a time."""
     return permute(np.arange(size), size, seed, epoch)

@@ -1,14 +1,14 @@
-"""Examples that are rows of their own length, read in any order and laid side by side without padding between them.
+"""Examples of their own length, read in any order and packed into rows without padding between them.
 
     examples       7 8 9     5     4 4 2       in rows of 5
     rows           7 8 9 5 .     4 4 2 . .
     segments       0 0 0 1 -     0 0 0 - -
     positions      0 1 2 0 .     0 1 2 . .
 
-What is laid out is what one pass reads, so a step has as many examples as the recipe says, whatever their lengths. An
-example may be of several texts that do not see each other (sentences to compare, choices to choose from): they are laid
-out like examples, and always in the same pass. The packing is next-fit in the order given, without a loop over examples
-(data/packed_pairs.py says how).
+Packing happens per forward pass, so that a step has exactly as many examples as the recipe says. An example may have
+several texts that do not attend to each other (sentences to compare, choices of a question); they are packed like
+examples, and always in the same pass. Packing is next-fit in the given order, without a loop over examples (see
+data/packed_pairs.py).
 
 Axis letters: E examples, M texts of all examples, N tokens of all examples.
 """
@@ -31,29 +31,29 @@ from pretextlm.data.sentence_pair_index import reachable
 I64 = NDArray[np.int64]
 
 ROW_TOKENS = 128
-"""Widest row that several short examples share."""
+"""Maximum width of a row that several short examples share."""
 STEP = 16
-"""Widths of rows are multiples of it, so that there are few."""
+"""Row widths are multiples of it, so that few different shapes occur."""
 ORDERED_AT_ONCE = 1024
-"""Examples among which an order is looked for that fills rows well; what that takes grows with their square."""
+"""Number of examples that are reordered together to fill rows well; the cost grows with its square."""
 EVEN = 384
-"""Width at which what grows with a row's square (who sees whom) costs as much as all the rest, in a small encoder."""
+"""Width at which the quadratic cost of attention equals all other cost, for a small encoder."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Tokenised examples with what is known of them.
+    """Tokenized examples with their labels.
 
     Attributes:
-        tokens: (N,) int32 ids of all examples, special tokens among them.
+        tokens: (N,) int32 ids of all examples, special tokens included.
         offsets: (E+1,) int64; example e is tokens[offsets[e]:offsets[e+1]].
-        records: (E,) int64 place of the record that each was made of: several may be of one.
-        types: (N,) int32 part of its text that a token belongs to; None where there is one part.
-        texts: (N,) int32 which text of its example a token belongs to, counted from 0; None where there is one text.
-        labels: (E,) or (E, K) int32 or float32, what the record says of the whole example.
-        token_labels: (N,) int32 what it says of each token, IGNORE where nothing.
-        places: (N, 2) int32 first and last-but-one character of the record's text that a token stands for, where the
-            task looks back from tokens to text; equal where it stands for none.
+        records: (E,) int64 index of the record that each example comes from; a record may give several examples.
+        types: (N,) int32 token type of each token; None if there is one type.
+        texts: (N,) int32 index of each token's text in its example, from 0; None if every example has one text.
+        labels: (E,) or (E, K) int32 or float32 labels of the examples.
+        token_labels: (N,) int32 label of each token, IGNORE for none.
+        places: (N, 2) int32 character range of each token in the record's text, for tasks that map tokens back to
+            text; an empty range for a token without text.
     """
 
     tokens: NDArray[np.int32]
@@ -74,11 +74,11 @@ class Examples:
 
 
 class ExampleReader:
-    """Reads examples as rows; threads may share one.
+    """Reads examples as rows. Threads may share one reader.
 
     Args:
-        in_order: whether a batch has its examples in the order asked for, as answers need it, instead of one in which
-            rows are filled well.
+        in_order: keep the requested order within a batch, as predictions need it, instead of the order that fills
+            rows best.
     """
 
     def __init__(self, examples: Examples, in_order: bool = False) -> None:
@@ -86,16 +86,18 @@ class ExampleReader:
 
     @property
     def rows_per_pass(self) -> int:
-        """Examples."""
+        """Returns the number of examples."""
         return len(self.examples)
 
     @cached_property
     def tokens_per_row(self) -> float:
-        """Tokens of an example, on average."""
+        """Returns the mean number of tokens of an example."""
         return self.examples.num_tokens / len(self.examples)
 
     def shuffled(self, ordinals: NDArray[np.integer], seed: int) -> tuple[I64, I64]:
-        """Numbers and epochs at places `ordinals` (B,) of training: a keyed permutation inside each epoch."""
+        """Returns (row numbers, epochs) at positions `ordinals` (B,) of training; each epoch is permuted by its own
+        key.
+        """
         epochs, places = np.divmod(np.asarray(ordinals, np.int64), len(self.examples))
         numbers = np.empty_like(places)
         for epoch in np.unique(epochs).tolist():
@@ -104,7 +106,7 @@ class ExampleReader:
         return numbers, epochs
 
     def groups(self, numbers: I64) -> list[I64]:
-        """All have one shape, that of their layout; in an order in which rows are filled well."""
+        """Returns one group, since all examples share a variant, in an order that fills rows well."""
         if not len(numbers):
             return []
         if self.in_order:
@@ -114,7 +116,7 @@ class ExampleReader:
         return [np.concatenate([start + well_filling(lengths[start : start + ORDERED_AT_ONCE]) for start in starts])]
 
     def read(self, numbers: I64, epochs: I64, seed: int, pad: int | None = None) -> Rows:
-        """The examples with these numbers (B,), each of its own length; epochs, seed and pad have no effect."""
+        """Returns the examples with these numbers (B,), each of its own length. Epochs, seed and pad have no effect."""
         examples, numbers = self.examples, np.asarray(numbers, np.int64)
         begin = examples.offsets[numbers]
         lengths = examples.offsets[numbers + 1] - begin
@@ -136,7 +138,7 @@ class ExampleReader:
 
 
 def _positions(places: I64, texts: NDArray[np.int32] | None) -> NDArray[np.int32]:
-    """(N,) places of tokens in their texts, from those in their examples."""
+    """Returns (N,) the positions of tokens in their texts, from their positions in the examples."""
     if texts is None:
         return places.astype(np.int32)
     begins = np.flatnonzero((places == 0) | (np.diff(texts, prepend=-1) != 0))
@@ -144,10 +146,13 @@ def _positions(places: I64, texts: NDArray[np.int32] | None) -> NDArray[np.int32
 
 
 def next_fit(*sides: tuple[I64, int]) -> I64:
-    """The first example of each row, where a row takes examples in their order as long as all their sides fit.
+    """Pack examples in the given order: a row takes examples while all of their lengths fit.
 
     Args:
-        sides: (lengths (E,), room of a row) of each; no length is above the room.
+        sides: (lengths (E,), capacity of a row) for each length that is limited; no length exceeds the capacity.
+
+    Returns:
+        The index of the first example of each row.
     """
     fitting = []
     for lengths, room in sides:
@@ -157,7 +162,7 @@ def next_fit(*sides: tuple[I64, int]) -> I64:
 
 
 def filled(lengths: list[int], width: int) -> list[list[int]]:
-    """Places of examples (E,) row by row: each row takes the longest one that still fits (first-fit decreasing)."""
+    """Returns the examples of each row by first-fit decreasing: a row takes the longest example that still fits."""
     left = sorted((length, -place) for place, length in enumerate(lengths))
     rows = []
     while left:
@@ -171,20 +176,23 @@ def filled(lengths: list[int], width: int) -> list[list[int]]:
 
 
 def widths(longest: int) -> range:
-    """Widths that rows may have; no example is longer than any of them."""
+    """Returns the candidate row widths, each at least `longest`."""
     narrowest = -(-longest // STEP) * STEP
     return range(narrowest, max(narrowest, ROW_TOKENS) + 1, STEP)
 
 
 def expense(rows: int, width: int) -> int:
-    """What it costs to compute rows of this width, in some unit."""
+    """Returns the cost of computing `rows` rows of this width, in arbitrary units."""
     return rows * width * (EVEN + width)
 
 
 def well_filling(lengths: I64) -> I64:
-    """The places of examples (E,) in an order in which next-fit leaves little padding at the cheapest width.
+    """Order examples so that next-fit packing leaves little padding at the cheapest width.
 
-    Rows come in the order of their first examples, so that pieces of the order are much alike.
+    Rows are ordered by their first example, so that consecutive parts of the order have similar lengths.
+
+    Returns:
+        (E,) indices of the examples in that order.
     """
     plain = lengths.tolist()
     packed = {width: filled(plain, width) for width in widths(max(plain))}
@@ -194,9 +202,10 @@ def well_filling(lengths: I64) -> I64:
 
 
 def side_by_side(rows: Rows, pad: int, attention: Attention) -> Batch:
-    """Ragged rows as one batch: their texts in order, next-fit, row after row; row_labels stay one an example.
+    """Pack ragged rows into one batch, next-fit in their order; `row_labels` keep one entry per example.
 
-    The batch's `labels` are the rows' token labels. Rows are as wide as costs least.
+    Returns:
+        A batch whose `labels` are the rows' token labels. Its width is the cheapest one.
     """
     sums = np.append(np.flatnonzero(rows.position_ids == 0), len(rows.tokens))
     lengths = np.diff(sums)
@@ -228,13 +237,13 @@ def side_by_side(rows: Rows, pad: int, attention: Attention) -> Batch:
 
 
 def first_places(batch: Batch) -> I64:
-    """(M,) flat place of each text's first token in the batch, in the texts' order."""
+    """Returns (M,) the flat index in the batch of each text's first token, in the order of the texts."""
     inside = batch.segment_ids.reshape(-1) >= 0
     return np.flatnonzero(inside & (batch.position_ids.reshape(-1) == 0))
 
 
 def last_places(batch: Batch) -> I64:
-    """(M,) flat place of each text's last token in the batch, in the texts' order."""
+    """Returns (M,) the flat index in the batch of each text's last token, in the order of the texts."""
     inside = batch.segment_ids >= 0
     ends = np.ones_like(inside)
     ends[:, :-1] = batch.segment_ids[:, 1:] != batch.segment_ids[:, :-1]
@@ -242,7 +251,7 @@ def last_places(batch: Batch) -> I64:
 
 
 def tokens_of_texts(segments_BT: Any, positions_BT: Any) -> tuple[I64, I64, I64]:
-    """(flat place in the batch, text, place in the text) of every token that is no padding; texts in their order."""
+    """Returns (flat index, text, position in text) of every token that is not padding, in the order of the texts."""
     inside = np.flatnonzero(segments_BT.reshape(-1) >= 0)
     place = positions_BT.reshape(-1)[inside]
     return inside, np.cumsum(place == 0) - 1, place

@@ -1,6 +1,6 @@
-"""Documents out of files: text, JSON lines, CSV, TSV and Parquet, each fault named with its file and line.
+"""Documents from text, JSON lines, CSV, TSV and Parquet files; every error names its file and line.
 
-A document is a text, or a pair of texts where two fields are named: the source and the target of a task.
+A document is a text or, if two fields are named, a pair of texts: the source and the target of a task.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from pretextlm.errors import UserError, did_you_mean
 
 TextMode = Literal["file", "paragraphs", "lines"]
 Document = str | tuple[str, str]
-"""A text, or a source and a target."""
+"""A text, or a (source, target) pair."""
 
 
 def parts_of(document: Document) -> tuple[str, ...]:
-    """The texts of a document, one or two."""
+    """Returns the one or two texts of a document."""
     return (document,) if isinstance(document, str) else document
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How sources are read.
+    """Options for reading sources.
 
     Attributes:
-        field: of a JSON line or of a row of a table or the hub, the one that holds the text.
-        text_mode: what one document of a text file is: the file, each run of lines between blank ones, or each line.
-        on_error: stop at a bad document, or leave it out and count it.
-        max_document_bytes: a line (a JSON line, a row) above it is a bad document.
+        field: name of the text field of a JSON line or of a row of a table or of the hub.
+        text_mode: a document of a text file is the file, a paragraph (lines between blank lines) or a line.
+        on_error: stop at a bad document, or skip and count it.
+        max_document_bytes: a longer line (a JSON line, a row) is a bad document.
         split_long: longer documents are cut, at paragraphs, into pieces of a quarter of these characters; 0 never.
             Pairs are never cut.
         target: a second field; each record is then a pair whose source is `field`.
         prefix: put before the source of every pair, to name the task.
-        labels: where the target is a number 0, 1, …, the words that stand for it.
+        labels: words for the targets 0, 1, … if the target is a number.
     """
 
     field: str = "text"
@@ -51,23 +51,27 @@ class ReadOptions:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Names of the one or two fields that are read."""
+        """Returns the names of the one or two fields that are read."""
         return (self.field,) if self.target is None else (self.field, self.target)
 
 
 @dataclass
 class Reader:
-    """Reads files, counting the bad documents that it leaves out."""
+    """Reads files and counts the bad documents that it skips."""
 
     options: ReadOptions
     skipped: int = field(default=0)
 
     def read(self, path: Path) -> Iterator[Document]:
-        """Documents of one file, format by its name. Raises UserError for a bad document, unless they are skipped."""
+        """Yields the documents of one file, in the format given by its name.
+
+        Raises:
+            UserError: a document is bad and bad documents are not skipped.
+        """
         yield from self.guard(FORMATS[format_of(path)](self, path))
 
     def guard(self, documents: Iterator[Document]) -> Iterator[Document]:
-        """Pass documents on; a source that fails midway is a bad document too, and ends there."""
+        """Pass documents on. A source that fails midway counts as a bad document and ends there."""
         try:
             for document in documents:
                 yield from self._pieces(document)
@@ -90,9 +94,12 @@ class Reader:
         self.skipped += 1
 
     def document_of(self, record: Mapping[str, Any], where: str) -> Document | None:
-        """The named fields of a record as a document, None where one is bad.
+        """Extract the named fields of a record.
 
-        A pair of which one text is blank is bad; where both are, it is an empty document.
+        A pair of which one text is blank is bad; if both are blank, it is an empty document.
+
+        Returns:
+            The document, or None if a field is bad.
         """
         for name in self.options.fields:
             if name not in record:
@@ -118,11 +125,11 @@ class Reader:
 
     @property
     def how(self) -> str:
-        """What to do about a field that is not there."""
+        """Returns the hint for a missing field."""
         return "Give --field." if self.options.target is None else "Name the fields: ?source=FIELD&target=FIELD."
 
     def _label(self, value: Any, where: str) -> str | None:
-        """The word for a number; None, already counted, where there is none."""
+        """Returns the word for a numeric label, or None (already counted as bad) if there is none."""
         labels = self.options.labels
         number = int(value) if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()) else -1
         if 0 <= number < len(labels):
@@ -132,7 +139,7 @@ class Reader:
         return None
 
     def text_of(self, value: Any, where: str, name: str) -> str | None:
-        """The value of the field `name` as a text, None where it is bad."""
+        """Returns the value of the field `name` as text, or None if it is bad."""
         if not isinstance(value, str):
             kind = "null" if value is None else type(value).__name__
             hint = "Give another --field." if self.options.target is None else "Give another field, or labels=A,B,…."
@@ -148,7 +155,7 @@ class Reader:
         return None
 
     def rules(self, path: Path) -> Rules:
-        """How the rows of a file are read."""
+        """Returns the rules for reading the rows of a file."""
         return Rules(
             self.bad,
             self.options.max_document_bytes,
@@ -166,9 +173,10 @@ def _encodes(text: str) -> bool:
 
 
 def cut(document: str, longest: int) -> Iterator[str]:
-    """Cut at blank lines where there are any, else at line ends, else at spaces: no piece above `longest` characters.
+    """Cut a document at blank lines if there are any, else at line ends, else at spaces.
 
-    The pieces together are the document.
+    Yields:
+        Pieces of at most `longest` characters whose concatenation is the document.
     """
     start = 0
     while len(document) - start > longest:
@@ -200,7 +208,7 @@ def _text_lines(reader: Reader, path: Path, stream: BinaryIO) -> Iterator[str | 
 
 
 def _whole_file(reader: Reader, lines: Iterator[str | None]) -> Iterator[str]:
-    """The file is one document; a long one is cut as it is read, so that a file of any size takes bounded memory."""
+    """Yield the file as one document; a long one is cut while it is read, so that memory is bounded."""
     longest = reader.options.split_long
     parts: list[str] = []
     size, is_long = 0, False
@@ -218,7 +226,7 @@ def _whole_file(reader: Reader, lines: Iterator[str | None]) -> Iterator[str]:
 
 
 def _paragraphs(reader: Reader, lines: Iterator[str | None]) -> Iterator[str]:
-    """A document ends at a blank line, and at a bad one."""
+    """Yield the paragraphs of a file. A document ends at a blank line and at a bad line."""
     parts: list[str] = []
     for line in lines:
         if line is not None and line.strip():
@@ -252,7 +260,11 @@ def _read_table(reader: Reader, path: Path) -> Iterator[Document]:
 
 
 def _check_columns(reader: Reader, path: Path, header: Sequence[str]) -> None:
-    """Raises UserError unless each named field is one column of a table."""
+    """Check that each named field is exactly one column of a table.
+
+    Raises:
+        UserError: a column is missing or occurs twice.
+    """
     for name in reader.options.fields:
         if name not in header:
             raise UserError(f"{path} has no column {name!r}.", f"{reader.how} {did_you_mean(name, header)}")
@@ -274,7 +286,11 @@ FORMATS: dict[str, Callable[[Reader, Path], Iterator[Document]]] = {
 
 
 def format_of(path: Path, also: tuple[str, ...] = (".md", ".rst", ".py")) -> str:
-    """A key of FORMATS by the file's name; `also` are further endings of text. Raises UserError."""
+    """Returns the key of FORMATS for a file name; `also` are further extensions of text files.
+
+    Raises:
+        UserError: the format is unknown.
+    """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes.pop()

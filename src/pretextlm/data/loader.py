@@ -1,4 +1,4 @@
-"""Batches ahead of the trainer: a pure function of the place in training, computed by threads in the background."""
+"""Batches prepared ahead of the trainer by background threads; each is a pure function of its place in training."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ POLL_SECONDS = 0.2
 
 
 class Loader:
-    """Reads and corrupts rows, step by step. The batches are the same for any number of workers.
+    """Reads and collates the rows of each step. The batches are the same for any number of workers.
 
     Args:
-        reader: where the rows come from.
+        reader: reads rows by number.
         collate: an objective's `collate` with its vocabulary bound: (rows, rng) → batch, pure.
-        seed: of the order of the rows and of every draw.
-        workers: threads that prepare steps ahead; numpy and the memory map leave the interpreter's lock.
-        copies: after how many epochs the draws come again; 0: never.
-        total_rows: rows of the whole training, where that is known: noise that follows a schedule needs it.
-        noise: whether tokens get keys for dropout; of "packed" rows, several lie in a row of a batch.
-        share: (number, of how many) of the process that reads, among those that share every step. All get as many
-            batches; a spare one where there are too few rows.
+        seed: of the order of the rows and of every random number.
+        workers: threads that prepare steps ahead; numpy and the memory map release the interpreter's lock.
+        copies: number of epochs after which the random numbers repeat; 0: never.
+        total_rows: rows of the whole training if known; noise that follows a schedule needs it.
+        noise: "" for no dropout keys, "rows", or "packed" if a row of the batch holds several examples.
+        share: (rank, world size) of this process. All processes get the same number of batches, with a spare batch
+            where there are too few rows.
     """
 
     def __init__(
@@ -51,9 +51,10 @@ class Loader:
         self._pool: ThreadPoolExecutor | None = None
 
     def step(self, first_ordinal: int, count: int, rows_per_batch: int) -> list[Batch]:
-        """The rows at places first_ordinal … first_ordinal+count-1 of training, counted over all epochs.
+        """Read the rows at positions first_ordinal … first_ordinal + count - 1 of training, counted over all epochs.
 
-        In batches of at most `rows_per_batch` rows, each of one variant; of them only this process's share.
+        Returns:
+            This process's batches, each of at most `rows_per_batch` rows of one variant.
         """
         ordinals = np.arange(first_ordinal, first_ordinal + count)
         numbers, epochs = self.reader.shuffled(ordinals, self.seed)
@@ -75,10 +76,13 @@ class Loader:
     def steps(
         self, first_ordinal: int, count: int, rows_per_batch: int, waiting: Callable[[], None] = lambda: None
     ) -> Iterator[list[Batch]]:
-        """Endless steps of `count` rows from `first_ordinal` on, a few prepared ahead. Raises what a worker raised.
+        """Yield the batches of successive steps of `count` rows from `first_ordinal` on, a few steps prepared ahead.
 
         Args:
-            waiting: called again and again while a step is not ready; may raise to end the waiting.
+            waiting: called repeatedly while a step is not ready; may raise to stop waiting.
+
+        Raises:
+            Exception: whatever a worker raised.
         """
         pool = self._pool = self._pool or ThreadPoolExecutor(self.workers, thread_name_prefix="loader")
         ahead: deque[Future[list[Batch]]] = deque()
@@ -98,7 +102,7 @@ class Loader:
                 future.cancel()
 
     def close(self, wait: bool = True) -> None:
-        """End the threads, at once or as soon as each has done its step; the loader may be used again after."""
+        """Stop the threads, at once or after each has finished its step. The loader may be used again."""
         if self._pool is not None:
             self._pool.shutdown(wait=wait, cancel_futures=True)
             self._pool = None
@@ -111,7 +115,7 @@ class Loader:
 
 
 def shared_out(group: NDArray[np.int64], most: int, number: int, processes: int) -> list[NDArray[np.int64]]:
-    """The pieces of a group that one process gets: of at most `most` rows, as many for each, some perhaps empty."""
+    """Returns one process's parts of a group of rows, each of at most `most` rows; all processes get as many."""
     if processes == 1:
         return [group[start : start + most] for start in range(0, len(group), most)]
     pieces = -(-len(group) // (most * processes)) * processes

@@ -1,4 +1,4 @@
-"""manifest.json: what a store holds and where it came from. Its layout on disk stands in docs/architecture.md."""
+"""manifest.json: the content of a store and its provenance. docs/architecture.md describes its layout on disk."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FileRecord(Config):
 
 
 class SplitCounts(Config):
-    """What one split holds; `max_id` is the largest token id, -1 without tokens."""
+    """Counts of one split. `max_id` is the largest token id, -1 if the split has no tokens."""
 
     tokens: int
     documents: int
@@ -44,9 +44,12 @@ class SplitCounts(Config):
 
 
 class SourceRecord(Config):
-    """One file, package or data set the text came from; `sha256` is of the texts read from it, in order.
+    """One file, package or dataset that text was read from.
 
-    `empty` documents and `skipped` (bad) ones are not among the `documents`. Documents of two `parts` are pairs.
+    Attributes:
+        sha256: hash of the texts read from it, in order.
+        documents: number of documents, without `empty` and `skipped` (malformed) ones.
+        parts: 2 if the documents are source–target pairs, else 1.
     """
 
     name: str
@@ -60,14 +63,14 @@ class SourceRecord(Config):
 
 
 class TokenizerRecord(Config):
-    """How the tokenizer came to be: its kind or the place it was taken from, and its size."""
+    """Provenance of the tokenizer: the kind that was trained or the place it was taken from, and its size."""
 
     kind: str
     vocab_size: int
 
 
 class Manifest(Config):
-    """The whole of manifest.json."""
+    """All fields of manifest.json."""
 
     format: Literal["pretextlm store"]
     version: int
@@ -80,12 +83,16 @@ class Manifest(Config):
     files: dict[str, FileRecord]
 
     def to_json(self) -> str:
-        """Text of the file: the same manifest always gives the same bytes."""
+        """Returns the text of the file. Equal manifests give equal bytes."""
         return json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
 def read_manifest(store: Path) -> Manifest:
-    """The manifest of a store. Raises UserError when it is missing, malformed or of another format version."""
+    """Returns the manifest of a store.
+
+    Raises:
+        UserError: manifest.json is missing, malformed or of another format version.
+    """
     path = store / "manifest.json"
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:

@@ -1,6 +1,6 @@
-"""Texts → tokens that know which characters they stand for, and runs of tokens joined into examples.
+"""Tokenized texts with their offset mapping (the characters of each token), and examples joined from parts of them.
 
-Axis letters: E texts or examples, N tokens of all of them, S runs that an example is joined of.
+Axis letters: E texts or examples, N tokens of all of them, S parts of an example.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ SPACE = ord(" ")
 
 @dataclass(frozen=True)
 class Aligned:
-    """Tokens of texts, one text after another.
+    """Tokens of several texts, concatenated.
 
     Attributes:
-        tokens: (N,) int32.
+        tokens: (N,) int32 ids.
         offsets: (E+1,) int64; text e is tokens[offsets[e]:offsets[e+1]].
-        places: (N, 2) int32 first character of its text that a token stands for, and the one after its last; without
-            the space that many tokenizers count as part of the word behind it.
+        places: (N, 2) int32 character range [begin, end) of each token in its text, without the leading space that many
+            tokenizers count as part of the word after it.
     """
 
     tokens: NDArray[np.int32]
@@ -43,16 +43,16 @@ class Aligned:
 
     @property
     def lengths(self) -> I64:
-        """(E,) tokens of each text."""
+        """Returns (E,) the number of tokens of each text."""
         return np.diff(self.offsets)
 
 
 class AlignedEncoder:
-    """Encodes texts whole, with the tokens' places in them; no special token comes of a text.
+    """Tokenizes texts with their offset mapping. It never yields a special token for text.
 
     Args:
         tokenizer: from data/tokenizer.py.
-        vocabulary: its special ids in the roles that a model gives them.
+        vocabulary: its special ids in the roles that the model gives them.
     """
 
     def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary | None = None) -> None:
@@ -60,7 +60,14 @@ class AlignedEncoder:
         self.vocabulary = vocabulary or vocabulary_of(tokenizer)
 
     def encode(self, texts: Sequence[str]) -> Aligned:
-        """Raises UserError where the tokenizer fails."""
+        """Tokenize texts.
+
+        Returns:
+            The tokens of all texts with their character ranges.
+
+        Raises:
+            UserError: the tokenizer fails on a text.
+        """
         try:
             found = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
         except BaseException as error:  # the Rust side's panics are no Exception
@@ -75,7 +82,7 @@ class AlignedEncoder:
 
 
 def _without_space(texts: Sequence[str], offsets: I64, places: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Places that begin behind a leading space."""
+    """Returns the character ranges without a leading space."""
     codes = np.append(code_points("".join(texts)), 0)
     begins = np.concatenate([[0], np.cumsum([len(text) for text in texts], dtype=np.int64)])[:-1]
     at = np.repeat(begins, np.diff(offsets)) + places[:, 0]
@@ -85,12 +92,12 @@ def _without_space(texts: Sequence[str], offsets: I64, places: NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Joined:
-    """Runs of tokens put together.
+    """Examples joined from several parts.
 
     Attributes:
-        tokens, places: (N,), (N, 2) of all examples.
-        offsets: (E+1,).
-        run: (N,) int32 which run of its example a token is of.
+        tokens, places: (N,) ids and (N, 2) character ranges of all examples.
+        offsets: (E+1,); example e is tokens[offsets[e]:offsets[e+1]].
+        run: (N,) int32 index of the part that each token comes from.
     """
 
     tokens: NDArray[np.int32]
@@ -100,11 +107,19 @@ class Joined:
 
 
 Run = int | tuple[Aligned, I64, I64]
-"""A special token, or of each example a run of a text's tokens: (texts, place of the first (E,), how many (E,))."""
+"""One part of every example: a special token, or a range of a text's tokens as (texts, first (E,), length (E,))."""
 
 
 def join(runs: Sequence[Run], examples: int) -> Joined:
-    """Examples of the same runs, one behind another; a special token stands for no character."""
+    """Concatenate the same parts for every example.
+
+    Args:
+        runs: the parts in order; a special token has the empty character range (0, 0).
+        examples: E.
+
+    Returns:
+        The joined examples.
+    """
     pools: list[NDArray[np.int32]] = []
     places: list[NDArray[np.int32]] = []
     begins, lengths = np.empty((2, examples, len(runs)), np.int64)

@@ -1,4 +1,4 @@
-"""Rows of documents that are pairs, source and target, as many to a row as fit; without a loop over pairs or rows.
+"""Rows of source–target pairs, packed without a loop over pairs or rows.
 
     pairs          [7 8 | 3]   [5 | 4 4 2]         with </s> after each text
     row            7 8 </s> 3 </s>   5 </s> 4 4 2 </s>   [PAD]
@@ -6,13 +6,13 @@
     segments       0 0   0  0   0    1   1  1 1 1   1     -1
     positions      0 1   2  3   4    0   1  2 3 4   5      0
 
-Packing is next-fit: a row takes pairs in a shuffled order while sources and targets still fit, and the pair that does
-not begins the next row. With A and B the summed lengths of the sources and targets before each pair, a row that began
-at pair i would end before the last j with A[j] - A[i] and B[j] - B[i] inside their room: a binary search for every i.
-The rows there are follow from pair 0 by doubling: in k rounds, the first 2**k rows.
+Packing is next-fit: a row takes pairs in a shuffled order while sources and targets still fit, and the first pair that
+does not fit begins the next row. With A and B the summed lengths of the sources and targets before each pair, a row
+that begins at pair i ends before the last j with A[j] - A[i] and B[j] - B[i] within their capacities: one binary
+search for every i. The actual rows follow from pair 0 by pointer doubling: k rounds find the first 2**k rows.
 
-An epoch shuffles and packs anew, by its number alone: the seed only decides the order of the rows, so that one pass in
-order is the same for everyone.
+An epoch shuffles and packs by its number alone. The seed only decides the order of the rows, so that one pass in
+order is the same for every seed.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from pretextlm.errors import UserError
 I64 = NDArray[np.int64]
 
 SHUFFLE, PASS = 0x7061636B, 0x70617373
-"""Seeds of the order of an epoch's pairs, and of the order in which a source's pairs come up."""
+"""Keys of the order of an epoch's pairs, and of the order in which the pairs of a source are used."""
 
 
 @dataclass(frozen=True)
 class PartFrame:
-    """Special tokens around the texts of a pair; None puts nothing there."""
+    """Special tokens around the texts of a pair; None for no token."""
 
     lead: int | None = None
     middle: int | None = None
@@ -46,7 +46,7 @@ class PartFrame:
 
     @property
     def source(self) -> int:
-        """Special tokens that count as the source's: before it and between the texts."""
+        """Returns the number of special tokens counted as the source's: before it and between the texts."""
         return (self.lead is not None) + (self.middle is not None)
 
     @property
@@ -56,10 +56,10 @@ class PartFrame:
 
 @dataclass(frozen=True)
 class Room:
-    """Tokens that a row holds, special ones among them.
+    """Capacity of a row in tokens, special tokens included.
 
     Attributes:
-        source, target: of all its sources, of all its targets; 0: only the total counts.
+        source, target: of all its sources, of all its targets; 0: only the total is limited.
         total: of both together, which is the row's width; 0: source + target.
     """
 
@@ -74,22 +74,22 @@ class Room:
 
 @dataclass(frozen=True)
 class Mixing:
-    """How many pairs of each source an epoch has (Raffel et al. 2020, section 3.5.2).
+    """Number of pairs of each source per epoch (Raffel et al. 2020, section 3.5.2).
 
-    A source of n pairs counts as min(n, limit), and sources are mixed in proportion to its temperature-th root. An
-    epoch has Σ min(n, limit) pairs in all. What an epoch leaves of a source comes first in the next one, and where it
-    takes a source more than once, all its pairs come equally often, to one.
+    A source of n pairs counts as min(n, limit), and sources are mixed in proportion to the temperature-th root of that.
+    An epoch has Σ min(n, limit) pairs in total. Pairs that an epoch does not use come first in the next one; if an
+    epoch uses a source more than once, all its pairs occur equally often, up to one.
 
     Attributes:
         limit: 0 for none.
-        temperature: 1 mixes in proportion; the higher, the more alike are the sources' shares.
+        temperature: 1 for proportional mixing; higher values make the sources' shares more equal.
     """
 
     limit: int = 0
     temperature: float = 1.0
 
     def quotas(self, counts: I64) -> I64:
-        """(M,) pairs of each source in an epoch, from how many each has (M,)."""
+        """Returns (M,) the pairs of each source in an epoch, from the number of pairs each has (M,)."""
         limited: I64 = np.minimum(counts, self.limit) if self.limit else counts
         if self.temperature == 1:
             return limited
@@ -103,11 +103,11 @@ class Mixing:
 
 @dataclass(frozen=True)
 class Packing:
-    """The rows of one epoch.
+    """Rows of one epoch.
 
     Attributes:
-        order: (E,) number of the pair at each place.
-        first: (R+1,) place of each row's first pair, and E.
+        order: (E,) pair number at each position.
+        first: (R+1,) position of each row's first pair, and E.
     """
 
     order: NDArray[np.integer]
@@ -118,22 +118,23 @@ class Packing:
 
 
 class PackedPairs:
-    """Reads the pairs of a split, packed in rows of one width; threads may share one.
+    """Reads the pairs of a split, packed into rows of one width. Threads may share one reader.
 
-    A pair that is longer than a row is cut: each text to the room there is for it, or, where only the total counts,
-    the longer text until both fit.
+    A pair longer than a row is truncated: each text to its own capacity or, if only the total is limited, the longer
+        text
+    until both fit.
 
     Args:
-        split: its documents that are no pairs are passed over.
-        frame, room: what stands around the texts, and how much a row holds.
-        pad: id that fills up the rows.
-        mixing: how many pairs of each source an epoch has.
-        copies: after how many epochs the rows come again; 0: never.
+        split: documents that are not pairs are skipped.
+        frame, room: special tokens around the texts, and the capacity of a row.
+        pad: id of padding.
+        mixing: number of pairs of each source per epoch.
+        copies: number of epochs after which the rows repeat; 0: never.
 
     Attributes:
         num_pairs: in the split.
-        cut: how many of them are longer than a row.
-        unusable: documents left out because one of their texts has no token.
+        cut: number of pairs longer than a row.
+        unusable: number of documents skipped because one of their texts has no token.
 
     Raises:
         UserError: the split has no pairs.
@@ -157,19 +158,21 @@ class PackedPairs:
 
     @cached_property
     def rows_per_pass(self) -> int:
-        """Rows of epoch 0."""
+        """Returns the rows of epoch 0."""
         return len(self.packing(0))
 
     @cached_property
     def tokens_per_row(self) -> float:
-        """Text tokens in a row of epoch 0, on average."""
+        """Returns the mean number of text tokens of a row of epoch 0."""
         order = self.packing(0).order
         text = self._source[order].sum(dtype=np.int64) + self._target[order].sum(dtype=np.int64)
         return float(text / self.rows_per_pass)
 
     @cached_property
     def fill(self) -> tuple[float, float]:
-        """Shares of the rows' room that sources and targets of epoch 0 take; of the total, where only that counts."""
+        """Returns the used shares of the source and target capacity in epoch 0; of the total if only that is
+        limited.
+        """
         order, rows = self.packing(0).order, self.rows_per_pass
         source = self._source[order].sum(dtype=np.int64) + self.frame.source * len(order)
         target = self._target[order].sum(dtype=np.int64) + self.frame.target * len(order)
@@ -180,24 +183,29 @@ class PackedPairs:
         )
 
     def packing(self, epoch: int) -> Packing:
-        """The rows of an epoch; worked out when first asked for."""
+        """Returns the rows of an epoch, computed on first use."""
         return self._epochs.get(0, epoch)
 
     def shuffled(self, ordinals: NDArray[np.integer], seed: int) -> tuple[I64, I64]:
-        """Row numbers and epochs at places `ordinals` (B,) of training: a keyed permutation inside each epoch."""
+        """Returns (row numbers, epochs) at positions `ordinals` (B,) of training; each epoch is permuted by its own
+        key.
+        """
         return self._epochs.shuffled(ordinals, seed)
 
     def groups(self, numbers: I64) -> list[I64]:
-        """All rows have one shape."""
+        """Returns one group, since all rows have one shape."""
         return [np.arange(len(numbers))] if len(numbers) else []
 
     def read(self, numbers: I64, epochs: I64, seed: int, pad: int | None = None) -> Rows:
-        """The rows with these numbers (B,) of these epochs (B,), in any order.
+        """Read rows by number.
 
         Args:
-            numbers, epochs: as `shuffled` gives them.
-            seed: has no effect: what is in a row depends on its number and epoch.
-            pad: has no effect: rows are always filled up.
+            numbers, epochs: (B,) from `shuffled`, in any order.
+            seed: has no effect: the content of a row depends on its number and epoch.
+            pad: has no effect: rows are always padded.
+
+        Returns:
+            The rows.
         """
         numbers = np.array(numbers, dtype=np.int64)
         pairs, counts = self._pairs_of(numbers, np.asarray(epochs, dtype=np.int64))
@@ -233,13 +241,13 @@ class PackedPairs:
         )
 
     def documents(self, numbers: I64, seed: int) -> I64:
-        """(B,) the first pair of each row of epoch 0; a pair is in one row alone."""
+        """Returns (B,) the first pair of each row of epoch 0; every pair is in exactly one row."""
         packing = self.packing(0)
         found: I64 = packing.order[packing.first[numbers]].astype(np.int64)
         return found
 
     def _gather(self, pairs: I64, starts: I64, runs: I64) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """Tokens and word starts of all rows at once, the frame's put in; padding has some token in its place."""
+        """Returns the tokens and word starts of all rows, special tokens included; padding holds arbitrary tokens."""
         frame = self.frame
         before = int(frame.lead is not None)
         shifts = -starts
@@ -257,7 +265,7 @@ class PackedPairs:
         return tokens, word_starts
 
     def _pairs_of(self, numbers: I64, epochs: I64) -> tuple[I64, I64]:
-        """(numbers of the pairs of all rows, row by row; how many each row has (B,))."""
+        """Returns (pair numbers of all rows, row by row; number of pairs of each row (B,))."""
         begins, counts = np.empty_like(numbers), np.empty_like(numbers)
         packings = {epoch: self.packing(epoch) for epoch in np.unique(epochs).tolist()}
         for epoch, packing in packings.items():
@@ -274,7 +282,7 @@ class PackedPairs:
         return pairs, counts
 
     def _kept(self, source: I64, target: I64) -> tuple[I64, I64]:
-        """How much of each text stays, from their lengths."""
+        """Returns the lengths of the texts after truncation."""
         if self.room.total:
             return truncated(source, target, self.room.total - self.frame.source - self.frame.target)
         return (
@@ -283,7 +291,7 @@ class PackedPairs:
         )
 
     def _picked(self, epoch: int) -> NDArray[np.integer]:
-        """(E,) the pairs of an epoch, source by source."""
+        """Returns (E,) the pairs of an epoch, source by source."""
         picked = []
         for source, (pairs, quota) in enumerate(zip(self._by_source, self._quotas.tolist(), strict=True)):
             if quota == len(pairs):
@@ -308,14 +316,14 @@ class PackedPairs:
 
 
 def _sums(lengths: NDArray[np.int32]) -> I64:
-    """(E+1,) the sum of the lengths before each place."""
+    """Returns (E+1,) the exclusive cumulative sum of the lengths, with the total at the end."""
     sums = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=sums[1:])
     return sums
 
 
 def _pairs(split: Split) -> tuple[I64, I64, I64, NDArray[np.uint32], int]:
-    """(begin, middle, end, source) of every pair that has both its texts, and how many documents have not."""
+    """Returns (begin, middle, end, source) of every pair with both texts, and the number of documents without."""
     documents, starts = split.documents.view(np.int64), split.sentences.view(np.int64)
     chosen = np.flatnonzero(split.pairs)
     begin, end = documents[chosen], documents[chosen + 1]

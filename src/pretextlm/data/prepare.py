@@ -1,7 +1,7 @@
-"""Text → store: sample, train the tokenizer, encode in shards, put the store together.
+"""Preparing a store: sample the text, train the tokenizer, encode shards, write the store.
 
-Everything is kept in OUT.partial until the end, each part under its name only when it is whole, so a preparation that
-was killed goes on where it stopped and ends with the same bytes.
+All intermediate results are kept in OUT.partial, each renamed when it is complete, so that an interrupted preparation
+resumes where it stopped and gives the same bytes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from pretextlm.errors import UserError
 from pretextlm.files import replace_file
 
 Progress = Callable[[str, int, int | None], None]
-"""Called with what is being done, bytes of text done and, where known, bytes of text in all."""
+"""Called with the current stage, bytes of text done and, if known, the total bytes of text."""
 
 SHARD_BYTES = 2 << 20
 _NO_MATTER = {"workers", "overwrite", "licence"}
@@ -47,17 +47,17 @@ class PrepareConfig(Config):
 
     Attributes:
         tokenizer: "bpe", "wordpiece", "unigram", "character", or the path of an existing tokenizer or store.
-        vocab_size: ids in all, special tokens and sentinels included; only for a tokenizer that is trained.
-        sentinels: number of <extra_id_N>.
-        sample_mb: megabytes of text, spread over the corpus, that the tokenizer is trained on.
-        validation: share of the documents for validation, at least one.
-        validation_tail: instead, this last share of every source's characters; the document in which it begins is cut
-            there, a pair is not.
-        field, text_mode, on_error, split_long: see readers.ReadOptions; a source may name its own fields.
+        vocab_size: total number of ids, special tokens and sentinels included; only for a tokenizer that is trained.
+        sentinels: number of <extra_id_N> tokens.
+        sample_mb: megabytes of text, sampled over the corpus, that the tokenizer is trained on.
+        validation: share of the documents in the validation split, at least one document.
+        validation_tail: instead, the last share of every source's characters; the document in which it begins is cut
+            there (a pair is not).
+        field, text_mode, on_error, split_long: see file_formats.ReadOptions; a source may name its own fields.
         max_document_mb: a longer line or row is a bad document.
-        licence: of the sources, where their metadata does not say.
-        workers: threads that encode.
-        overwrite: replace a store that is there.
+        licence: of sources whose metadata does not name one.
+        workers: encoding threads.
+        overwrite: replace an existing store.
     """
 
     tokenizer: str = "bpe"
@@ -79,7 +79,11 @@ class PrepareConfig(Config):
         return ReadOptions(self.field, self.text_mode, self.on_error, self.max_document_mb << 20, self.split_long)
 
     def check(self) -> None:
-        """Raises UserError for a value out of its range."""
+        """Check the range of every value.
+
+        Raises:
+            UserError: a value is out of range.
+        """
         if not 0 < self.validation < 1:
             raise UserError(f"--validation {self.validation} is no share.", "Give a number between 0 and 1.")
         if self.validation_tail is not None and not 0 < self.validation_tail < 1:
@@ -94,19 +98,19 @@ class PrepareConfig(Config):
 
 
 def prepare(sources: Sequence[str], out: Path, config: PrepareConfig, progress: Progress | None = None) -> Path:
-    """Make a store from sources.
+    """Prepare a store from sources.
 
     Args:
         sources: files, directories, package:NAME, hf:NAME; see sources.py for fields and pairs.
-        out: the store's directory; OUT.partial beside it is the working directory.
+        out: directory of the store; OUT.partial beside it is the working directory.
         config: the options.
-        progress: told how far it is, about once a shard.
+        progress: called about once per shard.
 
     Returns:
         `out`.
 
     Raises:
-        UserError: bad input, `out` is there already, no space, or another preparation of the same store is running.
+        UserError: bad input, `out` exists, no space left, or another preparation of the same store is running.
     """
     config.check()
     refuse_existing(out, config.overwrite)
@@ -126,7 +130,9 @@ def prepare(sources: Sequence[str], out: Path, config: PrepareConfig, progress: 
 
 
 def _fingerprint(sources: list[Source], config: PrepareConfig) -> str:
-    """All that decides the bytes of the store: what is in the working directory is of use only while it is the same."""
+    """Returns a hash of everything that decides the store's bytes; intermediate results are reused while it is
+    equal.
+    """
     files = {source.name: source.stamp for source in sources}
     if config.tokenizer not in KINDS:
         files["tokenizer"] = stamp([_existing(config.tokenizer)])
@@ -136,7 +142,7 @@ def _fingerprint(sources: list[Source], config: PrepareConfig) -> str:
 
 @contextmanager
 def _working_directory(work: Path, fingerprint: str) -> Iterator[None]:
-    """Make or take over the working directory; what other options left there is removed. Held by one process."""
+    """Create or take over the working directory, for one process at a time; results of other options are removed."""
     work.mkdir(parents=True, exist_ok=True)
     with (work / "lock").open("w") as lock:
         try:
@@ -173,7 +179,7 @@ class _Preparation:
         self._assemble(out, encoder, tokenizer_json, records, shards)
 
     def _tokenizer(self) -> str:
-        """Text of tokenizer.json: from an interrupted preparation, trained, or adopted."""
+        """Returns the content of tokenizer.json: from an interrupted preparation, trained, or taken from elsewhere."""
         place, config = self.work / "tokenizer.json", self.config
         if place.is_file():
             self.total_bytes = json.loads((self.work / "corpus.json").read_text(encoding="utf-8"))["bytes"]
@@ -206,7 +212,7 @@ class _Preparation:
         return sample
 
     def _encode(self, encoder: TextEncoder) -> tuple[list[SourceRecord], list[Path]]:
-        """Encode all shards, a few at a time; those of an interrupted preparation are taken as they are."""
+        """Encode all shards, a few at a time; complete shards of an interrupted preparation are reused."""
         ledger = [_Ledger(source, self.config.licence) for source in self.sources]
         running: deque[Future[int]] = deque()
         paths: list[Path] = []
@@ -259,7 +265,7 @@ class _Preparation:
 
 
 class _Ledger:
-    """Counts and hashes what one source gives."""
+    """Counts and hashes the documents of one source."""
 
     def __init__(self, source: Source, licence: str | None) -> None:
         self.source, self.licence = source, licence or source.licence
@@ -267,7 +273,7 @@ class _Ledger:
         self._hash = hashlib.sha256()
 
     def documents(self, options: ReadOptions, tail: float | None) -> Iterator[tuple[Document, bool]]:
-        """Each document that is not blank, and whether it lies in the last `tail` of the source's characters."""
+        """Yields each document that is not blank, and whether it lies in the last `tail` of the source's characters."""
         reader = self.source.reader(options)
         before_tail = sys.maxsize
         if tail is not None:
@@ -303,7 +309,7 @@ def _characters(document: Document) -> int:
 
 
 def _part(documents: Iterator[Document], first: int) -> Iterator[tuple[Document, bool]]:
-    """Documents and whether they lie behind the `first` characters; a plain one that reaches over them is cut there."""
+    """Yields documents and whether they lie after the first `first` characters; a text is cut at that place."""
     place = 0
     for document in documents:
         before, place = first - place, place + _characters(document)
@@ -315,7 +321,7 @@ def _part(documents: Iterator[Document], first: int) -> Iterator[tuple[Document,
 
 
 def _threshold(keys: list[NDArray[np.uint64]], share: float) -> np.uint64:
-    """Documents with a key below it are for validation: `share` of them, at least one and never all.
+    """Returns the content key below which documents are in validation: a `share` of them, at least one and never all.
 
     A key is a hash of the text: the split depends neither on order nor on workers, and equal documents stay together.
     """

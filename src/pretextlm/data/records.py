@@ -1,14 +1,14 @@
-"""Labelled examples as columns of plain values, each with the row it came from, so that a fault can name it.
+"""Labelled records as columns of plain values; each record keeps its row number, so that an error can name it.
 
     read_records("sst2/train.jsonl.gz", {"text": "sentence", "label": "label"})     .jsonl .csv .tsv .parquet, .gz .zst
     read_records("squad.jsonl", {"answers": "answers.text"})                         a field within a field
-    read_records("ner.conll", {"words": "1", "tags": "4"})                           a token a line: columns by number
+    read_records("ner.conll", {"words": "1", "tags": "4"})                           one token a line: columns by number
     read_records("klue.tsv?conll=char,tag", {"words": "char", "tags": "tag"})        … or by the names given to them
-    read_records("hf:nyu-mll/glue/sst2:train", {"text": "sentence"})                 as `data prepare` names data sets
+    read_records("hf:nyu-mll/glue/sst2:train", {"text": "sentence"})                 as `data prepare` names datasets
     read_records("hf:nyu-mll/glue:sst2?split=validation", {"text": "sentence"})      the same with the split named
 
-Columns are named by the caller, never guessed. Records are read whole into memory; what a column holds is checked by
-the method that asks for it (`texts`, `words`, `numbers`, `labels` …), which refuses the first bad row by its number.
+The caller names the columns; nothing is guessed. All records are read into memory. The values of a column are checked
+by the method that returns it (`texts`, `words`, `numbers`, `labels` …), which names the first bad row.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from pretextlm.errors import UserError, did_you_mean
 
 Label = str | int | bool
 Progress = Callable[[int], None]
-"""Called with how many rows were read so far."""
+"""Called with the number of rows read so far."""
 
 LONGEST_ROW = 64 << 20
 QUIET = 2.0  # seconds before progress is told
@@ -45,14 +45,14 @@ _NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", re.ASCII)
 
 @dataclass(frozen=True)
 class Records:
-    """Examples of one file.
+    """Records of one file.
 
     Attributes:
         columns: caller's name → value of each record.
         names: caller's name → name of the column in the file.
-        rows: (N,) where each record begins: a line of a text file, a row of Parquet or of the hub, from 1.
+        rows: (N,) row number of each record: the line of a text file, the row of Parquet or of the hub, from 1.
         source: as the user gave it.
-        sha256, bytes: of the file as it lies on disk; of the hub, of the values read, as JSON lines.
+        sha256, bytes: of the file on disk; for the hub, of the values read, as JSON lines.
     """
 
     columns: dict[str, list[Any]]
@@ -66,21 +66,25 @@ class Records:
         return len(self.rows)
 
     def take(self, indices: ArrayLike) -> Records:
-        """Some of the records, in the order given; they keep their rows."""
+        """Returns the records at `indices`, in that order; they keep their row numbers."""
         chosen = np.asarray(indices, np.int64)
         columns = {name: [values[i] for i in chosen] for name, values in self.columns.items()}
         return replace(self, columns=columns, rows=self.rows[chosen])
 
     def where(self, index: int) -> str:
-        """The place of a record in words."""
+        """Returns the location of a record for messages."""
         return _place(self.source, int(self.rows[index]))
 
     def fault(self, index: int, message: str, hint: str) -> UserError:
-        """The error for a bad record, which names file and row."""
+        """Returns the error for a bad record, which names its file and row."""
         return UserError(f"{self.where(index)}: {message}", hint)
 
     def texts(self, name: str, empty: bool = False) -> list[str]:
-        """A column of texts. Raises UserError for another value, and for a text without a letter unless `empty`."""
+        """Returns a column of texts.
+
+        Raises:
+            UserError: a value is not a text, or is blank and `empty` is False.
+        """
         for index, value in enumerate(values := self.columns[name]):
             if not isinstance(value, str):
                 self._refuse(index, name, value, "not a text", "Name a column of texts.")
@@ -90,10 +94,13 @@ class Records:
         return values
 
     def words(self, name: str, numbered: Sequence[str] = ()) -> list[list[str]]:
-        """A column of lists of words (or tags), none of them empty.
+        """Returns a column of non-empty lists of words or tags.
 
         Args:
-            numbered: words that may stand there by their number, counted from 0.
+            numbered: words that may be given by their number, counted from 0.
+
+        Raises:
+            UserError: a value is not such a list.
         """
         hint = 'Write each sentence as a list of words, ["A", "word"], or use a .conll file.'
         values = self.columns[name]
@@ -111,7 +118,11 @@ class Records:
         return values
 
     def numbers(self, name: str) -> NDArray[np.float64]:
-        """(N,) A column of finite numbers; texts that spell one (of CSV, all values are texts) are read as such."""
+        """Returns a column of finite numbers, (N,). Texts that spell a number are accepted: CSV has only texts.
+
+        Raises:
+            UserError: a value is not a finite number.
+        """
         numbers = np.empty(len(self), np.float64)
         for index, value in enumerate(self.columns[name]):
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -126,7 +137,11 @@ class Records:
         return numbers
 
     def labels(self, name: str) -> list[Label]:
-        """A column of labels, all texts, all whole numbers or all true and false, kept as they are."""
+        """Returns a column of labels, unchanged: all texts, all integers or all booleans.
+
+        Raises:
+            UserError: the values are of another type or of several types.
+        """
         values = self.columns[name]
         for index, value in enumerate(values):
             if not isinstance(value, str | int):
@@ -140,11 +155,13 @@ class Records:
         return values
 
     def text_lists(self, name: str) -> list[list[str]]:
-        """A column of lists of texts that may be empty, as the answers to a question; a text alone is a list of one."""
+        """Returns a column of (possibly empty) lists of texts, as the answers to a question; a single text becomes a
+        list.
+        """
         return self._lists(name, str, "texts")
 
     def integer_lists(self, name: str) -> list[list[int]]:
-        """A column of lists of whole numbers that may be empty; a number alone is a list of one."""
+        """Returns a column of (possibly empty) lists of integers; a single integer becomes a list."""
         return self._lists(name, int, "whole numbers")
 
     def _lists(self, name: str, kind: type, what: str) -> list[list[Any]]:
@@ -176,7 +193,7 @@ class Records:
 
 
 def _named(value: Any, names: Sequence[str]) -> Any:
-    """A list with names in place of their numbers; anything else is left as it is."""
+    """Returns a list with numbers replaced by names; any other value unchanged."""
     if not isinstance(value, list):
         return value
     return [names[one] if type(one) is int and 0 <= one < len(names) else one for one in value]
@@ -185,16 +202,19 @@ def _named(value: Any, names: Sequence[str]) -> Any:
 def read_records(
     source: str, columns: Mapping[str, str], *, progress: Progress | None = None, longest: int = LONGEST_ROW
 ) -> Records:
-    """Read a file of labelled examples.
+    """Read a file of labelled records.
 
     Args:
-        source: a file, or hf:NAME; the module's docstring has the forms.
+        source: a file, or hf:NAME; see the module's docstring.
         columns: caller's name → name of a column in the file; A.B is the field B of the column A.
-        progress: told how many rows were read, after two seconds, four times a second.
-        longest: bytes of the longest line that is read.
+        progress: called with the number of rows read, four times a second after the first two seconds.
+        longest: maximum bytes of a line.
+
+    Returns:
+        The records.
 
     Raises:
-        UserError: a column is not there, a row is bad, or there is none; file and row are named.
+        UserError: a column is missing, a row is bad, or there are no rows; file and row are named.
     """
     if not columns:
         raise ValueError("read_records needs the name of at least one column")
@@ -209,7 +229,7 @@ def read_records(
 
 
 class _Reading:
-    """The columns of a source while it is read."""
+    """Collects the columns of a source while it is read."""
 
     def __init__(self, source: str, columns: Mapping[str, str], progress: Progress | None) -> None:
         self.source, self.columns, self.progress = source, columns, progress
@@ -229,7 +249,7 @@ class _Reading:
                 due = now + EVERY
 
     def _within(self, row: Mapping[str, Any], column: str, number: int) -> Any:
-        """The field of a field that "A.B" names."""
+        """Returns the nested field that "A.B" names."""
         value: Any = row
         for part in column.split("."):
             if isinstance(value, list) and value and all(isinstance(one, Mapping) and part in one for one in value):
@@ -242,7 +262,11 @@ class _Reading:
         return value
 
     def check(self, header: Sequence[str]) -> None:
-        """Raises UserError unless each named column is one of a table's."""
+        """Check that each named column is in the header of a table.
+
+        Raises:
+            UserError: a column is missing.
+        """
         for column in self.columns.values():
             found = column if column in header else column.split(".")[0]
             if found not in header:
@@ -252,11 +276,15 @@ class _Reading:
                 raise UserError(what, "Give each column its own name.")
 
     def of_parquet(self) -> list[str]:
-        """The columns of a Parquet file that may be needed; those that it does not have are no matter."""
+        """Returns the columns of a Parquet file to read; names that the file does not have are ignored."""
         return sorted({*self.columns.values()} | {column.split(".")[0] for column in self.columns.values()})
 
     def records(self, sha256: str, size: int) -> Records:
-        """What was read. Raises UserError when that is nothing."""
+        """Returns the records that were read.
+
+        Raises:
+            UserError: there are none.
+        """
         if not self.numbers:
             raise UserError(f"{self.source} has no rows.", "Give a file with at least one example.")
         rows = np.array(self.numbers, np.int64)
@@ -264,7 +292,7 @@ class _Reading:
 
 
 def _paths(row: Mapping[str, Any]) -> Iterator[str]:
-    """The columns of a row, and the fields of those that have some."""
+    """Yields the columns of a row, and their nested fields."""
     for name, value in row.items():
         inner = value[0] if isinstance(value, list) and value else value
         yield from (f"{name}.{part}" for part in inner) if isinstance(inner, Mapping) else [str(name)]
@@ -297,7 +325,7 @@ def _place(source: str, row: int) -> str:
 
 
 def _split(source: str) -> tuple[Path, tuple[str, ...] | None]:
-    """FILE?conll=A,B → the file, and the names of its columns; () where they have none, None where it is a table."""
+    """Split FILE?conll=A,B into the file and its column names: () if they have no names, None if it is a table."""
     mark = re.search(r"\?conll(=(?P<names>.*))?$", source)
     if mark is None or Path(source).exists():
         path = Path(source)
@@ -310,7 +338,7 @@ def _split(source: str) -> tuple[Path, tuple[str, ...] | None]:
 
 
 def _hub_parts(source: str) -> tuple[str, str | None, str]:
-    """hf:NAME:CONFIG?split=SPLIT; without "?split=" it is what `data prepare` takes."""
+    """Parse hf:NAME:CONFIG?split=SPLIT; without "?split=", the form that `data prepare` takes."""
     spec, mark, split = source.removeprefix("hf:").partition("?split=")
     if not mark:
         return hub_parts(spec)

@@ -1,4 +1,4 @@
-"""A bounded sample of a corpus of unknown size: the documents whose content hashes lowest."""
+"""A sample of bounded size from a corpus of unknown size: the documents with the lowest content hashes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 
 def content_key(text: str) -> int:
-    """A uniform 64-bit hash of a document: decides its split and whether it is sampled, in any order of documents."""
+    """Returns a uniform 64-bit hash of a document, which decides its split and whether it is sampled, in any order."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, person=b"pretextlm").digest(), "little")
 
 
 class Sample:
-    """At most `limit` bytes of documents, spread over all that are added; at least one document.
+    """Keeps at most `limit` bytes of documents, a uniform sample of all that are added; at least one document.
 
     Attributes:
         seen: bytes of all documents added.
@@ -25,7 +25,7 @@ class Sample:
         self._bytes = 0
 
     def add(self, text: str) -> None:
-        """Add a document; keep it while it is among the lowest that fit."""
+        """Add a document. It is kept while it is among those with the lowest hashes that fit."""
         size = len(text.encode())
         self.seen += size
         # Ranked by another hash than the split, so that the sample is not the validation split first of all.
@@ -38,7 +38,7 @@ class Sample:
             self._bytes -= heapq.heappop(self._heap)[2]
 
     def texts(self) -> Iterator[str]:
-        """The sampled documents, lowest hash first; the last is cut where the limit falls."""
+        """Yields the sampled documents, lowest hash first; the last one is truncated at the limit."""
         left = self.limit
         for _, text, size in sorted(self._heap, reverse=True):
             yield text if size <= left else text[:left]

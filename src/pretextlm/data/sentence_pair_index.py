@@ -1,16 +1,17 @@
-"""Which sentences pair up in an epoch: BERT's builder without its loop over the text (Devlin et al. 2019).
+"""The sentence pairs of an epoch: BERT's data builder (Devlin et al. 2019) without its loop over the text.
 
-A document is read in chunks of whole sentences, as many as make a row; a chunk is cut in two at a random sentence. The
-first part is A. B is the second part, or sentences from elsewhere, and then the second part goes into the next chunk:
+A document is read in chunks of complete sentences, each as long as a row; a chunk is split at a random sentence. The
+first part is A. B is the second part or, for a random pair, sentences of another document; the second part then begins
+the next chunk:
 
-    document    [7 8 9] [4 5] [6] [3 2 1 1] …      a chunk of at least 6 tokens: [7 8 9] [4 5] [6], cut after [7 8 9]
+    document    [7 8 9] [4 5] [6] [3 2 1 1] …      a chunk of at least 6 tokens: [7 8 9] [4 5] [6], split after [7 8 9]
     next        A 7 8 9   B 4 5 6                  the next chunk begins at [3 2 1 1]
     previous    A 4 5 6   B 7 8 9                  the same
     random      A 7 8 9   B from another document  the next chunk begins at [4 5]: no sentence is lost
 
-Every draw belongs to a sentence or document, not to a turn of a loop. So where a chunk that began at a sentence would
-end is known for all sentences at once, and the chunks there are follow from the documents' first sentences by
-doubling: in k rounds, the first 2ᵏ chunks of every document.
+Every random number belongs to a sentence or a document, not to an iteration of a loop. Therefore the end of the chunk
+that would begin at a sentence is known for all sentences at once, and the actual chunks follow from the documents'
+first sentences by pointer doubling: k rounds find the first 2ᵏ chunks of every document.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ I64 = NDArray[np.int64]
 Relation = Literal["next", "previous", "random"]
 
 TARGET, CHUNK, PARTNER, CUT_A, CUT_B = range(1000, 1005)
-"""Streams of random numbers, apart from those of any noise: a document's size of chunks; how a chunk is cut and what B
-is; the other document; how much of what is too long goes at the front."""
+"""Streams of random numbers, disjoint from those of any noise: chunk size of a document; split point and relation of a
+chunk; partner document; number of tokens truncated at the front of A and of B."""
 
 SENTENCES_AT_ONCE = 1 << 16
 _LOW = np.uint64(0xFFFFFFFF)
@@ -41,11 +42,11 @@ _HALF = np.uint64(32)
 
 @dataclass(frozen=True)
 class Kind:
-    """One way in which B may relate to A.
+    """A relation of B to A.
 
     Attributes:
         relation: B is the text after A, the text before it, or text of another document.
-        share: of the pairs; all kinds' shares are 1 together.
+        share: of the pairs; the shares of all kinds sum to 1.
         label: of the row.
     """
 
@@ -56,11 +57,11 @@ class Kind:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of an epoch in the order of their text, each array (R,).
+    """Pairs of an epoch in the order of their text; all arrays are (R,).
 
     Attributes:
-        a, b: token offsets where the parts begin.
-        a_length, b_length: their tokens, at least 1 each.
+        a, b: token offsets of the first tokens of A and B.
+        a_length, b_length: number of tokens, at least 1 each.
         label: of the kind.
     """
 
@@ -76,7 +77,9 @@ class Pairs:
 
 @dataclass(frozen=True)
 class _Chunks:
-    """Sentences [first, end) of a document, cut before `cut`, and the index of the kind; in order, all arrays (R,)."""
+    """Sentences [first, end) of a document, split before `cut`, and the index of the kind; in order, all arrays
+    (R,).
+    """
 
     first: I64
     cut: I64
@@ -86,21 +89,21 @@ class _Chunks:
 
 
 class PairIndex:
-    """Works out the pairs of any epoch of a split.
+    """Computes the pairs of any epoch of a split.
 
-    With a "random" kind, a chunk of one sentence can only have a random partner, so that this label is more frequent
-    by its share of those chunks. Without one, every chunk has two sentences or more: a long sentence takes the next
-    one along, a last sentence that would be left alone is given company by the chunk before it, and documents of one
-    sentence are passed over.
+    With a "random" kind, a chunk of one sentence can only have a random partner, so that this label is more frequent by
+    the share of such chunks. Without one, every chunk has at least two sentences: a long sentence is joined with the
+    next one, a last sentence that would be alone is joined with the chunk before it, and documents of one sentence are
+    skipped.
 
     Args:
-        split: where the text is.
-        room: tokens of A and B together, at most.
-        kinds: how B relates to A.
+        split: the text.
+        room: maximum tokens of A and B together.
+        kinds: relations of B to A.
         short: share of the documents whose chunks have a random size, 2 … room, instead of `room`.
 
     Raises:
-        UserError: no text, or no pair can be made of it.
+        UserError: there is no text, or no pairs can be made from it.
     """
 
     def __init__(self, split: Split, room: int, kinds: Sequence[Kind], short: float) -> None:
@@ -116,7 +119,7 @@ class PairIndex:
         self._check()
 
     def pairs(self, seed: int, epoch: int) -> Pairs:
-        """All pairs of an epoch."""
+        """Returns all pairs of an epoch."""
         targets = self._targets(seed, epoch)
         blocks = [self._pairs(seed, epoch, targets, chunks) for chunks in self._blocks(seed, epoch, targets)]
         return Pairs(*(np.concatenate([getattr(block, f.name) for block in blocks]) for f in fields(Pairs)))
@@ -137,20 +140,20 @@ class PairIndex:
             )
 
     def _targets(self, seed: int, epoch: int) -> I64:
-        """(D,) tokens at which a chunk of each document is full."""
+        """Returns (D,) the chunk size of each document in tokens."""
         words = CounterRNG.of(seed, epoch, np.arange(len(self._firsts) - 1)).bits(TARGET, 1)[:, 0]
         short = (words >> _HALF) < np.uint64(round(self.short * 2**32))
         return np.where(short, 2 + _below(words, self.room - 1), self.room)
 
     def _blocks(self, seed: int, epoch: int, targets: I64) -> Iterator[_Chunks]:
-        """The chunks of all documents, some documents at a time: all passes over them find them in the cache."""
+        """Yields the chunks of blocks of documents, so that all passes over a block find it in the cache."""
         firsts = self._firsts
         cuts = np.searchsorted(firsts, np.arange(0, firsts[-1], SENTENCES_AT_ONCE)).tolist()
         cuts = sorted({*cuts, len(firsts) - 1})
         return (self._chunks(seed, epoch, targets, low, high) for low, high in pairwise(cuts))
 
     def _chunks(self, seed: int, epoch: int, targets: I64, low: int, high: int) -> _Chunks:
-        """The chunks of documents low … high-1."""
+        """Returns the chunks of documents low … high-1."""
         firsts = self._firsts[low : high + 1] - self._firsts[low]
         numbers = np.arange(self._firsts[low], self._firsts[high])
         starts = self._offsets(np.append(numbers, self._firsts[high]))
@@ -174,7 +177,7 @@ class PairIndex:
         return _Chunks(first + chosen, first + cut[chosen], first + end[chosen], document, kind[chosen])
 
     def _pairs(self, seed: int, epoch: int, targets: I64, chunks: _Chunks) -> Pairs:
-        """What the rows of these chunks read."""
+        """Returns the pairs of these chunks."""
         rng = CounterRNG.of(seed, epoch, chunks.first)
         a, b, end = (self._offsets(places) for places in (chunks.first, chunks.cut, chunks.end))
         a_length, b_length = b - a, end - b
@@ -190,9 +193,15 @@ class PairIndex:
         return Pairs(a, a_kept.astype(np.int32), b, b_kept.astype(np.int32), self._labels[chunks.kind])
 
     def _partners(self, rng: CounterRNG, documents: I64, wanted: I64) -> tuple[I64, I64]:
-        """Token offset and length of a run of sentences from another document: any other, from any sentence on.
+        """Choose a partner from any other document, from any sentence on.
 
-        It ends with the sentence that makes it `wanted` tokens long, or with its document.
+        Args:
+            rng: one key per pair.
+            documents: (R,) documents of A.
+            wanted: (R,) minimum tokens; the partner ends with the sentence that reaches it, or with its document.
+
+        Returns:
+            Token offset and length of each partner.
         """
         words = rng.bits(PARTNER, 1)[:, 0]
         other = _below(words >> _HALF, len(self._firsts) - 2)
@@ -204,17 +213,24 @@ class PairIndex:
         return start, self._offsets(np.minimum(end, after)) - start
 
     def _offsets(self, sentences: I64) -> I64:
-        """Where sentences begin; the number after the last one's stands for the end of the text."""
+        """Returns the token offsets of sentences; the number after the last sentence gives the end of the text."""
         inside = self._sentences.take(sentences, mode="clip")
         return np.where(sentences < len(self._sentences), inside, self._num_tokens)
 
 
 def reachable(onward: I64, roots: I64) -> I64:
-    """The places that are reached from `roots` by going from each place i on to onward[i], ascending.
+    """Find all places that are reached from `roots` by repeatedly moving from place i to onward[i].
+
+    Pointer doubling: after k rounds, `jump` moves 2**k places at once and the first 2**k places of every path are
+        known.
+    With onward = [2, 3, 3, 5, 5] and root 0, the path is 0 → 2 → 3 → 5 (the end): the result is [0, 2, 3].
 
     Args:
-        onward: (n,) place after each place, above it; n for the end.
-        roots: ascending; no way leads past a root without reaching it.
+        onward: (n,) successor of each place, greater than the place; n for the end.
+        roots: ascending; no path jumps over a root.
+
+    Returns:
+        The reached places, ascending.
     """
     jump = np.append(onward, len(onward))  # in round k: 2**k steps at once
     reached = np.zeros(len(jump), dtype=bool)
@@ -229,13 +245,22 @@ def reachable(onward: I64, roots: I64) -> I64:
 
 
 def truncated(a: I64, b: I64, room: int) -> tuple[I64, I64]:
-    """Tokens of A and B that stay when the longer one (B, of equals) loses one token after another until both fit."""
+    """Returns the lengths of A and B after the longer one (B if equal) loses tokens one by one until both fit."""
     a_kept = np.minimum(a, np.maximum(room - b, (room + 1) // 2))
     return a_kept, np.minimum(b, room - a_kept)
 
 
 def heads(rng: CounterRNG, stream: int, tosses: I64) -> I64:
-    """How many of tosses[b] fair coins show heads, for each row: how many of the tokens it loses go at its front."""
+    """Count heads among fair coins: how many of the tokens that each row loses are removed at its front.
+
+    Args:
+        rng: one key per row.
+        stream: of the random numbers.
+        tosses: (R,) number of coins of each row.
+
+    Returns:
+        (R,) heads of each row. 64 coins are the bits of one random word, counted by popcount.
+    """
     words = -(-tosses // 64)
     rows = np.flatnonzero(words)
     of = np.repeat(rows, words[rows])
@@ -247,21 +272,22 @@ def heads(rng: CounterRNG, stream: int, tosses: I64) -> I64:
 
 
 def _below(words: NDArray[np.uint64], high: int | I64) -> I64:
-    """Uniform in 0 … high-1 from the lower half of each word; `high` may differ from word to word."""
+    """Returns integers uniform in 0 … high-1 from the lower half of each word; `high` may differ from word to word."""
     return ((words & _LOW) * np.asarray(high).astype(np.uint64) >> _HALF).astype(np.int64)
 
 
 def _with_company(here: I64, end: I64, last: I64) -> I64:
-    """Ends moved so that a chunk has two sentences and leaves none or two of its document, which ends at `last`."""
+    """Returns chunk ends moved so that a chunk has two sentences and leaves none or at least two of its document."""
     end = np.minimum(np.maximum(end, here + 2), last)
     lonely = last - end == 1
     return np.where(lonely, np.where(end - here > 2, end - 1, last), end)
 
 
 def _sentences(split: Split) -> tuple[NDArray[Any], I64]:
-    """((S,) where sentences begin, (D+1,) number of the first sentence of each document that has text).
+    """Returns (S,) the sentence starts, and (D+1,) the number of the first sentence of each document that has text.
 
-    The split's own, where each of those documents begins a sentence and no sentence is empty; else made so.
+    The split's own sentences are used if each of those documents begins a sentence and no sentence is empty; otherwise
+    they are corrected.
     """
     documents = split.documents.view(np.int64)
     documents = documents[:-1][np.diff(documents) > 0]

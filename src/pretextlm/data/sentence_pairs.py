@@ -1,12 +1,12 @@
-"""Rows of two parts, as BERT reads them: [CLS] A [SEP] B [SEP], then padding.
+"""Rows of two segments in BERT's format: [CLS] A [SEP] B [SEP], then padding.
 
     row           [CLS] 7 8 9 [SEP] 3 2 1 1 [SEP] [PAD] [PAD]
     token types     0   0 0 0   0   1 1 1 1   1     0     0
     segments        0   0 0 0   0   0 0 0 0   0    -1    -1
-    label of the row: how B relates to A
+    label of the row: the relation of B to A
 
-Which sentences pair up differs from epoch to epoch (data/sentence_pair_index.py), and so does the number of rows:
-row numbers count from 0 in every epoch.
+The pairs of sentences differ from epoch to epoch (data/sentence_pair_index.py), and so does the number of rows: row
+numbers count from 0 in every epoch.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ _CLS, _A, _SEP_A, _B, _SEP_B, _PAD = range(6)
 
 
 class PairReader:
-    """Reads a split as rows of pairs; threads may share one.
+    """Reads a split as rows of sentence pairs. Threads may share one reader.
 
-    An epoch's pairs and their order are worked out when its first row is asked for, and take 36 bytes a row.
+    The pairs of an epoch and their order are computed when its first row is read; they take 36 bytes per row.
 
     Args:
-        split: where the text is.
+        split: the text.
         vocabulary: for [CLS], [SEP] and [PAD].
         length: of every row, at least 5.
-        kinds: how B relates to A, and the rows' labels.
+        kinds: relations of B to A, with the rows' labels.
         short: share of the documents whose rows are of random length, so that shorter rows occur too.
-        copies: after how many epochs the pairs come again; 0: never.
+        copies: number of epochs after which the pairs repeat; 0: never.
 
     Raises:
-        UserError: the split has no text, or none of which pairs can be made.
+        UserError: the split has no text, or no pairs can be made from it.
     """
 
     def __init__(
@@ -65,39 +65,46 @@ class PairReader:
 
     @cached_property
     def _typical(self) -> Pairs:
-        """The first epoch under seed 0: other seeds' and epochs' are alike in number and size, if not the same."""
+        """Returns the first epoch under seed 0: other epochs and seeds have about as many pairs of about the same
+        size.
+        """
         return self.pairs(0, 0)
 
     @property
     def rows_per_pass(self) -> int:
-        """Rows of an epoch, typically: a number past the end of an epoch reads as a row of padding."""
+        """Returns the rows of a typical epoch; a number past the end of an epoch reads as a row of padding."""
         return len(self._typical)
 
     @cached_property
     def tokens_per_row(self) -> float:
-        """Text tokens in a row, on average; those of random partners among them."""
+        """Returns the mean number of text tokens of a row, those of random partners included."""
         pairs = self._typical
         return float(pairs.a_length.mean(dtype=np.float64) + pairs.b_length.mean(dtype=np.float64))
 
     def pairs(self, seed: int, epoch: int) -> Pairs:
-        """The pairs of an epoch, by row number."""
+        """Returns the pairs of an epoch, by row number."""
         return self._epochs.get(seed, epoch)
 
     def shuffled(self, ordinals: NDArray[np.integer], seed: int) -> tuple[I64, I64]:
-        """Row numbers and epochs at places `ordinals` (B,) of training: a keyed permutation inside each epoch."""
+        """Returns (row numbers, epochs) at positions `ordinals` (B,) of training; each epoch is permuted by its own
+        key.
+        """
         return self._epochs.shuffled(ordinals, seed)
 
     def groups(self, numbers: I64) -> list[I64]:
-        """All rows have one shape."""
+        """Returns one group, since all rows have one shape."""
         return [np.arange(len(numbers))] if len(numbers) else []
 
     def read(self, numbers: I64, epochs: I64, seed: int, pad: int | None = None) -> Rows:
-        """The rows with these numbers (B,) of these epochs (B,), in any order; a row past its epoch's end is padding.
+        """Read rows by number; a row past the end of its epoch is padding.
 
         Args:
-            numbers, epochs: as `shuffled` gives them.
+            numbers, epochs: (B,) from `shuffled`, in any order.
             seed: of the pairs.
-            pad: has no effect: rows are always filled up with the vocabulary's [PAD].
+            pad: has no effect: rows are always padded with the vocabulary's [PAD].
+
+        Returns:
+            The rows.
         """
         numbers, epochs = np.array(numbers, dtype=np.int64), np.asarray(epochs, dtype=np.int64)
         some = self._some(numbers, epochs, seed)
@@ -130,14 +137,14 @@ class PairReader:
         )
 
     def documents(self, numbers: I64, seed: int) -> I64:
-        """(B,) the documents of the rows' first parts, in epoch 0."""
+        """Returns (B,) the documents of the rows' first segments, in epoch 0."""
         numbers = np.asarray(numbers, dtype=np.int64)
         some = self._some(numbers, np.zeros_like(numbers), seed)
         found: I64 = np.searchsorted(self.split.documents.view(np.int64), some.a, side="right") - 1
         return found
 
     def _gather(self, some: Pairs, starts: I64, lengths: I64) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """Tokens and word starts of all rows at once; what is not text has some token in its place."""
+        """Returns the tokens and word starts of all rows; positions that are not text hold arbitrary tokens."""
         shifts = -starts
         shifts[:, _A] += some.a
         shifts[:, _B] += some.b
@@ -147,7 +154,7 @@ class PairReader:
         return self.split.tokens.take(source).astype(np.int32), self.split.word_starts(source)
 
     def _some(self, numbers: I64, epochs: I64, seed: int) -> Pairs:
-        """The pairs of some rows; empty ones without a label for those past the end of their epoch."""
+        """Returns the pairs of these rows; empty pairs without a label for rows past the end of their epoch."""
         count = len(numbers)
         some = Pairs(
             a=np.zeros(count, np.int64),
@@ -168,6 +175,6 @@ _TYPES = np.array([0, 0, 0, 1, 1, 0], dtype=np.int32)
 
 
 def _places(starts: I64, lengths: I64) -> I64:
-    """Places of the runs [starts, starts + lengths), one after another."""
+    """Returns the concatenated index ranges [starts, starts + lengths)."""
     before = np.cumsum(lengths) - lengths
     return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))

@@ -1,4 +1,4 @@
-"""Where sentences begin, in English, Korean and other languages with their punctuation.
+"""Sentence boundaries in English, Korean and other languages that share their punctuation.
 
 A sentence ends after . ! ? … or their full-width forms, with any closing quotes and brackets, before white space
 (full-width marks need none), and at a blank line. No sentence ends after a known abbreviation, an initial, a list
@@ -28,7 +28,9 @@ _LONGEST_WORD = 24
 
 
 def sentence_starts(text: str) -> NDArray[np.int64]:
-    """(S,) ascending character offsets where sentences begin, each at a character that is no white space."""
+    """Returns (S,) ascending character offsets at which sentences begin, each at a character that is not white
+    space.
+    """
     first = _NEXT.search(text)
     if first is None:
         return np.zeros(0, np.int64)
@@ -44,7 +46,7 @@ def sentence_starts(text: str) -> NDArray[np.int64]:
 
 
 def _goes_on(text: str, dot: int, following: int) -> bool:
-    """Whether the sentence goes on after the mark at `dot`; `following` is the next visible character."""
+    """Returns whether the sentence continues after the mark at `dot`; `following` is the next visible character."""
     if text[following].islower() and "\n\n" not in text[dot:following]:
         return True
     if text[dot] != ".":

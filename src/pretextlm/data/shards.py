@@ -1,4 +1,4 @@
-"""Encoded pieces of a corpus under preparation: what a killed preparation does not have to do again."""
+"""Encoded shards of a corpus under preparation, reused when an interrupted preparation is resumed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pretextlm.files import replace_file
 
 @dataclass
 class Shard:
-    """Documents that are encoded together; `tail` says which are in the last part of their source."""
+    """Documents that are encoded together. `tail` marks those in the last part of their source."""
 
     documents: list[Document] = field(default_factory=list)
     sources: list[int] = field(default_factory=list)
@@ -36,12 +36,12 @@ class Shard:
 
 @dataclass(frozen=True)
 class EncodedShard:
-    """What a shard file holds.
+    """Content of a shard file.
 
     Attributes:
-        chunk: the documents.
-        keys: (D,) content key of each.
-        tail: (D,) whether it is in the last part of its source.
+        chunk: the encoded documents.
+        keys: (D,) content key of each document.
+        tail: (D,) bool, True for documents in the last part of their source.
     """
 
     chunk: Chunk
@@ -50,7 +50,11 @@ class EncodedShard:
 
 
 def save_shard(path: Path, shard: Shard, encoder: TextEncoder) -> int:
-    """Encode a shard into `path`, unless the same texts are there already. Returns the bytes of text in it."""
+    """Encode a shard into `path`, unless that file already holds the same texts.
+
+    Returns:
+        The bytes of text in the shard.
+    """
     keys = np.array([content_key("\0".join(parts_of(document))) for document in shard.documents], np.uint64)
     digest = np.frombuffer(hashlib.sha256(keys.tobytes() + bytes(str(shard.sources), "ascii")).digest(), np.uint8)
     if path.is_file() and np.array_equal(_digest(path), digest):
@@ -72,13 +76,13 @@ def _digest(path: Path) -> NDArray[np.uint8]:
 
 
 def load_keys(path: Path) -> NDArray[np.uint64]:
-    """Only the content keys of a shard."""
+    """Returns only the content keys of a shard, (D,)."""
     with np.load(path, allow_pickle=False) as arrays:
         return np.asarray(arrays["keys"], np.uint64)
 
 
 def load_shard(path: Path) -> EncodedShard:
-    """Read a shard back."""
+    """Returns the content of a shard file."""
     with np.load(path, allow_pickle=False) as arrays:
         chunk = Chunk(**{f.name: arrays[f.name] for f in fields(Chunk)})
         return EncodedShard(chunk, arrays["keys"], arrays["tail"])

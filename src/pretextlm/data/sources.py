@@ -1,9 +1,9 @@
-"""What `data prepare` takes: a file, a directory, `package:NAME` or `hf:NAME`, each a stream of documents.
+"""Sources of `data prepare`: a file, a directory, `package:NAME` or `hf:NAME`, each a stream of documents.
 
-A source may say of itself which fields of its records are read, after a question mark:
+The fields of its records may follow a source after a question mark:
 
-    articles.jsonl?field=body                                           one text a record
-    wmt.tsv?source=en&target=de&prefix=translate English to German:     a pair, after the name of its task
+    articles.jsonl?field=body                                           one text per record
+    wmt.tsv?source=en&target=de&prefix=translate English to German:     a pair, with a prefix that names its task
     sst2.jsonl?source=sentence&target=label&labels=negative,positive    words for the numbers 0 and 1
 """
 
@@ -27,19 +27,19 @@ from pretextlm.errors import UserError, did_you_mean, missing_extra
 PACKAGE_TEXT = (".txt", ".md", ".rst")
 RECORDS = (".jsonl", ".csv", ".tsv", ".parquet")
 OPTIONS = ("field", "source", "target", "prefix", "labels")
-"""What a source may say of itself."""
+"""Options that may follow a source."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One place documents come from.
+    """One source of documents.
 
     Attributes:
         name: as the user gave it.
-        licence: what its metadata declares, None where it declares nothing.
-        stamp: changes when a file of it changes.
+        licence: declared by its metadata; None if none is.
+        stamp: changes if one of its files changes.
         documents: (reader) → its documents in a fixed order; may be called again for another pass.
-        options: how it is to be read where it says so itself: values of ReadOptions.
+        options: its own values of ReadOptions.
     """
 
     name: str
@@ -50,22 +50,29 @@ class Source:
 
     @property
     def parts(self) -> int:
-        """Texts of each of its documents: 2 for pairs."""
+        """Returns the number of texts of each document: 2 for pairs."""
         return 2 if "target" in self.options else 1
 
     def reader(self, options: ReadOptions) -> Reader:
-        """A reader with these options, but for what the source says of itself."""
+        """Returns a reader with these options, overridden by the source's own."""
         return Reader(replace(options, **self.options))
 
 
 def find_source(spec: str) -> Source:
-    """What a source on the command line means. Raises UserError when there is nothing to read there."""
+    """Parse a source of the command line.
+
+    Returns:
+        The source.
+
+    Raises:
+        UserError: there is nothing to read.
+    """
     place, options = _options(spec)
     return replace(_find(place, named=bool(options)), name=spec, options=options)
 
 
 def _find(spec: str, named: bool) -> Source:
-    """The place alone; `named`: fields are read, which texts do not have."""
+    """Find a source without its options; `named` says that fields are read, which plain texts do not have."""
     if spec.startswith("package:"):
         if named:
             raise UserError(f"{spec} holds text files, which have no fields.", "Leave out what follows the name.")
@@ -83,7 +90,9 @@ def _find(spec: str, named: bool) -> Source:
 
 
 def _options(spec: str) -> tuple[str, dict[str, Any]]:
-    """PLACE?key=value&key=value → the place, and the values of ReadOptions. A file of that very name comes first."""
+    """Split PLACE?key=value&key=value into the place and values of ReadOptions. A file of that very name takes
+    precedence.
+    """
     mark = re.search(r"\?(?=\w+=)", spec)
     if mark is None or os.path.exists(spec):
         return spec, {}
@@ -116,13 +125,13 @@ def _files(name: str, licence: str | None, paths: list[Path]) -> Source:
 
 
 def stamp(paths: list[Path]) -> str:
-    """A hash of the files' names, sizes and times."""
+    """Returns a hash of the files' names, sizes and modification times."""
     state = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     return hashlib.sha256(repr(state).encode()).hexdigest()
 
 
 def _walk(directory: Path, kinds: tuple[str, ...]) -> list[Path]:
-    """Every readable file below, sorted; links to directories are not followed, so none can loop."""
+    """Returns every readable file below a directory, sorted. Links to directories are not followed, to avoid loops."""
     found = []
     for folder, _, names in os.walk(directory):
         paths = (Path(folder, name) for name in names if not name.startswith("."))
@@ -140,7 +149,7 @@ def _is_of(path: Path, kinds: tuple[str, ...]) -> bool:
 
 
 def _package(name: str) -> Source:
-    """All text files of an installed package, its Python sources when it has none; found without importing it."""
+    """Find the text files of an installed package (its Python sources if it has none) without importing it."""
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
     if spec is None or spec.origin in ("built-in", "frozen"):
         raise UserError(f"The package {name!r} is not installed.", f"Install it with: pip install {name}")
@@ -166,7 +175,7 @@ def _declared_licence(name: str) -> str | None:
 
 
 def _hub(spec: str) -> Source:
-    """A data set of the Hugging Face hub (or a local directory of one), streamed."""
+    """A dataset of the Hugging Face hub (or a local directory of one), streamed."""
     rows = open_hub(spec, *hub_parts(spec))
 
     def documents(reader: Reader) -> Iterator[Document]:
@@ -176,7 +185,7 @@ def _hub(spec: str) -> Source:
 
 
 def hub_parts(spec: str) -> tuple[str, str | None, str]:
-    """NAME or OWNER/NAME, then /CONFIG, then :SPLIT ("train" when not given)."""
+    """Parse NAME or OWNER/NAME, then /CONFIG, then :SPLIT ("train" if not given)."""
     name, _, split = spec.partition(":")
     parts = name.split("/")
     if not Path(name).is_dir() and len(parts) == 3:
@@ -185,7 +194,11 @@ def hub_parts(spec: str) -> tuple[str, str | None, str]:
 
 
 def open_hub(spec: str, name: str, config: str | None, split: str) -> Any:
-    """The rows of a data set as the library `datasets` streams them. Raises UserError when there is none."""
+    """Open a dataset for streaming with the library `datasets`.
+
+    Raises:
+        UserError: there is no such dataset.
+    """
     try:
         import datasets
     except ImportError:
@@ -198,7 +211,11 @@ def open_hub(spec: str, name: str, config: str | None, split: str) -> Any:
 
 
 def hub_rows(rows: Any, spec: str) -> Iterator[Row]:
-    """The rows of `open_hub`, numbered from 1. Raises DamagedError where they end in a fault."""
+    """Yields the rows of `open_hub`, numbered from 1.
+
+    Raises:
+        DamagedError: the stream ends with an error.
+    """
     number = 0
     try:
         for number, row in enumerate(rows, 1):

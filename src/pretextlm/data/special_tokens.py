@@ -26,7 +26,7 @@ FURTHER = (NLU, NLG, S2S, REGULAR, SHORT, EXTREME, FIM_PREFIX, FIM_SUFFIX, FIM_M
 
 
 def sentinel(index: int) -> str:
-    """Return the text of the sentinel token number `index`, as T5 writes it."""
+    """Returns the text of the sentinel token number `index`, as T5 writes it."""
     return f"<extra_id_{index}>"
 
 

@@ -1,4 +1,4 @@
-"""The prepared corpus on disk, opened by memory-mapping: instant to open and flat in memory, however large."""
+"""The prepared corpus on disk, memory-mapped: opening takes the same time and memory for a corpus of any size."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Split:
-    """One part of a store; all arrays are read-only memory maps.
+    """One split of a store. All arrays are read-only memory maps.
 
     Attributes:
-        tokens: (N,) uint16 or uint32 token ids, text only.
+        tokens: (N,) uint16 or uint32 token ids of the text, without special tokens.
         documents: (D+1,) uint64; document i is tokens[documents[i]:documents[i+1]].
         document_bytes: (D,) uint32 UTF-8 bytes of each document.
-        document_sources: (D,) uint32 row of the manifest's `sources`.
-        sentences: (S,) uint64 token offset where each sentence begins.
-        word_bits: (⌈N/8⌉,) uint8, one bit a token, lowest bit first: a word begins here.
-        parts: (sources,) 2 for the sources whose documents are pairs, the two sentences of each its two texts, and
-            1 for the others; empty where all are plain.
+        document_sources: (D,) uint32 row of each document's source in the manifest's `sources`.
+        sentences: (S,) uint64 token offset of the first token of each sentence.
+        word_bits: (⌈N/8⌉,) uint8, one bit per token, lowest bit first: 1 if a word begins at the token.
+        parts: (sources,) 2 for sources whose documents are source–target pairs (their two "sentences" are the two
+            texts), 1 for the others. Empty if no source has pairs.
     """
 
     tokens: NDArray[Any]
@@ -52,25 +52,29 @@ class Split:
 
     @cached_property
     def text_bytes(self) -> int:
-        """UTF-8 bytes of all documents."""
+        """Returns the UTF-8 bytes of all documents."""
         return int(self.document_bytes.sum(dtype=np.uint64))
 
     def document(self, index: int) -> NDArray[np.int64]:
-        """Token ids of one document. Raises IndexError outside 0 … num_documents-1."""
+        """Returns the token ids of one document.
+
+        Raises:
+            IndexError: `index` is outside 0 … num_documents - 1.
+        """
         if not 0 <= index < self.num_documents:
             raise IndexError(f"document {index} of {self.num_documents}")
         start, stop = int(self.documents[index]), int(self.documents[index + 1])
         return self.tokens[start:stop].astype(np.int64)
 
     def word_starts(self, indices: NDArray[np.integer]) -> NDArray[np.bool_]:
-        """Whether a word begins at each of the token offsets `indices` (any shape; all inside the split)."""
+        """Returns a bool array of the shape of `indices`: True where a word begins at that token offset."""
         low = (indices & 7).astype(np.uint8)
         low = np.right_shift(self.word_bits.take(indices >> 3), low, out=low)
         low &= 1
         return low.view(np.bool_)
 
     def first_documents(self, count: int) -> Split:
-        """A view of the first `count` documents (all of them, if there are fewer)."""
+        """Returns a view of the first `count` documents, or of all if there are fewer."""
         count = max(0, min(count, self.num_documents))
         tokens = int(self.documents[count])
         return Split(
@@ -85,12 +89,12 @@ class Split:
 
     @cached_property
     def pairs(self) -> NDArray[np.bool_]:
-        """(D,) which documents are pairs."""
+        """Returns (D,) bool, True for documents that are source–target pairs."""
         table = np.array(self.parts, np.uint8) == 2
         return table[self.document_sources] if table.any() else np.zeros(self.num_documents, bool)
 
     def plain(self) -> Split:
-        """Only the documents that are no pairs: a view where they come first, as `data prepare` writes them."""
+        """Returns the documents that are not pairs; a view if they come first, as `data prepare` writes them."""
         pairs = self.pairs
         first = int(np.argmax(pairs)) if pairs.any() else len(pairs)
         if pairs[first:].all():
@@ -113,12 +117,12 @@ class Split:
 
 @dataclass(frozen=True)
 class Store:
-    """A prepared corpus. Build it with :meth:`open`.
+    """A prepared corpus. Create it with :meth:`open`.
 
     Attributes:
-        path: its directory.
-        manifest: manifest.json as plain values.
-        train, validation: its two splits; no document is in both.
+        path: directory of the store.
+        manifest: content of manifest.json as plain values.
+        train, validation: the two splits; they have no document in common.
     """
 
     path: Path
@@ -128,9 +132,15 @@ class Store:
 
     @classmethod
     def open(cls, path: Path | str) -> Store:
-        """Map the files of a store. Raises UserError when one is missing or disagrees with the manifest.
+        """Memory-map the files of a store.
 
-        Sizes, counts and the largest token id are checked; contents only by :meth:`verify`.
+        Sizes, counts and the largest token id are checked here; the content is checked by :meth:`verify` only.
+
+        Returns:
+            The opened store.
+
+        Raises:
+            UserError: a file is missing or disagrees with the manifest.
         """
         path = Path(path)
         manifest = read_manifest(path)
@@ -144,7 +154,7 @@ class Store:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The store's tokenizer, loaded at first use; encoding with it never yields a special id."""
+        """Returns the store's tokenizer, loaded on first use. Encoding text with it never yields a special token id."""
         from pretextlm.data.tokenizer import load_tokenizer
 
         tokenizer = load_tokenizer(self.path / "tokenizer.json")
@@ -158,13 +168,17 @@ class Store:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """Size and special ids of the tokenizer."""
+        """Returns the size and the special token ids of the tokenizer."""
         from pretextlm.data.tokenizer import vocabulary_of
 
         return vocabulary_of(self.tokenizer)
 
     def verify(self) -> None:
-        """Read every file in full. Raises UserError naming the first whose SHA-256 or content is not as written."""
+        """Read every file completely and compare it with the manifest.
+
+        Raises:
+            UserError: names the first file whose SHA-256 or content differs.
+        """
         for name in ("tokenizer.json", *(f"{split}/{file}" for split in SPLITS for file in SPLIT_FILES)):
             record = self.manifest["files"].get(name)
             if record is None or sha256_of(self.path / name) != record["sha256"]:
@@ -183,7 +197,11 @@ def _damaged(path: Path) -> UserError:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content. Raises UserError when it cannot be read."""
+    """Returns the SHA-256 of a file as hexadecimal digits.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

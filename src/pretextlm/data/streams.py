@@ -1,4 +1,4 @@
-"""Bytes and lines of plain and compressed files, in bounded memory whatever the file says."""
+"""Bytes and lines of plain and compressed files, in memory bounded regardless of the file's content."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ _ZSTD_CHUNK = 512  # compressed bytes at a time: 128 KiB of text can hide in fou
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """The decompressed content of a file. Raises UserError when it cannot be read, is damaged or cut short."""
+    """Open the decompressed content of a file.
+
+    Yields:
+        A binary stream.
+
+    Raises:
+        UserError: the file cannot be read, is damaged or truncated.
+    """
     if not path.is_file():
         what = "is a directory or a special file" if path.exists() else "does not exist"
         raise UserError(f"{path} {what}.", "Give the path of a file.")
@@ -42,15 +49,17 @@ def _decompressed(raw: BinaryIO, suffix: str) -> BinaryIO:
 
 
 class DamagedError(UserError):
-    """A file that cannot be read to its end: a bad document, where bad documents are skipped."""
+    """A file that cannot be read to its end; counts as a bad document where bad documents are skipped."""
 
 
 class _CutShortError(Exception):
-    """The compressed data ends early or makes no sense."""
+    """The compressed data is truncated or malformed."""
 
 
 class _Zstandard(io.RawIOBase):
-    """Zstandard frames one after another; unlike the library's own reader, it notices a missing end."""
+    """A stream over concatenated Zstandard frames; unlike the library's own reader, it detects a truncated last
+    frame.
+    """
 
     def __init__(self, raw: BinaryIO) -> None:
         try:
@@ -74,7 +83,7 @@ class _Zstandard(io.RawIOBase):
         return count
 
     def _decompress(self) -> bool:
-        """Get some more text ready; False at the end of the file."""
+        """Fill the buffer with further text. Returns False at the end of the file."""
         rest = self._frame.unused_data if self._frame is not None and self._frame.eof else b""
         if self._frame is None or self._frame.eof:
             data = rest or self._raw.read(_ZSTD_CHUNK)
@@ -93,7 +102,7 @@ class _Zstandard(io.RawIOBase):
 
 
 def lines(stream: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | None]]:
-    """Numbered lines from 1, line end included; None in place of a line of more than `limit` bytes."""
+    """Yields (line number from 1, line with its end), and None in place of a line longer than `limit` bytes."""
     number = 0
     while line := stream.readline(limit + 1):
         number += 1

@@ -1,6 +1,6 @@
-"""Rows of JSON lines, CSV, TSV, Parquet and CoNLL files: values by column name, each row with its place in the file.
+"""Rows of JSON lines, CSV, TSV, Parquet and CoNLL files as values by column name, each with its row number.
 
-What is done about a bad row is the caller's: `Rules.bad` raises, or counts it and returns, and reading goes on.
+The caller decides about bad rows: `Rules.bad` raises, or counts the row and returns, and reading continues.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from pretextlm.data.streams import DamagedError, lines, open_bytes
 from pretextlm.errors import missing_extra
 
 Row = tuple[int, Mapping[str, Any]]
-"""Where a row begins (a line from 1; of Parquet, a row from 1), and its values."""
+"""(line or Parquet row number from 1, values by column name)."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How rows are read.
+    """Rules for reading rows.
 
     Attributes:
-        bad: (message, hint) of a bad row: raises, or returns and the row is left out.
-        limit: bytes above which a line is bad.
-        check: called once with the columns of a table that names them (not of JSON lines, whose rows may differ).
-        room: what to do about such a line.
+        bad: called with (message, hint) of a bad row: raises, or returns to skip the row.
+        limit: maximum bytes of a line.
+        check: called once with the column names of a table (not of JSON lines, whose rows may differ).
+        room: hint for a line that is too long.
     """
 
     bad: Callable[[str, str], None]
@@ -37,12 +37,14 @@ class Rules:
 
 
 def place(path: Path, number: int) -> str:
-    """Where a row is, in words."""
+    """Returns the location of a row for messages."""
     return f"{path}, {'row' if path.suffix.lower() == '.parquet' else 'line'} {number}"
 
 
 def decoded_lines(path: Path, stream: BinaryIO, rules: Rules) -> Iterator[tuple[int, str | None]]:
-    """(number, line) of a file in UTF-8, line ends as one newline; None for a bad line, already reported."""
+    """Yields (number, line) of a UTF-8 file, line ends as one newline; None for a bad line, which was already
+    reported.
+    """
     for number, line in lines(stream, rules.limit):
         if line is None:
             rules.bad(f"{place(path, number)}: longer than {rules.limit:,} bytes.", rules.room)
@@ -62,7 +64,7 @@ def decoded_lines(path: Path, stream: BinaryIO, rules: Rules) -> Iterator[tuple[
 
 
 def json_rows(path: Path, rules: Rules) -> Iterator[Row]:
-    """One JSON object a line; blank lines are passed over."""
+    """Yields one JSON object per line; blank lines are skipped."""
     with open_bytes(path) as stream:
         for number, line in decoded_lines(path, stream, rules):
             if line is None or not line.strip():
@@ -87,7 +89,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def table_rows(path: Path, rules: Rules, tabs: bool) -> Iterator[Row]:
-    """CSV with a header (RFC 4180), or with `tabs` TSV, whose quotation marks are text like any other."""
+    """Yields the rows of CSV with a header (RFC 4180) or, with `tabs`, of TSV, in which quotation marks are plain
+    text.
+    """
     csv.field_size_limit(max(csv.field_size_limit(), rules.limit))
     numbers: list[int] = []  # of the lines of the row being read
 
@@ -126,7 +130,7 @@ def table_rows(path: Path, rules: Rules, tabs: bool) -> Iterator[Row]:
 
 
 def parquet_rows(path: Path, rules: Rules, columns: Sequence[str]) -> Iterator[Row]:
-    """Rows of a Parquet file, of which only `columns` are read."""
+    """Yields the rows of a Parquet file; only `columns` are read."""
     try:
         import pyarrow as arrow
         import pyarrow.parquet as parquet
@@ -147,11 +151,14 @@ def parquet_rows(path: Path, rules: Rules, columns: Sequence[str]) -> Iterator[R
 
 
 def conll_rows(path: Path, rules: Rules, names: Sequence[str] = ()) -> Iterator[Row]:
-    """Sentences of a file with one token and its tags a line and a blank line after each: lists of equal length.
+    """Yield the sentences of a CoNLL file: one token with its tags per line, a blank line after each sentence.
 
-    Columns are separated by tabs, or by spaces where a line has no tab, so that a token may be a space itself. They are
+    Columns are separated by tabs, or by spaces in lines without a tab, so that a token may itself be a space. They are
     called by `names`, or "1", "2", … Before a sentence, lines that begin with "# " or "## " are comments, and
-    "-DOCSTART-" is passed over.
+    "-DOCSTART-" is skipped.
+
+    Yields:
+        The line number and lists of equal length by column name.
     """
     tokens: list[list[str]] = []
     start, width, is_good = 0, len(names), True

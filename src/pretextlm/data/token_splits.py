@@ -1,11 +1,11 @@
-"""How a tokenizer spells a text that is cut between two characters, which may be inside a token.
+"""Splitting tokenized text between two characters, which may lie inside a token.
 
-    text      a ship sailed              cut after "a sh"
+    text      a ship sailed              split after "a sh"
     tokens    a | ▁ship | ▁sail | ed
-    cut       a | ▁sh ‖ ip | ▁sail | ed
+    split     a | ▁sh ‖ ip | ▁sail | ed
 
-A character is a Unicode code point. Only the token that is cut is spelled anew, each half as the tokenizer spells it;
-a character is never cut, also where its bytes are spread over several tokens.
+A character is a Unicode code point. Only the token that is split is tokenized again, each half by itself; a character
+is never split, even if its bytes are spread over several tokens.
 """
 
 from __future__ import annotations
@@ -29,20 +29,21 @@ if TYPE_CHECKING:
 I64 = NDArray[np.int64]
 
 Halves = tuple[list[int], list[int]]
-"""Ids that stand for the text before and after a cut."""
+"""Token ids of the text before and after a split."""
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 @dataclass(frozen=True)
 class Spelling:
-    """The halves of every token at every character that begins in it.
+    """Both halves of every token for a split before every character that begins in it.
 
     Attributes:
-        characters: (V,) how many characters begin in each token.
-        first: (V,) number of each token's first cut; cut k of a token is the one before the k-th character in it.
-        parts: (2 C + 1,) where in `pool` the left and the right half of each of the C cuts begin, in turn.
-        pool: ids of all halves, one after another.
+        characters: (V,) number of characters that begin in each token.
+        first: (V,) index of each token's first split; split k of a token is before the k-th character that begins in
+            it.
+        parts: (2 C + 1,) offsets in `pool` of the left and the right half of each of the C splits, alternating.
+        pool: ids of all halves, concatenated.
     """
 
     characters: NDArray[np.int32]
@@ -52,7 +53,7 @@ class Spelling:
 
     @classmethod
     def of(cls, halves: Sequence[Sequence[Halves]]) -> Spelling:
-        """From the halves of each token, by id; a token without any stands for no text."""
+        """Build the tables from the halves of each token, indexed by id; an empty list marks a token without text."""
         characters = np.array([len(cuts) for cuts in halves], np.int32)
         pieces = list(chain.from_iterable(chain.from_iterable(halves)))
         parts = np.concatenate([np.zeros(1, np.int64), np.cumsum([len(piece) for piece in pieces], dtype=np.int64)])
@@ -60,11 +61,15 @@ class Spelling:
         return cls(characters, np.cumsum(characters, dtype=np.int64) - characters, parts, pool)
 
     def cut(self, tokens: NDArray[np.int32], places: I64, nth: I64) -> Cut:
-        """Cut each token at `places` (D,) before the nth (D,) character that begins in it.
+        """Split tokens.
 
         Args:
-            tokens: (N,).
-            places: ascending, all different.
+            tokens: (N,) ids.
+            places: (D,) indices of the tokens to split, strictly ascending.
+            nth: (D,) number of the character, among those that begin in the token, before which it is split.
+
+        Returns:
+            The tokens after the splits.
         """
         cuts = 2 * (self.first.take(tokens[places]) + nth)
         begin, middle, end = self.parts[cuts], self.parts[cuts + 1], self.parts[cuts + 2]
@@ -82,11 +87,11 @@ class Spelling:
 
 @dataclass(frozen=True)
 class Cut:
-    """Tokens after some were cut.
+    """A sequence of tokens in which some were split.
 
     Attributes:
-        tokens: (N',) with the halves in place of the token.
-        between: (D,) place of the first token after each cut.
+        tokens: (N',) ids with both halves in place of each split token.
+        between: (D,) index of the first token after each split.
     """
 
     tokens: NDArray[np.int32]
@@ -95,7 +100,7 @@ class Cut:
     _grown: I64
 
     def moved(self, places: I64) -> I64:
-        """Where the tokens that stood at `places` (0 … N, any order) begin now."""
+        """Returns the new indices of the tokens that were at `places` (0 … N, in any order)."""
         out: I64 = places + self._grown[np.searchsorted(self._places, places)]
         return out
 
@@ -107,14 +112,17 @@ def halves_of(
     joined: bool = False,
     inner: Container[str] = "",
 ) -> list[list[Halves]]:
-    """The halves of each token at each character that begins in it.
+    """Compute the halves of each token for a split before each character that begins in it.
 
     Args:
-        tokens: by id, as the vocabulary writes them; None for one that stands for no text.
-        spell: (text, whether it goes on from what stands before it) → ids.
-        mark: what a token that goes on begins with.
-        joined: the right half goes on, too.
-        inner: letters that begin no character: bytes inside one.
+        tokens: text of each token by id, as the vocabulary writes it; None for a token without text.
+        spell: (text, whether it continues a word) → ids.
+        mark: prefix of a token that continues a word.
+        joined: the right half continues a word, too.
+        inner: letters at which no character begins: bytes inside a character.
+
+    Returns:
+        For each token, the halves of its splits in order.
     """
     halves: list[list[Halves]] = []
     for index, token in enumerate(tokens):
@@ -129,10 +137,14 @@ def halves_of(
 
 
 def spelling_of(tokenizer: Tokenizer) -> Spelling:
-    """That of a tokenizer. Where it cannot spell a half exactly, the cut moves to the token's start.
+    """Compute the splits of a tokenizer's tokens. If a half cannot be tokenized exactly, the split moves to the token's
+    start.
 
-    Right halves are spelled as a text that begins there, where decoding allows it; with a word-piece tokenizer that
-    puts white space between words, they are marked as going on.
+    Right halves are tokenized as the start of a text if decoding allows it; with a WordPiece tokenizer, which puts
+    white space between words, they are marked as continuing a word.
+
+    Returns:
+        The splits of every token.
     """
     values = json.loads(tokenizer.to_str())
     model, by_bytes = values["model"], '"ByteLevel"' in json.dumps(values["decoder"])
@@ -157,7 +169,7 @@ def spelling_of(tokenizer: Tokenizer) -> Spelling:
 
 
 def _uncut(tokenizer: Tokenizer, model: dict[str, Any]) -> dict[int, int]:
-    """Characters of the tokens that are not written as their text: special and other added ones, and single bytes."""
+    """Returns the number of characters of each token that is not split: special and added tokens, and single bytes."""
     found = {}
     for index, added in tokenizer.get_added_tokens_decoder().items():
         found[index] = int(added.content in (UNK, *OTHER_NAMES[UNK])) if added.special else len(added.content)
@@ -170,7 +182,7 @@ def _uncut(tokenizer: Tokenizer, model: dict[str, Any]) -> dict[int, int]:
 
 
 def _only_exact(halves: list[list[Halves]], tokenizer: Tokenizer, uncut: Container[int]) -> None:
-    """Move each cut whose halves do not decode to the token to the token's start."""
+    """Replace splits whose halves do not decode to the token by a split at the token's start, in place."""
     whole = tokenizer.decode_batch([[index] for index in range(len(halves))], skip_special_tokens=False)
     inside = [(i, nth) for i, cuts in enumerate(halves) for nth, cut in enumerate(cuts) if cut != ([], [i])]
     spelled = [halves[index][nth] for index, nth in inside]
@@ -181,7 +193,7 @@ def _only_exact(halves: list[list[Halves]], tokenizer: Tokenizer, uncut: Contain
 
 
 def _greedy(text: str, goes_on: bool, ids: dict[str, int], mark: str) -> list[int]:
-    """The longest piece that is in the vocabulary, then the longest of the rest; nothing if one is missing."""
+    """Returns the ids of the longest match first, as WordPiece does; [] if a part is not in the vocabulary."""
     found: list[int] = []
     start = 0
     while start < len(text):
@@ -196,9 +208,9 @@ def _greedy(text: str, goes_on: bool, ids: dict[str, int], mark: str) -> list[in
 
 
 def _inner_bytes() -> frozenset[str]:
-    """The letters by which byte-level tokenizers write the bytes 0x80 to 0xBF, which go on inside a character.
+    """Returns the letters that byte-level tokenizers use for the bytes 0x80 to 0xBF, which continue a UTF-8 character.
 
-    Printable Latin-1 letters stand for their own bytes, the other bytes in order for the letters from U+0100 on.
+    Printable Latin-1 letters represent their own bytes; the remaining bytes take the letters from U+0100 on, in order.
     """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(0x100) if byte not in printable]

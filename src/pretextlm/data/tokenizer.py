@@ -1,8 +1,8 @@
-"""Tokenizers: trained on the corpus or taken from elsewhere, always with the special tokens of data/vocabulary.py.
+"""Training tokenizers, and loading existing ones; either way with the special tokens of data/special_tokens.py.
 
-Three of the kinds that are trained here (byte-level BPE, WordPiece, Unigram) work on bytes: the 256 bytes are in every
-vocabulary, so no text is unknown in any language and decoding gives the text back exactly. The fourth has a token for
-each character of the corpus, and the unknown token for every other one.
+Three of the kinds that can be trained (byte-level BPE, WordPiece, Unigram) work on bytes: the 256 bytes are in every
+vocabulary, so that no text is unknown in any language and decoding restores the text exactly. The fourth kind has one
+token per character of the corpus, and the unknown token for all other characters.
 """
 
 from __future__ import annotations
@@ -39,20 +39,23 @@ WORD_PATTERN = (
 
 
 def special_tokens(sentinels: int = DEFAULT_SENTINELS) -> list[str]:
-    """Names of all special tokens, in the order in which new tokenizers number them from 0."""
+    """Returns the names of all special tokens, in the order of their ids from 0 in a new tokenizer."""
     return [*NAMED, *(sentinel(index) for index in range(sentinels)), *FURTHER]
 
 
 def train_tokenizer(kind: Kind, texts: Iterable[str], vocab_size: int, sentinels: int = DEFAULT_SENTINELS) -> Tokenizer:
-    """Train on `texts`.
+    """Train a tokenizer.
 
     Args:
         kind: "bpe", "wordpiece", "unigram" or "character".
-        texts: the sample. BPE and WordPiece depend on it and the options alone; the library's Unigram trainer adds up
-            in random order, so that two trainings may differ in their last few tokens.
-        vocab_size: total number of ids, special tokens and sentinels included. A small sample may give fewer; of
-            characters, the most frequent are kept.
-        sentinels: number of <extra_id_N>.
+        texts: the sample. BPE and WordPiece depend on it and the options alone; the library's Unigram trainer sums in
+            random order, so that two trainings may differ in their last few tokens.
+        vocab_size: total number of ids, special tokens and sentinels included. A small sample may give fewer; the
+            character tokenizer keeps the most frequent characters.
+        sentinels: number of <extra_id_N> tokens.
+
+    Returns:
+        The trained tokenizer.
 
     Raises:
         UserError: `vocab_size` cannot hold the special tokens and the bytes.
@@ -97,7 +100,7 @@ def train_tokenizer(kind: Kind, texts: Iterable[str], vocab_size: int, sentinels
 
 
 def _characters(texts: Iterable[str], vocab_size: int, specials: list[str]) -> Tokenizer:
-    """One token for each of the most frequent characters, in the order of code points; [UNK] for the others."""
+    """Returns a tokenizer with one token per character, the most frequent ones, in the order of their code points."""
     from tokenizers import Tokenizer, decoders, models
 
     room = vocab_size - len(specials)
@@ -119,7 +122,7 @@ def _characters(texts: Iterable[str], vocab_size: int, specials: list[str]) -> T
 
 
 def _finished(text: str) -> str:
-    """The trained tokenizer with WordPiece's continuing bytes no longer special."""
+    """Returns the JSON of the trained tokenizer with WordPiece's continuation bytes no longer marked as special."""
     values = json.loads(text)
     values["added_tokens"] = [t for t in values["added_tokens"] if not t["content"].startswith(CONTINUES)]
     if values["model"]["type"] == "WordPiece":
@@ -128,7 +131,14 @@ def _finished(text: str) -> str:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """A tokenizer.json, set so that special tokens in a text stay text. Raises UserError for a file that is not one."""
+    """Load a tokenizer.json and set it to encode the text of a special token as text.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        UserError: the file is not a tokenizer.json.
+    """
     try:
         if path.stat().st_size > MAX_TOKENIZER_BYTES:
             raise UserError(f"{path} is too large for a tokenizer.", "Give a tokenizer.json.")
@@ -140,7 +150,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 
 def from_json(text: str, where: str) -> Tokenizer:
-    """The same from the file's content; `where` names it in an error."""
+    """Like `load_tokenizer`, from the file's content; `where` names it in an error."""
     from tokenizers import Tokenizer
 
     try:
@@ -156,22 +166,32 @@ def from_json(text: str, where: str) -> Tokenizer:
 
 
 def adopt_tokenizer(place: Path, sentinels: int = DEFAULT_SENTINELS) -> Tokenizer:
-    """An existing tokenizer (a tokenizer.json, a directory with one, a store) with the special tokens it lacks.
+    """Load an existing tokenizer and add the special tokens it lacks.
+
+    Args:
+        place: a tokenizer.json, a directory that has one, or a store.
+        sentinels: number of <extra_id_N> tokens to add if it has none.
+
+    Returns:
+        The completed tokenizer.
 
     Raises:
-        UserError: there is none, or it reads the text of a special token as the token.
+        UserError: there is no tokenizer, or it encodes the text of a special token as that token.
     """
     return complete(load_tokenizer(place / "tokenizer.json" if place.is_dir() else place), str(place), sentinels)
 
 
 def complete(tokenizer: Tokenizer, where: str, sentinels: int = DEFAULT_SENTINELS) -> Tokenizer:
-    """The tokenizer itself with the special tokens it lacks; completing it again changes nothing.
+    """Add the special tokens that a tokenizer lacks, in place. Doing so twice changes nothing.
 
-    Where its model would read the text of a special token as that token (many Unigram vocabularies hold "</s>" as an
-    ordinary piece), its first character is cut off before the model sees it; all other text is encoded as before.
+    If its model would encode the text of a special token as that token (many Unigram vocabularies hold "</s>" as an
+    ordinary piece), a pre-tokenizer splits off the first character of that text; all other text is encoded as before.
+
+    Returns:
+        The same tokenizer.
 
     Raises:
-        UserError: it reads the text of a special token as the token all the same.
+        UserError: it still encodes the text of a special token as that token.
     """
     have = tokenizer.get_vocab(with_added_tokens=True)
     under_other_names = own_names(have, _special(tokenizer))
@@ -191,7 +211,7 @@ def complete(tokenizer: Tokenizer, where: str, sentinels: int = DEFAULT_SENTINEL
 
 
 def _faked(tokenizer: Tokenizer) -> list[str]:
-    """Special tokens as which their own text is read."""
+    """Returns the special tokens whose text is encoded as the token itself."""
     vocabulary = vocabulary_of(tokenizer)
     names = sorted(token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special)
     texts = tokenizer.encode_batch([f"a {name} b{name}" for name in names], add_special_tokens=False)
@@ -200,7 +220,7 @@ def _faked(tokenizer: Tokenizer) -> list[str]:
 
 
 def _cut_apart(tokenizer: Tokenizer, names: Iterable[str]) -> None:
-    """Let the model see none of these texts whole."""
+    """Add a pre-tokenizer that splits these texts after their first character."""
     from tokenizers import Regex, pre_tokenizers
 
     pattern = "|".join(f"{re.escape(name[0])}(?={re.escape(name[1:])})" for name in names if len(name) > 1)
@@ -216,7 +236,11 @@ def _special(tokenizer: Tokenizer) -> frozenset[int]:
 
 
 def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
-    """Size, special ids and spelling. Raises UserError when a special token is missing."""
+    """Returns the tokenizer's size, special ids and token splits.
+
+    Raises:
+        UserError: a special token is missing.
+    """
     special = _special(tokenizer)
     ids = tokenizer.get_vocab(with_added_tokens=True)
     vocabulary = Vocabulary.resolve(ids, max(ids.values()) + 1, special)

@@ -1,4 +1,4 @@
-"""The special tokens' one contract: single ids, resolved by name from a list, never by arithmetic."""
+"""Special tokens by role: single ids, looked up by name and never computed by arithmetic."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What an objective needs to know of a tokenizer.
+    """Size and special token ids of a tokenizer, as objectives need them.
 
     Attributes:
         size: number of token ids; every id is below it.
         pad, unk, cls, sep, mask, bos, eos: ids of the named special tokens.
         sentinels: ids of <extra_id_0>, <extra_id_1>, … in order of use.
-        special: every special id, the above and any the tokenizer adds of its own.
-        further: ids of the tokens of FURTHER that the tokenizer has, by name.
-        decoder_start: what a decoder over an encoder reads first; None: the padding, as in T5.
-        also_end: further ids that end a text that is written.
-        speller: makes `spelling` when it is first asked for, which few objectives do; None where no text is known.
+        special: all special ids: the above and those the tokenizer adds.
+        further: ids of those tokens of FURTHER that the tokenizer has, by name.
+        decoder_start: first id of a decoder over an encoder; None for the padding id, as in T5.
+        also_end: further ids that end a generated text.
+        speller: computes `spelling` on first use; few objectives need it. None if the tokens' texts are unknown.
     """
 
     size: int
@@ -49,7 +49,19 @@ class Vocabulary:
 
     @classmethod
     def resolve(cls, ids: Mapping[str, int], size: int, special: frozenset[int] = frozenset()) -> Vocabulary:
-        """From token → id. Raises UserError when one of the seven named tokens is there under no name."""
+        """Look up the special tokens by name.
+
+        Args:
+            ids: id of every token.
+            size: number of token ids.
+            special: ids that the tokenizer marks as special.
+
+        Returns:
+            The vocabulary.
+
+        Raises:
+            UserError: one of the seven named tokens is missing under all of its names.
+        """
         names = own_names(ids, special)
         missing = [token for token in NAMED if token not in names]
         if missing:
@@ -67,16 +79,20 @@ class Vocabulary:
 
     @property
     def start(self) -> int:
-        """Id that a decoder over an encoder reads first."""
+        """Returns the id that a decoder over an encoder starts from."""
         return self.pad if self.decoder_start is None else self.decoder_start
 
     @property
     def ends(self) -> tuple[int, ...]:
-        """Ids that end a text, </s> first."""
+        """Returns the ids that end a text, </s> first."""
         return (self.eos, *self.also_end)
 
     def id_of(self, token: str) -> int:
-        """Id of one of the FURTHER tokens. Raises UserError when the tokenizer lacks it."""
+        """Returns the id of one of the FURTHER tokens.
+
+        Raises:
+            UserError: the tokenizer lacks it.
+        """
         if token not in self.further:
             raise UserError(
                 f"The tokenizer has no special token {token}.",
@@ -86,7 +102,7 @@ class Vocabulary:
 
     @cached_property
     def spelling(self) -> Spelling:
-        """Characters of every token, and its halves where a text is cut inside it."""
+        """Returns the characters of every token, and the two halves of every token that is cut inside."""
         if self.speller is None:
             raise UserError(
                 "The vocabulary does not say how its tokens are spelled.", "Take it from a tokenizer: vocabulary_of."
@@ -95,14 +111,14 @@ class Vocabulary:
 
     @cached_property
     def is_special(self) -> NDArray[np.bool_]:
-        """(size,) look-up table: True for a special id. UNK counts as text: it may be masked, as in BERT."""
+        """Returns (size,) bool, True for a special id. UNK counts as text: it may be masked, as in BERT."""
         table = np.zeros(self.size, dtype=bool)
         table[list(self.special - {self.unk})] = True
         return table
 
     @cached_property
     def ordinary(self) -> NDArray[np.int32]:
-        """Ids of ordinary tokens, from which random replacements are drawn."""
+        """Returns the ids of ordinary tokens, the candidates for random replacement."""
         table = self.is_special.copy()
         table[self.unk] = True
         return np.flatnonzero(~table).astype(np.int32)

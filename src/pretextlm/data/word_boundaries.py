@@ -1,8 +1,8 @@
-"""Where words begin, from characters alone, so that it is the same for every tokenizer.
+"""Word boundaries computed from characters alone, and therefore the same for every tokenizer.
 
-A word begins after white space and wherever letters and digits meet other signs; every ideograph is a word of its own,
-as in BERT. A Korean eojeol, like an English word, is what stands between white space. White space other than the one
-space before a word is a word of its own.
+A word begins after white space and wherever letters or digits meet other characters. Every ideograph is a word of its
+own, as in BERT. A Korean eojeol, like an English word, is the text between two spaces. White space other than the one
+space before a word forms a word of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LAST_LISTED = 0x20000  # above it stand ideographs, tags and private signs only
 
 @cache
 def character_classes() -> NDArray[np.uint8]:
-    """(0x110000,) SPACE, SIGN, LETTER (also digits and combining marks) or IDEOGRAPH of every code point."""
+    """Returns (0x110000,) the class of every code point: SPACE, SIGN, LETTER (letters, digits, marks) or IDEOGRAPH."""
     table = np.full(0x110000, SIGN, np.uint8)
     for code in range(_LAST_LISTED):
         character = chr(code)
@@ -34,16 +34,19 @@ def character_classes() -> NDArray[np.uint8]:
 
 
 def code_points(text: str) -> NDArray[np.uint32]:
-    """(C,) code point of each character."""
+    """Returns (C,) the code point of each character."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
 def first_visible(codes: NDArray[np.uint32], begin: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(N,) place of the first character of each token that is no white space, else of its first character.
+    """Find the first visible character of each token.
 
     Args:
         codes: (C,) code points.
-        begin, end: (N,) characters [begin, end) of each token.
+        begin, end: (N,) character range [begin, end) of each token.
+
+    Returns:
+        (N,) offset of the first character that is not white space; `begin` for a token of white space only.
     """
     places = np.where(character_classes()[codes] == SPACE, len(codes), np.arange(len(codes)))
     following = np.append(np.minimum.accumulate(places[::-1])[::-1], len(codes))
@@ -54,11 +57,14 @@ def first_visible(codes: NDArray[np.uint32], begin: NDArray[np.int64], end: NDAr
 def word_numbers(
     codes: NDArray[np.uint32], documents: NDArray[np.int64], sentences: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """(C,) ascending number of the word that each character belongs to; one space before a word belongs to it.
+    """Number the words of a text.
 
     Args:
         codes: (C,) code points.
-        documents, sentences: places of characters where a document, a sentence begins; a word begins there too.
+        documents, sentences: character offsets of documents and sentences; a word begins at each.
+
+    Returns:
+        (C,) ascending number of each character's word. One space before a word belongs to that word.
     """
     classes = character_classes()[codes]
     first = np.zeros(len(codes) + 1, bool)

@@ -1,4 +1,4 @@
-"""Writing a store: files grow split by split in a working directory, which takes its name when it is whole."""
+"""Writing a store: files grow split by split in a working directory that is renamed when it is complete."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from pretextlm.files import flush
 
 @dataclass(frozen=True)
 class Chunk:
-    """Encoded documents, one after another.
+    """Encoded documents, concatenated.
 
     Attributes:
         tokens: (N,) token ids.
-        word_starts: (N,) bool, a word begins here.
+        word_starts: (N,) bool, True where a word begins.
         lengths: (D,) tokens of each document; they sum to N.
         document_bytes: (D,) UTF-8 bytes of each document.
-        document_sources: (D,) row of the table of sources.
-        sentences: (S,) offset in `tokens` where each sentence begins, ascending.
+        document_sources: (D,) row of each document's source in the table of sources.
+        sentences: (S,) offset in `tokens` of the first token of each sentence, ascending.
     """
 
     tokens: NDArray[np.uint32]
@@ -49,7 +49,7 @@ class Chunk:
     sentences: NDArray[np.int64]
 
     def select(self, documents: NDArray[np.bool_]) -> Chunk:
-        """Only the documents where the mask (D,) is True."""
+        """Returns the documents for which the mask (D,) is True."""
         keep = np.repeat(documents, self.lengths)
         place: NDArray[np.int64] = np.cumsum(keep) - keep
         return Chunk(
@@ -63,7 +63,7 @@ class Chunk:
 
 
 class _File:
-    """A file that is hashed as it grows."""
+    """A file whose SHA-256 is updated as it grows."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.bytes, self._hash = path, 0, hashlib.sha256()
@@ -85,7 +85,7 @@ class SplitWriter:
     """Appends chunks to the files of one split.
 
     Args:
-        path: the split's directory, made here.
+        path: directory of the split; it is created.
         token_dtype: "uint16" or "uint32".
     """
 
@@ -100,7 +100,7 @@ class SplitWriter:
         self.max_id = -1
 
     def append(self, chunk: Chunk) -> None:
-        """Add documents at the end."""
+        """Append the documents of a chunk."""
         self._files["tokens"].append(chunk.tokens.astype(self._dtype))
         self._files["documents"].append((self.tokens + np.cumsum(chunk.lengths)).astype("<u8"))
         self._files["document_bytes"].append(chunk.document_bytes.astype("<u4"))
@@ -115,14 +115,18 @@ class SplitWriter:
         self.max_id = max(self.max_id, int(chunk.tokens.max(initial=0)) if len(chunk.tokens) else -1)
 
     def _append_bits(self, flags: NDArray[np.bool_]) -> None:
-        """Whole bytes are written; up to seven bits wait for the next chunk."""
+        """Append one bit per flag. Complete bytes are written; up to seven bits are kept for the next chunk."""
         bits = np.concatenate([self._bits, flags])
         whole = len(bits) // 8 * 8
         self._files["word_starts"].append(np.packbits(bits[:whole], bitorder="little"))
         self._bits = bits[whole:]
 
     def close(self) -> tuple[SplitCounts, dict[str, FileRecord]]:
-        """Finish the files; their records by file name."""
+        """Close the files.
+
+        Returns:
+            The counts of the split, and the record of each file by its name.
+        """
         self._files["word_starts"].append(np.packbits(self._bits, bitorder="little"))
         counts = SplitCounts(
             tokens=self.tokens,
@@ -136,12 +140,12 @@ class SplitWriter:
 
 
 class StoreWriter:
-    """Builds a store in the directory `work` and moves it into place when it is whole.
+    """Builds a store in the directory `work` and renames it when it is complete.
 
     Args:
-        work: working directory on the same file system as the final place; anything there is removed.
-        vocab_size: number of ids, which decides between two and four bytes a token.
-        tokenizer_json: text of tokenizer.json.
+        work: working directory on the file system of the final store; existing content is removed.
+        vocab_size: number of token ids; decides between two and four bytes per token.
+        tokenizer_json: content of tokenizer.json.
     """
 
     def __init__(self, work: Path, vocab_size: int, tokenizer_json: str) -> None:
@@ -160,7 +164,11 @@ class StoreWriter:
         tokenizer_kind: str = "given",
         overwrite: bool = False,
     ) -> None:
-        """Write the manifest and rename the whole to `out`. Raises UserError when `out` may not be replaced."""
+        """Write the manifest and rename the working directory to `out`.
+
+        Raises:
+            UserError: `out` exists and may not be replaced.
+        """
         counts, files = {}, {"tokenizer.json": self._tokenizer}
         for name, split in self.splits.items():
             counts[name], records = split.close()
@@ -187,7 +195,11 @@ def _write(path: Path, text: str) -> FileRecord:
 
 
 def refuse_existing(out: Path, overwrite: bool) -> None:
-    """Raises UserError when `out` may not be written."""
+    """Check that `out` may be written.
+
+    Raises:
+        UserError: `out` exists and `overwrite` is False, or `out` is not a store.
+    """
     if not os.path.lexists(out):
         return
     if not overwrite:
@@ -197,7 +209,7 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
 
 
 def move_into_place(work: Path, out: Path, overwrite: bool) -> None:
-    """Rename a finished directory to `out`. An old store stays whole, as `out`.previous, until the new one is there."""
+    """Rename a finished directory to `out`. An old store is kept as `out`.previous until the new one is in place."""
     refuse_existing(out, overwrite)
     previous = out.with_name(out.name + ".previous")
     if out.exists():
