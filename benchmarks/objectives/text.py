@@ -103,7 +103,7 @@ class Text:
     def spelled_vocabulary(self) -> Vocabulary:
         """Of the real text. How tokens are spelled is looked up beforehand, as at the start of a training."""
         vocabulary = vocabulary_of(self.real[0])
-        _ = vocabulary.spelling
+        _ = vocabulary.token_splits
         return vocabulary
 
 

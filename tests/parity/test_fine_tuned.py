@@ -11,7 +11,7 @@ from tests.foreign import BERT, word_pieces
 from tests.parity.encoders import CLOSE
 from tests.parity.families import exported_alike, our_states, randomised
 
-from pretextlm.data.offset_mapping import AlignedEncoder
+from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.data.records import read_records
 from pretextlm.errors import UserError
 from pretextlm.evaluation.task_evaluation import evaluate_task, predictions
@@ -211,7 +211,7 @@ def ours_of(run):
     """What a run says of its validation records, in their order."""
     objective = run.recipe.objective
     records = read_records(run.recipe.data.validation, objective.columns())
-    encoder = AlignedEncoder(run.tokenizer, run.vocabulary)
+    encoder = OffsetTokenizer(run.tokenizer, run.vocabulary)
     model = run.load_model()
     examples = objective.examples(records, encoder, model.config, run.recipe.data.length)
     return predictions(model, objective, examples, run), records

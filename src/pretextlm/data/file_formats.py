@@ -56,7 +56,7 @@ class ReadOptions:
 
 
 @dataclass
-class Reader:
+class DocumentReader:
     """Reads files and counts the bad documents that it skips."""
 
     options: ReadOptions
@@ -192,13 +192,13 @@ def cut(document: str, longest: int) -> Iterator[str]:
     yield document[start:]
 
 
-def _read_text(reader: Reader, path: Path) -> Iterator[str]:
+def _read_text(reader: DocumentReader, path: Path) -> Iterator[str]:
     modes = {"file": _whole_file, "paragraphs": _paragraphs, "lines": _single_lines}
     with open_bytes(path) as stream:
         yield from modes[reader.options.text_mode](reader, _text_lines(reader, path, stream))
 
 
-def _text_lines(reader: Reader, path: Path, stream: BinaryIO) -> Iterator[str | None]:
+def _text_lines(reader: DocumentReader, path: Path, stream: BinaryIO) -> Iterator[str | None]:
     for number, line in decoded_lines(path, stream, reader.rules(path)):
         if line is not None and "\0" in line:
             reader.bad(f"{place(path, number)}: the text holds a NUL character.", "Is this a text file? Clean it.")
@@ -207,7 +207,7 @@ def _text_lines(reader: Reader, path: Path, stream: BinaryIO) -> Iterator[str | 
             yield line
 
 
-def _whole_file(reader: Reader, lines: Iterator[str | None]) -> Iterator[str]:
+def _whole_file(reader: DocumentReader, lines: Iterator[str | None]) -> Iterator[str]:
     """Yield the file as one document; a long one is cut while it is read, so that memory is bounded."""
     longest = reader.options.split_long
     parts: list[str] = []
@@ -225,7 +225,7 @@ def _whole_file(reader: Reader, lines: Iterator[str | None]) -> Iterator[str]:
     yield from cut(rest, longest // 4) if is_long else [rest]
 
 
-def _paragraphs(reader: Reader, lines: Iterator[str | None]) -> Iterator[str]:
+def _paragraphs(reader: DocumentReader, lines: Iterator[str | None]) -> Iterator[str]:
     """Yield the paragraphs of a file. A document ends at a blank line and at a bad line."""
     parts: list[str] = []
     for line in lines:
@@ -238,28 +238,28 @@ def _paragraphs(reader: Reader, lines: Iterator[str | None]) -> Iterator[str]:
         yield "".join(parts).rstrip("\n")
 
 
-def _single_lines(reader: Reader, lines: Iterator[str | None]) -> Iterator[str]:
+def _single_lines(reader: DocumentReader, lines: Iterator[str | None]) -> Iterator[str]:
     for line in lines:
         if line is not None:
             yield line.rstrip("\n")
 
 
-def _documents(reader: Reader, path: Path, rows: Iterator[Row]) -> Iterator[Document]:
+def _documents(reader: DocumentReader, path: Path, rows: Iterator[Row]) -> Iterator[Document]:
     for number, values in rows:
         if (document := reader.document_of(values, place(path, number))) is not None:
             yield document
 
 
-def _read_json_lines(reader: Reader, path: Path) -> Iterator[Document]:
+def _read_json_lines(reader: DocumentReader, path: Path) -> Iterator[Document]:
     yield from _documents(reader, path, json_rows(path, reader.rules(path)))
 
 
-def _read_table(reader: Reader, path: Path) -> Iterator[Document]:
+def _read_table(reader: DocumentReader, path: Path) -> Iterator[Document]:
     rows = table_rows(path, reader.rules(path), tabs=format_of(path) == ".tsv")
     yield from _documents(reader, path, rows)
 
 
-def _check_columns(reader: Reader, path: Path, header: Sequence[str]) -> None:
+def _check_columns(reader: DocumentReader, path: Path, header: Sequence[str]) -> None:
     """Check that each named field is exactly one column of a table.
 
     Raises:
@@ -272,11 +272,11 @@ def _check_columns(reader: Reader, path: Path, header: Sequence[str]) -> None:
             raise UserError(f"{path} has {header.count(name)} columns {name!r}.", "Give each column its own name.")
 
 
-def _read_parquet(reader: Reader, path: Path) -> Iterator[Document]:
+def _read_parquet(reader: DocumentReader, path: Path) -> Iterator[Document]:
     yield from _documents(reader, path, parquet_rows(path, reader.rules(path), reader.options.fields))
 
 
-FORMATS: dict[str, Callable[[Reader, Path], Iterator[Document]]] = {
+FORMATS: dict[str, Callable[[DocumentReader, Path], Iterator[Document]]] = {
     ".txt": _read_text,
     ".jsonl": _read_json_lines,
     ".csv": _read_table,

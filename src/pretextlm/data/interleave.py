@@ -23,7 +23,7 @@ from pretextlm.data.row_reader import DocumentRowReader, RowReader
 I64 = NDArray[np.int64]
 
 
-class Alternating:
+class InterleavedReader:
     """Reads from several readers, whose variants are numbered one after another.
 
     Args:

@@ -27,7 +27,7 @@ SPACE = ord(" ")
 
 
 @dataclass(frozen=True)
-class Aligned:
+class TokenizedTexts:
     """Tokens of several texts, concatenated.
 
     Attributes:
@@ -47,7 +47,7 @@ class Aligned:
         return np.diff(self.offsets)
 
 
-class AlignedEncoder:
+class OffsetTokenizer:
     """Tokenizes texts with their offset mapping. It never yields a special token for text.
 
     Args:
@@ -59,7 +59,7 @@ class AlignedEncoder:
         self.tokenizer = tokenizer
         self.vocabulary = vocabulary or vocabulary_of(tokenizer)
 
-    def encode(self, texts: Sequence[str]) -> Aligned:
+    def encode(self, texts: Sequence[str]) -> TokenizedTexts:
         """Tokenize texts.
 
         Returns:
@@ -78,7 +78,7 @@ class AlignedEncoder:
         tokens = np.fromiter(chain.from_iterable(one.ids for one in found), np.int32, int(offsets[-1]))
         flat = chain.from_iterable(chain.from_iterable(one.offsets for one in found))
         places = np.fromiter(flat, np.int32, 2 * len(tokens)).reshape(-1, 2)
-        return Aligned(tokens, offsets, _without_space(texts, offsets, places))
+        return TokenizedTexts(tokens, offsets, _without_space(texts, offsets, places))
 
 
 def _without_space(texts: Sequence[str], offsets: I64, places: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -91,7 +91,7 @@ def _without_space(texts: Sequence[str], offsets: I64, places: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class Joined:
+class JoinedExamples:
     """Examples joined from several parts.
 
     Attributes:
@@ -106,11 +106,11 @@ class Joined:
     run: NDArray[np.int32]
 
 
-Run = int | tuple[Aligned, I64, I64]
+Part = int | tuple[TokenizedTexts, I64, I64]
 """One part of every example: a special token, or a range of a text's tokens as (texts, first (E,), length (E,))."""
 
 
-def join(runs: Sequence[Run], examples: int) -> Joined:
+def join(runs: Sequence[Part], examples: int) -> JoinedExamples:
     """Concatenate the same parts for every example.
 
     Args:
@@ -135,9 +135,11 @@ def join(runs: Sequence[Run], examples: int) -> Joined:
             places.append(texts.places)
             begins[:, number], lengths[:, number] = before + begin, length
         before += len(pools[-1])
+    # All sources form one pool; part s of example e is pool[begins[e, s] : begins[e, s] + lengths[e, s]].
+    # Within a part, the pool index is the output index plus a constant, so one np.repeat yields all indices.
     flat = lengths.reshape(-1)
     ends = np.cumsum(flat)
     index = np.repeat(begins.reshape(-1) - (ends - flat), flat) + np.arange(int(flat.sum()))
     of = np.repeat(np.tile(np.arange(len(runs), dtype=np.int32), examples), flat)
     offsets = np.concatenate([[0], np.cumsum(lengths.sum(axis=1))])
-    return Joined(np.concatenate(pools)[index], np.concatenate(places)[index], offsets, of)
+    return JoinedExamples(np.concatenate(pools)[index], np.concatenate(places)[index], offsets, of)

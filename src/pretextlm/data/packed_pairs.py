@@ -37,7 +37,7 @@ SHUFFLE, PASS = 0x7061636B, 0x70617373
 
 
 @dataclass(frozen=True)
-class PartFrame:
+class PairFrame:
     """Special tokens around the texts of a pair; None for no token."""
 
     lead: int | None = None
@@ -55,7 +55,7 @@ class PartFrame:
 
 
 @dataclass(frozen=True)
-class Room:
+class RowCapacity:
     """Capacity of a row in tokens, special tokens included.
 
     Attributes:
@@ -73,7 +73,7 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Mixing:
+class MixingRates:
     """Number of pairs of each source per epoch (Raffel et al. 2020, section 3.5.2).
 
     A source of n pairs counts as min(n, limit), and sources are mixed in proportion to the temperature-th root of that.
@@ -126,7 +126,7 @@ class PackedPairs:
 
     Args:
         split: documents that are not pairs are skipped.
-        frame, room: special tokens around the texts, and the capacity of a row.
+        frame, capacity: special tokens around the texts, and the capacity of a row.
         pad: id of padding.
         mixing: number of pairs of each source per epoch.
         copies: number of epochs after which the rows repeat; 0: never.
@@ -141,9 +141,15 @@ class PackedPairs:
     """
 
     def __init__(
-        self, split: Split, frame: PartFrame, room: Room, pad: int, mixing: Mixing | None = None, copies: int = 0
+        self,
+        split: Split,
+        frame: PairFrame,
+        capacity: RowCapacity,
+        pad: int,
+        mixing: MixingRates | None = None,
+        copies: int = 0,
     ) -> None:
-        self.split, self.frame, self.room, self.pad = split, frame, room, pad
+        self.split, self.frame, self.capacity, self.pad = split, frame, capacity, pad
         self._begin, self._middle, end, sources, self.unusable = _pairs(split)
         self.num_pairs = len(self._begin)
         source, target = self._middle - self._begin, end - self._middle
@@ -153,7 +159,7 @@ class PackedPairs:
         order = np.argsort(sources, kind="stable")
         counts = np.bincount(sources)
         self._by_source = np.split(order.astype(np.int32 if len(order) < 2**31 else np.int64), np.cumsum(counts)[:-1])
-        self._quotas = (mixing or Mixing()).quotas(counts.astype(np.int64))
+        self._quotas = (mixing or MixingRates()).quotas(counts.astype(np.int64))
         self._epochs = Epochs(self._pack, copies, seeded=False)
 
     @cached_property
@@ -176,10 +182,10 @@ class PackedPairs:
         order, rows = self.packing(0).order, self.rows_per_pass
         source = self._source[order].sum(dtype=np.int64) + self.frame.source * len(order)
         target = self._target[order].sum(dtype=np.int64) + self.frame.target * len(order)
-        width = self.room.width
+        width = self.capacity.width
         return (
-            float(source / (rows * (self.room.source or width))),
-            float(target / (rows * (self.room.target or width))),
+            float(source / (rows * (self.capacity.source or width))),
+            float(target / (rows * (self.capacity.target or width))),
         )
 
     def packing(self, epoch: int) -> Packing:
@@ -209,11 +215,13 @@ class PackedPairs:
         """
         numbers = np.array(numbers, dtype=np.int64)
         pairs, counts = self._pairs_of(numbers, np.asarray(epochs, dtype=np.int64))
-        width, opens = self.room.width, np.cumsum(counts) - counts
+        width, opens = self.capacity.width, np.cumsum(counts) - counts
         lengths = np.empty((len(pairs), 2), dtype=np.int64)
         lengths[:, 0] = self._source[pairs]
         lengths[:, 1] = self._target[pairs]
         lengths += (self.frame.source, self.frame.target)
+        # Texts in order s0 t0 s1 t1 …: text k ends at ends[k] in the unpadded output. Adding the padding of all rows
+        # before its own gives the place in the padded output.
         ends = np.cumsum(lengths.reshape(-1))
         used = np.diff(ends[2 * (opens + counts) - 1], prepend=0)
         slack = width - used
@@ -253,6 +261,7 @@ class PackedPairs:
         shifts = -starts
         shifts[:, 0] += self._begin[pairs] - before
         shifts[:, 1] += self._middle[pairs]
+        # Within a text the token offset is the output index plus a constant shift (text begin - output begin).
         source = np.repeat(shifts.reshape(-1), runs.reshape(-1))
         source += np.arange(len(source))
         np.clip(source, 0, self.split.num_tokens - 1, out=source)
@@ -283,11 +292,11 @@ class PackedPairs:
 
     def _kept(self, source: I64, target: I64) -> tuple[I64, I64]:
         """Returns the lengths of the texts after truncation."""
-        if self.room.total:
-            return truncated(source, target, self.room.total - self.frame.source - self.frame.target)
+        if self.capacity.total:
+            return truncated(source, target, self.capacity.total - self.frame.source - self.frame.target)
         return (
-            np.minimum(source, self.room.source - self.frame.source),
-            np.minimum(target, self.room.target - self.frame.target),
+            np.minimum(source, self.capacity.source - self.frame.source),
+            np.minimum(target, self.capacity.target - self.frame.target),
         )
 
     def _picked(self, epoch: int) -> NDArray[np.integer]:
@@ -297,6 +306,7 @@ class PackedPairs:
             if quota == len(pairs):
                 picked.append(pairs)
                 continue
+            # An epoch takes the next `quota` pairs of an endless sequence of permutations of the source.
             passes, places = np.divmod(np.arange(epoch * quota, (epoch + 1) * quota), len(pairs))
             seeds = mix(passes.astype(np.uint64) ^ np.uint64(PASS)) >> np.uint64(1)
             picked.append(pairs[permute(places, len(pairs), seeds.astype(np.int64), source)])
@@ -307,8 +317,14 @@ class PackedPairs:
         order = picked[permute(np.arange(len(picked)), len(picked), SHUFFLE, epoch)]
         source = _sums(self._source[order] + self.frame.source)
         target = _sums(self._target[order] + self.frame.target)
-        room = self.room
-        bounds = [(source + target, room.total)] if room.total else [(source, room.source), (target, room.target)]
+        capacity = self.capacity
+        bounds = (
+            [(source + target, capacity.total)]
+            if capacity.total
+            else [(source, capacity.source), (target, capacity.target)]
+        )
+        # onward[i] is the pair that begins the next row if a row begins at pair i: the last j whose summed lengths
+        # stay within the capacity. Lengths 3 3 5 2 and capacity 6 give onward = [2, 2, 3, 4] and rows at 0, 2, 3.
         onward = np.full(len(order), len(order))
         for sums, most in bounds:
             np.minimum(onward, np.searchsorted(sums, sums[:-1] + most, side="right") - 1, out=onward)

@@ -27,7 +27,7 @@ I64 = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class _Pieces:
-    """Runs of one document inside one row, in output order. All arrays are (P,).
+    """Parts of documents inside rows, in output order. All arrays are (P,).
 
     Attributes:
         first: offset of the piece in the flat output.
@@ -116,16 +116,21 @@ class StreamReader:
     def _pieces(self, starts: I64) -> _Pieces:
         """Cut rows that begin at stream entries `starts` (B,) at document boundaries, in the unrolled stream."""
         documents, raw = self.split.num_documents, self.variant.raw
+        # The last entry of a row may lie in a later repetition of the stream, so documents are numbered through:
+        # document d of repetition p is p * documents + d. With documents of 3 and 1 tokens (size 4, no frame), the row
+        # of entries 2 … 6 has documents 0, 1, 2 (= 0 again): first 0, last 2, three pieces.
         passes, last = np.divmod(starts + (raw - 1), self.size)
         first = np.searchsorted(self._starts, starts, side="right") - 1
         last = np.searchsorted(self._starts, last, side="right") - 1 + passes * documents
         count = last - first + 1
         row = np.repeat(np.arange(len(starts)), count)
+        # 0, 1, 2 … inside each row: a flat index minus the flat index at which the row's pieces begin.
         nth = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
         passes, document = np.divmod(nth + first[row], documents)
         begin = self._starts[document] + passes * self.size
         end = self._starts[document + 1] + passes * self.size
         row_start = starts[row]
+        # A piece is the intersection of its document [begin, end) with its row [row_start, row_start + raw).
         low, high = np.maximum(begin, row_start), np.minimum(end, row_start + raw)
         text = self._text_starts[document] + (low - begin) - self._before
         out = low - row_start + row * self._width + (self._width - raw)
@@ -140,6 +145,7 @@ class StreamReader:
         lead = self._width - self.variant.raw
         index = np.arange(len(pieces.row))
         opens = np.diff(pieces.row, prepend=-1) > 0
+        # Segment = piece index minus that of the row's first piece: rows [0 0 0 1 1] give segments [0 1 2 0 1].
         first_of_row = np.maximum.accumulate(np.where(opens, index, 0))
         start = pieces.first - np.where(opens, lead, 0)
         length = pieces.length + np.where(opens, lead, 0)
@@ -151,6 +157,9 @@ class StreamReader:
     def _gather(self, pieces: _Pieces, rows: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """Tokens and word starts with frame and lead put in: one gather over all rows."""
         lead = self._width - self.variant.raw
+        # Output entry i of a piece that begins at output f and token t reads token i + (t - f): the shift is constant
+        # within a piece, so one np.repeat of the shifts turns 0, 1, 2 … into all source indices at once. Special tokens
+        # read some neighbouring token first and are overwritten below, which is why the indices are clipped.
         source = np.arange(rows * self._width)
         run = np.append(pieces.first[1:], len(source)) - pieces.first
         if lead:
@@ -183,6 +192,7 @@ class StreamReader:
         raw = self.variant.raw
         tokens = _windows(self.split.tokens, raw)[starts].astype(np.int32)
         width = (raw + 14) // 8  # bytes that hold `raw` bits from any bit of the first byte
+        # Bit s of the split is bit s & 7 of byte s >> 3: each row unpacks the few bytes around it and takes a window.
         bits = np.unpackbits(self.split.word_bits.take(self._byte_places(starts, width)), bitorder="little")
         word_starts = _windows(bits, raw)[np.arange(len(starts)) * (width * 8) + (starts & 7)]
         return tokens.reshape(-1), word_starts.reshape(-1).view(np.bool_)

@@ -159,11 +159,13 @@ class PairIndex:
         starts = self._offsets(np.append(numbers, self._firsts[high]))
         sizes = np.diff(firsts)
         last, here = np.repeat(firsts[1:], sizes), np.arange(len(numbers))
+        # end[i]: first sentence that starts at least `target` tokens after sentence i, within the document.
         end = np.minimum(np.searchsorted(starts, starts[:-1] + np.repeat(targets[low:high], sizes)), last)
         if self._random < 0:
             end = _with_company(here, end, last)
         words = CounterRNG.of(seed, epoch, numbers).bits(CHUNK, 1)[:, 0]
         cut = here + 1 + _below(words, np.maximum(end - here, 2) - 1)
+        # One random word serves two draws: its lower half chose the split point, its upper half the relation.
         kind = np.searchsorted(self._thresholds, words >> _HALF, side="right")
         onward = end
         if self._random >= 0:
@@ -205,7 +207,7 @@ class PairIndex:
         """
         words = rng.bits(PARTNER, 1)[:, 0]
         other = _below(words >> _HALF, len(self._firsts) - 2)
-        other += other >= documents
+        other += other >= documents  # skips the pair's own document: uniform over all others
         first, after = self._firsts[other], self._firsts[other + 1]
         sentence = first + _below(words, after - first)
         start = self._offsets(sentence)

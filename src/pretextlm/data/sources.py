@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pretextlm.data.file_formats import Document, Reader, ReadOptions, format_of
+from pretextlm.data.file_formats import Document, DocumentReader, ReadOptions, format_of
 from pretextlm.data.streams import DamagedError
 from pretextlm.data.tables import Row
 from pretextlm.errors import UserError, did_you_mean, missing_extra
@@ -45,7 +45,7 @@ class Source:
     name: str
     licence: str | None
     stamp: str
-    documents: Callable[[Reader], Iterator[Document]]
+    documents: Callable[[DocumentReader], Iterator[Document]]
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -53,9 +53,9 @@ class Source:
         """Returns the number of texts of each document: 2 for pairs."""
         return 2 if "target" in self.options else 1
 
-    def reader(self, options: ReadOptions) -> Reader:
+    def reader(self, options: ReadOptions) -> DocumentReader:
         """Returns a reader with these options, overridden by the source's own."""
-        return Reader(replace(options, **self.options))
+        return DocumentReader(replace(options, **self.options))
 
 
 def find_source(spec: str) -> Source:
@@ -117,7 +117,7 @@ def _options(spec: str) -> tuple[str, dict[str, Any]]:
 
 
 def _files(name: str, licence: str | None, paths: list[Path]) -> Source:
-    def documents(reader: Reader) -> Iterator[Document]:
+    def documents(reader: DocumentReader) -> Iterator[Document]:
         for path in paths:
             yield from reader.read(path)
 
@@ -178,7 +178,7 @@ def _hub(spec: str) -> Source:
     """A dataset of the Hugging Face hub (or a local directory of one), streamed."""
     rows = open_hub(spec, *hub_parts(spec))
 
-    def documents(reader: Reader) -> Iterator[Document]:
+    def documents(reader: DocumentReader) -> Iterator[Document]:
         yield from reader.guard(_hub_documents(reader, rows, spec))
 
     return Source(f"hf:{spec}", getattr(rows.info, "license", None) or None, "", documents)
@@ -225,7 +225,7 @@ def hub_rows(rows: Any, spec: str) -> Iterator[Row]:
         raise DamagedError(f"hf:{spec}, after row {number}: {reason}.", "Check the data set and the network.") from None
 
 
-def _hub_documents(reader: Reader, rows: Any, spec: str) -> Iterator[Document]:
+def _hub_documents(reader: DocumentReader, rows: Any, spec: str) -> Iterator[Document]:
     for number, row in hub_rows(rows, spec):
         where = f"hf:{spec}, row {number}"
         for name in reader.options.fields:

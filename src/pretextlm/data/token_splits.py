@@ -35,7 +35,7 @@ _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 @dataclass(frozen=True)
-class Spelling:
+class TokenSplits:
     """Both halves of every token for a split before every character that begins in it.
 
     Attributes:
@@ -52,7 +52,7 @@ class Spelling:
     pool: NDArray[np.int32]
 
     @classmethod
-    def of(cls, halves: Sequence[Sequence[Halves]]) -> Spelling:
+    def of(cls, halves: Sequence[Sequence[Halves]]) -> TokenSplits:
         """Build the tables from the halves of each token, indexed by id; an empty list marks a token without text."""
         characters = np.array([len(cuts) for cuts in halves], np.int32)
         pieces = list(chain.from_iterable(chain.from_iterable(halves)))
@@ -60,7 +60,7 @@ class Spelling:
         pool = np.fromiter(chain.from_iterable(pieces), np.int32, int(parts[-1]))
         return cls(characters, np.cumsum(characters, dtype=np.int64) - characters, parts, pool)
 
-    def cut(self, tokens: NDArray[np.int32], places: I64, nth: I64) -> Cut:
+    def cut(self, tokens: NDArray[np.int32], places: I64, nth: I64) -> SplitTokens:
         """Split tokens.
 
         Args:
@@ -71,6 +71,7 @@ class Spelling:
         Returns:
             The tokens after the splits.
         """
+        # Split c has its left half at pool[parts[2c] : parts[2c+1]], its right half at pool[parts[2c+1] : parts[2c+2]].
         cuts = 2 * (self.first.take(tokens[places]) + nth)
         begin, middle, end = self.parts[cuts], self.parts[cuts + 1], self.parts[cuts + 2]
         sizes = end - begin
@@ -78,15 +79,16 @@ class Spelling:
         counts = np.ones(len(tokens), dtype=np.int64)
         counts[places] = sizes
         out = np.repeat(tokens, counts)
+        # Each split token becomes sizes[d] tokens: everything after it moves by the growth of all splits before.
         moved = places + grown[:-1]
         before = np.cumsum(sizes) - sizes
         index = np.arange(int(sizes.sum()))
         out[index + np.repeat(moved - before, sizes)] = self.pool[index + np.repeat(begin - before, sizes)]
-        return Cut(out, moved + middle - begin, places, grown)
+        return SplitTokens(out, moved + middle - begin, places, grown)
 
 
 @dataclass(frozen=True)
-class Cut:
+class SplitTokens:
     """A sequence of tokens in which some were split.
 
     Attributes:
@@ -136,7 +138,7 @@ def halves_of(
     return halves
 
 
-def spelling_of(tokenizer: Tokenizer) -> Spelling:
+def token_splits_of(tokenizer: Tokenizer) -> TokenSplits:
     """Compute the splits of a tokenizer's tokens. If a half cannot be tokenized exactly, the split moves to the token's
     start.
 
@@ -165,7 +167,7 @@ def spelling_of(tokenizer: Tokenizer) -> Spelling:
     _only_exact(halves, tokenizer, uncut)
     for index, characters in uncut.items():
         halves[index] = [([], [index])] * characters
-    return Spelling.of(halves)
+    return TokenSplits.of(halves)
 
 
 def _uncut(tokenizer: Tokenizer, model: dict[str, Any]) -> dict[int, int]:

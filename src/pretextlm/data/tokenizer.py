@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pretextlm.data.special_tokens import DEFAULT_SENTINELS, FURTHER, NAMED, UNK, own_names, sentinel
-from pretextlm.data.token_splits import spelling_of
+from pretextlm.data.token_splits import token_splits_of
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 
@@ -244,4 +244,4 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
     special = _special(tokenizer)
     ids = tokenizer.get_vocab(with_added_tokens=True)
     vocabulary = Vocabulary.resolve(ids, max(ids.values()) + 1, special)
-    return replace(vocabulary, speller=partial(spelling_of, tokenizer))
+    return replace(vocabulary, make_token_splits=partial(token_splits_of, tokenizer))

@@ -14,7 +14,7 @@ from pretextlm.data.special_tokens import FURTHER, NAMED, own_names, sentinel
 from pretextlm.errors import UserError
 
 if TYPE_CHECKING:
-    from pretextlm.data.token_splits import Spelling
+    from pretextlm.data.token_splits import TokenSplits
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Vocabulary:
         further: ids of those tokens of FURTHER that the tokenizer has, by name.
         decoder_start: first id of a decoder over an encoder; None for the padding id, as in T5.
         also_end: further ids that end a generated text.
-        speller: computes `spelling` on first use; few objectives need it. None if the tokens' texts are unknown.
+        make_token_splits: computes `token_splits` on first use; None if the tokens' texts are unknown.
     """
 
     size: int
@@ -45,7 +45,7 @@ class Vocabulary:
     further: Mapping[str, int] = field(default_factory=dict, hash=False)
     decoder_start: int | None = None
     also_end: tuple[int, ...] = ()
-    speller: Callable[[], Spelling] | None = field(default=None, compare=False, repr=False)
+    make_token_splits: Callable[[], TokenSplits] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def resolve(cls, ids: Mapping[str, int], size: int, special: frozenset[int] = frozenset()) -> Vocabulary:
@@ -101,13 +101,13 @@ class Vocabulary:
         return self.further[token]
 
     @cached_property
-    def spelling(self) -> Spelling:
+    def token_splits(self) -> TokenSplits:
         """Returns the characters of every token, and the two halves of every token that is cut inside."""
-        if self.speller is None:
+        if self.make_token_splits is None:
             raise UserError(
                 "The vocabulary does not say how its tokens are spelled.", "Take it from a tokenizer: vocabulary_of."
             )
-        return self.speller()
+        return self.make_token_splits()
 
     @cached_property
     def is_special(self) -> NDArray[np.bool_]:

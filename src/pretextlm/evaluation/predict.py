@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from pretextlm.data.offset_mapping import AlignedEncoder
+from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.data.records import Records, read_records
 from pretextlm.errors import UserError, did_you_mean
 from pretextlm.evaluation.scores.spans import spans_of
@@ -61,7 +61,7 @@ def predict(
         questions = typed(task, asked)
     records = task.unlabelled(questions)
     model = run.load_model(device)
-    encoder = AlignedEncoder(run.tokenizer, run.vocabulary)
+    encoder = OffsetTokenizer(run.tokenizer, run.vocabulary)
     found: list[dict[str, Any]] = []
     for begin in range(0, len(records), AT_ONCE):
         some = records.take(range(begin, min(begin + AT_ONCE, len(records))))

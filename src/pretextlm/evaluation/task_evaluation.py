@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.data.examples import ExampleReader, Examples
-from pretextlm.data.offset_mapping import AlignedEncoder
+from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.errors import UserError, did_you_mean
 from pretextlm.evaluation.metrics import Metric, exponential, ratio
 from pretextlm.evaluation.scores.table import score_named
@@ -56,7 +56,7 @@ def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) 
     model = run.load_model(device)
     examples = examples_of(model, task, run, records)
     found = predictions(model, task, examples, run)
-    answers = task.answers(found, examples, AlignedEncoder(run.tokenizer, run.vocabulary), records)
+    answers = task.answers(found, examples, OffsetTokenizer(run.tokenizer, run.vocabulary), records)
     wanted = task.references(records)
     metrics = {name: scored(name, task, answers, wanted, records, found) for name in task.metric_names}
     if isinstance(task, WritingTask):
@@ -136,7 +136,7 @@ def scored(
 
 def examples_of(model: Transformer, task: Task, run: Run, records: Records) -> Examples:
     """Records as the run reads them."""
-    return task.examples(records, AlignedEncoder(run.tokenizer, run.vocabulary), model.config, run.recipe.data.length)
+    return task.examples(records, OffsetTokenizer(run.tokenizer, run.vocabulary), model.config, run.recipe.data.length)
 
 
 def answers_loss(model: Transformer, task: Task, examples: Examples, run: Run) -> dict[str, Metric]:

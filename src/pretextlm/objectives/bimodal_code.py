@@ -96,11 +96,11 @@ class BimodalCode(Objective):
 
     def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> RowReader:
         """The split's pairs, packed. Raises UserError where it has none."""
-        from pretextlm.data.packed_pairs import PackedPairs, PartFrame, Room
+        from pretextlm.data.packed_pairs import PackedPairs, PairFrame, RowCapacity
 
         self.variants(vocabulary, length)
-        frame = PartFrame(lead=vocabulary.cls, middle=vocabulary.sep, end=vocabulary.sep)
-        return PackedPairs(split, frame, Room(total=length), vocabulary.pad, copies=self.noise_period)
+        frame = PairFrame(lead=vocabulary.cls, middle=vocabulary.sep, end=vocabulary.sep)
+        return PackedPairs(split, frame, RowCapacity(total=length), vocabulary.pad, copies=self.noise_period)
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, T) pairs → inputs with masks, labels at the selected tokens, and which part each token belongs to."""

@@ -36,7 +36,7 @@ from pretextlm.batch import Batch, Rows
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.row_shapes import Variant
 from pretextlm.data.special_tokens import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
-from pretextlm.data.token_splits import Spelling
+from pretextlm.data.token_splits import TokenSplits
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.objectives.causal import Causal
 from pretextlm.objectives.protocol import Architecture
@@ -82,21 +82,21 @@ class FillInMiddle(Causal):
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
         """Rows as of a causal model.
 
-        Raises UserError for a length below 1, and if the vocabulary lacks the three marks or its tokens' spelling.
+        Raises UserError for a length below 1, and if the vocabulary lacks the three marks or its tokens' splits.
         """
         for mark in MARKS:
             vocabulary.id_of(mark)
-        _ = vocabulary.spelling
+        _ = vocabulary.token_splits
         return super().variants(vocabulary, length)
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """(B, T + 1) tokens → inputs and labels (B, T) of the rearranged documents."""
-        spelling, documents = vocabulary.spelling, _Documents.of(rows, vocabulary)
-        characters = documents.characters(rows.tokens, spelling)
+        splits, documents = vocabulary.token_splits, _Documents.of(rows, vocabulary)
+        characters = documents.characters(rows.tokens, splits)
         chosen, suffix_first, low, high = self._draw(rows, documents, characters, rng)
 
-        tokens, documents, (after,) = documents.cut(rows.tokens, chosen, high, spelling, [])
-        tokens, documents, (before, after) = documents.cut(tokens, chosen, low, spelling, [after])
+        tokens, documents, (after,) = documents.cut(rows.tokens, chosen, high, splits, [])
+        tokens, documents, (before, after) = documents.cut(tokens, chosen, low, splits, [after])
         before = np.minimum(before, after)  # it may exceed it where a token can be spelled for the earlier cut alone
         order, sizes = documents.order(chosen, suffix_first, before, after)
         marks = [vocabulary.id_of(mark) for mark in MARKS]
@@ -153,14 +153,14 @@ class _Documents:
         end = np.maximum(stop - vocabulary.is_special.take(rows.tokens[stop - 1]), text)
         return cls(start // rows.width, rows.segment_ids[start], start, text, end, stop)
 
-    def characters(self, tokens: I32, spelling: Spelling) -> I64:
+    def characters(self, tokens: I32, splits: TokenSplits) -> I64:
         """(P,) characters of each text."""
-        counted = _counted(tokens, spelling)
+        counted = _counted(tokens, splits)
         sizes: I64 = counted[self.end] - counted[self.text]
         return sizes
 
     def cut(
-        self, tokens: I32, chosen: I64, characters: I64, spelling: Spelling, marked: list[I64]
+        self, tokens: I32, chosen: I64, characters: I64, splits: TokenSplits, marked: list[I64]
     ) -> tuple[I32, _Documents, list[I64]]:
         """The tokens and documents after cutting each chosen document's text after so many characters.
 
@@ -171,12 +171,12 @@ class _Documents:
         Returns:
             The last item holds (D,) the place after the cut, and `marked`.
         """
-        counted = _counted(tokens, spelling)
+        counted = _counted(tokens, splits)
         end = self.end[chosen]
         wanted = counted[self.text[chosen]] + characters
         inside = np.flatnonzero(wanted < counted[end])  # a cut after the last character cuts no token
         token = np.searchsorted(counted, wanted[inside], side="right") - 1
-        cut = spelling.cut(tokens, token, wanted[inside] - counted[token])
+        cut = splits.cut(tokens, token, wanted[inside] - counted[token])
         between = cut.moved(end)
         between[inside] = cut.between
         start, text, end, stop = (cut.moved(places) for places in (self.start, self.text, self.end, self.stop))
@@ -205,8 +205,8 @@ class _Documents:
         return places, (runs[1] - runs[0]).sum(axis=1)
 
 
-def _counted(tokens: I32, spelling: Spelling) -> I64:
+def _counted(tokens: I32, splits: TokenSplits) -> I64:
     """(N + 1,) characters that begin before each place."""
     counted = np.zeros(len(tokens) + 1, dtype=np.int64)
-    np.cumsum(spelling.characters.take(tokens), out=counted[1:])
+    np.cumsum(splits.characters.take(tokens), out=counted[1:])
     return counted

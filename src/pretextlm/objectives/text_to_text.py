@@ -44,7 +44,7 @@ from pretextlm.objectives.registry import ObjectiveField
 from pretextlm.objectives.span_corruption import SpanCorruption
 
 if TYPE_CHECKING:
-    from pretextlm.data.packed_pairs import PackedPairs, Room
+    from pretextlm.data.packed_pairs import PackedPairs, RowCapacity
     from pretextlm.data.row_reader import RowReader
     from pretextlm.data.store import Split
 
@@ -159,7 +159,7 @@ class TextToText(Objective):
                     "Give a length, and a target_length, of at least 4.",
                 )
             decoder_length = (self.target_length or length) if self.layout == "encoder_decoder" else 0
-            width = self._room(length).width
+            width = self._row_capacity(length).width
             found.append(Variant(PAIRS, width, length, decoder_length, weight=1 - self.unsupervised))
         if self.unsupervised:
             plain = self.denoiser.variants(vocabulary, length)
@@ -169,7 +169,7 @@ class TextToText(Objective):
 
     def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> RowReader:
         """Pairs and plain documents in turn. Raises UserError where the split lacks one that has a share."""
-        from pretextlm.data.interleave import Alternating
+        from pretextlm.data.interleave import InterleavedReader
 
         count = len(self.variants(vocabulary, length))
         if not self.unsupervised:
@@ -178,7 +178,7 @@ class TextToText(Objective):
         if self.unsupervised == 1:
             return plain
         readers = [self._pairs(split, vocabulary, length), plain]
-        return Alternating(readers, [1 - self.unsupervised, self.unsupervised], [1, count - 1])
+        return InterleavedReader(readers, [1 - self.unsupervised, self.unsupervised], [1, count - 1])
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """Pairs → source and target in their places; rows without token types are plain text, to be denoised."""
@@ -187,24 +187,24 @@ class TextToText(Objective):
             return self.denoiser.collate(dataclasses.replace(rows, variant=rows.variant - first), vocabulary, rng)
         return _prefix(rows) if self.layout == "prefix" else self._encoder_decoder(rows, vocabulary)
 
-    def _room(self, length: int) -> Room:
-        from pretextlm.data.packed_pairs import Room
+    def _row_capacity(self, length: int) -> RowCapacity:
+        from pretextlm.data.packed_pairs import RowCapacity
 
         if self.layout == "prefix":
-            return Room(total=length)
-        return Room(source=length - 1, target=(self.target_length or length) - 1)
+            return RowCapacity(total=length)
+        return RowCapacity(source=length - 1, target=(self.target_length or length) - 1)
 
     def _pairs(self, split: Split, vocabulary: Vocabulary, length: int) -> PackedPairs:
-        from pretextlm.data.packed_pairs import Mixing, PackedPairs, PartFrame
+        from pretextlm.data.packed_pairs import MixingRates, PackedPairs, PairFrame
 
         if not split.pairs.any():
             raise UserError(
                 f"The split has no pairs, of which {self.name} reads a share of {1 - self.unsupervised:g} of its rows.",
                 "Prepare a store with pairs: pretextlm data prepare 'FILE?source=FIELD&target=FIELD' --out DIR",
             )
-        frame = PartFrame(middle=vocabulary.eos, end=vocabulary.eos)
-        mixing = Mixing(self.limit, self.temperature)
-        return PackedPairs(split, frame, self._room(length), vocabulary.pad, mixing)
+        frame = PairFrame(middle=vocabulary.eos, end=vocabulary.eos)
+        mixing = MixingRates(self.limit, self.temperature)
+        return PackedPairs(split, frame, self._row_capacity(length), vocabulary.pad, mixing)
 
     def _plain(self, split: Split) -> Split:
         plain = split.plain()

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from pretextlm.batch import Batch, Rows
 from pretextlm.data.examples import ExampleReader, Examples, first_places, last_places, side_by_side
-from pretextlm.data.offset_mapping import Aligned, AlignedEncoder, Joined, Run, join
+from pretextlm.data.offset_mapping import JoinedExamples, OffsetTokenizer, Part, TokenizedTexts, join
 from pretextlm.data.sentence_pair_index import truncated
 from pretextlm.errors import UserError
 from pretextlm.objectives.protocol import Architecture, Outputs, TrainingObjective
@@ -98,7 +98,7 @@ class Task(TrainingObjective):
         """
         return self
 
-    def examples(self, records: Records, encoder: AlignedEncoder, model: ModelConfig, length: int) -> Examples:
+    def examples(self, records: Records, encoder: OffsetTokenizer, model: ModelConfig, length: int) -> Examples:
         """Returns the records as examples of at most `length` tokens.
 
         Raises:
@@ -111,7 +111,7 @@ class Task(TrainingObjective):
         raise NotImplementedError
 
     def answers(
-        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+        self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[Any]:
         """Returns one answer per record, as plain values.
 
@@ -140,7 +140,7 @@ class Task(TrainingObjective):
         raise NotImplementedError
 
     def explain(
-        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+        self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[dict[str, Any]]:
         """Returns each record's answer with the details behind it (scores, probabilities), for people."""
         return [{"answer": answer} for answer in self.answers(predictions, examples, encoder, records)]
@@ -188,7 +188,9 @@ def boundary_tokens(vocabulary: Vocabulary, model: ModelConfig) -> tuple[int, in
     return (vocabulary.bos, vocabulary.eos) if model.architecture == "decoder" else (vocabulary.cls, vocabulary.sep)
 
 
-def add_special_tokens(texts: Sequence[Aligned], vocabulary: Vocabulary, model: ModelConfig, length: int) -> Joined:
+def add_special_tokens(
+    texts: Sequence[TokenizedTexts], vocabulary: Vocabulary, model: ModelConfig, length: int
+) -> JoinedExamples:
     """Returns one or two texts per record with the special tokens that the model's architecture expects.
 
     An encoder reads [CLS] a [SEP] and [CLS] a [SEP] b [SEP], a decoder <s> a </s> and <s> a </s> b </s>. Examples
@@ -209,7 +211,7 @@ def add_special_tokens(texts: Sequence[Aligned], vocabulary: Vocabulary, model: 
         raise UserError(f"data.length is {length}: there is no room for text.", "Give at least 8, usually 128.")
     kept = [one.lengths for one in texts]
     kept = [np.minimum(kept[0], room)] if len(kept) == 1 else list(truncated(kept[0], kept[1], room))
-    runs: list[Run] = [lead]
+    runs: list[Part] = [lead]
     for one, size in zip(texts, kept, strict=True):
         runs += [(one, one.offsets[:-1], size), end]
     return join(runs, len(texts[0].offsets) - 1)

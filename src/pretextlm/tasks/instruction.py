@@ -26,7 +26,7 @@ from pydantic import Field, field_validator
 
 from pretextlm.batch import IGNORE
 from pretextlm.data.examples import Examples
-from pretextlm.data.offset_mapping import AlignedEncoder, Run, join
+from pretextlm.data.offset_mapping import OffsetTokenizer, Part, join
 from pretextlm.data.sentence_pair_index import truncated
 from pretextlm.errors import UserError
 from pretextlm.objectives.protocol import Architecture
@@ -85,14 +85,14 @@ class Instruction(WritingTask):
         """Spaces at the end of the template, which belong to the answer."""
         return self.prompt[len(self.prompt.rstrip(" ")) :]
 
-    def examples(self, records: Records, encoder: AlignedEncoder, model: ModelConfig, length: int) -> Examples:
+    def examples(self, records: Records, encoder: OffsetTokenizer, model: ModelConfig, length: int) -> Examples:
         """One a record; the end token is a label and never read."""
         if length < 4:
             raise UserError(f"data.length is {length}: there is no room for text.", "Give at least 8, usually 256.")
         prompts = encoder.encode(self.texts(records))
         answers = ended(encoder, [self._space + text for text in records.texts("answer")])
         own, theirs = truncated(prompts.lengths, answers.lengths, length)
-        runs: list[Run] = [
+        runs: list[Part] = [
             encoder.vocabulary.bos,
             (prompts, prompts.offsets[1:] - own, own),
             (answers, answers.offsets[:-1], theirs),

@@ -29,7 +29,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pretextlm.batch import Batch, Term
 from pretextlm.data.examples import Examples
-from pretextlm.data.offset_mapping import AlignedEncoder, Run, join
+from pretextlm.data.offset_mapping import OffsetTokenizer, Part, join
 from pretextlm.errors import UserError, did_you_mean
 from pretextlm.objectives.protocol import Architecture, Outputs
 from pretextlm.tasks.base import LOWEST_SCORE, boundary_tokens
@@ -99,7 +99,7 @@ class MultipleChoice(DistilledTask, TextTask):
         texts = columns_read("text", templates["text"]) | columns_read("text_pair", templates["text_pair"], CHOICE)
         return {**texts, **self.marked_columns(), **given, "label": self.label, **named}
 
-    def examples(self, records: Records, encoder: AlignedEncoder, model: ModelConfig, length: int) -> Examples:
+    def examples(self, records: Records, encoder: OffsetTokenizer, model: ModelConfig, length: int) -> Examples:
         """One a record, of as many texts as it has choices; labels are the right choice and their number."""
         given = self.choices_of(records)
         sizes = np.array([len(one) for one in given], np.int64)
@@ -116,7 +116,7 @@ class MultipleChoice(DistilledTask, TextTask):
         self._check_room(records, room, np.minimum(firsts.lengths, 1), length)
         kept = np.minimum(firsts.lengths, room)
         lead, end = boundary_tokens(encoder.vocabulary, model)
-        second: Run = (seconds, seconds.offsets[:-1], seconds.lengths)
+        second: Part = (seconds, seconds.offsets[:-1], seconds.lengths)
         joined = join([lead, (firsts, firsts.offsets[of], kept[of]), end, second, end], len(of))
         return Examples(
             tokens=joined.tokens,
@@ -221,7 +221,7 @@ class MultipleChoice(DistilledTask, TextTask):
         return found[_there(batch.row_labels[:, 1])]
 
     def answers(
-        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+        self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[Any]:
         """Names of the likeliest choices."""
         assert examples.labels is not None, "labels say how many choices there are"
@@ -235,7 +235,7 @@ class MultipleChoice(DistilledTask, TextTask):
         return {"label": [names[0] for names in self.names_of(records)]}
 
     def explain(
-        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+        self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[dict[str, Any]]:
         """With the probability of each choice."""
         found, begin = super().explain(predictions, examples, encoder, records), 0

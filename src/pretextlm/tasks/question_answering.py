@@ -20,7 +20,7 @@ from pydantic import Field
 
 from pretextlm.batch import Batch, Term
 from pretextlm.data.examples import Examples, tokens_of_texts
-from pretextlm.data.offset_mapping import Aligned, AlignedEncoder, Run, join
+from pretextlm.data.offset_mapping import OffsetTokenizer, Part, TokenizedTexts, join
 from pretextlm.errors import UserError
 from pretextlm.objectives.protocol import Architecture, Outputs
 from pretextlm.tasks.base import LOWEST_SCORE, Task
@@ -79,7 +79,7 @@ class QuestionAnswering(Task):
             **({"impossible": self.impossible} if self.impossible else {}),
         }
 
-    def examples(self, records: Records, encoder: AlignedEncoder, model: ModelConfig, length: int) -> Examples:
+    def examples(self, records: Records, encoder: OffsetTokenizer, model: ModelConfig, length: int) -> Examples:
         """One a window."""
         contexts = encoder.encode(records.texts("context"))
         questions = encoder.encode(records.texts("question"))
@@ -91,7 +91,7 @@ class QuestionAnswering(Task):
         begin = contexts.offsets[:-1][cut.record] + cut.begin
         vocabulary = encoder.vocabulary
         question = (questions, questions.offsets[:-1][cut.record], asked[cut.record])
-        runs: list[Run] = [vocabulary.cls, question, vocabulary.sep, (contexts, begin, cut.length), vocabulary.sep]
+        runs: list[Part] = [vocabulary.cls, question, vocabulary.sep, (contexts, begin, cut.length), vocabulary.sep]
         joined = join(runs, len(cut.record))
         before = 2 + asked[cut.record]
         inside = (joined.run == CONTEXT_RUN)[:, None]
@@ -104,7 +104,7 @@ class QuestionAnswering(Task):
             places=np.where(inside, joined.places, -1).astype(np.int32),
         )
 
-    def _labels(self, records: Records, contexts: Aligned, cut: Windows, before: I64) -> NDArray[np.int32]:
+    def _labels(self, records: Records, contexts: TokenizedTexts, cut: Windows, before: I64) -> NDArray[np.int32]:
         """(W, 2) place in the window of the first and the last token of the answer; (0, 0) where it has none."""
         first, last = _tokens_at(contexts, self._spans(records))
         start, end = first[cut.record] - cut.begin, last[cut.record] - cut.begin
@@ -195,7 +195,7 @@ class QuestionAnswering(Task):
         return out
 
     def answers(
-        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+        self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[Any]:
         """The stretch of the text with the best score over all windows; "" where no answer is likelier in each."""
         assert examples.places is not None, "windows know their characters"
@@ -235,7 +235,7 @@ def _stands(text: str, answers: list[str], starts: list[int]) -> bool:
     return bool(answer) and start >= 0 and text.startswith(answer, start)
 
 
-def _tokens_at(texts: Aligned, spans: NDArray[np.int64]) -> tuple[I64, I64]:
+def _tokens_at(texts: TokenizedTexts, spans: NDArray[np.int64]) -> tuple[I64, I64]:
     """(first, last token (E,)) that stand for any character of spans[e] = (begin, end) of text e; -1 for (-1, -1)."""
     text = np.repeat(np.arange(len(texts.lengths)), texts.lengths)
     wide = int(texts.places.max(initial=0)) + 2

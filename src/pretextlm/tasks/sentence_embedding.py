@@ -29,7 +29,7 @@ from pydantic import Field
 
 from pretextlm.batch import Batch, Term
 from pretextlm.data.examples import Examples, tokens_of_texts
-from pretextlm.data.offset_mapping import AlignedEncoder, Run, join
+from pretextlm.data.offset_mapping import OffsetTokenizer, Part, join
 from pretextlm.errors import UserError
 from pretextlm.objectives.protocol import Architecture, Outputs
 from pretextlm.tasks.base import DEFAULTS, Task, boundary_tokens
@@ -93,7 +93,7 @@ class SentenceEmbedding(Task):
             )
         return self
 
-    def examples(self, records: Records, encoder: AlignedEncoder, model: ModelConfig, length: int) -> Examples:
+    def examples(self, records: Records, encoder: OffsetTokenizer, model: ModelConfig, length: int) -> Examples:
         """One a record, of two or three texts; what is too long loses tokens at its end.
 
         Labels are the score, or (E, K) numbers of the texts, equal where these are.
@@ -102,7 +102,7 @@ class SentenceEmbedding(Task):
             raise UserError(f"data.length is {length}: there is no room for text.", "Give at least 8, usually 128.")
         texts = [records.texts(name) for name in records.columns if name.startswith("text")]
         lead, end = boundary_tokens(encoder.vocabulary, model)
-        runs: list[Run] = []
+        runs: list[Part] = []
         for column in texts:
             found = encoder.encode(column)
             runs += [lead, (found, found.offsets[:-1], np.minimum(found.lengths, length - 2)), end]
@@ -159,7 +159,7 @@ class SentenceEmbedding(Task):
         return found
 
     def answers(
-        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+        self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[Any]:
         """The cosine of each pair, or the number of the record whose positive is nearest to each anchor."""
         anchors, positives = predictions[:, 0], predictions[:, 1]
@@ -176,7 +176,7 @@ class SentenceEmbedding(Task):
         return {}
 
     def explain(
-        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+        self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[dict[str, Any]]:
         """The point of the anchor."""
         return [{"answer": point[0].tolist()} for point in predictions]

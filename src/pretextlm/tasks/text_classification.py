@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pretextlm.data.examples import Examples
-    from pretextlm.data.offset_mapping import AlignedEncoder
+    from pretextlm.data.offset_mapping import OffsetTokenizer
     from pretextlm.data.records import Records
     from pretextlm.model.config import ModelConfig
 
@@ -105,7 +105,7 @@ class TextClassification(DistilledTask, TextTask):
         return found
 
     def answers(
-        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+        self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[Any]:
         """Names of the likeliest classes."""
         return [self.labels[place] for place in predictions.argmax(1).tolist()]
@@ -115,7 +115,7 @@ class TextClassification(DistilledTask, TextTask):
         return {"label": [self.labels[0]] * len(records)}
 
     def explain(
-        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+        self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[dict[str, Any]]:
         """With the probability of each class."""
         found = super().explain(predictions, examples, encoder, records)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pretextlm.data.examples import Examples
-    from pretextlm.data.offset_mapping import AlignedEncoder
+    from pretextlm.data.offset_mapping import OffsetTokenizer
     from pretextlm.data.records import Records
     from pretextlm.model.config import ModelConfig
 
@@ -96,7 +96,7 @@ class TextRegression(TextTask):
         return found * self.spread + self.mean
 
     def answers(
-        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+        self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[Any]:
         """The numbers."""
         return [float(value) for value in predictions]

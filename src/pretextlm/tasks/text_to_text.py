@@ -29,7 +29,7 @@ from pydantic import Field
 
 from pretextlm.batch import Batch, Rows
 from pretextlm.data.examples import ROW_TOKENS, STEP, Examples, next_fit
-from pretextlm.data.offset_mapping import AlignedEncoder, Run, join
+from pretextlm.data.offset_mapping import OffsetTokenizer, Part, join
 from pretextlm.data.sentence_pair_index import truncated
 from pretextlm.errors import UserError
 from pretextlm.objectives import text_to_text
@@ -66,7 +66,7 @@ class TextToText(WritingTask):
         """Source and target."""
         return {"source": self.source, "answer": self.target}
 
-    def examples(self, records: Records, encoder: AlignedEncoder, model: ModelConfig, length: int) -> Examples:
+    def examples(self, records: Records, encoder: OffsetTokenizer, model: ModelConfig, length: int) -> Examples:
         """One a record: the source is of type 0, the target of type 1."""
         longest = self.target_length or length
         if min(length, longest) < 4:
@@ -78,7 +78,7 @@ class TextToText(WritingTask):
         else:  # the last place of each row is padding
             own, theirs = np.minimum(sources.lengths, length - 2), np.minimum(targets.lengths, longest - 2)
         eos = encoder.vocabulary.eos
-        runs: list[Run] = [(sources, sources.offsets[:-1], own), eos, (targets, targets.offsets[:-1], theirs), eos]
+        runs: list[Part] = [(sources, sources.offsets[:-1], own), eos, (targets, targets.offsets[:-1], theirs), eos]
         joined = join(runs, len(records))
         return Examples(
             tokens=joined.tokens,

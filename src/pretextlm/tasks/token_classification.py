@@ -23,7 +23,7 @@ from pydantic import Field
 
 from pretextlm.batch import IGNORE, Batch, Term
 from pretextlm.data.examples import Examples
-from pretextlm.data.offset_mapping import Aligned, AlignedEncoder, join
+from pretextlm.data.offset_mapping import OffsetTokenizer, TokenizedTexts, join
 from pretextlm.errors import UserError, did_you_mean
 from pretextlm.objectives.protocol import Architecture, Outputs
 from pretextlm.tasks.base import boundary_tokens
@@ -74,7 +74,7 @@ class TokenClassification(DistilledTask):
             raise UserError(f"All tags of {records.source} are {names[0]!r}.", "There is nothing to tell apart.")
         return self.model_copy(update={"labels": names})
 
-    def examples(self, records: Records, encoder: AlignedEncoder, model: ModelConfig, length: int) -> Examples:
+    def examples(self, records: Records, encoder: OffsetTokenizer, model: ModelConfig, length: int) -> Examples:
         """One a window."""
         units = _Units(records, " " if self.units == "words" else "")
         encoded = encoder.encode(units.texts)
@@ -83,7 +83,7 @@ class TokenClassification(DistilledTask):
         cut = windows(encoded.lengths, room, room)
         runs = (encoded, encoded.offsets[:-1][cut.record] + cut.begin, cut.length)
         labels = np.append(self._labels(records, units, encoded), IGNORE)
-        marked = Aligned(labels, encoded.offsets, np.zeros((len(labels), 2), np.int32))
+        marked = TokenizedTexts(labels, encoded.offsets, np.zeros((len(labels), 2), np.int32))
         joined = join([lead, runs, end], len(cut.record))
         of_tokens = join([len(labels) - 1, (marked, *runs[1:]), len(labels) - 1], len(cut.record)).tokens
         inside = joined.run == 1
@@ -94,7 +94,7 @@ class TokenClassification(DistilledTask):
             token_labels=np.where(inside, of_tokens, IGNORE).astype(np.int32),
         )
 
-    def _labels(self, records: Records, units: _Units, encoded: Aligned) -> NDArray[np.int32]:
+    def _labels(self, records: Records, units: _Units, encoded: TokenizedTexts) -> NDArray[np.int32]:
         """(N,) label of each token of the texts, IGNORE for those that do not begin a unit."""
         places = {name: place for place, name in enumerate(self.labels)}
         tags = self._tags(records)
@@ -143,7 +143,7 @@ class TokenClassification(DistilledTask):
         return found
 
     def answers(
-        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+        self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[Any]:
         """The tags of each record's units."""
         units = _Units(records, " " if self.units == "words" else "")
@@ -159,7 +159,7 @@ class TokenClassification(DistilledTask):
         return {"tags": [[self.labels[0]] * len(units) for units in records.words("tokens")]}
 
     def explain(
-        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+        self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[dict[str, Any]]:
         """With what is tagged."""
         found = super().explain(predictions, examples, encoder, records)
@@ -195,12 +195,12 @@ class _Units:
         self._begin = np.cumsum(steps) - steps - text * len(between)
         self._text_begin = np.cumsum([0, *map(len, self.texts)])[:-1]
 
-    def of(self, encoded: Aligned) -> I64:
+    def of(self, encoded: TokenizedTexts) -> I64:
         """(N,) the unit that each token begins in."""
         text = np.repeat(np.arange(len(self.words)), encoded.lengths)
         return np.searchsorted(self._begin, self._text_begin[text] + encoded.places[:, 0], side="right") - 1
 
-    def begun(self, encoded: Aligned) -> NDArray[np.bool_]:
+    def begun(self, encoded: TokenizedTexts) -> NDArray[np.bool_]:
         """(N,) whether a token is the first of its unit."""
         found: NDArray[np.bool_] = np.diff(self.of(encoded), prepend=-1) != 0
         return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
-from pretextlm.data.offset_mapping import AlignedEncoder
+from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.data.store import Store
 from pretextlm.errors import UserError
 
@@ -74,7 +74,7 @@ def _open_labelled(recipe: Recipe) -> tuple[Recipe, Labelled]:
     train, validation = used = [task.filter_records(records) for records in read]
     left_out = sum(map(len, read)) - sum(map(len, used))
     task = task.fit_labels(train)
-    encoder = AlignedEncoder(tokenizer, recipe.model.special_ids.roles(vocabulary))
+    encoder = OffsetTokenizer(tokenizer, recipe.model.special_ids.roles(vocabulary))
     made = [task.examples(records, encoder, recipe.model, recipe.data.length) for records in (train, validation)]
     recipe = recipe.model_copy(update={"objective": task})
     return recipe, Labelled(place.parent, made[0], made[1], vocabulary, (train, validation), left_out)

@@ -7,21 +7,21 @@ import pytest
 from tests.unit.data.pair_splits import random_pairs, split_with_pairs
 from tests.unit.data.small_splits import AFrame, AVariant, split_of
 
-from pretextlm.data.interleave import Alternating
+from pretextlm.data.interleave import InterleavedReader
 from pretextlm.data.mixture import Mixture
-from pretextlm.data.packed_pairs import PackedPairs, PartFrame, Room
+from pretextlm.data.packed_pairs import PackedPairs, PairFrame, RowCapacity
 
 SPLIT = split_of([list(range(i, i + 37)) for i in range(20)])
 
 
 def readers():
     pairs = split_with_pairs([random_pairs(60)])
-    packed = PackedPairs(pairs, PartFrame(middle=1, end=1), Room(source=30, target=20), pad=0)
+    packed = PackedPairs(pairs, PairFrame(middle=1, end=1), RowCapacity(source=30, target=20), pad=0)
     return [packed, Mixture(SPLIT, AFrame(), [AVariant(16), AVariant(24)])]
 
 
 def alternating(share=1 / 3):
-    return Alternating(readers(), [1 - share, share], [1, 2])
+    return InterleavedReader(readers(), [1 - share, share], [1, 2])
 
 
 @pytest.mark.parametrize("share", [0.5, 1 / 3, 0.2, 0.137])

@@ -1,4 +1,4 @@
-"""Packed pairs: every pair once an epoch, inside its room, whoever asks and in whatever order."""
+"""Packed pairs: every pair once an epoch, inside its capacity, whoever asks and in whatever order."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ import numpy as np
 import pytest
 from tests.unit.data.pair_splits import random_pairs, split_with_pairs
 
-from pretextlm.data.packed_pairs import Mixing, PackedPairs, PartFrame, Room
+from pretextlm.data.packed_pairs import MixingRates, PackedPairs, PairFrame, RowCapacity
 from pretextlm.errors import UserError
 
 PAD, LEAD, MIDDLE, END = 3, 5, 6, 7
-FRAME = PartFrame(middle=MIDDLE, end=END)
-WHOLE = PartFrame(LEAD, MIDDLE, END)
+FRAME = PairFrame(middle=MIDDLE, end=END)
+WHOLE = PairFrame(LEAD, MIDDLE, END)
 PAIRS = random_pairs(200)
-ROOMS = [(FRAME, Room(source=40, target=25)), (FRAME, Room(source=13, target=60)), (WHOLE, Room(total=48))]
+CAPACITIES = [
+    (FRAME, RowCapacity(source=40, target=25)),
+    (FRAME, RowCapacity(source=13, target=60)),
+    (WHOLE, RowCapacity(total=48)),
+]
 
 
-def reader(pairs=(PAIRS,), plain=(), frame=FRAME, room=ROOMS[0][1], **options):
-    return PackedPairs(split_with_pairs(pairs, plain), frame, room, PAD, **options)
+def reader(pairs=(PAIRS,), plain=(), frame=FRAME, capacity=CAPACITIES[0][1], **options):
+    return PackedPairs(split_with_pairs(pairs, plain), frame, capacity, PAD, **options)
 
 
 def all_rows(packed, epoch=0):
@@ -45,12 +49,14 @@ def pairs_of(rows, frame=FRAME):
     return found
 
 
-def next_fit(lengths, room):
+def next_fit(lengths, capacity):
     """Rows of a plain loop: [number of pairs]."""
     rows, source, target, count = [], 0, 0, 0
     for a, b in lengths:
         over = (
-            source + a + target + b > room.total if room.total else source + a > room.source or target + b > room.target
+            source + a + target + b > capacity.total
+            if capacity.total
+            else source + a > capacity.source or target + b > capacity.target
         )
         if count and over:
             rows.append(count)
@@ -61,7 +67,7 @@ def next_fit(lengths, room):
 
 def test_the_example_of_the_file():
     pairs = [([7, 8], [30]), ([50], [40, 40, 20])]
-    options = {"frame": PartFrame(middle=1, end=1), "room": Room(source=6, target=7)}
+    options = {"frame": PairFrame(middle=1, end=1), "capacity": RowCapacity(source=6, target=7)}
     shuffled = [pairs[place] for place in np.argsort(reader([pairs], **options).packing(0).order)]
     rows = all_rows(reader([shuffled], **options))
     assert rows.tokens.tolist() == [7, 8, 1, 30, 1, 50, 1, 40, 40, 20, 1, PAD, PAD]
@@ -71,35 +77,35 @@ def test_the_example_of_the_file():
     assert rows.word_starts.tolist() == [True] * 11 + [False] * 2
 
 
-@pytest.mark.parametrize(("frame", "room"), ROOMS)
+@pytest.mark.parametrize(("frame", "capacity"), CAPACITIES)
 @pytest.mark.parametrize("epoch", [0, 1, 5])
-def test_every_pair_is_in_exactly_one_row_of_an_epoch(frame, room, epoch):
-    packed = reader(frame=frame, room=room)
+def test_every_pair_is_in_exactly_one_row_of_an_epoch(frame, capacity, epoch):
+    packed = reader(frame=frame, capacity=capacity)
     found = [pair for row in pairs_of(all_rows(packed, epoch), frame) for pair in row]
     assert sorted(found) == sorted(PAIRS)
     assert packed.cut == packed.unusable == 0
     assert packed.num_pairs == len(PAIRS)
 
 
-@pytest.mark.parametrize(("frame", "room"), ROOMS)
-def test_rows_hold_what_next_fit_puts_there_and_no_more(frame, room):
-    packed = reader(frame=frame, room=room)
+@pytest.mark.parametrize(("frame", "capacity"), CAPACITIES)
+def test_rows_hold_what_next_fit_puts_there_and_no_more(frame, capacity):
+    packed = reader(frame=frame, capacity=capacity)
     for epoch in range(3):
         rows = pairs_of(all_rows(packed, epoch), frame)
         lengths = [(len(a) + frame.source, len(b) + frame.target) for row in rows for a, b in row]
-        assert [len(row) for row in rows] == next_fit(lengths, room)
+        assert [len(row) for row in rows] == next_fit(lengths, capacity)
         for row in rows:
             source, target = (sum(len(pair[part]) for pair in row) for part in (0, 1))
             source, target = source + frame.source * len(row), target + frame.target * len(row)
-            assert source <= (room.source or room.total)
-            assert target <= (room.target or room.total)
-            assert source + target <= room.width
+            assert source <= (capacity.source or capacity.total)
+            assert target <= (capacity.target or capacity.total)
+            assert source + target <= capacity.width
 
 
-@pytest.mark.parametrize(("frame", "room"), ROOMS)
-def test_rows_have_one_width_and_end_in_padding(frame, room):
-    rows = all_rows(reader(frame=frame, room=room))
-    assert rows.width == room.width
+@pytest.mark.parametrize(("frame", "capacity"), CAPACITIES)
+def test_rows_have_one_width_and_end_in_padding(frame, capacity):
+    rows = all_rows(reader(frame=frame, capacity=capacity))
+    assert rows.width == capacity.width
     segments = rows.matrix(rows.segment_ids)
     padding = segments < 0
     assert (np.diff(padding.astype(int), axis=1) >= 0).all()
@@ -165,12 +171,14 @@ def test_plain_documents_and_halves_of_pairs_are_passed_over():
 
 def test_a_pair_longer_than_its_row_is_cut_at_the_ends_and_counted():
     pairs = [(list(range(30, 60)), list(range(60, 90))), ([30], list(range(60, 90))), ([31], [61])]
-    packed = reader([pairs], room=Room(source=11, target=21))
+    packed = reader([pairs], capacity=RowCapacity(source=11, target=21))
     assert packed.cut == 2
     assert sorted(itertools.chain(*pairs_of(all_rows(packed)))) == sorted(
         [(pairs[0][0][:10], pairs[0][1][:20]), ([30], pairs[1][1][:20]), ([31], [61])]
     )
-    packed = reader([pairs], frame=WHOLE, room=Room(total=24))  # 21 for text: the longer loses until both fit
+    packed = reader(
+        [pairs], frame=WHOLE, capacity=RowCapacity(total=24)
+    )  # 21 for text: the longer loses until both fit
     assert packed.cut == 2
     assert sorted(itertools.chain(*pairs_of(all_rows(packed), WHOLE))) == sorted(
         [(pairs[0][0][:11], pairs[0][1][:10]), ([30], pairs[1][1][:20]), ([31], [61])]
@@ -195,13 +203,13 @@ def test_rows_come_again_after_some_epochs_where_that_is_asked_for():
 @pytest.mark.parametrize(
     ("counts", "mixing", "expected"),
     [
-        ([100, 50, 10], Mixing(), [100, 50, 10]),
-        ([100, 50, 10], Mixing(limit=40), [40, 40, 10]),
-        ([100, 0, 1], Mixing(), [100, 0, 1]),
-        ([400, 100], Mixing(temperature=2), [333, 167]),  # 20 : 10
-        ([400, 100, 100], Mixing(limit=100, temperature=3), [100, 100, 100]),
-        ([10_000, 1], Mixing(temperature=1.0001), [10_000, 1]),
-        ([300, 0, 3], Mixing(temperature=1e9), [152, 0, 151]),
+        ([100, 50, 10], MixingRates(), [100, 50, 10]),
+        ([100, 50, 10], MixingRates(limit=40), [40, 40, 10]),
+        ([100, 0, 1], MixingRates(), [100, 0, 1]),
+        ([400, 100], MixingRates(temperature=2), [333, 167]),  # 20 : 10
+        ([400, 100, 100], MixingRates(limit=100, temperature=3), [100, 100, 100]),
+        ([10_000, 1], MixingRates(temperature=1.0001), [10_000, 1]),
+        ([300, 0, 3], MixingRates(temperature=1e9), [152, 0, 151]),
     ],
 )
 def test_sources_are_mixed_in_proportion_to_a_root_of_what_counts_of_them(counts, mixing, expected):
@@ -210,7 +218,7 @@ def test_sources_are_mixed_in_proportion_to_a_root_of_what_counts_of_them(counts
 
 def test_a_limited_source_gives_every_pair_equally_often_over_the_epochs():
     few, many = PAIRS[:10], PAIRS[10:70]
-    packed = reader([few, many], mixing=Mixing(limit=24))  # 10 of 10, 24 of 60
+    packed = reader([few, many], mixing=MixingRates(limit=24))  # 10 of 10, 24 of 60
     seen = [sorted(itertools.chain(*pairs_of(all_rows(packed, epoch)))) for epoch in range(5)]
     for pairs in seen:
         assert len(pairs) == 34
@@ -222,8 +230,8 @@ def test_a_limited_source_gives_every_pair_equally_often_over_the_epochs():
 
 def test_a_small_source_comes_several_times_in_an_epoch_and_evenly():
     few, many = PAIRS[:10], PAIRS[10:170]
-    packed = reader([few, many], mixing=Mixing(temperature=2))
-    quotas = Mixing(temperature=2).quotas(np.array([10, 160]))
+    packed = reader([few, many], mixing=MixingRates(temperature=2))
+    quotas = MixingRates(temperature=2).quotas(np.array([10, 160]))
     assert quotas.tolist() == [34, 136]  # √10 : √160 = 1 : 4
     found = list(itertools.chain(*pairs_of(all_rows(packed))))
     assert sorted(found.count(pair) for pair in few) == [3] * 6 + [4] * 4
@@ -232,7 +240,7 @@ def test_a_small_source_comes_several_times_in_an_epoch_and_evenly():
 
 def test_the_order_of_an_epoch_is_uniform():
     """Places of the first of 20 pairs over 2,000 epochs; χ² with 19 degrees of freedom, one false alarm in 10,000."""
-    packed = reader([PAIRS[:20]], room=Room(source=13, target=9))
+    packed = reader([PAIRS[:20]], capacity=RowCapacity(source=13, target=9))
     places = [int(np.flatnonzero(packed.packing(epoch).order == 0)[0]) for epoch in range(2000)]
     counts = np.bincount(places, minlength=20)
     assert ((counts - 100) ** 2 / 100).sum() < 50.8

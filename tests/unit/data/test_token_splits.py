@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pretextlm.data.encode import TextEncoder
-from pretextlm.data.token_splits import spelling_of
+from pretextlm.data.token_splits import token_splits_of
 from pretextlm.data.tokenizer import KINDS, adopt_tokenizer, train_tokenizer, vocabulary_of
 from pretextlm.errors import UserError
 from pretextlm.objectives.preview.example_tokenizer import Pieces
@@ -43,7 +43,7 @@ def every_cut(spelling):
 
 
 def test_both_halves_of_every_token_at_every_character_are_the_token(tokenizer):
-    spelling, vocabulary = vocabulary_of(tokenizer).spelling, vocabulary_of(tokenizer)
+    spelling, vocabulary = vocabulary_of(tokenizer).token_splits, vocabulary_of(tokenizer)
     inside = 0
     for token, nth in every_cut(spelling):
         left, right = halves(spelling, token, nth)
@@ -60,7 +60,7 @@ def test_both_halves_of_every_token_at_every_character_are_the_token(tokenizer):
 
 
 def test_a_half_that_is_a_token_is_spelled_by_it(tokenizer):
-    spelling = vocabulary_of(tokenizer).spelling
+    spelling = vocabulary_of(tokenizer).token_splits
     for token, nth in every_cut(spelling):
         written = tokenizer.id_to_token(token)
         left, right = halves(spelling, token, nth)
@@ -72,7 +72,7 @@ def test_a_half_that_is_a_token_is_spelled_by_it(tokenizer):
 
 
 def test_the_characters_of_a_text_are_counted_once_whatever_its_tokens(tokenizer):
-    spelling = vocabulary_of(tokenizer).spelling
+    spelling = vocabulary_of(tokenizer).token_splits
     for text in [*TEXTS[:2], *HARD]:
         ids = TextEncoder(tokenizer).encode([text]).tokens
         assert spelling.characters[ids].sum() == len(text)
@@ -81,12 +81,12 @@ def test_the_characters_of_a_text_are_counted_once_whatever_its_tokens(tokenizer
 def test_special_tokens_stand_for_no_text_and_the_unknown_one_for_a_character(tokenizer):
     vocabulary = vocabulary_of(tokenizer)
     special = np.flatnonzero(vocabulary.is_special)
-    assert not vocabulary.spelling.characters[special].any()
-    assert vocabulary.spelling.characters[vocabulary.unk] == 1
+    assert not vocabulary.token_splits.characters[special].any()
+    assert vocabulary.token_splits.characters[vocabulary.unk] == 1
 
 
 def test_cutting_many_tokens_equals_cutting_one_after_another(tokenizer):
-    spelling = vocabulary_of(tokenizer).spelling
+    spelling = vocabulary_of(tokenizer).token_splits
     ids = TextEncoder(tokenizer).encode(["".join(TEXTS[:2])]).tokens.astype(np.int32)
     rng = np.random.default_rng(0)
     able = np.flatnonzero(spelling.characters[ids])
@@ -111,7 +111,7 @@ def test_cutting_many_tokens_equals_cutting_one_after_another(tokenizer):
 
 
 def test_nothing_to_cut_changes_nothing(tokenizer):
-    spelling, none = vocabulary_of(tokenizer).spelling, np.zeros(0, np.int64)
+    spelling, none = vocabulary_of(tokenizer).token_splits, np.zeros(0, np.int64)
     ids = np.arange(300, 320, dtype=np.int32)
     cut = spelling.cut(ids, none, none)
     assert cut.tokens.tolist() == ids.tolist()
@@ -125,7 +125,7 @@ def test_a_foreign_word_piece_tokenizer_marks_right_halves_and_moves_cuts_it_can
     foreign = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     foreign.pre_tokenizer, foreign.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
     foreign.save(str(tmp_path / "tokenizer.json"))
-    spelling = vocabulary_of(adopt_tokenizer(tmp_path)).spelling
+    spelling = vocabulary_of(adopt_tokenizer(tmp_path)).token_splits
     names = dict(enumerate(words))
 
     def named(word, nth):
@@ -150,7 +150,7 @@ def test_single_bytes_of_a_foreign_tokenizer_begin_a_character_or_go_on_in_one(t
     from pretextlm.data.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
-    spelling = spelling_of(tokenizer)
+    spelling = token_splits_of(tokenizer)
     assert spelling.characters[1 + 0x41] == spelling.characters[1 + 0xEA] == 1
     assert spelling.characters[1 + 0x80] == spelling.characters[1 + 0xBF] == 0
     assert halves(spelling, 257, 3) == ([258], [259])
@@ -159,7 +159,7 @@ def test_single_bytes_of_a_foreign_tokenizer_begin_a_character_or_go_on_in_one(t
 
 def test_the_tokenizer_of_a_shown_text_spells_its_halves_and_never_draws_them():
     pieces = Pieces.of(["나는 라면을 먹었다. language!"])
-    spelling, vocabulary = pieces.vocabulary.spelling, pieces.vocabulary
+    spelling, vocabulary = pieces.vocabulary.token_splits, pieces.vocabulary
     for token in pieces.documents[0]:
         text = pieces.tokens[token].removeprefix("##")
         assert spelling.characters[token] == len(text)
@@ -176,4 +176,4 @@ def test_a_vocabulary_that_knows_no_text_says_so():
     from tests.unit.objectives.hand_rows import vocabulary
 
     with pytest.raises(UserError, match="how its tokens are spelled"):
-        _ = vocabulary().spelling
+        _ = vocabulary().token_splits

@@ -17,7 +17,7 @@ from pretextlm.batch import IGNORE, Batch, Rows
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.special_tokens import FURTHER, NAMED, sentinel
 from pretextlm.data.store import Split
-from pretextlm.data.token_splits import Spelling
+from pretextlm.data.token_splits import TokenSplits
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.objectives.base import Objective
 from pretextlm.objectives.preview.show import visibility_of
@@ -110,7 +110,7 @@ def vocabulary(size: int = 6000) -> Vocabulary:
     further = {token: 10 + i for i, token in enumerate(FURTHER)}
     sentinels = {sentinel(i): FIRST_TEXT - 1 - i for i in range(120)}
     vocab = Vocabulary.resolve(named | further | sentinels, size)
-    return dataclasses.replace(vocab, speller=lambda: Spelling.of(one_character_each(vocab)))
+    return dataclasses.replace(vocab, make_token_splits=lambda: TokenSplits.of(one_character_each(vocab)))
 
 
 def one_character_each(vocab: Vocabulary) -> list[list[tuple[list[int], list[int]]]]:

@@ -18,7 +18,7 @@ from pretextlm.data.encode import TextEncoder
 from pretextlm.data.row_shapes import Variant
 from pretextlm.data.rows import StreamReader
 from pretextlm.data.special_tokens import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
-from pretextlm.data.token_splits import Spelling
+from pretextlm.data.token_splits import TokenSplits
 from pretextlm.data.tokenizer import KINDS, train_tokenizer, vocabulary_of
 from pretextlm.errors import UserError
 from pretextlm.objectives.registry import build
@@ -131,13 +131,13 @@ def test_documents_come_back_character_by_character(any_text):
                     assert "\ufffd" not in text.decode(part)  # no character is cut
 
 
-def slow_cut(ids, characters, spelling):
+def slow_cut(ids, characters, splits):
     """Two lists: what stands before the character with this number, and the rest."""
     for place, token in enumerate(ids):
-        here = int(spelling.characters[token])
+        here = int(splits.characters[token])
         if characters < here:
-            left, right, end = spelling.parts[2 * (spelling.first[token] + characters) + np.arange(3)]
-            halves = spelling.pool[left:right].tolist(), spelling.pool[right:end].tolist()
+            left, right, end = splits.parts[2 * (splits.first[token] + characters) + np.arange(3)]
+            halves = splits.pool[left:right].tolist(), splits.pool[right:end].tolist()
             return [*ids[:place], *halves[0]], [*halves[1], *ids[place + 1 :]]
         characters -= here
     return list(ids), []
@@ -146,7 +146,7 @@ def slow_cut(ids, characters, spelling):
 def slow(rows, text, rate, suffix_first, rng):
     """The same document by document."""
     vocabulary, (prefix_mark, suffix_mark, middle_mark) = text.vocabulary, text.marks
-    spelling, out = vocabulary.spelling, []
+    splits, out = vocabulary.token_splits, []
     most = int(rows.segment_ids.max()) + 1
     choice, cuts = rng.bits(0, most), rng.bits(1, most)
     for row in range(len(rows)):
@@ -156,12 +156,12 @@ def slow(rows, text, rate, suffix_first, rng):
             document = ids[segments == segment].tolist()
             head = [document.pop(0)] if document and document[0] == vocabulary.bos else []
             tail = [document.pop()] if document and document[-1] == vocabulary.eos else []
-            total = int(spelling.characters[document].sum()) if segment >= 0 else 0
+            total = int(splits.characters[document].sum()) if segment >= 0 else 0
             if total and (int(choice[row, segment]) >> 32) < rate * 2**32:
                 word = int(cuts[row, segment])
                 low, high = sorted(part * (total + 1) >> 32 for part in (word >> 32, word & 0xFFFFFFFF))
-                rest, suffix = slow_cut(document, high, spelling)
-                prefix, middle = slow_cut(rest, low, spelling)
+                rest, suffix = slow_cut(document, high, splits)
+                prefix, middle = slow_cut(rest, low, splits)
                 if (int(choice[row, segment]) & 0xFFFFFFFF) < suffix_first * 2**32:
                     document = [prefix_mark, suffix_mark, *suffix, middle_mark, *prefix, *middle]
                 else:
@@ -280,18 +280,21 @@ def test_without_isolation_a_row_is_one_run_of_text(bpe):
 
 def test_a_cut_that_cannot_be_spelled_moves_and_loses_nothing(bpe):
     """Every second cut inside a token moves to its start, so that the earlier of two may come after the later."""
-    spelling = bpe.vocabulary.spelling
+    splits = bpe.vocabulary.token_splits
     halves = []
     for token in range(bpe.vocabulary.size):
         own = []
-        for nth in range(spelling.characters[token]):
-            left, right, end = spelling.parts[2 * (spelling.first[token] + nth) + np.arange(3)]
-            own.append((spelling.pool[left:right].tolist(), spelling.pool[right:end].tolist()))
+        for nth in range(splits.characters[token]):
+            left, right, end = splits.parts[2 * (splits.first[token] + nth) + np.arange(3)]
+            own.append((splits.pool[left:right].tolist(), splits.pool[right:end].tolist()))
             if nth % 2 == 0:
                 own[-1] = ([], [token])
         halves.append(own)
     odd = Text.__new__(Text)
-    odd.tokenizer, odd.vocabulary = bpe.tokenizer, replace(bpe.vocabulary, speller=lambda: Spelling.of(halves))
+    odd.tokenizer, odd.vocabulary = (
+        bpe.tokenizer,
+        replace(bpe.vocabulary, make_token_splits=lambda: TokenSplits.of(halves)),
+    )
     batch = odd.collate(odd.all_in_one_row(DOCUMENTS[:1], 400), rate=1.0, suffix_first=0.0)
     for row in range(400):
         (ids,) = documents_of(batch, row)
@@ -325,6 +328,6 @@ def test_what_cannot_be_is_refused(bpe):
     with pytest.raises(UserError, match="<fim_prefix>"):
         build("fill_in_middle").variants(without_text(), 64)
     with pytest.raises(UserError, match="spelled"):
-        build("fill_in_middle").variants(replace(bpe.vocabulary, speller=None), 64)
+        build("fill_in_middle").variants(replace(bpe.vocabulary, make_token_splits=None), 64)
     with pytest.raises(UserError, match="hold nothing"):
         build("fill_in_middle").variants(bpe.vocabulary, 0)

@@ -9,7 +9,7 @@ import pytest
 from tests.builders import FIXTURES, make_store, published
 
 from pretextlm.config import apply_overrides, read_toml
-from pretextlm.data.offset_mapping import AlignedEncoder
+from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.data.records import read_records
 from pretextlm.data.streams import open_bytes
 from pretextlm.data.tokenizer import load_tokenizer
@@ -139,7 +139,7 @@ def recipe_named(name, overrides=()):
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory):
     store = make_store(tmp_path_factory.mktemp("published") / "store")
-    encoder = AlignedEncoder(load_tokenizer(store.path / "tokenizer.json"))
+    encoder = OffsetTokenizer(load_tokenizer(store.path / "tokenizer.json"))
     return encoder, ModelConfig.parse({"vocab_size": encoder.vocabulary.size})
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.builders import sentences
 
-from pretextlm.data.offset_mapping import AlignedEncoder
+from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.data.records import read_records
 from pretextlm.errors import UserError
 from pretextlm.evaluation.task_evaluation import predictions
@@ -23,7 +23,7 @@ def record(text, start, end, question="Who carries the letters?"):
 
 def examples_of(task, start, file, length=32):
     run = Run.open(start)
-    encoder = AlignedEncoder(run.tokenizer, run.vocabulary)
+    encoder = OffsetTokenizer(run.tokenizer, run.vocabulary)
     records = task.filter_records(read_records(file, task.columns()))
     return task.examples(records, encoder, run.recipe.model, length), encoder, records
 

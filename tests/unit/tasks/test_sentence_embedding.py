@@ -8,7 +8,7 @@ import torch
 from tests.builders import sentences
 
 from pretextlm.data.examples import ExampleReader
-from pretextlm.data.offset_mapping import AlignedEncoder
+from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.errors import UserError
 from pretextlm.evaluation.task_evaluation import evaluate_task, predictions
 from pretextlm.model.model_inputs import prepare
@@ -48,7 +48,7 @@ def point(model, recipe, corpus, text):
     from pretextlm.data.tokenizer import load_tokenizer
 
     vocabulary = recipe.vocabulary(corpus)
-    ids = AlignedEncoder(load_tokenizer(corpus.path / "tokenizer.json")).encode([text]).tokens
+    ids = OffsetTokenizer(load_tokenizer(corpus.path / "tokenizer.json")).encode([text]).tokens
     batch = Batch(input_ids=np.array([[vocabulary.cls, *ids, vocabulary.sep]], np.int32))
     mean = outputs_of(model, batch).hidden_BTD[0].mean(0).detach()
     return mean / mean.norm()
@@ -89,7 +89,7 @@ def test_a_point_does_not_depend_on_what_is_computed_with_it(recipe, written, tm
     _, corpus = open_corpus(run.recipe)
     model, task = run.load_model(), run.recipe.objective
     together = predictions(model, task, corpus.train, run)
-    encoder = AlignedEncoder(run.tokenizer, run.vocabulary)
+    encoder = OffsetTokenizer(run.tokenizer, run.vocabulary)
     for index in (0, 9, 15):
         alone = task.examples(corpus.records[0].take([index]), encoder, model.config, 48)
         assert predictions(model, task, alone, run)[0] == pytest.approx(together[index], abs=1e-6)

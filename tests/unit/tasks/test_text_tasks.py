@@ -76,9 +76,9 @@ def test_what_the_model_says_of_an_example_does_not_depend_on_its_neighbours(rec
 
 
 def _encoder(run):
-    from pretextlm.data.offset_mapping import AlignedEncoder
+    from pretextlm.data.offset_mapping import OffsetTokenizer
 
-    return AlignedEncoder(run.tokenizer, run.vocabulary)
+    return OffsetTokenizer(run.tokenizer, run.vocabulary)
 
 
 def answers_of(run, records):

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pretextlm.batch import IGNORE
-from pretextlm.data.offset_mapping import AlignedEncoder
+from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.data.records import read_records
 from pretextlm.errors import UserError
 from pretextlm.tasks.token_classification import TokenClassification
@@ -20,7 +20,7 @@ WORDS = ["river", "the", "an", "harbour", "x1", "우리", "말", "…", "A.B."]
 
 def examples_of(task, start, file, length=24):
     run = Run.open(start)
-    encoder = AlignedEncoder(run.tokenizer, run.vocabulary)
+    encoder = OffsetTokenizer(run.tokenizer, run.vocabulary)
     records = read_records(file, task.columns())
     return task.examples(records, encoder, run.recipe.model, length), encoder, records
 

@@ -11,7 +11,7 @@ from tests.builders import make_store, sentences
 
 from pretextlm.batch import IGNORE
 from pretextlm.data.examples import ExampleReader
-from pretextlm.data.offset_mapping import AlignedEncoder
+from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.errors import UserError
 from pretextlm.evaluation.task_evaluation import evaluate_task, predictions
 from pretextlm.objectives.registry import build
@@ -73,7 +73,7 @@ def tokens_of(store, text):
 def store_encoder(store):
     from pretextlm.data.tokenizer import load_tokenizer
 
-    return AlignedEncoder(load_tokenizer(store.path / "tokenizer.json"))
+    return OffsetTokenizer(load_tokenizer(store.path / "tokenizer.json"))
 
 
 def rows_of_examples(batch, count, decoder=False):
@@ -186,7 +186,7 @@ def test_what_is_written_depends_on_its_own_prompt_alone(scratch, tmp_path, task
     _, corpus = open_corpus(run.recipe)
     model, task = run.load_model(), run.recipe.objective
     together = predictions(model, task, corpus.train, run)
-    encoder = AlignedEncoder(run.tokenizer, run.vocabulary)
+    encoder = OffsetTokenizer(run.tokenizer, run.vocabulary)
     for index in (0, 5, 23):
         alone = task.examples(corpus.records[0].take([index]), encoder, model.config, 48)
         assert predictions(model, task, alone, run)[0] == together[index]

@@ -15,7 +15,7 @@ import numpy as np
 
 from pretextlm.data.sentences import sentence_starts
 from pretextlm.data.special_tokens import DEFAULT_SENTINELS, FURTHER, NAMED, sentinel
-from pretextlm.data.token_splits import Spelling, halves_of
+from pretextlm.data.token_splits import TokenSplits, halves_of
 from pretextlm.data.vocabulary import Vocabulary
 
 _WORDS = re.compile(r"\w+|[^\w\s]")
@@ -59,7 +59,7 @@ class Pieces:
             documents=[[ids[piece] for word in words for piece in word] for words in cut],
             word_starts=[[i == 0 for word in words for i in range(len(word))] for words in cut],
             sentences=[_sentences(document, words) for document, words in zip(documents, cut, strict=True)],
-            vocabulary=replace(vocabulary, speller=partial(_spelling, ids, len(special))),
+            vocabulary=replace(vocabulary, make_token_splits=partial(_spelling, ids, len(special))),
         )
 
 
@@ -75,10 +75,10 @@ def _halves(pieces: set[str]) -> set[str]:
     return found - pieces
 
 
-def _spelling(ids: dict[str, int], special: int) -> Spelling:
+def _spelling(ids: dict[str, int], special: int) -> TokenSplits:
     """That of these tokens, of which the first `special` stand for no text."""
     texts = [token if index >= special else None for token, index in ids.items()]
-    return Spelling.of(
+    return TokenSplits.of(
         halves_of(texts, lambda text, goes_on: [ids[_CONTINUES * goes_on + text]], _CONTINUES, joined=True)
     )
 

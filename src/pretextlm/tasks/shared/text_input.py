@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pretextlm.batch import Batch
 from pretextlm.data.examples import Examples
-from pretextlm.data.offset_mapping import AlignedEncoder
+from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.objectives.protocol import Architecture, Outputs
 from pretextlm.tasks.base import Task, add_special_tokens
 from pretextlm.tasks.shared.marks import Mark, marked
@@ -83,7 +83,7 @@ class TextTask(Task):
         columns = [mark.columns(number) for number, mark in enumerate(self.marks)]
         return {key: name for one in columns for key, name in one.items()}
 
-    def examples(self, records: Records, encoder: AlignedEncoder, model: ModelConfig, length: int) -> Examples:
+    def examples(self, records: Records, encoder: OffsetTokenizer, model: ModelConfig, length: int) -> Examples:
         """One a record, whose second text is of the second type."""
         texts = [self.texts_of(records, role) for role in self.templates()]
         joined = add_special_tokens([encoder.encode(text) for text in texts], encoder.vocabulary, model, length)

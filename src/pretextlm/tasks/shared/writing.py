@@ -13,7 +13,7 @@ from pydantic import Field
 
 from pretextlm.batch import IGNORE, Batch
 from pretextlm.data.examples import Examples
-from pretextlm.data.offset_mapping import AlignedEncoder
+from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.errors import UserError
 from pretextlm.objectives.protocol import Outputs
 from pretextlm.tasks.base import Task
@@ -91,7 +91,7 @@ class WritingTask(Task):
         return len(begun) if model.encoder is not None and begun is not None else len(read)
 
     def answers(
-        self, predictions: NDArray[Any], examples: Examples, encoder: AlignedEncoder, records: Records
+        self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[Any]:
         """The texts, without spaces around them."""
         return [encoder.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in predictions]
@@ -107,10 +107,10 @@ def _positions(config: ModelConfig) -> int:
     return places.max_positions - places.offset if places.kind == "learned" else 1 << 40
 
 
-def ended(encoder: AlignedEncoder, texts: list[str]) -> Any:
+def ended(encoder: OffsetTokenizer, texts: list[str]) -> Any:
     """Texts with the end token behind each, as runs to be joined."""
-    from pretextlm.data.offset_mapping import Aligned, join
+    from pretextlm.data.offset_mapping import TokenizedTexts, join
 
     found = encoder.encode(texts)
     joined = join([(found, found.offsets[:-1], found.lengths), encoder.vocabulary.eos], len(texts))
-    return Aligned(joined.tokens, joined.offsets, joined.places)
+    return TokenizedTexts(joined.tokens, joined.offsets, joined.places)
