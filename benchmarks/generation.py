@@ -4,9 +4,8 @@
 
 Greedy, prompts of 32 tokens (of the encoder, where there is one) and 64 new ones, on one thread by default; the two
 take turns, the best turn of each counts. With one thread the clock is that of CPU time, else the wall's. Both have
-their weights in the type before it starts: theirs by `.to(dtype)`, ours by `ready_to_write`. In fp32, the tokens are
-held to be the same. Target: 1.5 times as many. `--static` gives transformers its static cache instead of the dynamic
-one.
+their weights in the type before it starts: theirs by `.to(dtype)`, ours by `cast_for_inference`. In fp32, the tokens
+are held to be the same. `--static` gives transformers its static cache instead of the dynamic one.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from transformers import (
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.model.families.base import FAMILIES, weights_in
 from pretextlm.model.generation import GenerationSettings, generate
-from pretextlm.model.ready import ready_to_write
+from pretextlm.model.inference_weights import cast_for_inference
 from pretextlm.model.transformer import Transformer
 
 PROMPT, NEW = 32, 64
@@ -74,7 +73,7 @@ def measure(name: str, batch: int, dtype: torch.dtype, turns: int, cache: str | 
     """Tokens a second of both."""
     torch.manual_seed(0)
     model = MODELS[name]().eval()
-    ours, size = ours_of(model), model.config.vocab_size
+    ours, size = cast_for_inference(ours_of(model), dtype), model.config.vocab_size
     model = model.to(dtype)
     ids = torch.randint(10, size, (batch, PROMPT))
     vocabulary = Vocabulary(size, 0, 1, 2, 3, 4, 5, 6, (7, 8, 9), frozenset(range(10)))
@@ -99,12 +98,11 @@ def measure(name: str, batch: int, dtype: torch.dtype, turns: int, cache: str | 
         texts: list[list[int]] = found[:, 1 if reads else PROMPT :].tolist()
         return texts
 
-    with ready_to_write(ours, dtype, batch):
-        mine, yours = we(), they()
-        if dtype == torch.float32:
-            assert mine == yours, "the two write different tokens"
-        assert all(len(text) == NEW for text in (*mine, *yours))
-        times = [(seconds(we), seconds(they)) for _ in range(turns)]
+    mine, yours = we(), they()
+    if dtype == torch.float32:
+        assert mine == yours, "the two write different tokens"
+    assert all(len(text) == NEW for text in (*mine, *yours))
+    times = [(seconds(we), seconds(they)) for _ in range(turns)]
     best = [batch * NEW / min(column) for column in zip(*times, strict=True)]
     kind = str(dtype).removeprefix("torch.")
     return {

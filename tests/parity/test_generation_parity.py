@@ -10,9 +10,7 @@ import torch
 from tests.parity.families import imported, randomised
 
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.model import coarse
 from pretextlm.model.generation import GenerationSettings, generate
-from pretextlm.model.ready import ready_to_write
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
 
@@ -117,16 +115,6 @@ def test_the_same_tokens_are_written(both, name):
     assert found == theirs(model, settings)
     different = len({tuple(text) for text in found})
     assert different >= (2 if settings.length_penalty < 0 else len(PROMPTS) // 2)
-
-
-@pytest.mark.parametrize("rows", [1, 16])
-def test_weights_laid_out_for_writing_write_the_same_tokens(both, rows, monkeypatch):
-    model, ours, ends = both
-    monkeypatch.setattr(coarse, "SMALLEST", 1)  # small heads too
-    settings = settings_of("greedy", ends)
-    with ready_to_write(ours, rows=rows):
-        found = ours_of(ours, settings)
-    assert found == theirs(model, settings)
 
 
 def test_some_texts_end_and_others_go_on(both):

@@ -102,7 +102,6 @@ def generate(
         from pretextlm.evaluation.evaluate import open_trained
         from pretextlm.evaluation.prompts import continue_texts
         from pretextlm.model.generation import GenerationSettings
-        from pretextlm.model.ready import ready_to_write
         from pretextlm.objectives.text_to_text import TextToText
         from pretextlm.training.run_directory import Run
 
@@ -134,8 +133,7 @@ def generate(
         sys.stdout.write(asked[0] + "\n")
     stream = Stream(texts, contexts[0], stops) if live else None
     dtype = torch.bfloat16 if bf16 else torch.float32
-    with ready_to_write(model, dtype, len(asked) * samples):
-        answers = continue_texts(model, objective, texts, ids, settings, stream.token if stream else None, dtype)
+    answers = continue_texts(model, objective, texts, ids, settings, stream.token if stream else None, dtype)
     if stream:
         stream.end()
         return

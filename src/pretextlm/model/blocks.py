@@ -7,8 +7,7 @@ K key-value heads, E width of a head.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +21,6 @@ from pretextlm.model.dropout import Noise, dropped
 from pretextlm.model.kv_cache import LayerCache
 from pretextlm.model.norm import Norm
 from pretextlm.model.rotary import Angles, rotate
-
-if TYPE_CHECKING:
-    from pretextlm.model.ordered import Ready
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu2": lambda x: functional.relu(x).square(),  # So et al. 2021, https://arxiv.org/abs/2109.08668
@@ -40,19 +36,9 @@ class Linear(nn.Linear):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = False) -> None:
         super().__init__(in_features, out_features, bias=bias)
-        self.ready: Ready | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.ready is not None and self.ready.dtype == x.dtype:
-            return self.ready(x)
         return functional.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
-
-
-def products(x: Tensor, layers: Sequence[Linear], joined: Ready | None) -> Sequence[Tensor]:
-    """x times each matrix; one product, where they were laid out as one (ready.py)."""
-    if joined is not None and joined.dtype == x.dtype:
-        return torch.split_with_sizes(joined(x), [layer.out_features for layer in layers], dim=-1)
-    return [layer(x) for layer in layers]
 
 
 class Table(nn.Embedding):
@@ -122,16 +108,10 @@ class SelfAttention(Attention):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.of_globals = GlobalProjections(config) if config.attention.global_projections else None
-        self.joined: Ready | None = None
-
-    @property
-    def side_by_side(self) -> tuple[Linear, ...]:
-        """Matrices that read the same input."""
-        return self.q_proj, self.k_proj, self.v_proj
 
     def forward(self, x_BTD: Tensor, sight: Sight, at: Angles | None, cache: LayerCache | None = None) -> Tensor:
-        q_BTHE, k_BTKE, v_BTKE = map(self.heads, products(x_BTD, self.side_by_side, self.joined))
-        q_BTHE, k_BTKE = self.q_norm(q_BTHE), self.k_norm(k_BTKE)
+        q_BTHE, k_BTKE = self.queries(x_BTD), self.keys(x_BTD)
+        v_BTKE = self.heads(self.v_proj(x_BTD))
         if at is not None:
             q_BTHE, k_BTKE = rotate(q_BTHE, at), rotate(k_BTKE, at)
         if cache is not None:
@@ -171,19 +151,10 @@ class FeedForward(nn.Module):
         self.gate_proj = Linear(config.hidden_size, config.intermediate_size, parts.bias) if parts.gated else None
         self.down_proj = Linear(config.intermediate_size, config.hidden_size, parts.bias)
         self.activation = ACTIVATIONS[parts.activation]
-        self.joined: Ready | None = None
-
-    @property
-    def side_by_side(self) -> tuple[Linear, ...]:
-        """Matrices that read the same input."""
-        return (self.up_proj,) if self.gate_proj is None else (self.up_proj, self.gate_proj)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        if self.gate_proj is None:
-            x_BTF = self.activation(self.up_proj(x_BTD))
-        else:
-            x_BTF, gate_BTF = products(x_BTD, self.side_by_side, self.joined)
-            x_BTF = self.activation(gate_BTF) * x_BTF
+        x_BTF = self.up_proj(x_BTD)
+        x_BTF = self.activation(x_BTF) if self.gate_proj is None else self.activation(self.gate_proj(x_BTD)) * x_BTF
         out: Tensor = self.down_proj(x_BTF)
         return out
 

@@ -3,15 +3,12 @@
     settings = GenerationSettings(max_new_tokens=20, temperature=0.8)
     generate(model, vocabulary, [[vocabulary.bos, 17, 4]], settings)   # → [[9, 61, …]]
 
-Many calls are faster inside `with ready_to_write(model): …` (ready.py), where the weights are laid out once.
-
 Axis letters: B rows, D hidden_size, V vocab_size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from typing import Literal
 
 import numpy as np
@@ -25,7 +22,7 @@ from pretextlm.errors import UserError
 from pretextlm.model.beam_search import Ends, beam_search
 from pretextlm.model.constraints import Constraints
 from pretextlm.model.incremental_decoding import Incremental
-from pretextlm.model.ready import ready_to_write
+from pretextlm.model.inference_weights import cast_for_inference
 from pretextlm.model.sampling import Sampling, choose
 from pretextlm.model.text_stream import Decode, TextStream
 from pretextlm.model.transformer import Transformer
@@ -116,24 +113,7 @@ def generate(
     texts = prompts if decoder_prompts is None else decoder_prompts
     if not all(prompts) or not all(texts):
         raise ValueError("every prompt needs at least one token")
-    rounded = ready_to_write(model, dtype, len(prompts) * settings.samples) if dtype != torch.float32 else nullcontext()
-    with rounded:
-        return _texts(model, vocabulary, prompts, settings, decoder_prompts, on_token, reread, decode, dtype)
-
-
-def _texts(
-    model: Transformer,
-    vocabulary: Vocabulary,
-    prompts: Sequence[Sequence[int]],
-    settings: GenerationSettings,
-    decoder_prompts: Sequence[Sequence[int]] | None,
-    on_token: Callable[[int, int], None] | None,
-    reread: bool,
-    decode: Decode | None,
-    dtype: torch.dtype,
-) -> list[list[int]]:
-    """The same for a model that is ready, some rows at a time."""
-    texts = prompts if decoder_prompts is None else decoder_prompts
+    model = cast_for_inference(model, dtype)
     samples = settings.samples
     answers: list[list[int]] = [[] for _ in range(len(prompts) * samples)]
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))  # like lengths side by side: less padding
@@ -186,7 +166,8 @@ def _write(
         rows, hidden_BD = rows.repeat(settings.samples), hidden_BD[spread]
     stops = constraints.stops.cpu().numpy()
     for step in range(settings.max_new_tokens):
-        tokens_B = _next(reader.model, hidden_BD, constraints, settings, rows, step, samples)
+        scores_BV = constraints.apply(reader.model.logits(hidden_BD), step)
+        tokens_B = choose(scores_BV, settings, rows, step, samples)
         tokens = tokens_B.cpu().numpy()
         alive = ~np.isin(tokens, stops)
         numbers = rows * settings.samples + samples
@@ -205,24 +186,6 @@ def _write(
             rows, samples, tokens_B = rows[alive], samples[alive], tokens_B[index]
             watched = [stream for stream, goes_on in zip(watched, alive, strict=True) if goes_on] if watched else []
         hidden_BD = reader.extend_padded(tokens_B[:, None])[:, -1]
-
-
-def _next(
-    model: Transformer,
-    hidden_BD: Tensor,
-    constraints: Constraints,
-    settings: GenerationSettings,
-    rows: NDArray[np.int64],
-    step: int,
-    samples: NDArray[np.int64],
-) -> Tensor:
-    """(B,) ids of the next tokens."""
-    if model.coarse_head is not None and settings.temperature == 0 and settings.repetition_penalty == 1:
-        x_BD = model.before_head(hidden_BD)
-        found = model.coarse_head.likeliest(x_BD, lambda scores_BV: constraints.apply(scores_BV, step))
-        if found is not None:
-            return found
-    return choose(constraints.apply(model.logits(hidden_BD), step), settings, rows, step, samples)
 
 
 def _search(

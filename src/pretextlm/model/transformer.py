@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -35,10 +35,6 @@ from pretextlm.model.model_inputs import Inputs, Row
 from pretextlm.model.norm import Norm, normalise
 from pretextlm.model.positions import Alibi, RelativeBias
 from pretextlm.model.rotary import Angles
-
-if TYPE_CHECKING:
-    from pretextlm.model.coarse import CoarseHead
-    from pretextlm.model.ordered import Ready
 
 __all__ = ["DELTA", "INITIAL_STD", "Linear", "Outputs", "Transformer", "normalise", "on_meta", "scores"]
 
@@ -144,8 +140,6 @@ class Transformer(nn.Module):
                 head.share(self.embed_tokens)  # type: ignore[operator]
         self.dropout = 0.0
         self.softmax: Softmax = softmax_eager
-        self.ready_head: Ready | None = None
-        self.coarse_head: CoarseHead | None = None
         if not next(self.parameters()).is_meta:
             self.reset_parameters()
 
@@ -332,9 +326,6 @@ class Transformer(nn.Module):
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """(N, V) scores of the next (or hidden) token."""
-        ready = self.ready_head
-        if ready is not None and ready.dtype == hidden_ND.dtype:
-            return bounded(ready(self.before_head(hidden_ND)), self.config.logit_softcap)
         return scores(self.before_head(hidden_ND), self.head_weight, self.config.logit_softcap, self.head_layers.bias)
 
     def before_head(self, hidden_ND: Tensor) -> Tensor:

@@ -15,8 +15,9 @@ from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.generation import GenerationSettings, generate
+from pretextlm.model.incremental_decoding import Incremental
+from pretextlm.model.inference_weights import cast_for_inference
 from pretextlm.model.model_inputs import prepare
-from pretextlm.model.ready import ready_to_write
 from pretextlm.model.sampling import Sampling, choose, probabilities
 from pretextlm.model.transformer import Transformer
 
@@ -260,16 +261,19 @@ def test_a_wide_enough_search_finds_the_likeliest_text():
 
 
 @pytest.mark.parametrize("architecture", ["decoder", "encoder_decoder"])
-@pytest.mark.parametrize("rows", [1, 8])
-def test_weights_laid_out_for_writing_write_the_same(architecture, rows):
-    model, texts = random_model(architecture), prompts(rows)
-    starts = [[5]] * rows if architecture == "encoder_decoder" else None
-    expected = generate(model, VOCABULARY, texts, FREE, starts)
-    with ready_to_write(model, rows=rows):
-        assert generate(model, VOCABULARY, texts, FREE, starts) == expected
-    assert model.ready_head is None
-    assert not any(getattr(module, "ready", None) or getattr(module, "joined", None) for module in model.modules())
-    assert model.coarse_head is None
+@pytest.mark.parametrize("tied", [True, False])
+def test_matrices_cast_once_give_the_states_and_logits_of_casting_on_use(architecture, tied):
+    model = random_model(architecture, tie_word_embeddings=tied)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = cast_for_inference(model, torch.bfloat16)
+    sources = prompts(3) if architecture == "encoder_decoder" else None
+    hidden = [Incremental(one, sources, dtype=torch.bfloat16).extend(prompts(3))[:, -1] for one in (model, found)]
+    assert torch.equal(*hidden)
+    assert torch.equal(model.logits(hidden[0]), found.logits(hidden[0]))
+    assert cast_for_inference(found, torch.bfloat16) is found
+    assert cast_for_inference(model, torch.float32) is model
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert found.embed_tokens.weight is model.embed_tokens.weight
 
 
 def test_half_precision_writes_by_the_rounded_model():
