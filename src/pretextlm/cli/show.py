@@ -63,7 +63,7 @@ def _print_list(console: Console, described: list[dict[str, Any]]) -> None:
     for entry in described:
         console.print(Text.assemble((entry["objective"], "bold cyan"), f"  {entry['title']}"))
         table = Table.grid(padding=(0, 2))
-        table.add_row("learns", Text(entry["learns"]))
+        table.add_row("summary", Text(entry["summary"]))
         table.add_row("paper", Text(entry["paper"], overflow="fold"))
         table.add_row("suits", ", ".join(entry["architectures"]))
         for key, option in entry["options"].items():
@@ -78,7 +78,7 @@ def _print_shown(console: Console, shown: Shown) -> None:
     options = " ".join(f"{key}={_toml(getattr(objective, key))}" for key in type(objective).model_fields)
     console.print(Text.assemble((objective.title, "bold"), "  ", (options, "green")))
     console.print(Text(objective.paper, style="dim"), soft_wrap=True)
-    console.print(Text(f"The model learns {objective.learns}"))
+    console.print(Text(objective.summary))
     if shown.variant:
         console.print(Text(f"Variant: {shown.variant} (another --seed shows another)."))
     console.print(Text(f"Tokenizer: {shown.tokenizer}.", style="dim"))

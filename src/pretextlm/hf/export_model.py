@@ -26,7 +26,6 @@ from pretextlm.hf.model_card import model_card
 from pretextlm.hf.provenance import Origin, kept, origin_of
 from pretextlm.hf.safetensors_files import INDEX, WEIGHTS
 from pretextlm.hf.state_dict import DISCRIMINATOR, Translated, trained_part, translated
-from pretextlm.hf.task_heads import kind_of
 from pretextlm.training.checkpoint import newest
 from pretextlm.training.run_directory import ORIGIN, Run
 
@@ -121,7 +120,7 @@ def export_run(
     else:
         whole = run.load_model().state_dict() if run.recipe.tuning.lora else found.model()
         config, weights = trained_part(run, whole, part)
-    task = run.recipe.objective if kind_of(run.recipe.objective) and part == DISCRIMINATOR else None
+    task = run.recipe.task if _has_class(run) and part == DISCRIMINATOR else None
     wanted = family or (origin.family if origin else None)
     if part != DISCRIMINATOR and wanted is None:  # in the family of the model it was trained with
         wanted = translated(*trained_part(run, found.model(), DISCRIMINATOR), None, run.vocabulary.pad).family.name
@@ -252,7 +251,7 @@ def _write_tokenizer(directory: Path, run: Run, untouched: bool) -> None:
         return
     names = _names(run, run.vocabulary)
     tokenizer = run.tokenizer
-    if kind_of(run.recipe.objective):
+    if _has_class(run):
         tokenizer.post_processor = _frame_of_task(run, names)
     elif tokenizer.post_processor is None:
         tokenizer.post_processor = _frame(run, names)
@@ -265,10 +264,15 @@ def _write_tokenizer(directory: Path, run: Run, untouched: bool) -> None:
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": limit,
             **names,
-            **({"model_input_names": inputs} if kind_of(run.recipe.objective) else {}),
+            **({"model_input_names": inputs} if _has_class(run) else {}),
         },
     )
     _write_json(directory / "special_tokens_map.json", names)
+
+
+def _has_class(run: Run) -> bool:
+    """Whether the run is exported as a class for its task, not as a language model."""
+    return run.recipe.task is not None and run.recipe.task.head_kind is not None
 
 
 def _names(run: Run, vocabulary: Vocabulary) -> dict[str, str]:

@@ -119,6 +119,7 @@ def check(directory: Path, objective: str | None = None) -> Checked:
             "config.json and the weights do not belong together.",
         )
     tuned = None if objective else task_of(family, values, {name: one.shape for name, one in stored.items()})
+    learnt: TrainingObjective
     if tuned:
         config, learnt = without_pooler(config, tuned[0]), tuned[1]
     else:

@@ -1,7 +1,7 @@
-"""What a published model is taken to have learnt: by its family, its architecture and the heads it comes with.
+"""The objective that a published model is taken to have been trained by: objectives name the models they belong to.
 
-A head that is an objective's own (the judge of replaced tokens, the one that relates two sentences) is carried by
-taking the model for one of that objective, so that the run has a place for it and can train it on.
+A head that is an objective's own (the discriminator of replaced tokens, the classifier of two sentences) is carried by
+importing the model as trained by that objective, so that the run has a place for the head and can train it on.
 """
 
 from __future__ import annotations
@@ -9,43 +9,48 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from pretextlm.objectives.registry import build
+from pretextlm.objectives.registry import OBJECTIVES, build
 
 if TYPE_CHECKING:
     from pretextlm.model.config import ModelConfig
     from pretextlm.model.families.base import Family, WithHead
     from pretextlm.objectives.base import Objective
 
-OF_ARCHITECTURE = {"encoder": "masked", "decoder": "causal", "encoder_decoder": "span_corruption"}
-OF_FAMILY = {"bart": "denoising", "mbart": "denoising"}
-OF_HEAD = {"pair": "next_sentence", "replaced": "replaced_token"}
-OF_FAMILYS_HEAD = {("albert", "pair"): "sentence_order"}
-"""Names of objectives; the last that says something counts."""
-
 
 def objective_of(family: Family, config: ModelConfig, theirs: Collection[str], asked: str | None) -> Objective:
-    """The objective a model is taken to have learnt.
+    """Returns the objective that a published model is taken to have been trained by.
 
     Args:
+        family: of the model.
+        config: its shape.
         theirs: names of all its tensors.
-        asked: name of the one that the user says.
+        asked: name of the objective that the user gives; None to find it.
 
     Raises:
         UserError: there is no such objective.
     """
     if asked:
         return build(asked)
-    chosen = build(OF_FAMILY.get(family.name) or OF_ARCHITECTURE[config.architecture])
+    chosen = build(_published(family.name) or _published(architecture=config.architecture))
     for head in family.heads:
-        if not _whole(family, head, config, theirs):
+        if not _complete(family, head, config, theirs):
             continue
-        trained = build(OF_FAMILYS_HEAD.get((family.name, head.head)) or OF_HEAD[head.head])
+        trained = build(_published(family.name, head=head.head) or _published(head=head.head))
         if trained.num_token_types() <= config.type_vocab_size:
             chosen = trained
     return chosen
 
 
-def _whole(family: Family, head: WithHead, config: ModelConfig, theirs: Collection[str]) -> bool:
+def _published(family: str = "", *, architecture: str = "", head: str = "") -> str:
+    """Returns the name of the objective that says so of itself; "" if none does."""
+    for name, cls in OBJECTIVES.items():
+        for one in vars(cls).get("published_as", ()):  # not inherited: a subclass is another objective
+            if (one.family, one.architecture, one.head) == (family, architecture, head):
+                return name
+    return ""
+
+
+def _complete(family: Family, head: WithHead, config: ModelConfig, theirs: Collection[str]) -> bool:
     """Whether all of a head's tensors are there; BERT's pooler alone is no head."""
     names = [one.theirs for one in family.maps(config) if one.ours[0].startswith(f"heads.{head.head}.")]
     return bool(names) and all(name in theirs for name in names)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pretextlm.hf.state_dict import Translated
     from pretextlm.training.run_directory import Run
 
-MIXED = "mixed_visibility"
 FINE_TUNED = {
     "ForSequenceClassification": "text-classification",
     "ForTokenClassification": "token-classification",
@@ -106,7 +105,7 @@ def _objective(run: Run, untouched: bool, part: str) -> Iterator[str]:
     if untouched:
         yield "Not trained here: the weights are those it was imported with.\n"
         return
-    yield f"{objective.title} ({objective.paper}). A model so trained learns {objective.learns.rstrip('.')}.\n"
+    yield f"{objective.title} ({objective.paper}). {objective.summary}\n"
     if part != DISCRIMINATOR:
         yield f"This is its {part}: the masked language model whose proposals the model itself learnt to judge.\n"
     table = recipe.dump()["task" if recipe.task else "objective"]
@@ -223,7 +222,7 @@ def _limits(run: Run, done: Translated, origin: Origin | None, untouched: bool) 
         yield f"* It reads at most {positions.max_positions - positions.offset} tokens."
     if not untouched:
         yield f"* It was trained here on rows of {run.recipe.data.length} tokens; longer texts are untried here."
-    both_ways = getattr(run.recipe.objective, "layout", "") == "prefix" or run.recipe.objective.name == MIXED
+    both_ways = run.recipe.objective.bidirectional_prompt
     if not untouched and done.config.architecture == "decoder" and both_ways:
         yield "* It was trained to see the first part of a text in both directions; in transformers it only looks back."
     if origin is not None and not untouched:

@@ -18,7 +18,6 @@ from pretextlm.files import whole_directory
 from pretextlm.hf.export_model import ENOUGH_SPACE, Exported
 from pretextlm.hf.provenance import origin_of
 from pretextlm.hf.state_dict import DISCRIMINATOR, Translated, trained_part, translated
-from pretextlm.hf.task_heads import kind_of
 from pretextlm.training.checkpoint import newest
 from pretextlm.training.run_directory import Run
 
@@ -66,7 +65,7 @@ def export_adapter(place: Path, out: Path, *, family: str | None = None) -> Expo
         raise missing_extra("peft", "lora", "Exporting adapters") from None
     from safetensors.torch import save_file
 
-    task = run.recipe.objective if kind_of(run.recipe.objective) else None
+    task = run.recipe.task if run.recipe.task and run.recipe.task.head_kind else None
     origin = origin_of(place)
     config, weights = trained_part(run, run.load_model().state_dict(), DISCRIMINATOR)
     done = translated(config, weights, family or (origin.family if origin else None), run.vocabulary.pad, task)
@@ -148,7 +147,7 @@ def _saved(done: Translated) -> list[str]:
 
 def _task_type(run: Run) -> Any:
     """peft's name of what the model does; None for one that it has no name of."""
-    kind = kind_of(run.recipe.objective)
+    kind = run.recipe.task.head_kind if run.recipe.task else None
     if kind:
         return TASK_TYPES.get(kind)
     return "CAUSAL_LM" if run.recipe.model.architecture == "decoder" else None

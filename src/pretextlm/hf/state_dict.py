@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pretextlm.model.config import ModelConfig
     from pretextlm.model.families.base import Family
     from pretextlm.model.families.task_classes import TaskClass
-    from pretextlm.objectives.protocol import TrainingObjective
+    from pretextlm.tasks.base import Task
     from pretextlm.training.run_directory import Run
 
 DISCRIMINATOR, GENERATOR = "discriminator", "generator"
@@ -92,7 +92,7 @@ def translated(
     weights: Mapping[str, Tensor],
     name: str | None,
     pad: int | None = None,
-    task: TrainingObjective | None = None,
+    task: Task | None = None,
 ) -> Translated:
     """The model as one family has it.
 
@@ -125,7 +125,7 @@ def translated(
 
 
 def _formed(
-    family: Family, config: ModelConfig, weights: Mapping[str, Tensor], pad: int | None, task: TrainingObjective | None
+    family: Family, config: ModelConfig, weights: Mapping[str, Tensor], pad: int | None, task: Task | None
 ) -> Translated:
     """In the first form that the family has a place for. Raises UserError for why the model as it is has none."""
     first: UserError | None = None
@@ -139,7 +139,7 @@ def _formed(
 
 
 def _fitting(
-    family: Family, config: ModelConfig, weights: Mapping[str, Tensor], pad: int | None, task: TrainingObjective | None
+    family: Family, config: ModelConfig, weights: Mapping[str, Tensor], pad: int | None, task: Task | None
 ) -> Translated:
     from pretextlm.model.families.base import values_out, weights_out
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +12,30 @@ from pretextlm.batch import IGNORE, Batch
 from pretextlm.data.row_reader import RowReader
 from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.objectives.protocol import TrainingObjective
+from pretextlm.objectives.protocol import Architecture, TrainingObjective
 
 if TYPE_CHECKING:
     from pretextlm.data.store import Split
+
+
+Role = Literal["hides_in_place", "edits_row", "rewrites"]
+"""Duties inside another objective: hide tokens of an encoder's row and predict them there; change an encoder's row in
+place in any way; turn text into a source and a target."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """Published models that, once imported, count as trained by an objective.
+
+    Attributes:
+        family: Hugging Face's model_type; "" for any.
+        architecture: of models whose family no objective names; "" for any.
+        head: name of a head that comes with the model, which is stronger than family and architecture; "" for none.
+    """
+
+    family: str = ""
+    architecture: Architecture | Literal[""] = ""
+    head: str = ""
 
 
 class Objective(TrainingObjective):
@@ -23,10 +44,14 @@ class Objective(TrainingObjective):
     Class attributes, beside those of :class:`TrainingObjective`:
         fills: the way of filling blanks (a name of evaluation.cloze.FILLERS) of a model so trained, None if it has
             none.
+        published_as: the published models that belong to it. A subclass does not inherit them.
+        roles: what it can do inside another objective. A subclass that cannot must say so.
         extra_tokens: tokens that a document may gain, for which a row that is shown leaves room.
     """
 
     fills: ClassVar[str | None] = None
+    published_as: ClassVar[tuple[Published, ...]] = ()
+    roles: ClassVar[frozenset[Role]] = frozenset()
     extra_tokens: ClassVar[int] = 0
 
     def way_of_filling(self) -> str | None:

@@ -31,7 +31,7 @@ from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import Objective
+from pretextlm.objectives.base import Objective, Role
 from pretextlm.objectives.masked import Masked
 from pretextlm.objectives.protocol import Architecture
 
@@ -55,9 +55,10 @@ class BimodalCode(Objective):
     name: ClassVar[str] = "bimodal_code"
     title: ClassVar[str] = "Masked text and code"
     paper: ClassVar[str] = "Feng et al. 2020, https://arxiv.org/abs/2002.08155"
-    learns: ClassVar[str] = "which words go with which code: a gap in one is filled from the other."
+    summary: ClassVar[str] = "Tokens are hidden in a text and in the code that belongs to it, and restored from both."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder",)
     fills: ClassVar[str | None] = "masked"
+    roles: ClassVar[frozenset[Role]] = frozenset({"hides_in_place"})
     token_types: ClassVar[int] = 2
 
     masked: Masked = Field(default_factory=Masked, description="how tokens are selected and replaced")

@@ -24,7 +24,7 @@ from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import Objective
+from pretextlm.objectives.base import Objective, Published
 from pretextlm.objectives.protocol import Architecture
 from pretextlm.objectives.shared import layout
 
@@ -40,9 +40,10 @@ class Causal(Objective):
     name: ClassVar[str] = "causal"
     title: ClassVar[str] = "Causal language modelling"
     paper: ClassVar[str] = "Radford et al. 2018, https://openai.com/index/language-unsupervised"
-    learns: ClassVar[str] = "to continue a text: each token from those before it."
+    summary: ClassVar[str] = "Reads from left to right and predicts every next token from those before it."
     architectures: ClassVar[tuple[Architecture, ...]] = ("decoder",)
     fills: ClassVar[str | None] = "causal"
+    published_as: ClassVar[tuple[Published, ...]] = (Published(architecture="decoder"),)
 
     isolate: bool = Field(default=True, description="documents packed in a row do not see each other")
 

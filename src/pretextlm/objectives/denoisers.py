@@ -36,7 +36,7 @@ from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import did_you_mean
-from pretextlm.objectives.base import Objective
+from pretextlm.objectives.base import Objective, Role
 from pretextlm.objectives.protocol import Architecture
 from pretextlm.objectives.shared import layout
 from pretextlm.objectives.shared.layout import I32, I64
@@ -151,9 +151,13 @@ class Denoisers(Objective):
     name: ClassVar[str] = "denoisers"
     title: ClassVar[str] = "Mixture of denoisers"
     paper: ClassVar[str] = "Tay et al. 2022, https://arxiv.org/abs/2205.05131"
-    learns: ClassVar[str] = "to fill short gaps, to write long stretches and to go on, each on demand."
+    summary: ClassVar[str] = (
+        "Texts are damaged in several ways (few short spans missing, many or long ones, or the end), and a "
+        "token says in which; the decoder writes what is missing."
+    )
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder_decoder", "decoder")
     fills: ClassVar[str | None] = "span_corruption"
+    roles: ClassVar[frozenset[Role]] = frozenset({"rewrites"})
 
     table: Annotated[tuple[Denoiser, ...], BeforeValidator(_table)] = Field(
         default=cast("Any", "ul2"),
@@ -187,6 +191,10 @@ class Denoisers(Objective):
     def way_of_filling(self) -> str | None:
         """By sentinels, where one of them hides spans."""
         return self.fills if any(row.kind == "span" for row in self.table) else None
+
+    @property
+    def bidirectional_prompt(self) -> bool:
+        return self.layout == "prefix"
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
         """Nothing stands between documents."""

@@ -40,7 +40,7 @@ from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import Objective
+from pretextlm.objectives.base import Objective, Published
 from pretextlm.objectives.protocol import Architecture
 from pretextlm.objectives.shared import layout
 from pretextlm.objectives.shared.token_selection import first_columns
@@ -73,9 +73,12 @@ class Denoising(Objective):
     name: ClassVar[str] = "denoising"
     title: ClassVar[str] = "Denoising"
     paper: ClassVar[str] = "Lewis et al. 2020, https://arxiv.org/abs/1910.13461"
-    learns: ClassVar[str] = "to write a whole text from one with holes, whose sentences stand in the wrong order."
+    summary: ClassVar[str] = (
+        "A text with holes, its sentences in the wrong order, is written anew as it was, from start to end."
+    )
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder_decoder",)
     fills: ClassVar[str | None] = "denoising"
+    published_as: ClassVar[tuple[Published, ...]] = (Published("bart"), Published("mbart"))
 
     noise: Literal["infilling", "masking", "deletion"] = Field(
         default="infilling", description="a mask for a hidden span, for a hidden token, or nothing"

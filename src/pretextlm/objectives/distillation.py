@@ -57,7 +57,7 @@ class Distillation(Wrapper):
     name: ClassVar[str] = "distillation"
     title: ClassVar[str] = "Distillation"
     paper: ClassVar[str] = "Sanh et al. 2019, https://arxiv.org/abs/1910.01108"
-    learns: ClassVar[str] = "to answer as a larger model does, with all that it finds possible."
+    summary: ClassVar[str] = "Learns what a trained model finds likely at every token, beside the text itself."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder", "decoder", "encoder_decoder")
 
     teacher: str = Field(default="", description="run directory of the trained model")

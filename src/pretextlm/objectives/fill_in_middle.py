@@ -67,7 +67,9 @@ class FillInMiddle(Causal):
     name: ClassVar[str] = "fill_in_middle"
     title: ClassVar[str] = "Fill in the middle"
     paper: ClassVar[str] = "Bavarian et al. 2022, https://arxiv.org/abs/2207.14255"
-    learns: ClassVar[str] = "to continue a text, and to write what is missing between its beginning and its end."
+    summary: ClassVar[str] = (
+        "The middle of a text is moved to its end, so that a model that reads from left to right learns to fill it in."
+    )
     architectures: ClassVar[tuple[Architecture, ...]] = ("decoder",)
     fills: ClassVar[str | None] = "fill_in_middle"
     extra_tokens: ClassVar[int] = 3 + 2 * 8  # three marks, and two tokens cut into pieces

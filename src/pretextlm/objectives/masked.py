@@ -34,7 +34,7 @@ from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import Objective
+from pretextlm.objectives.base import Objective, Published, Role
 from pretextlm.objectives.protocol import Architecture
 from pretextlm.objectives.shared import token_selection as selection
 from pretextlm.objectives.shared.token_selection import REPLACE, Selection
@@ -76,9 +76,11 @@ class Masked(Objective):
     name: ClassVar[str] = "masked"
     title: ClassVar[str] = "Masked language modelling"
     paper: ClassVar[str] = "Devlin et al. 2019, https://arxiv.org/abs/1810.04805"
-    learns: ClassVar[str] = "to fill a gap from both its sides: what a word means where it stands."
+    summary: ClassVar[str] = "Some tokens are hidden, and the model restores each of them from the text on both sides."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder", "decoder")
     fills: ClassVar[str | None] = "masked"
+    roles: ClassVar[frozenset[Role]] = frozenset({"hides_in_place", "edits_row"})
+    published_as: ClassVar[tuple[Published, ...]] = (Published(architecture="encoder"),)
 
     rate: float = Field(default=0.15, gt=0, le=1, description="share of the tokens that are selected")
     final_rate: float | None = Field(default=None, gt=0, le=1, description="share at the end of training, if another")

@@ -60,7 +60,7 @@ class MaskedSequence(Objective):
     name: ClassVar[str] = "masked_sequence"
     title: ClassVar[str] = "Masked sequence to sequence"
     paper: ClassVar[str] = "Song et al. 2019, https://arxiv.org/abs/1905.02450"
-    learns: ClassVar[str] = "to write a long missing stretch of a text from what stands around it."
+    summary: ClassVar[str] = "One long stretch of a text is hidden from the encoder, and the decoder writes it."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder_decoder",)
     fills: ClassVar[str | None] = "masked_sequence"
 

@@ -42,6 +42,7 @@ from pretextlm.data.mixture import quotas
 from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
+from pretextlm.objectives.base import Role
 from pretextlm.objectives.masked import Masked
 from pretextlm.objectives.protocol import Architecture
 
@@ -74,9 +75,12 @@ class MixedVisibility(Masked):
     name: ClassVar[str] = "mixed_visibility"
     title: ClassVar[str] = "Mixed visibility"
     paper: ClassVar[str] = "Charpentier & Samuel 2024, https://arxiv.org/abs/2410.24159"
-    learns: ClassVar[str] = "to fill gaps from both sides and to continue a text, with the same weights."
+    summary: ClassVar[str] = (
+        "Some rows are read from both sides, with gaps to fill, and others from left to right, by the same weights."
+    )
     architectures: ClassVar[tuple[Architecture, ...]] = ("decoder", "encoder")
     fills: ClassVar[str | None] = "masked"
+    roles: ClassVar[frozenset[Role]] = frozenset()
 
     predict: Literal["here", "next"] = Field(
         default="next", description="predict every next token (GPT-BERT), or hidden tokens in place (UniLM)"
@@ -111,6 +115,10 @@ class MixedVisibility(Masked):
     def continues(self) -> bool:
         """Whether some rows teach to go on from a text."""
         return self.predict == "next" and self.causal + self.prefix > 0
+
+    @property
+    def bidirectional_prompt(self) -> bool:
+        return True
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
         """As causal language modelling where next tokens are predicted, else as masked language modelling."""

@@ -31,6 +31,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from pretextlm.data.sentence_pair_index import Kind
+from pretextlm.objectives.base import Published
 from pretextlm.objectives.shared.sentence_pairs import SentencePairs
 
 TWO = (Kind("next", 1 / 2, 0), Kind("random", 1 / 2, 1))
@@ -51,7 +52,10 @@ class NextSentence(SentencePairs):
     name: ClassVar[str] = "next_sentence"
     title: ClassVar[str] = "Next-sentence prediction"
     paper: ClassVar[str] = "Devlin et al. 2019, https://arxiv.org/abs/1810.04805"
-    learns: ClassVar[str] = "to tell whether one passage goes on where another ends, and to fill gaps in both."
+    summary: ClassVar[str] = (
+        "Tells whether one passage goes on where another ends, and restores tokens that are hidden in both."
+    )
+    published_as: ClassVar[tuple[Published, ...]] = (Published(head="pair"),)
 
     classes: Literal[2, 3] = Field(default=2, description="next or random; or next, previous or random")
 

@@ -63,7 +63,10 @@ class Permutation(Objective):
     name: ClassVar[str] = "permutation"
     title: ClassVar[str] = "Permutation language modelling"
     paper: ClassVar[str] = "Yang et al. 2019, https://arxiv.org/abs/1906.08237"
-    learns: ClassVar[str] = "to fill gaps one after another in any order, each from all that is known so far."
+    summary: ClassVar[str] = (
+        "Some tokens are predicted one after another in a random order, each from both sides and from those "
+        "that came before it in that order."
+    )
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder",)
     fills: ClassVar[str | None] = "permutation"
 

@@ -33,7 +33,7 @@ from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.objectives.base import Objective
+from pretextlm.objectives.base import Objective, Role
 from pretextlm.objectives.protocol import Architecture
 from pretextlm.objectives.shared import layout
 from pretextlm.objectives.shared.prefix_split import CUT, I32, I64, Halves, prefix_range
@@ -52,9 +52,12 @@ class Prefix(Objective):
     name: ClassVar[str] = "prefix"
     title: ClassVar[str] = "Prefix language modelling"
     paper: ClassVar[str] = "Raffel et al. 2020, https://arxiv.org/abs/1910.10683"
-    learns: ClassVar[str] = "to go on from a text that it may first read as a whole."
+    summary: ClassVar[str] = (
+        "The beginning of a text is read as a whole, in both directions, and the rest is written after it."
+    )
     architectures: ClassVar[tuple[Architecture, ...]] = ("decoder", "encoder_decoder")
     fills: ClassVar[str | None] = "prefix"
+    roles: ClassVar[frozenset[Role]] = frozenset({"rewrites"})
 
     rate: float = Field(default=0.5, gt=0, le=0.5, description="share of a text that is to be written, on average")
     layout: Literal["prefix", "encoder_decoder"] = Field(
@@ -64,6 +67,10 @@ class Prefix(Objective):
     def supported_architectures(self) -> tuple[Architecture, ...]:
         """The architecture that the layout is made for."""
         return ("decoder",) if self.layout == "prefix" else ("encoder_decoder",)
+
+    @property
+    def bidirectional_prompt(self) -> bool:
+        return self.layout == "prefix"
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
         """<s> before and </s> after every document of a decoder row; nothing in running text."""

@@ -72,7 +72,7 @@ class TrainingObjective(Config):
         name: as registered; the name of its source file.
         title: for people.
         paper: authors, year and address.
-        learns: what a model learns from it, in one line that continues "The model learns …".
+        summary: one sentence for readers who have not met it; lists, reports and model cards show it.
         architectures: those it suits with any options, the default first.
         token_types: number of token types that the model tells apart (0: none).
         dynamic_shapes: batches differ in shape.
@@ -83,7 +83,7 @@ class TrainingObjective(Config):
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
-    learns: ClassVar[str]
+    summary: ClassVar[str]
     architectures: ClassVar[tuple[Architecture, ...]]
     token_types: ClassVar[int] = 0
     dynamic_shapes: ClassVar[bool] = False
@@ -121,6 +121,11 @@ class TrainingObjective(Config):
     @property
     def scheduled_noise(self) -> bool:
         """Whether the noise depends on the progress of training, which then must be known when a row is read."""
+        return False
+
+    @property
+    def bidirectional_prompt(self) -> bool:
+        """Whether a decoder so trained sees the first part of a text in both directions."""
         return False
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:

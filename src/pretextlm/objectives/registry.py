@@ -7,10 +7,15 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer
 
-from pretextlm.objectives.base import Objective
+from pretextlm.objectives.base import Objective, Role
 from pretextlm.registry import Registry
 
 OBJECTIVES: Registry[Objective] = Registry("objective", "pretextlm.objectives")
+
+
+def with_role(role: Role) -> str:
+    """Returns the names of the objectives that can play a role inside another, for messages."""
+    return ", ".join(name for name, cls in OBJECTIVES.items() if role in cls.roles)
 
 
 def build(name: str, options: Mapping[str, Any] | None = None) -> Objective:

@@ -29,9 +29,10 @@ from pydantic import Field, model_validator
 from pretextlm.batch import IGNORE, Batch, Rows, Term
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.vocabulary import Vocabulary
+from pretextlm.objectives.base import Published
 from pretextlm.objectives.masked import Masked
 from pretextlm.objectives.protocol import Architecture, Forward, Outputs
-from pretextlm.objectives.registry import ObjectiveField
+from pretextlm.objectives.registry import ObjectiveField, with_role
 from pretextlm.objectives.shared.wrapper import Wrapper
 
 if TYPE_CHECKING:
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
 
 HIDE, SAMPLE = range(2)
 """Streams of random numbers: the inner objective's, and what the generator's proposals are drawn with."""
-
-INSIDE = ("masked", "bimodal_code")
 
 
 class ReplacedToken(Wrapper):
@@ -60,9 +59,12 @@ class ReplacedToken(Wrapper):
     name: ClassVar[str] = "replaced_token"
     title: ClassVar[str] = "Replaced-token detection"
     paper: ClassVar[str] = "Clark et al. 2020, https://arxiv.org/abs/2003.10555"
-    learns: ClassVar[str] = "to judge of every token whether it stands where it belongs."
+    summary: ClassVar[str] = (
+        "A small generator fills in hidden tokens, and the model tells of every token whether it is the original."
+    )
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder",)
     fills: ClassVar[str | None] = "replaced_token"
+    published_as: ClassVar[tuple[Published, ...]] = (Published(head="replaced"),)
 
     inner: ObjectiveField = Field(
         default=Masked(mask_share=0.85, random_share=0.0), description="how tokens are hidden from the generator"
@@ -75,8 +77,9 @@ class ReplacedToken(Wrapper):
 
     @model_validator(mode="after")
     def _inner_hides_in_place(self) -> Self:
-        if self.inner.name not in INSIDE:
-            raise ValueError(f"the generator cannot learn {self.inner.name!r}; it can: {', '.join(INSIDE)}")
+        if "hides_in_place" not in self.inner.roles:
+            can = with_role("hides_in_place")
+            raise ValueError(f"the generator cannot learn {self.inner.name!r}; it can: {can}")
         if getattr(self.inner, "predict", "here") != "here":
             raise ValueError('the generator predicts hidden tokens where they stand: give inner.predict="here"')
         return self

@@ -22,6 +22,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from pretextlm.data.sentence_pair_index import Kind
+from pretextlm.objectives.base import Published
 from pretextlm.objectives.shared.sentence_pairs import SentencePairs
 
 KINDS = (Kind("next", 1 / 2, 0), Kind("previous", 1 / 2, 1))
@@ -40,7 +41,10 @@ class SentenceOrder(SentencePairs):
     name: ClassVar[str] = "sentence_order"
     title: ClassVar[str] = "Sentence-order prediction"
     paper: ClassVar[str] = "Lan et al. 2020, https://arxiv.org/abs/1909.11942"
-    learns: ClassVar[str] = "to tell which of two neighbouring passages comes first, and to fill gaps in both."
+    summary: ClassVar[str] = (
+        "Tells which of two neighbouring passages comes first, and restores tokens that are hidden in both."
+    )
+    published_as: ClassVar[tuple[Published, ...]] = (Published("albert", head="pair"),)
 
     @property
     def kinds(self) -> tuple[Kind, ...]:

@@ -30,6 +30,7 @@ from pydantic import Field
 from pretextlm.batch import IGNORE, Batch, Rows, Term
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.vocabulary import Vocabulary
+from pretextlm.objectives.base import Role
 from pretextlm.objectives.masked import Masked
 from pretextlm.objectives.protocol import Architecture, Outputs
 from pretextlm.objectives.shared.token_selection import run_lengths
@@ -58,8 +59,12 @@ class SpanBoundary(Masked):
     name: ClassVar[str] = "span_boundary"
     title: ClassVar[str] = "Span-boundary objective"
     paper: ClassVar[str] = "Joshi et al. 2020, https://arxiv.org/abs/1907.10529"
-    learns: ClassVar[str] = "to fill spans from both sides, and to know from a span's two neighbours what it holds."
+    summary: ClassVar[str] = (
+        "Whole spans are hidden, and each of their tokens is restored twice: from its place, and from the two "
+        "words beside the span alone."
+    )
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder",)
+    roles: ClassVar[frozenset[Role]] = frozenset({"edits_row"})
 
     unit: Literal["word", "ngram", "span"] = Field(
         default="span", description="hide longer spans, whole words or a few words in a row"

@@ -26,7 +26,7 @@ from pretextlm.batch import Batch, Rows
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.objectives.base import Objective
+from pretextlm.objectives.base import Objective, Published, Role
 from pretextlm.objectives.protocol import Architecture
 from pretextlm.objectives.shared import layout
 from pretextlm.objectives.shared.layout import I32, I64
@@ -49,9 +49,13 @@ class SpanCorruption(Objective):
     name: ClassVar[str] = "span_corruption"
     title: ClassVar[str] = "Span corruption"
     paper: ClassVar[str] = "Raffel et al. 2020, https://arxiv.org/abs/1910.10683"
-    learns: ClassVar[str] = "to write the missing pieces of a text, each several tokens long, from all that is left."
+    summary: ClassVar[str] = (
+        "Whole spans are cut out and replaced by a marker each, and a decoder writes the missing spans."
+    )
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder_decoder", "decoder")
     fills: ClassVar[str | None] = "span_corruption"
+    roles: ClassVar[frozenset[Role]] = frozenset({"rewrites"})
+    published_as: ClassVar[tuple[Published, ...]] = (Published(architecture="encoder_decoder"),)
 
     rate: float = Field(default=0.15, gt=0, le=MAX_RATE, description="share of the tokens that are hidden")
     mean_span_length: float = Field(default=3.0, ge=1, description="hidden tokens per span, on average")
@@ -64,6 +68,10 @@ class SpanCorruption(Objective):
     def supported_architectures(self) -> tuple[Architecture, ...]:
         """The architecture that the layout is made for."""
         return ("encoder_decoder",) if self.layout == "encoder_decoder" else ("decoder",)
+
+    @property
+    def bidirectional_prompt(self) -> bool:
+        return self.layout == "prefix"
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
         """Nothing stands between documents."""

@@ -40,7 +40,7 @@ from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.objectives.base import Objective
 from pretextlm.objectives.protocol import Architecture
-from pretextlm.objectives.registry import ObjectiveField
+from pretextlm.objectives.registry import OBJECTIVES, ObjectiveField, with_role
 from pretextlm.objectives.span_corruption import SpanCorruption
 
 if TYPE_CHECKING:
@@ -53,8 +53,6 @@ I64 = NDArray[np.int64]
 
 PAIRS = "pairs"
 """Name of the variant of supervised rows."""
-DENOISERS = ("span_corruption", "denoisers", "prefix")
-"""Objectives that plain documents may be read under."""
 
 
 class TextToText(Objective):
@@ -80,7 +78,9 @@ class TextToText(Objective):
     name: ClassVar[str] = "text_to_text"
     title: ClassVar[str] = "Text to text"
     paper: ClassVar[str] = "Raffel et al. 2020, https://arxiv.org/abs/1910.10683"
-    learns: ClassVar[str] = "to answer any task in words, and to fill in missing pieces of text along with it."
+    summary: ClassVar[str] = (
+        "Writes the target that belongs to a source, whatever the task, and the missing spans of plain text."
+    )
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder_decoder", "decoder")
     fills: ClassVar[str | None] = "span_corruption"
 
@@ -101,7 +101,8 @@ class TextToText(Objective):
             return values
         denoiser = values.get("denoiser", "span_corruption")
         denoiser = {"name": denoiser} if isinstance(denoiser, str) else denoiser
-        if isinstance(denoiser, Mapping) and denoiser.get("name") in DENOISERS:
+        named = OBJECTIVES[denoiser["name"]] if isinstance(denoiser, Mapping) and "name" in denoiser else Objective
+        if isinstance(denoiser, Mapping) and "layout" in named.model_fields:
             denoiser = {"layout": values.get("layout", "encoder_decoder"), **denoiser}
         return {**values, "denoiser": denoiser}
 
@@ -109,8 +110,9 @@ class TextToText(Objective):
     def _fit(self) -> Self:
         if self.layout == "prefix" and self.target_length:
             raise ValueError("target_length is of a decoder row of its own, which the prefix layout has not: give 0")
-        if self.denoiser.name not in DENOISERS:
-            raise ValueError(f"plain text cannot be read under {self.denoiser.name!r}; it can: {', '.join(DENOISERS)}")
+        if "rewrites" not in self.denoiser.roles:
+            can = with_role("rewrites")
+            raise ValueError(f"plain text cannot be read under {self.denoiser.name!r}; it can: {can}")
         if (layout := getattr(self.denoiser, "layout", None)) != self.layout:
             raise ValueError(f"denoiser.layout is {layout!r}, but layout is {self.layout!r}: give both the same")
         return self
@@ -141,6 +143,10 @@ class TextToText(Objective):
     def supported_architectures(self) -> tuple[Architecture, ...]:
         """The architecture that the layout is made for."""
         return ("encoder_decoder",) if self.layout == "encoder_decoder" else ("decoder",)
+
+    @property
+    def bidirectional_prompt(self) -> bool:
+        return self.layout == "prefix"
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
         """The denoiser's, of plain documents."""

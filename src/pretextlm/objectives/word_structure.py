@@ -32,9 +32,10 @@ from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.row_shapes import Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
+from pretextlm.objectives.base import Role
 from pretextlm.objectives.masked import Masked
 from pretextlm.objectives.protocol import Architecture, Outputs
-from pretextlm.objectives.registry import ObjectiveField
+from pretextlm.objectives.registry import ObjectiveField, with_role
 from pretextlm.objectives.shared.token_selection import Lots
 from pretextlm.objectives.shared.wrapper import Wrapper
 
@@ -50,8 +51,6 @@ SIZE = 3
 """Tokens that are shuffled together (K in the paper)."""
 
 ORDERS = np.array([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]])
-
-INSIDE = ("masked", "bimodal_code")
 
 I64 = NDArray[np.int64]
 
@@ -70,9 +69,10 @@ class WordStructure(Wrapper):
     name: ClassVar[str] = "word_structure"
     title: ClassVar[str] = "Word structural objective"
     paper: ClassVar[str] = "Wang et al. 2019, https://arxiv.org/abs/1908.04577"
-    learns: ClassVar[str] = "to fill gaps, and to put words that have been shuffled back into order."
+    summary: ClassVar[str] = "Some tokens are hidden and some runs of three are shuffled; the model restores both."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder",)
     fills: ClassVar[str | None] = "masked"
+    roles: ClassVar[frozenset[Role]] = frozenset({"edits_row"})
 
     inner: ObjectiveField = Field(default=Masked(), description="the objective that hides tokens")
     share: float = Field(default=0.05, gt=0, le=1, description="share of the visible trigrams that is shuffled")
@@ -80,8 +80,9 @@ class WordStructure(Wrapper):
 
     @model_validator(mode="after")
     def _inner_hides_in_place(self) -> Self:
-        if self.inner.name not in INSIDE:
-            raise ValueError(f"tokens cannot be hidden by {self.inner.name!r}; they can by: {', '.join(INSIDE)}")
+        if "hides_in_place" not in self.inner.roles:
+            can = with_role("hides_in_place")
+            raise ValueError(f"tokens cannot be hidden by {self.inner.name!r}; they can by: {can}")
         if getattr(self.inner, "predict", "here") != "here":
             raise ValueError('shuffled tokens are predicted where they stand: give inner.predict="here"')
         return self

@@ -28,50 +28,6 @@ class Measure:
     headline: bool = False
 
 
-_SENTENCES = {
-    "causal": "Reads from left to right and predicts every next token from those before it.",
-    "masked": "Some tokens are hidden, and the model restores each of them from the text on both sides.",
-    "span_corruption": (
-        "Whole spans are cut out and replaced by a marker each, and a decoder writes the missing spans."
-    ),
-    "prefix": "The beginning of a text is read as a whole, in both directions, and the rest is written after it.",
-    "denoisers": (
-        "Texts are damaged in several ways (few short spans missing, many or long ones, or the end), and a token says "
-        "in which; the decoder writes what is missing."
-    ),
-    "next_sentence": (
-        "Tells whether one passage goes on where another ends, and restores tokens that are hidden in both."
-    ),
-    "sentence_order": (
-        "Tells which of two neighbouring passages comes first, and restores tokens that are hidden in both."
-    ),
-    "word_structure": "Some tokens are hidden and some runs of three are shuffled; the model restores both.",
-    "span_boundary": (
-        "Whole spans are hidden, and each of their tokens is restored twice: from its place, and from the two words "
-        "beside the span alone."
-    ),
-    "replaced_token": (
-        "A small generator fills in hidden tokens, and the model tells of every token whether it is the original."
-    ),
-    "denoising": "A text with holes, its sentences in the wrong order, is written anew as it was, from start to end.",
-    "masked_sequence": "One long stretch of a text is hidden from the encoder, and the decoder writes it.",
-    "mixed_visibility": (
-        "Some rows are read from both sides, with gaps to fill, and others from left to right, by the same weights."
-    ),
-    "permutation": (
-        "Some tokens are predicted one after another in a random order, each from both sides and from those that came "
-        "before it in that order."
-    ),
-    "fill_in_middle": (
-        "The middle of a text is moved to its end, so that a model that reads from left to right learns to fill it in."
-    ),
-    "bimodal_code": "Tokens are hidden in a text and in the code that belongs to it, and restored from both.",
-    "text_to_text": (
-        "Writes the target that belongs to a source, whatever the task, and the missing spans of plain text."
-    ),
-    "distillation": "Learns what a trained model finds likely at every token, beside the text itself.",
-}
-
 MEASURES = {
     "blank_choice_accuracy": Measure(
         "Right word chosen", "The right word scores above every other word offered with it.", headline=True
@@ -132,8 +88,7 @@ def objective(name: str) -> Objective:
         cls = OBJECTIVES[name] if name in OBJECTIVES else TASKS[name]
     except (UserError, ImportError):
         return Objective(name or "unknown objective")
-    sentence = _SENTENCES.get(name) or f"Learns {cls.learns}"
-    return Objective(cls.title, sentence, cls.paper.replace("https://", ""))
+    return Objective(cls.title, cls.summary, cls.paper.replace("https://", ""))
 
 
 def defaults(name: str) -> dict[str, Any]:

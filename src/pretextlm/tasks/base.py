@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pretextlm.data.records import Records
     from pretextlm.data.vocabulary import Vocabulary
     from pretextlm.model.config import ModelConfig
+    from pretextlm.model.families.task_classes import Kind, TaskClass
 
 DEFAULTS: Mapping[str, Any] = {
     "budget_epochs": 3.0,
@@ -63,12 +64,15 @@ class Task(TrainingObjective):
     Class attributes, beside those of :class:`TrainingObjective`:
         default_metrics: the scores it is evaluated by unless `metrics` names others.
         label_columns: roles in `columns` of the columns that hold the answer.
+        head_kind: the kind of published class (model/families/task_classes.py) that its head is exported as and
+            imported from; None for a task without a head of its own, whose model is published as a language model.
     """
 
     training_defaults: ClassVar[Mapping[str, Any]] = DEFAULTS
     dynamic_shapes: ClassVar[bool] = True
     default_metrics: ClassVar[tuple[str, ...]]
     label_columns: ClassVar[tuple[str, ...]] = ("label",)
+    head_kind: ClassVar[Kind | None] = None
 
     metrics: tuple[str, ...] = Field(default=(), description="scores it is evaluated by; by default those that suit it")
     causal: bool = Field(default=False, description="read from left to right; set by the model's architecture")
@@ -174,6 +178,35 @@ class Task(TrainingObjective):
             weights: of its head, by their names in the model.
         """
         return weights
+
+    def check_head_class(self, head: TaskClass) -> None:
+        """Checks that a published class of the task's `head_kind` computes the same as the task's head.
+
+        Raises:
+            UserError: it does not.
+        """
+
+    def published_head(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Returns the head's weights as a published class holds them, whose outputs are in the labels' own unit."""
+        return weights
+
+    def published_values(self) -> dict[str, Any]:
+        """Returns the task's part of a published config.json: the names of the labels and the type of problem."""
+        return {}
+
+    @classmethod
+    def from_published(cls, head: TaskClass, values: Mapping[str, Any], outputs: int) -> Self | None:
+        """Returns the task that a published model of the task's `head_kind` was trained on.
+
+        Args:
+            head: the published class.
+            values: of its config.json.
+            outputs: rows of its last matrix.
+
+        Returns:
+            None where this task does not produce such outputs.
+        """
+        return None
 
     def pooled(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Returns (M, D) the state that represents each text: of its first token, or in a decoder of its last.

@@ -50,7 +50,7 @@ class Instruction(WritingTask):
     name: ClassVar[str] = "instruction"
     title: ClassVar[str] = "Instructions"
     paper: ClassVar[str] = "Wei et al. 2022, https://arxiv.org/abs/2109.01652"
-    learns: ClassVar[str] = "to answer an instruction in words."
+    summary: ClassVar[str] = "Answers an instruction in words."
     architectures: ClassVar[tuple[Architecture, ...]] = ("decoder",)
     default_metrics: ClassVar[tuple[str, ...]] = ("exact_match",)
 

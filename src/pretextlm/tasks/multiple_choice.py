@@ -21,6 +21,7 @@ Axis letters: E examples, M choices of all examples, K choices of the example th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from pretextlm.data.records import Records
     from pretextlm.model.config import ModelConfig
+    from pretextlm.model.families.task_classes import Kind, TaskClass
 
 CHOICE = "choice"
 """What a choice is called in the template of the second text."""
@@ -63,9 +65,10 @@ class MultipleChoice(DistilledTask, TextTask):
     name: ClassVar[str] = "multiple_choice"
     title: ClassVar[str] = "Multiple choice"
     paper: ClassVar[str] = "Devlin et al. 2019, https://arxiv.org/abs/1810.04805"
-    learns: ClassVar[str] = "to choose what goes best with a text."
+    summary: ClassVar[str] = "Chooses which of several texts goes best with a text."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder", "decoder")
     default_metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    head_kind: ClassVar[Kind | None] = "choice"
 
     text_pair: str = Field(default="{choice}", description="template of the second text; {choice} is the choice")
     choices: str | tuple[str, ...] = Field(default="choices", description="columns of the choices, or that of a list")
@@ -214,6 +217,10 @@ class MultipleChoice(DistilledTask, TextTask):
         labels_E = torch.from_numpy(batch.row_labels[:, 0].astype(np.int64)).to(scores_EK.device, non_blocking=True)
         total = functional.cross_entropy(scores_EK, labels_E, reduction="sum")
         return {"choice": Term(total, len(labels_E), correct=(scores_EK.argmax(1) == labels_E).sum())}
+
+    @classmethod
+    def from_published(cls, head: TaskClass, values: Mapping[str, Any], outputs: int) -> Self | None:
+        return cls(head=head.form) if outputs == 1 else None
 
     def predict(self, outputs: Outputs, batch: Batch) -> NDArray[Any]:
         """(M,) probability of each choice among those of its example."""

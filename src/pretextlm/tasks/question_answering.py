@@ -12,7 +12,8 @@ training answer that does not stand where it is said to stand is refused by row.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from pretextlm.data.records import Records
     from pretextlm.model.config import ModelConfig
+    from pretextlm.model.families.task_classes import Kind, TaskClass
 
 I64 = NDArray[np.int64]
 CONTEXT_RUN = 3
@@ -52,11 +54,12 @@ class QuestionAnswering(Task):
     name: ClassVar[str] = "question_answering"
     title: ClassVar[str] = "Extractive question answering"
     paper: ClassVar[str] = "Rajpurkar et al. 2018, https://arxiv.org/abs/1806.03822"
-    learns: ClassVar[str] = "to find the stretch of a text that answers a question, or that there is none."
+    summary: ClassVar[str] = "Finds the span of a text that answers a question, or that there is none."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder",)
     default_metrics: ClassVar[tuple[str, ...]] = ("squad_exact_match", "squad_f1")
 
     label_columns: ClassVar[tuple[str, ...]] = ("answers", "starts", "impossible")
+    head_kind: ClassVar[Kind | None] = "span"
 
     question: str = Field(default="question", description="column of the question")
     context: str = Field(default="context", description="column of the text")
@@ -168,6 +171,10 @@ class QuestionAnswering(Task):
         empty_NS = found_NS.new_full((count * longest, 2), LOWEST_SCORE)
         out: Tensor = empty_NS.index_copy(0, at, found_NS).view(count, longest, 2)
         return out
+
+    @classmethod
+    def from_published(cls, head: TaskClass, values: Mapping[str, Any], outputs: int) -> Self | None:
+        return cls() if outputs == 2 else None
 
     def predict(self, outputs: Outputs, batch: Batch) -> NDArray[Any]:
         """(E, 4) of each window: score of its best stretch, its first and last token, score of no answer.

@@ -55,7 +55,7 @@ class SentenceEmbedding(Task):
     name: ClassVar[str] = "sentence_embedding"
     title: ClassVar[str] = "Sentence embeddings"
     paper: ClassVar[str] = "Gao et al. 2021, https://arxiv.org/abs/2104.08821"
-    learns: ClassVar[str] = "to put sentences that mean the same close together."
+    summary: ClassVar[str] = "Maps sentences of the same meaning to vectors that lie close together."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder", "decoder")
     default_metrics: ClassVar[tuple[str, ...]] = ("spearman", "pearson")
     training_defaults: ClassVar[Mapping[str, Any]] = {**DEFAULTS, "batch_rows": 64}

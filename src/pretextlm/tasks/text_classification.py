@@ -10,6 +10,7 @@ for the example; in an encoder the first one does.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -20,7 +21,7 @@ from pretextlm.batch import Batch, Term
 from pretextlm.errors import UserError, did_you_mean
 from pretextlm.objectives.protocol import Architecture, Outputs
 from pretextlm.tasks.shared.distilled import DistilledTask
-from pretextlm.tasks.shared.labels import check_all_occur, classes_of, names_of, weights_of
+from pretextlm.tasks.shared.labels import check_all_occur, classes_of, label_names, named_labels, names_of, weights_of
 from pretextlm.tasks.shared.text_input import TextTask
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from pretextlm.data.offset_mapping import OffsetTokenizer
     from pretextlm.data.records import Records
     from pretextlm.model.config import ModelConfig
+    from pretextlm.model.families.task_classes import TaskClass
+
+PROBLEM_TYPE = "single_label_classification"
+"""transformers' name of this kind of output."""
 
 
 class TextClassification(DistilledTask, TextTask):
@@ -45,7 +50,7 @@ class TextClassification(DistilledTask, TextTask):
     name: ClassVar[str] = "text_classification"
     title: ClassVar[str] = "Text classification"
     paper: ClassVar[str] = "Devlin et al. 2019, https://arxiv.org/abs/1810.04805"
-    learns: ClassVar[str] = "to put a text, or a pair of texts, into one of several classes."
+    summary: ClassVar[str] = "Puts a text, or a pair of texts, into one of several classes."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder", "decoder")
     default_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "f1_macro")
 
@@ -98,6 +103,15 @@ class TextClassification(DistilledTask, TextTask):
         weights_C = torch.tensor(self.weights, device=logits_EC.device) if self.weights else None
         total = functional.cross_entropy(logits_EC, labels_E, weights_C, reduction="sum")
         return {"class": Term(total, len(labels_E), correct=(logits_EC.argmax(1) == labels_E).sum())}
+
+    def published_values(self) -> dict[str, Any]:
+        return {**named_labels(self.labels), "problem_type": PROBLEM_TYPE}
+
+    @classmethod
+    def from_published(cls, head: TaskClass, values: Mapping[str, Any], outputs: int) -> Self | None:
+        if outputs < 2 or (values.get("problem_type") or PROBLEM_TYPE) != PROBLEM_TYPE:
+            return None
+        return cls(head=head.form, labels=label_names(values, outputs))
 
     def predict(self, outputs: Outputs, batch: Batch) -> NDArray[Any]:
         """(E, C) probabilities."""

@@ -19,6 +19,7 @@ from pretextlm.batch import Batch, Term
 from pretextlm.errors import UserError
 from pretextlm.objectives.protocol import Architecture, Outputs
 from pretextlm.tasks.base import HEAD
+from pretextlm.tasks.shared.labels import named_labels
 from pretextlm.tasks.shared.text_input import TextTask
 
 if TYPE_CHECKING:
@@ -28,9 +29,13 @@ if TYPE_CHECKING:
     from pretextlm.data.offset_mapping import OffsetTokenizer
     from pretextlm.data.records import Records
     from pretextlm.model.config import ModelConfig
+    from pretextlm.model.families.task_classes import TaskClass
 
 
 OUT = f"{HEAD}out."
+
+PROBLEM_TYPE = "regression"
+"""transformers' name of this kind of output."""
 
 
 class TextRegression(TextTask):
@@ -42,7 +47,7 @@ class TextRegression(TextTask):
     name: ClassVar[str] = "text_regression"
     title: ClassVar[str] = "Text regression"
     paper: ClassVar[str] = "Devlin et al. 2019, https://arxiv.org/abs/1810.04805"
-    learns: ClassVar[str] = "to give a text, or a pair of texts, a number."
+    summary: ClassVar[str] = "Gives a number to a text, or to a pair of texts."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder", "decoder")
     default_metrics: ClassVar[tuple[str, ...]] = ("pearson", "spearman")
 
@@ -89,6 +94,31 @@ class TextRegression(TextTask):
         if f"{OUT}bias" in out:
             out[f"{OUT}bias"] = out[f"{OUT}bias"] + shift
         return out
+
+    def check_head_class(self, head: TaskClass) -> None:
+        super().check_head_class(head)
+        if not head.bias and self.mean:
+            raise UserError(
+                f"{head.theirs} adds no constant to its score, so that the labels' mean {self.mean:g} has no place in "
+                "it.",
+                "Take the mean from the labels before training, or fine-tune an encoder.",
+            )
+
+    def published_head(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Returns the weights whose output is a label: y · spread + mean is linear in the last layer."""
+        out = {name: t * self.spread if name.startswith(OUT) else t for name, t in weights.items()}
+        if f"{OUT}bias" in out:
+            out[f"{OUT}bias"] = out[f"{OUT}bias"] + self.mean
+        return out
+
+    def published_values(self) -> dict[str, Any]:
+        return {**named_labels((self.label,)), "problem_type": PROBLEM_TYPE}
+
+    @classmethod
+    def from_published(cls, head: TaskClass, values: Mapping[str, Any], outputs: int) -> Self | None:
+        if outputs != 1 or (values.get("problem_type") or PROBLEM_TYPE) != PROBLEM_TYPE:
+            return None
+        return cls(head=head.form, mean=0.0, spread=1.0)
 
     def predict(self, outputs: Outputs, batch: Batch) -> NDArray[Any]:
         """(E,) numbers in the labels' unit."""

@@ -53,7 +53,7 @@ class TextToText(WritingTask):
     name: ClassVar[str] = "text_to_text"
     title: ClassVar[str] = "Text to text"
     paper: ClassVar[str] = "Raffel et al. 2020, https://arxiv.org/abs/1910.10683"
-    learns: ClassVar[str] = "to write the text that belongs to another one."
+    summary: ClassVar[str] = "Writes the text that belongs to another one."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder_decoder", "decoder")
     default_metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf", "exact_match")
 

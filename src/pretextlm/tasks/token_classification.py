@@ -14,6 +14,7 @@ Sentences that are too long are cut into windows. A word that the tokenizer make
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -28,6 +29,7 @@ from pretextlm.errors import UserError, did_you_mean
 from pretextlm.objectives.protocol import Architecture, Outputs
 from pretextlm.tasks.base import boundary_tokens
 from pretextlm.tasks.shared.distilled import DistilledTask
+from pretextlm.tasks.shared.labels import label_names, named_labels
 from pretextlm.tasks.shared.windows import windows
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     from pretextlm.data.records import Records
     from pretextlm.model.config import ModelConfig
+    from pretextlm.model.families.task_classes import Kind, TaskClass
 
 OUTSIDE = "O"
 I64 = NDArray[np.int64]
@@ -52,11 +55,12 @@ class TokenClassification(DistilledTask):
     name: ClassVar[str] = "token_classification"
     title: ClassVar[str] = "Token classification"
     paper: ClassVar[str] = "Devlin et al. 2019, section 5.3, https://arxiv.org/abs/1810.04805"
-    learns: ClassVar[str] = "to give each word, or each character, a tag."
+    summary: ClassVar[str] = "Gives each word, or each character, a tag."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder", "decoder")
     default_metrics: ClassVar[tuple[str, ...]] = ("span_f1",)
 
     label_columns: ClassVar[tuple[str, ...]] = ("tags",)
+    head_kind: ClassVar[Kind | None] = "token"
 
     tokens: str = Field(default="tokens", description="column of the words or characters, a list")
     tags: str = Field(default="tags", description="column of their tags, a list as long")
@@ -136,6 +140,13 @@ class TokenClassification(DistilledTask):
         total = functional.cross_entropy(logits_NC, outputs.labels_N, reduction="sum")
         correct = (logits_NC.argmax(1) == outputs.labels_N).sum()
         return {"tag": Term(total, outputs.labels_N.numel(), correct=correct)}
+
+    def published_values(self) -> dict[str, Any]:
+        return named_labels(self.labels)
+
+    @classmethod
+    def from_published(cls, head: TaskClass, values: Mapping[str, Any], outputs: int) -> Self | None:
+        return cls(labels=label_names(values, outputs))
 
     def predict(self, outputs: Outputs, batch: Batch) -> NDArray[Any]:
         """(N,) number of the likeliest tag of each labelled token."""

@@ -324,6 +324,6 @@ def test_objectives_describe_themselves(name):
     cls = OBJECTIVES[name]
     assert cls.name == name
     assert "https://" in cls.paper
-    assert cls.learns.endswith(".")
+    assert cls.summary.endswith(".")
     assert set(cls.parse({}).supported_architectures()) <= set(cls.architectures)
     assert all(field.description for field in cls.model_fields.values())

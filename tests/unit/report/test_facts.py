@@ -49,7 +49,7 @@ def test_what_is_not_known_here_is_shown_as_it_is() -> None:
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_is_introduced_in_a_sentence_of_its_own(name: str) -> None:
     entry = glossary.objective(name)
-    assert name in glossary._SENTENCES
+    assert glossary.objective(name).sentence == OBJECTIVES[name].summary
     assert entry.sentence.endswith(".")
     assert entry.title != name
     assert entry.paper

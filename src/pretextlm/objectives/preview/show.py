@@ -143,7 +143,7 @@ def describe(cls: type[Objective]) -> dict[str, Any]:
     return {
         "objective": cls.name,
         "title": cls.title,
-        "learns": cls.learns,
+        "summary": cls.summary,
         "paper": cls.paper,
         "architectures": list(cls.architectures),
         "options": {

@@ -23,16 +23,13 @@ from pretextlm.errors import UserError
 from pretextlm.objectives.base import Objective
 from pretextlm.objectives.masked import Masked
 from pretextlm.objectives.protocol import Architecture, Outputs
-from pretextlm.objectives.registry import build
+from pretextlm.objectives.registry import build, with_role
 
 if TYPE_CHECKING:
     from torch import nn
 
     from pretextlm.data.store import Split
     from pretextlm.model.config import ModelConfig
-
-INSIDE = ("masked", "word_structure", "span_boundary")
-"""Objectives that change an encoder's row in place, and so can share it."""
 
 
 def _built(value: Any) -> Any:
@@ -72,8 +69,9 @@ class SentencePairs(Objective):
 
     @model_validator(mode="after")
     def _inner_stays_in_place(self) -> Self:
-        if self._tokens and self._tokens.name not in INSIDE:
-            raise ValueError(f"pairs cannot be joined with {self._tokens.name!r}; they can with: {', '.join(INSIDE)}")
+        if self._tokens and "edits_row" not in self._tokens.roles:
+            can = with_role("edits_row")
+            raise ValueError(f"pairs cannot be joined with {self._tokens.name!r}; they can with: {can}")
         if getattr(self._tokens, "predict", "here") != "here":
             raise ValueError('no label may fall on [CLS] or [SEP]: give inner.predict="here"')
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,3 +62,31 @@ def check_all_occur(classes: NDArray[np.int32], names: Sequence[str], source: st
 def weights_of(classes: NDArray[np.int32], count: int) -> tuple[float, ...]:
     """Weight of each class under which all count the same: E / (C · examples of the class)."""
     return tuple(float(w) for w in len(classes) / (count * np.bincount(classes, minlength=count)))
+
+
+def named_labels(labels: Sequence[str]) -> dict[str, Any]:
+    """Returns the labels as a published config.json lists them, by number and by name; {} without labels."""
+    if not labels:
+        return {}
+    return {
+        "id2label": {str(place): name for place, name in enumerate(labels)},
+        "label2id": {name: place for place, name in enumerate(labels)},
+    }
+
+
+def label_names(values: Mapping[str, Any], outputs: int) -> tuple[str, ...]:
+    """Returns the names of the classes in a published config.json.
+
+    Args:
+        values: of the config.json.
+        outputs: number of classes.
+
+    Returns:
+        The names of `id2label`; LABEL_0, LABEL_1, … (transformers' own) where it does not name every class by itself.
+    """
+    given = values.get("id2label")
+    names = {str(place): str(name) for place, name in given.items()} if isinstance(given, Mapping) else {}
+    found = tuple(names.get(str(place), "") for place in range(outputs))
+    if len(set(found)) == outputs and all(found):
+        return found
+    return tuple(f"LABEL_{place}" for place in range(outputs))

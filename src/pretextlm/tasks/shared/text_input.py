@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pretextlm.batch import Batch
 from pretextlm.data.examples import Examples
 from pretextlm.data.offset_mapping import OffsetTokenizer
+from pretextlm.errors import UserError
 from pretextlm.objectives.protocol import Architecture, Outputs
 from pretextlm.tasks.base import Task, add_special_tokens
 from pretextlm.tasks.shared.marks import Mark, marked
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from pretextlm.data.records import Records
     from pretextlm.model.config import ModelConfig
+    from pretextlm.model.families.task_classes import Kind, TaskClass
 
 
 class TextTask(Task):
@@ -34,6 +36,8 @@ class TextTask(Task):
     head: how the text's state is read (tasks/shared/heads.py): a dense layer and tanh, relu or gelu, then a
         matrix, or that matrix alone ("plain"); by default as the published family of the model has it.
     """
+
+    head_kind: ClassVar[Kind | None] = "sequence"
 
     text: str = Field(default="text", description="column of the text, or a template with columns in braces")
     text_pair: str = Field(default="", description="the same of a second text; empty for none")
@@ -103,6 +107,13 @@ class TextTask(Task):
         """As for any task; a decoder's state is read by a matrix alone, where nothing else is said."""
         usual: Literal["plain", "tanh"] = "plain" if architecture == "decoder" else "tanh"
         return super().for_architecture(architecture).model_copy(update={"head": self.head or usual})
+
+    def check_head_class(self, head: TaskClass) -> None:
+        if (self.head or "tanh") != head.form:
+            raise UserError(
+                f"{head.theirs} has a head of the make {head.form!r}; this run's is {self.head!r}.",
+                f'Train it with task.head="{head.form}", or export it as another family.',
+            )
 
     def labels_of(self, records: Records) -> NDArray[Any]:
         """(E,) what is said of each record, as the loss reads it."""
