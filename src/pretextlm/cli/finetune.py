@@ -91,11 +91,11 @@ def finetune(
 def _points(defaults: bool, vary: list[str], dry_run: bool) -> Grid:
     """The settings of a grid with their values. Raises UserError where none are given."""
     from pretextlm.errors import UserError
-    from pretextlm.study.grid import RATES, varied
+    from pretextlm.study.grid import RATES, parse_grid
 
     if dry_run:
         raise UserError("--dry-run is of one run, not of a grid.", "Leave out --grid, --vary, --seeds and --jobs.")
-    points = {**(RATES if defaults else {}), **varied(vary)}
+    points = {**(RATES if defaults else {}), **parse_grid(vary)}
     if not points:
         hint = "Add --grid, or --vary training.learning_rate=2e-5,5e-5."
         raise UserError("--seeds and --jobs alone make no grid.", hint)
@@ -108,9 +108,9 @@ def _grid(
     """Train and score every point of a grid with every seed."""
     from pretextlm.cli.compare import run_study
     from pretextlm.config import read_toml
-    from pretextlm.study.grid import SEEDS, grid_plan, seeds_of
+    from pretextlm.study.grid import SEEDS, grid_plan, parse_seeds
     from pretextlm.training.recipe import overridden
 
     values = overridden(read_toml(recipe), overrides)
-    plan = grid_plan(values, points, SEEDS if seeds is None else seeds_of(seeds), str(recipe))
+    plan = grid_plan(values, points, SEEDS if seeds is None else parse_seeds(seeds), str(recipe))
     run_study(plan, out or Path("studies") / plan.name.replace(" ", "-"), as_json, jobs)

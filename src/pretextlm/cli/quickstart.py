@@ -28,12 +28,12 @@ def quickstart(
     questions and writes one report. Interrupted, the same command goes on where it stopped.
     """
     from pretextlm.cli.compare import run_study
-    from pretextlm.study.quickstart import quick_plan
+    from pretextlm.study.quickstart import quickstart_plan
 
     sources = source or [DEFAULT_SOURCE]
     place = out / _name_of(sources)
     _prepare(sources, place / "store", None if source else DEFAULT_LICENCE)
-    plan = quick_plan(place / "store", minutes=budget, seeds=seeds)
+    plan = quickstart_plan(place / "store", minutes=budget, seeds=seeds)
     run_study(plan, place / f"study-{budget:g}min-{seeds}seed", as_json)
 
 

@@ -1,12 +1,12 @@
-"""How important each head and each feed-forward channel is to its layer.
+"""Importance scores of attention heads and feed-forward channels for pruning.
 
-By gradient: how much the loss would feel a mask on the unit's output, |Σ output · ∂loss/∂output| over the tokens of a
-row, summed over rows (Michel et al. 2019, https://arxiv.org/abs/1905.10650; of channels, Molchanov et al. 2017,
-https://arxiv.org/abs/1611.06440). It needs text, and is taken on rows of the training split, so that the held-out loss
-stays a fair judge.
+By gradient: the sensitivity of the loss to a mask on the unit's output, |Σ output · ∂loss/∂output| over the tokens of a
+row, summed over rows (Michel et al. 2019, https://arxiv.org/abs/1905.10650; for channels, Molchanov et al. 2017,
+https://arxiv.org/abs/1611.06440). It is computed on rows of the training split, so that the held-out loss stays an
+unbiased measure.
 
-By weights: the product of the norms of what leads into the unit and out of it; of a head ‖V‖·‖O‖, of a channel
-‖up‖·‖down‖, times ‖gate‖ where it is gated. A unit that cannot change the output has 0. It needs nothing but the model.
+By weights: the product of the norms of the unit's input and output weights: ‖V‖·‖O‖ of a head, ‖up‖·‖down‖ of a
+channel, times ‖gate‖ if it is gated. A unit that cannot change the output has score 0. It needs no text.
 
 Axis letters: B rows, T positions, H heads, E width of a head, F channels, U units.
 """
@@ -31,7 +31,7 @@ Importance = Literal["gradient", "weights"]
 
 
 def by_weights(weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Scores (U,) of each attention and (F,) of each feed-forward layer from the weights alone."""
+    """Returns scores (U,) of each attention and (F,) of each feed-forward layer, from the weights alone."""
     unit, width = Heads.of(config), config.head_dim
     found = {}
     for name in _parts(weights, ATTENTION.fullmatch):
@@ -48,7 +48,7 @@ def by_weights(weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str, 
 
 
 def by_gradient(model: Transformer, objective: TrainingObjective, batches: Sequence[Batch]) -> dict[str, Tensor]:
-    """Scores of the same shape from what the loss on these batches feels of each unit."""
+    """Returns scores of the same shapes from the gradient of the loss on these batches."""
     unit = Heads.of(model.config)
     found: dict[str, Tensor] = {}
     handles = []
@@ -83,7 +83,7 @@ def by_gradient(model: Transformer, objective: TrainingObjective, batches: Seque
 
 
 def _backward(model: Transformer, objective: TrainingObjective, batches: Sequence[Batch]) -> None:
-    """The gradient of the loss on all batches together: each term's sum, divided by its count over all of them."""
+    """Back-propagate the loss over all batches: each term's sum divided by its count over all of them."""
     counts: dict[str, int] = {}
     for batch in batches:
         for name, count in objective.counts(batch).items():
@@ -96,6 +96,6 @@ def _backward(model: Transformer, objective: TrainingObjective, batches: Sequenc
 
 
 def _parts(weights: Mapping[str, Tensor], matches: Callable[[str], Any]) -> list[str]:
-    """Names of the modules that match, each once."""
+    """Returns the names of the matching modules, each once."""
     modules = (name.rsplit(".", 2)[0] for name in weights)
     return [name for name in dict.fromkeys(modules) if matches(name)]

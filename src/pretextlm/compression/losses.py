@@ -1,7 +1,7 @@
-"""The held-out loss before and after a model was made smaller, on the same rows under the same noise.
+"""The held-out loss before and after compression, on the same rows under the same noise.
 
-As `pretextlm evaluate` measures it. Since the rows are the same, what is hard in them cancels out of the difference:
-its standard error is far below that of either loss.
+It is the loss of `pretextlm evaluate`. Since the rows are the same, their difficulty cancels in the difference, whose
+standard error is far below that of either loss.
 """
 
 from __future__ import annotations
@@ -31,7 +31,12 @@ NO_STORE = "the run has no store of text prepared with its tokenizer; give one w
 
 @dataclass(frozen=True)
 class Losses:
-    """Attributes: before, after: nats per target; change: after less before, with the error of the difference."""
+    """Held-out losses in nats per target.
+
+    Attributes:
+        before, after: of the original and of the compressed model.
+        change: after minus before, with the standard error of the paired difference.
+    """
 
     before: Metric
     after: Metric
@@ -45,18 +50,21 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class Ruler:
-    """The rows that a run is measured on, and what was found for its own weights."""
+class LossComparison:
+    """The held-out rows of a run, with the loss of its own weights on each."""
 
     run: Run
     held_out: HeldOut
 
     @classmethod
-    def of(cls, run: Run, model: Transformer, store: Path | None = None) -> Ruler:
+    def of(cls, run: Run, model: Transformer, store: Path | None = None) -> LossComparison:
         """Measure the run's own model.
 
+        Returns:
+            The comparison, ready for other weights.
+
         Raises:
-            UserError: there is no store, it has another tokenizer, or gives no row for the objective.
+            UserError: there is no store, it has another tokenizer, or it has no rows for the objective.
         """
         if store is None and not (run.recipe.data.store and Path(run.recipe.data.store).is_dir()):
             raise UserError(NO_STORE)
@@ -76,7 +84,7 @@ class Ruler:
         return cls(run, held_out)
 
     def compare(self, config: ModelConfig, weights: Mapping[str, Tensor]) -> Losses:
-        """The run's own loss and that of other weights, of a shape that may be smaller."""
+        """Returns the losses of the run's own weights and of other weights, whose model may be smaller."""
         after = replace(self.held_out, model=model_of(self.run, config, weights))
         before_loss, after_loss = self.held_out.loss, after.loss
         assert before_loss is not None, "checked when it was made"
@@ -92,7 +100,7 @@ class Ruler:
 
 
 def model_of(run: Run, config: ModelConfig, weights: Mapping[str, Tensor]) -> Transformer:
-    """The run's model with other weights, ready to be measured."""
+    """Returns the run's model with other weights, in evaluation mode."""
     model = on_meta(config, run.recipe.objective.heads)
     model.load_state_dict({name: tensor.clone() for name, tensor in weights.items()}, assign=True)
     return model.eval()

@@ -1,12 +1,13 @@
-"""Pruning by magnitude: the smallest weights of each matrix become zero (Han et al. 2015).
+"""Magnitude pruning: the smallest weights of each matrix become zero (Han et al. 2015,
+https://arxiv.org/abs/1506.02626).
 
-https://arxiv.org/abs/1506.02626. The matrices keep their shape, so that files and products are as large as before,
-until something reads them that makes use of zeros. Training on fills the zeros again.
+The matrices keep their shape, so that files and matrix products stay as large as before unless a runtime exploits the
+zeros. Further training changes the zeros again.
 
-    0.5 of a row    3 -1 0.5 -4  2 0.1 1 -2    →    3 0 0 -4  2 0 0 -2
-    2:4             3 -1 0.5 -4  2 0.1 1 -2    →    3 0 0 -4  2 0 0 -2      two of every four, which GPUs compute faster
+    0.5 of a matrix    3 -1 0.5 -4  2 0.1 1 -2    →    3 0 0 -4  2 0 0 -2
+    2:4                3 -1 0.5 -4  2 0.1 1 -2    →    3 0 0 -4  2 0 0 -2      two of every four, which GPUs accelerate
 
-In each of the two, the weights that stay are the largest.
+Both keep the weights of largest magnitude.
 """
 
 from __future__ import annotations
@@ -24,27 +25,35 @@ PATTERN = re.compile(r"([1-9]\d?):([1-9]\d?)")
 
 
 def prune_share(weight: Tensor, sparsity: float) -> Tensor:
-    """The matrix with round(sparsity · its size) of its smallest weights zero, and no other one changed."""
+    """Returns the matrix with the round(sparsity · size) smallest weights set to zero."""
     count = round(sparsity * weight.numel())
     smallest = weight.abs().flatten().topk(count, largest=False, sorted=False).indices
     return weight.flatten().index_fill(0, smallest, 0.0).view_as(weight)
 
 
 def prune_pattern(weight: Tensor, kept: int, group: int) -> Tensor:
-    """The matrix (out, in) with the `kept` largest of every `group` weights of a row, the others zero."""
+    """Returns the matrix (out, in) with all but the `kept` largest of every `group` weights of a row set to zero."""
     groups = weight.view(-1, group)
     largest = groups.abs().topk(kept, dim=1, sorted=False).indices
     return torch.zeros_like(groups).scatter_(1, largest, groups.gather(1, largest)).view_as(weight)
 
 
 def check_sparsity(sparsity: float | None) -> None:
-    """Raises UserError for what is no share."""
+    """Check a sparsity.
+
+    Raises:
+        UserError: it is not between 0 and 1.
+    """
     if sparsity is not None and not 0 < sparsity < 1:
         raise UserError(f"A sparsity of {sparsity:g} is not between 0 and 1.", "Give a share, for example 0.5.")
 
 
 def parse_pattern(text: str) -> tuple[int, int]:
-    """(2, 4) of "2:4". Raises UserError for what is no pattern."""
+    """Parse "2:4" into (2, 4).
+
+    Raises:
+        UserError: it is not an N:M pattern.
+    """
     found = PATTERN.fullmatch(text)
     kept, group = map(int, found.groups()) if found else (0, 0)
     if not 0 < kept < group:
@@ -57,10 +66,13 @@ def parse_pattern(text: str) -> tuple[int, int]:
 def prune_weights(
     weights: Mapping[str, Tensor], sparsity: float | None = None, pattern: str | None = None
 ) -> dict[str, Tensor]:
-    """All weights of a model, each matrix of its blocks pruned by a share or a pattern.
+    """Prune each matrix of a model's blocks to a sparsity or an N:M pattern.
+
+    Returns:
+        All weights of the model.
 
     Raises:
-        UserError: the share is not between 0 and 1, or the pattern is none, or does not divide the rows.
+        UserError: the sparsity is not between 0 and 1, or the pattern is invalid or does not divide the rows.
     """
     check_sparsity(sparsity)
     kept, group = parse_pattern(pattern) if pattern is not None else (0, 0)
@@ -82,6 +94,6 @@ def prune_weights(
 
 
 def zeros(weights: Mapping[str, Tensor]) -> tuple[int, int]:
-    """(weights that are zero, weights) of the matrices of the blocks."""
+    """Returns (zero weights, weights) of the matrices of the blocks."""
     matrices = [weight for name, weight in weights.items() if is_block_matrix(name)]
     return sum(int((m == 0).sum()) for m in matrices), sum(m.numel() for m in matrices)

@@ -1,8 +1,8 @@
-"""A smaller run made of another: `pretextlm prune RUN --out RUN2`.
+"""Pruning a run into a smaller run: `pretextlm prune RUN --out RUN2`.
 
-The result is a run like any other, at step 0: its recipe has the new shape and `start` names the run it was made of,
-its cost is what that run cost, and environment.json tells under "pruned" what was taken away and what that did to the
-loss. Layers go first, then heads and channels, then single weights.
+The result is an ordinary run at step 0: its recipe has the new shape and `start` names the original, its cost is the
+original's, and environment.json records under "pruned" the removed parameters and the change of the loss. Layers are
+removed first, then heads and channels, then single weights.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from torch import Tensor
 
 from pretextlm import __version__
 from pretextlm.compression.importance import Importance, by_gradient, by_weights
-from pretextlm.compression.losses import NO_STORE, Ruler, model_of
+from pretextlm.compression.losses import NO_STORE, LossComparison, model_of
 from pretextlm.compression.magnitude import check_sparsity, parse_pattern, prune_weights, zeros
 from pretextlm.compression.structured import (
     Heads,
     check_heads,
+    count_to_remove,
     cut_channels,
     cut_heads,
-    how_many,
     keep_layers,
     kept_channels,
     kept_units,
@@ -45,19 +45,19 @@ from pretextlm.training.run_directory import ENVIRONMENT, TOKENIZER, Run
 from pretextlm.training.validation import evaluation_batches
 
 IMPORTANCE_ROWS = 64
-"""Rows of the training split on which gradients say what is important."""
+"""Rows of the training split on which gradient importance is computed."""
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """What is to go.
+    """Settings of a pruning.
 
     Attributes:
-        sparsity: share of the weights of each matrix of the blocks; the smallest become zero.
-        pattern: instead, "2:4": the two largest of every four weights of a row stay.
-        heads, channels: share of each layer's attention heads and feed-forward channels, which are cut off.
-        layers: numbers of the layers that stay; None: all.
-        importance: how heads and channels are chosen; None: by gradient where there is text, else by weights.
+        sparsity: share of the weights of each matrix of the blocks that become zero, the smallest first.
+        pattern: instead, "2:4": the two largest of every four weights of a row are kept.
+        heads, channels: share of each layer's attention heads and feed-forward channels that are removed.
+        layers: indices of the layers that are kept; None: all.
+        importance: criterion for heads and channels; None: by gradient if there is text, else by weights.
     """
 
     sparsity: float | None = None
@@ -69,11 +69,15 @@ class Pruning:
 
     @property
     def structured(self) -> bool:
-        """Whether matrices become smaller by a choice of heads or channels."""
+        """Returns whether matrices become smaller by removing heads or channels."""
         return self.heads is not None or self.channels is not None
 
     def check(self) -> None:
-        """Raises UserError where nothing is to go, what is to go is no share, or two ways exclude each other."""
+        """Check the settings.
+
+        Raises:
+            UserError: nothing is removed, a share is out of range, or two settings exclude each other.
+        """
         ways = (self.sparsity, self.pattern, self.heads, self.channels, self.layers)
         if all(way is None for way in ways):
             raise UserError(
@@ -87,7 +91,7 @@ class Pruning:
             parse_pattern(self.pattern)
 
     def describe(self, importance: str | None) -> str:
-        """In a few words, for people."""
+        """Returns a short description for people."""
         chosen = f", chosen by {importance}" if importance else ""
         parts = [
             f"layers {','.join(map(str, self.layers))} kept" if self.layers is not None else "",
@@ -101,7 +105,7 @@ class Pruning:
 
 @dataclass
 class _State:
-    """A model on its way."""
+    """Shape and weights of the model between the steps."""
 
     config: ModelConfig
     weights: Mapping[str, Tensor]
@@ -118,21 +122,21 @@ def prune_run(
     command: Sequence[str] = (),
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Write a run with the newest weights of another, pruned; whole or not at all.
+    """Write a pruned copy of a run with its newest weights, atomically.
 
     Args:
-        place: the run that is pruned; it stays as it is.
-        out: the run directory, new or empty.
+        place: the run that is pruned; it is not changed.
+        out: the new run directory, missing or empty.
         store: of text; by default the run's own.
         command: argv to record.
-        progress: told in a few words what is being done.
+        progress: called with a short description of each step.
 
     Returns:
         Plain values: "what", "parameters" (before, after, zero), "matrices" (weights and zeros of the blocks), "loss"
         (before, after and change) or None with the reason in "not_measured".
 
     Raises:
-        UserError: what is asked for cannot be taken from this model; the directory is not empty.
+        UserError: the settings do not apply to this model; the directory is not empty.
     """
     say = progress or (lambda text: None)
     pruning.check()
@@ -146,7 +150,7 @@ def prune_run(
     say("the loss before and after")
     losses, reason = None, None
     try:
-        losses = Ruler.of(run, model, store).compare(state.config, state.weights)
+        losses = LossComparison.of(run, model, store).compare(state.config, state.weights)
     except UserError as error:
         if store is not None:
             raise
@@ -166,7 +170,7 @@ def prune_run(
 
 
 def _pruned(run: Run, model: torch.nn.Module, pruning: Pruning, store: Path | None) -> _State:
-    """The model's shape and weights after everything that is asked for."""
+    """Returns the model's shape and weights after all steps."""
     state = _State(run.recipe.model, model.state_dict())
     if pruning.layers is not None:
         state.weights, state.config = keep_layers(state.weights, state.config, pruning.layers)
@@ -178,15 +182,15 @@ def _pruned(run: Run, model: torch.nn.Module, pruning: Pruning, store: Path | No
 
 
 def _cut(run: Run, state: _State, pruning: Pruning, store: Path | None) -> None:
-    """Heads and channels, all chosen before the first is cut."""
+    """Remove heads and channels, all chosen before the first is removed."""
     config = state.config
     heads = channels = 0
     if pruning.heads is not None:
         check_heads(config)
         unit = Heads.of(config)
-        heads = how_many(pruning.heads, unit.units, "heads" if unit.queries == 1 else "groups of heads")
+        heads = count_to_remove(pruning.heads, unit.units, "heads" if unit.queries == 1 else "groups of heads")
     if pruning.channels is not None:
-        channels = how_many(pruning.channels, config.intermediate_size, "channels")
+        channels = count_to_remove(pruning.channels, config.intermediate_size, "channels")
     state.importance, scores = _scores(run, state, pruning.importance, store)
     if heads:
         state.weights, state.config = cut_heads(state.weights, state.config, kept_units(scores, heads, config))
@@ -197,7 +201,7 @@ def _cut(run: Run, state: _State, pruning: Pruning, store: Path | None) -> None:
 def _scores(
     run: Run, state: _State, importance: Importance | None, store: Path | None
 ) -> tuple[Importance, dict[str, Tensor]]:
-    """How units are scored, and their scores."""
+    """Returns the importance criterion and the scores of the units."""
     there = store is not None or (bool(run.recipe.data.store) and Path(run.recipe.data.store).is_dir())
     importance = importance or ("gradient" if there else "weights")
     if importance == "weights":
@@ -212,7 +216,11 @@ def _scores(
 
 
 def _check_modules(run: Run, state: _State) -> None:
-    """Raises UserError where a module of the objective would need another shape along with the trunk's."""
+    """Check the objective's own modules.
+
+    Raises:
+        UserError: a module would need another shape along with the trunk's.
+    """
     objective = run.recipe.objective
     wanted = on_meta(state.config, objective.heads).state_dict()
     for name, tensor in wanted.items():
@@ -224,7 +232,7 @@ def _check_modules(run: Run, state: _State) -> None:
 
 
 def _write(run: Run, out: Path, state: _State, facts: Mapping[str, Any], command: Sequence[str]) -> None:
-    """The new run under another name, then renamed."""
+    """Write the new run under a temporary name and rename it."""
     tuning = run.recipe.tuning.model_copy(update={"lora": None})  # adapters are merged when a run is opened
     changes = {"model": state.config, "start": str(run.directory), "tuning": tuning}
     recipe = run.recipe.model_copy(update=changes)

@@ -1,4 +1,4 @@
-"""A run exported with eight-bit weights, and what that costs: `pretextlm export RUN DIR --quantize int8`."""
+"""Export with int8 weights and the resulting change of the loss: `pretextlm export RUN DIR --quantize int8`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pretextlm.compression.losses import Ruler
+from pretextlm.compression.losses import LossComparison
 from pretextlm.errors import UserError
 from pretextlm.hf.export_model import MAX_SHARD_BYTES, Exported, export_run
 from pretextlm.training.run_directory import Run
@@ -23,12 +23,13 @@ def export_quantized(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     store: Path | None = None,
 ) -> Exported:
-    """As `export_run`, with the matrices of the blocks as eight-bit integers (hf/int8.py).
-
-    Its `loss` has "measured" (before, after and change) or, where that cannot be, "not_measured" with the reason.
+    """Like `export_run`, with the matrices of the blocks as eight-bit integers (hf/int8.py).
 
     Args:
         store: of held-out text; by default the run's own.
+
+    Returns:
+        The export; its `loss` has "measured" (before, after and change) or the reason in "not_measured".
 
     Raises:
         UserError: as `export_run`, or a store was given and cannot be used.
@@ -37,7 +38,7 @@ def export_quantized(
 
     def measure(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         try:
-            ruler = Ruler.of(run, run.load_model(), store)
+            ruler = LossComparison.of(run, run.load_model(), store)
         except UserError as error:
             if store is not None:
                 raise

@@ -1,11 +1,12 @@
-"""Structured pruning: whole attention heads, feed-forward channels and layers go, and the matrices become smaller.
+"""Structured pruning: removing attention heads, feed-forward channels and layers, so that the matrices become smaller.
 
-Every layer loses as many as every other, so that one shape still describes the model; which ones, each layer decides by
-its own scores (importance.py). The width of a head stays.
+Every layer loses equally many units, so that one configuration still describes the model; each layer chooses by its own
+scores (importance.py). The head dimension is unchanged.
 
-* Heads that share keys and values go together: with K key-value heads, the unit is a group of H / K query heads and
-  their key-value head. Where there is one key-value head for all (multi-query), the unit is a query head.
-* A learned bias of positions for each head (T5) is one table for all layers: there the same heads go everywhere.
+* Heads that share keys and values are removed together: with K key-value heads, the unit is a group of H / K query
+  heads and their key-value head. With a single key-value head (multi-query), the unit is a query head.
+* A learned relative position bias per head (T5) is one table for all layers: there, the same heads are removed
+  everywhere.
 
 Letters: D hidden_size, F intermediate_size, H heads, K key-value heads, E width of a head.
 """
@@ -27,14 +28,17 @@ FEED_FORWARD = re.compile(r"(encoder|decoder)\.\d+\.mlp")
 _LAYER = re.compile(r"(encoder|decoder)\.(\d+)\.(.+)")
 
 Scores = Mapping[str, Tensor]
-"""Name of an attention or feed-forward layer → how important each of its units, or channels, is."""
+"""Name of an attention or feed-forward layer → importance of each of its units or channels."""
 
 
 @dataclass(frozen=True)
 class Heads:
-    """The units in which heads are pruned.
+    """The units in which heads are removed.
 
-    Attributes: units: of each attention; queries: heads of a unit; shared: all share one key-value head, which stays.
+    Attributes:
+        units: per attention.
+        queries: query heads per unit.
+        shared: all units share one key-value head, which is kept.
     """
 
     units: int
@@ -50,7 +54,11 @@ class Heads:
 
 
 def check_heads(config: ModelConfig) -> None:
-    """Raises UserError for a model from which no head can be taken."""
+    """Check that heads can be removed.
+
+    Raises:
+        UserError: the attention of this model does not allow it.
+    """
     if config.positions.kind == "alibi":
         raise UserError(
             "The slopes of ALiBi positions depend on how many heads there are, so none can be taken away.",
@@ -58,8 +66,12 @@ def check_heads(config: ModelConfig) -> None:
         )
 
 
-def how_many(share: float, units: int, what: str) -> int:
-    """How many of the units go. Raises UserError where the share is none, or nothing or everything would go."""
+def count_to_remove(share: float, units: int, what: str) -> int:
+    """Returns the number of units to remove.
+
+    Raises:
+        UserError: the share is out of range, or would remove none or all units.
+    """
     if not 0 < share < 1:
         raise UserError(f"A share of {share:g} of the {what} is not between 0 and 1.", "For example 0.25.")
     count = round(share * units)
@@ -74,14 +86,16 @@ def how_many(share: float, units: int, what: str) -> int:
 
 
 def kept_units(scores: Scores, count: int, config: ModelConfig) -> dict[str, Tensor]:
-    """Numbers of the units of each attention that stay, in order, after the `count` least important ones went."""
+    """Returns the indices of the units of each attention that are kept, ascending, without the `count` least
+    important.
+    """
     if config.positions.kind == "relative":
         scores = _together(scores)
     return {name: _most_important(score, count) for name, score in scores.items() if ATTENTION.fullmatch(name)}
 
 
 def kept_channels(scores: Scores, count: int) -> dict[str, Tensor]:
-    """Numbers of the channels of each feed-forward layer that stay, in order."""
+    """Returns the indices of the channels of each feed-forward layer that are kept, ascending."""
     return {name: _most_important(score, count) for name, score in scores.items() if FEED_FORWARD.fullmatch(name)}
 
 
@@ -90,7 +104,9 @@ def _most_important(scores: Tensor, count: int) -> Tensor:
 
 
 def _together(scores: Scores) -> dict[str, Tensor]:
-    """Self-attentions of a stack get one score for all: the sum of theirs, each of length 1 (Molchanov et al. 2017)."""
+    """Give the self-attentions of a stack one score: the sum of theirs, each normalized to length 1 (Molchanov et al.
+    2017).
+    """
     found = dict(scores)
     for stack in ("encoder", "decoder"):
         own = [name for name in scores if re.fullmatch(rf"{stack}\.\d+\.self_attn", name)]
@@ -103,7 +119,7 @@ def _together(scores: Scores) -> dict[str, Tensor]:
 def cut_heads(
     weights: Mapping[str, Tensor], config: ModelConfig, kept: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], ModelConfig]:
-    """Weights and shape with the kept units of each attention alone."""
+    """Returns weights and configuration with only the kept units of each attention."""
     unit, width = Heads.of(config), config.head_dim
     found = dict(weights)
     for name, units in kept.items():
@@ -127,7 +143,7 @@ def cut_heads(
 def cut_channels(
     weights: Mapping[str, Tensor], config: ModelConfig, kept: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], ModelConfig]:
-    """Weights and shape with the kept channels of each feed-forward layer alone."""
+    """Returns weights and configuration with only the kept channels of each feed-forward layer."""
     found = dict(weights)
     for name, channels in kept.items():
         _cut(found, f"{name}.up_proj", channels)
@@ -139,10 +155,10 @@ def cut_channels(
 def keep_layers(
     weights: Mapping[str, Tensor], config: ModelConfig, layers: Sequence[int]
 ) -> tuple[dict[str, Tensor], ModelConfig]:
-    """Weights and shape with these layers alone, numbered from 0, in their order.
+    """Returns weights and configuration with only these layers, renumbered from 0.
 
     Raises:
-        UserError: a layer that is not there or is named twice, all of them, or a model whose layers are not one row.
+        UserError: a layer does not exist or is named twice, all layers are kept, or the layers are not one sequence.
     """
     wanted, there = sorted(set(layers)), config.num_hidden_layers
     if config.architecture == "encoder_decoder" or config.shared_layers:
@@ -172,12 +188,12 @@ def keep_layers(
 
 
 def _places(units: Tensor, width: int) -> Tensor:
-    """Rows of the units, each of so many."""
+    """Returns the row indices of the units, each `width` rows."""
     return (units[:, None] * width + torch.arange(width)).flatten()
 
 
 def _cut(weights: dict[str, Tensor], name: str, rows: Tensor) -> None:
-    """Keep these rows of a projection's weight and bias, where it has them."""
+    """Keep these rows of a projection's weight and, if present, bias."""
     for part in (f"{name}.weight", f"{name}.bias"):
         if part in weights:
             weights[part] = weights[part][rows].contiguous()

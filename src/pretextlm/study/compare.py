@@ -1,4 +1,4 @@
-"""Run a plan: train and evaluate every objective × seed, and go on where the last time ended."""
+"""Run a study: train and evaluate every objective × seed, and resume where an earlier call was interrupted."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 from pretextlm.errors import UserError
 from pretextlm.files import write_json
 from pretextlm.study.directory import COMMAND, claim, machine
-from pretextlm.study.jobs import Turn, side_by_side
+from pretextlm.study.jobs import QueuedRun, run_in_parallel
 from pretextlm.study.plan import RUNS, PlannedRun
 from pretextlm.study.progress import Silent, StudyProgress
-from pretextlm.study.run_executor import Evaluate, Maker, Pretrain, finished
-from pretextlm.study.study_results import OfRun, Outcome, Watcher
+from pretextlm.study.run_executor import Evaluate, Pretrain, RunExecutor, finished
+from pretextlm.study.study_results import RunProgress, StudyRecorder, StudyResults
 from pretextlm.study.task_plan import AnyPlan, TaskStudy
 
 
@@ -29,22 +29,26 @@ def compare(
     progress: StudyProgress | None = None,
     pretrain: Pretrain | None = None,
     evaluate: Evaluate | None = None,
-) -> Outcome:
-    """Run the plan into a study directory; called again, it does only what is missing.
+) -> StudyResults:
+    """Run a study into a directory. Called again, it runs only what is missing.
 
-    A run that fails is named in the outcome and in command.json, and the others go on.
+    A failed run is recorded in the results and in command.json; the other runs continue.
 
     Args:
-        plan: what to compare.
-        directory: a new one, or one that holds this very plan.
-        jobs: runs at a time, each in a process of its own with its share of the threads, or a GPU.
+        plan: the study.
+        directory: a new directory, or one that holds this plan.
+        jobs: number of runs at a time, each in its own process with its share of the threads, or one GPU.
         command: argv to record.
-        progress: told of every run and step.
-        pretrain, evaluate: the trainer and the evaluation; by default the package's own. With jobs, importable ones.
+        progress: notified of every run and step.
+        pretrain, evaluate: the trainer and the evaluation; by default the package's own. With jobs, importable
+            functions.
+
+    Returns:
+        The state of every run.
 
     Raises:
-        UserError: before anything is trained, when plan, store or directory do not do.
-        Stopped: a signal came; everything so far is saved, and the same call goes on from there.
+        UserError: before any training, if the plan, the store or the directory is unsuitable.
+        Stopped: a signal arrived; everything so far is saved, and the same call resumes.
     """
     from pretextlm.training.run_directory import locked
 
@@ -55,9 +59,9 @@ def compare(
     with locked(directory):
         claim(directory, plan)
         noted = _begin(directory, command)
-        outcome = Outcome(directory)
+        outcome = StudyResults(directory)
         turns = [
-            Turn(
+            QueuedRun(
                 run.directory,
                 partial(_recipe, plan, run, recipe, directory),
                 directory / RUNS / run.directory,
@@ -65,31 +69,35 @@ def compare(
             )
             for run, recipe in recipes
         ]
-        watcher = Watcher(outcome, len(turns), progress)
+        recorder = StudyRecorder(outcome, len(turns), progress)
         left = []
         for turn in turns:
-            watcher.found(turn.name) if finished(turn.directory) else left.append(turn)
-        maker = Maker(pretrain, evaluate)
+            recorder.found(turn.name) if finished(turn.directory) else left.append(turn)
+        executor = RunExecutor(pretrain, evaluate)
         if jobs == 1:
             for turn in left:
-                watcher.begin(turn.name)
-                failure = maker.make(turn.recipe, turn.directory, command, OfRun(watcher, turn.name))
-                watcher.end(turn.name, failure)
+                recorder.begin(turn.name)
+                failure = executor.execute(turn.recipe, turn.directory, command, RunProgress(recorder, turn.name))
+                recorder.end(turn.name, failure)
         else:
-            side_by_side(left, jobs, maker, command, watcher)
+            run_in_parallel(left, jobs, executor, command, recorder)
         _finish(directory, noted, outcome)
     return outcome
 
 
 def _recipe(plan: AnyPlan, run: PlannedRun, recipe: Any, directory: Path) -> Any:
-    """Of a run; of a task, it may need what runs before it made."""
+    """Returns the recipe of a run. A task's recipe may depend on the results of earlier runs."""
     return plan.recipe_of(run, directory) if isinstance(plan, TaskStudy) else recipe
 
 
 def check(plan: AnyPlan) -> list[tuple[PlannedRun, Any]]:
-    """Every run with its recipe, held against what it reads. Raises UserError for the first that cannot be trained.
+    """Validate the recipe of every run against its data.
 
-    Recipes of a task are made when their turn comes, and stand as None.
+    Returns:
+        Every run with its recipe. Recipes of a task are built when their turn comes and are None here.
+
+    Raises:
+        UserError: names the first run that cannot be trained.
     """
     from pretextlm.data.store import Store
     from pretextlm.training.recipe import Recipe
@@ -107,7 +115,7 @@ def check(plan: AnyPlan) -> list[tuple[PlannedRun, Any]]:
 
 
 def _begin(directory: Path, command: Sequence[str]) -> dict[str, Any]:
-    """command.json as a study begins or goes on: the first start stays, since that is when it began."""
+    """Returns command.json for a study that starts or resumes; the time of the first start is kept."""
     try:
         old = json.loads((directory / COMMAND).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -118,7 +126,7 @@ def _begin(directory: Path, command: Sequence[str]) -> dict[str, Any]:
     return noted
 
 
-def _finish(directory: Path, noted: Mapping[str, Any], outcome: Outcome) -> None:
+def _finish(directory: Path, noted: Mapping[str, Any], outcome: StudyResults) -> None:
     write_json(directory / COMMAND, {**noted, "finished": _now(), "failed": outcome.failed})
 
 

@@ -1,4 +1,4 @@
-"""The study directory: whose it is, what it says of command, machine and corpus. Its layout: docs/architecture.md."""
+"""The study directory: its owner, and its record of command, machine and corpus. Layout: docs/architecture.md."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ LOCK = "run.lock"
 
 
 def claim(directory: Path, plan: AnyPlan) -> None:
-    """Make the directory this plan's, or find that it is.
+    """Create the directory for this plan, or check that it already belongs to it.
 
-    Raises UserError when it holds another plan, another corpus or anything else.
+    Raises:
+        UserError: it holds another plan, another corpus or other files.
     """
     values = plan.plain()
     corpus = plan.corpus() if isinstance(plan, TaskStudy) else describe_corpus(Path(plan.store))
@@ -66,7 +67,9 @@ def _same_corpus(directory: Path, corpus: Mapping[str, Any]) -> None:
 
 
 def describe_corpus(store: Path) -> dict[str, Any]:
-    """The store's manifest in short; `hash` is of the whole manifest, which holds the hash of every file."""
+    """Returns a summary of the store's manifest; `hash` is of the complete manifest, which has the hash of every
+    file.
+    """
     manifest = read_manifest(store)
     splits = manifest.splits.items()
     return {
@@ -88,7 +91,7 @@ def _hash(manifest: Manifest) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """The computer, without its name or its user's."""
+    """Returns a description of the computer without host or user names."""
     return {
         "system": f"{platform.system()} {platform.release()}",
         "processor": _processor(),

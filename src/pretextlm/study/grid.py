@@ -1,4 +1,4 @@
-"""A grid over settings × seeds for one task: `pretextlm finetune RECIPE --grid`."""
+"""A hyper-parameter grid × seeds for one task: `pretextlm finetune RECIPE --grid`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from pretextlm.grid import Grid
 from pretextlm.study.task_plan import TaskStudy
 
 RATES: Grid = {"training.learning_rate": [2e-5, 3e-5, 5e-5]}
-"""What the literature tries when it fine-tunes an encoder (Devlin et al. 2019, appendix A.3)."""
+"""The default grid: learning rates for fine-tuning an encoder (Devlin et al. 2019, appendix A.3)."""
 SEEDS = (1, 2, 3)
 
 
-def varied(texts: Sequence[str]) -> dict[str, list[Any]]:
-    """`training.learning_rate=2e-5,5e-5` of the command line as settings with their values.
+def parse_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """Parse `training.learning_rate=2e-5,5e-5` of the command line.
 
-    Raises UserError for what is written otherwise.
+    Returns:
+        Setting → its values.
+
+    Raises:
+        UserError: the text has another form.
     """
     found: dict[str, list[Any]] = {}
     for text in texts:
@@ -32,8 +36,15 @@ def varied(texts: Sequence[str]) -> dict[str, list[Any]]:
     return found
 
 
-def seeds_of(text: str) -> list[int]:
-    """`1,2,3` as numbers. Raises UserError for anything else."""
+def parse_seeds(text: str) -> list[int]:
+    """Parse `1,2,3`.
+
+    Returns:
+        The seeds.
+
+    Raises:
+        UserError: the text has another form.
+    """
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
@@ -41,9 +52,10 @@ def seeds_of(text: str) -> list[int]:
 
 
 def grid_plan(recipe: dict[str, Any], grid: Grid, seeds: Sequence[int], where: str) -> TaskStudy:
-    """Every point of the grid × every seed by one recipe of a task.
+    """Build the study of every point of the grid × every seed.
 
-    Raises UserError where the recipe is of no task, or the grid no grid.
+    Raises:
+        UserError: the recipe has no task, or the grid is invalid.
     """
     if "task" not in recipe:
         raise UserError(

@@ -1,7 +1,7 @@
-"""Runs of a study side by side, each in a process of its own that goes from run to run.
+"""Runs of a study in parallel, in worker processes that take one run after another.
 
-A session of its own keeps a terminal's Ctrl-C from the workers: who runs the study passes one signal on, once, and
-waits until they have saved. A worker whose study is gone finds its pipe broken, saves and leaves as well.
+Workers have their own session, so that a terminal's Ctrl-C does not reach them: the study's process forwards a signal
+once and waits until they have saved. A worker whose study is gone gets a broken pipe, saves and exits as well.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from pretextlm.study.run_executor import Maker, reason
-from pretextlm.study.study_results import Watcher
+from pretextlm.study.run_executor import RunExecutor, reason
+from pretextlm.study.study_results import StudyRecorder
 
 POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class Turn:
-    """A run that is to be made.
+class QueuedRun:
+    """A run that waits for a worker.
 
     Attributes:
         name: unique in the study.
-        recipe: called when its turn has come.
-        directory: that it fills.
-        after: names of runs that come before it.
+        recipe: called when the run starts.
+        directory: of the run.
+        after: names of the runs that must end before it.
     """
 
     name: str
@@ -40,22 +40,24 @@ class Turn:
 
 
 class Worker:
-    """A process that makes one run after another."""
+    """A process that executes one run after another."""
 
-    def __init__(self, slot: int, jobs: int, maker: Maker, command: Sequence[str]) -> None:
+    def __init__(self, slot: int, jobs: int, executor: RunExecutor, command: Sequence[str]) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, slot, jobs, maker, tuple(command)))
+        self.process = context.Process(target=_work, args=(theirs, slot, jobs, executor, tuple(command)))
         self.process.start()
         theirs.close()
-        self.turn: Turn | None = None
+        self.turn: QueuedRun | None = None
 
-    def give(self, turn: Turn, recipe: Any) -> None:
+    def give(self, turn: QueuedRun, recipe: Any) -> None:
         self.turn = turn
         self.pipe.send((recipe, turn.directory))
 
     def hear(self) -> tuple[Any, ...]:
-        """("step", share, values), ("end", the failure or None), or ("left", why) for a run that has not ended."""
+        """Returns the next message: ("step", share, values), ("end", failure or None) or ("left", reason) for an
+        unfinished run.
+        """
         try:
             said: tuple[Any, ...] = self.pipe.recv()
             return said
@@ -74,25 +76,31 @@ class Worker:
         self.process.join()
 
 
-def side_by_side(turns: Sequence[Turn], jobs: int, maker: Maker, command: Sequence[str], watcher: Watcher) -> None:
-    """Make every run, `jobs` at a time, none before those it comes after. Raises Stopped when a signal came."""
+def run_in_parallel(
+    turns: Sequence[QueuedRun], jobs: int, executor: RunExecutor, command: Sequence[str], recorder: StudyRecorder
+) -> None:
+    """Execute every run, `jobs` at a time, in an order that respects their dependencies.
+
+    Raises:
+        Stopped: a signal arrived.
+    """
     from pretextlm.training.signals import StopFlag, Stopped
 
-    waiting, workers = list(turns), [Worker(slot, jobs, maker, command) for slot in range(min(jobs, len(turns)))]
+    waiting, workers = list(turns), [Worker(slot, jobs, executor, command) for slot in range(min(jobs, len(turns)))]
     try:
         with StopFlag() as stop:
             while (waiting or _busy(workers)) and not stop.number:
                 for slot, worker in enumerate(workers):
                     if worker.turn is None and not worker.process.is_alive():
-                        workers[slot] = worker = Worker(slot, jobs, maker, command)
+                        workers[slot] = worker = Worker(slot, jobs, executor, command)
                     if worker.turn is None:
-                        _give_next(worker, waiting, workers, watcher)
-                _listen(workers, watcher)
+                        _give_next(worker, waiting, workers, recorder)
+                _listen(workers, recorder)
             if stop.number:
                 for worker in workers:
                     worker.signal(signal.SIGTERM)
                 while _busy(workers):
-                    _listen(workers, watcher, stopping=True)
+                    _listen(workers, recorder, stopping=True)
                 raise Stopped(stop.number)
     finally:
         for worker in workers:
@@ -103,23 +111,23 @@ def _busy(workers: Sequence[Worker]) -> list[str]:
     return [worker.turn.name for worker in workers if worker.turn is not None]
 
 
-def _give_next(worker: Worker, waiting: list[Turn], workers: Sequence[Worker], watcher: Watcher) -> None:
-    """The first run that waits for no other, if there is one."""
+def _give_next(worker: Worker, waiting: list[QueuedRun], workers: Sequence[Worker], recorder: StudyRecorder) -> None:
+    """Give a worker the first run whose dependencies have ended, if there is one."""
     unmade = {*_busy(workers), *(turn.name for turn in waiting)}
     turn = next((turn for turn in waiting if unmade.isdisjoint(turn.after)), None)
     if turn is None:
         return
     waiting.remove(turn)
-    watcher.begin(turn.name)
+    recorder.begin(turn.name)
     try:
         worker.give(turn, turn.recipe())
     except Exception as error:  # one run's fault, as if it had come in training
         worker.turn = None
-        watcher.end(turn.name, reason(error, turn.name))
+        recorder.end(turn.name, reason(error, turn.name))
 
 
-def _listen(workers: Sequence[Worker], watcher: Watcher, stopping: bool = False) -> None:
-    """Hear what busy workers say, for a moment. While all are stopping, a run that is left has not failed."""
+def _listen(workers: Sequence[Worker], recorder: StudyRecorder, stopping: bool = False) -> None:
+    """Process pending messages of busy workers. While all are stopping, an unfinished run does not count as failed."""
     speaking = {worker.pipe: worker for worker in workers if worker.turn is not None}
     for pipe in wait(list(speaking), POLL_SECONDS):
         worker = speaking[pipe]  # type: ignore[index]
@@ -127,15 +135,15 @@ def _listen(workers: Sequence[Worker], watcher: Watcher, stopping: bool = False)
         name = worker.turn.name
         kind, *said = worker.hear()
         if kind == "step":
-            watcher.step(name, *said)
+            recorder.step(name, *said)
             continue
         worker.turn = None
         if kind == "end" or not stopping:
-            watcher.end(name, *said)
+            recorder.end(name, *said)
 
 
-class _Teller:
-    """The trainer's display in a worker: it tells the study."""
+class _PipeProgress:
+    """The progress of a trainer in a worker, sent to the study's process."""
 
     def __init__(self, pipe: Connection) -> None:
         self.pipe = pipe
@@ -150,8 +158,8 @@ class _Teller:
         pass
 
 
-def _work(pipe: Connection, slot: int, jobs: int, maker: Maker, command: Sequence[str]) -> None:
-    """A worker's life. Threads are shared out; of several GPUs each worker has one."""
+def _work(pipe: Connection, slot: int, jobs: int, executor: RunExecutor, command: Sequence[str]) -> None:
+    """Main loop of a worker. Threads are divided among workers; with several GPUs, each worker has one."""
     os.setsid()
     import torch
 
@@ -166,7 +174,7 @@ def _work(pipe: Connection, slot: int, jobs: int, maker: Maker, command: Sequenc
         while (job := pipe.recv()) is not None:
             recipe, directory = job
             try:
-                failure = maker.make(lambda made=recipe: made, directory, command, _Teller(pipe))  # type: ignore[misc]
+                failure = executor.execute(lambda made=recipe: made, directory, command, _PipeProgress(pipe))  # type: ignore[misc]
             except Stopped as stopped:
                 pipe.send(("left", str(stopped)))
                 return

@@ -1,4 +1,4 @@
-"""What a study is: the same text, budget, seeds and model shape for every objective, as one TOML file."""
+"""The plan of a study of objectives: the same text, budget, seeds and model shape for all, as one TOML file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pretextlm.objectives.registry import build
 
 BudgetKind = Literal["tokens", "flops", "seconds"]
 RUNS = "runs"
-"""Directory of a study that holds its runs."""
+"""Subdirectory of a study that holds its runs."""
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _OWN_KEYS = ("name", "label", "architecture", "model", "training", "options")
 
@@ -30,16 +30,16 @@ def _differ(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 
 Seeds = Annotated[tuple[int, ...], AfterValidator(_differ)]
-"""Of a study: each thing compared is trained once per seed."""
+"""Seeds of a study: everything that is compared is trained once per seed."""
 
 
 class Budget(Config):
-    """What each run may spend: exactly one of the three.
+    """Training budget of each run: exactly one of the three.
 
     Attributes:
         tokens: input tokens read from text.
         flops: floating-point operations of training.
-        seconds: seconds of training, evaluation not counted.
+        seconds: seconds of training, without evaluation.
     """
 
     tokens: int | None = Field(None, gt=0)
@@ -55,12 +55,12 @@ class Budget(Config):
 
     @property
     def kind(self) -> BudgetKind:
-        """The one that is given."""
+        """Returns the name of the budget that is given."""
         return "tokens" if self.tokens else "flops" if self.flops else "seconds"
 
     @property
     def amount(self) -> float:
-        """How much of it."""
+        """Returns its amount."""
         return self.tokens or self.flops or self.seconds or 0.0
 
 
@@ -72,15 +72,15 @@ def _without_budget(training: dict[str, Any]) -> dict[str, Any]:
 
 
 class Condition(Config):
-    """One thing compared: an objective with its options, on an architecture. Written as a name or as a table.
+    """One condition of the comparison: an objective with its options, on an architecture. Written as a name or a table.
 
     Attributes:
         name: the objective as registered.
-        label: what it is called in directories and in the report; by default its name.
-        architecture: one that suits the objective; by default the objective's first.
+        label: its name in directories and in the report; by default the objective's name.
+        architecture: one that the objective supports; by default its first.
         model: fields of the model that differ from the study's, for instance to equalise parameter counts.
-        training: fields of the training that differ, for instance a batch that suits the objective; never the budget.
-        options: options of the objective; in the table they stand beside the name.
+        training: fields of the training that differ, for instance a suitable batch size; never the budget.
+        options: options of the objective; in the table they are beside the name.
     """
 
     name: str
@@ -115,14 +115,21 @@ class Condition(Config):
         return _without_budget(training)
 
     def objective(self) -> Objective:
-        """The objective itself. Raises UserError for an unknown name or option."""
+        """Returns the objective.
+
+        Raises:
+            UserError: unknown name or option.
+        """
         return build(self.name, self.options)
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a study: its recipe as plain values, the directory below `runs/` that it fills; `after`: those of runs
-    that come before it."""
+    """One run of a study.
+
+    Attributes:
+        after: directories of the runs that must end before it.
+    """
 
     label: str
     seed: int
@@ -137,9 +144,9 @@ class StudyPlan(Config):
     Attributes:
         name: of the study, the report's title.
         store: directory of the prepared corpus.
-        objectives: what is compared, by name or as tables (see :class:`Condition`).
-        seeds: each objective is trained once per seed: weights, order of the data and noise.
-        budget: what each run may spend.
+        objectives: the conditions, by name or as tables (see :class:`Condition`).
+        seeds: each objective is trained once per seed of weights, data order and noise.
+        budget: of each run.
         length: tokens of an input row; None: the recipe's default.
         model, training, evaluation: tables passed on to the recipe of each run.
     """
@@ -170,13 +177,21 @@ class StudyPlan(Config):
 
     @classmethod
     def load(cls, path: Path, overrides: list[str] | None = None) -> StudyPlan:
-        """From a TOML file with `section.key=value` on top. Raises UserError before anything is trained."""
+        """Load a TOML file with `section.key=value` overrides.
+
+        Raises:
+            UserError: the plan is invalid.
+        """
         plan = cls.parse(apply_overrides(read_toml(path), overrides or []), where=str(path))
         plan.check()
         return plan
 
     def check(self) -> None:
-        """Every objective exists, takes its options and suits its architecture. Raises UserError otherwise."""
+        """Check that every objective exists, accepts its options and supports its architecture.
+
+        Raises:
+            UserError: otherwise.
+        """
         for condition in self.objectives:
             objective = condition.objective()
             wanted = condition.architecture or _architecture(condition.model) or _architecture(self.model)
@@ -187,7 +202,7 @@ class StudyPlan(Config):
                 )
 
     def runs(self) -> list[PlannedRun]:
-        """Seed by seed, so that an interrupted study has complete rounds first."""
+        """Returns the runs seed by seed, so that an interrupted study has complete rounds first."""
         return list(self._runs())
 
     def _runs(self) -> Iterator[PlannedRun]:
@@ -211,7 +226,7 @@ class StudyPlan(Config):
         return recipe | ({"evaluation": dict(self.evaluation)} if self.evaluation else {})
 
     def plain(self) -> dict[str, Any]:
-        """As plain values for study.toml, every default written out; reads back as the same plan."""
+        """Returns plain values for study.toml with every default; they load as an equal plan."""
         values = self.model_dump(mode="json", exclude_none=True)
         return {key: value for key, value in values.items() if value != {}}
 

@@ -1,4 +1,4 @@
-"""What a person sees of a study on stderr: one bar for all runs, one line for each that ends."""
+"""Progress of a study on stderr: one bar for all runs, and a line for each run that ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol, Self
 
 
 class StudyProgress(Protocol):
-    """Told what happens; it also takes the place of the trainer's own display (`step` and `note`)."""
+    """Callbacks of a study; it also replaces the trainer's own progress display (`step` and `note`)."""
 
     def begin(self, name: str, done: int, total: int) -> None: ...
 
@@ -36,7 +36,7 @@ class Silent:
 
 
 class Terminal:
-    """A rich progress bar over the whole study. Use as a context manager."""
+    """A rich progress bar over all runs. Use as a context manager."""
 
     def __init__(self) -> None:
         from rich.console import Console

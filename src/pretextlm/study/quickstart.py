@@ -1,4 +1,6 @@
-"""The quick start's study: the three classic objectives at a size that learns something in minutes on two CPU cores."""
+"""The study of `pretextlm quickstart`: the three classic objectives at a size that trains in minutes on two CPU
+cores.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ OBJECTIVES = (
 )
 
 
-def quick_plan(store: Path, minutes: float, seeds: int) -> StudyPlan:
-    """Equal seconds for every objective and seed, `minutes` in all."""
+def quickstart_plan(store: Path, minutes: float, seeds: int) -> StudyPlan:
+    """Returns a plan with equal seconds for every objective and seed, `minutes` in total."""
     return StudyPlan.parse(
         {
             "name": "One text, one Transformer, three objectives",

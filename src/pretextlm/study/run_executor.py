@@ -1,4 +1,4 @@
-"""One run of a study: trained where it is not yet, evaluated, or why not in one line."""
+"""Executes one run of a study: trains and evaluates it where that is missing."""
 
 from __future__ import annotations
 
@@ -27,18 +27,22 @@ def finished(directory: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class Maker:
-    """The trainer and the evaluation; by default the package's own."""
+class RunExecutor:
+    """Trains and evaluates runs; by default with the package's own functions."""
 
     pretrain: Pretrain | None = None
     evaluate: Evaluate | None = None
 
-    def make(
+    def execute(
         self, recipe: Callable[[], Any], directory: Path, command: Sequence[str], progress: Progress
     ) -> str | None:
-        """Trains and evaluates what is missing; the reason in one line if that fails.
+        """Train and evaluate what is missing.
 
-        Raises Stopped when a signal came.
+        Returns:
+            None, or the reason of a failure in one line.
+
+        Raises:
+            Stopped: a signal arrived.
         """
         from pretextlm.evaluation.evaluate import evaluate_run
         from pretextlm.training.signals import Stopped
@@ -56,7 +60,7 @@ class Maker:
 
 
 def reason(error: Exception, name: str) -> str:
-    """A run's fault in one line; what nobody foresaw is logged whole."""
+    """Returns an error in one line; unexpected ones are logged with their traceback."""
     if isinstance(error, UserError):
         return error.message
     log.error("%s failed", name, exc_info=error)

@@ -1,4 +1,4 @@
-"""What becomes of a study's runs, kept and shown as it happens."""
+"""The state of a study's runs, recorded and shown while it progresses."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pretextlm.study.progress import StudyProgress
 
 
 @dataclass
-class Outcome:
-    """What became of the runs, by directory name.
+class StudyResults:
+    """State of the runs by directory name.
 
     Attributes:
-        finished: trained and evaluated this time.
+        finished: trained and evaluated in this call.
         skipped: found finished.
-        failed: name → the reason, in one line.
+        failed: name → reason in one line.
     """
 
     directory: Path
@@ -28,10 +28,10 @@ class Outcome:
         return len(self.finished) + len(self.skipped) + len(self.failed)
 
 
-class Watcher:
-    """Told of every run, also of several at a time."""
+class StudyRecorder:
+    """Records the events of all runs, which may be executed in parallel."""
 
-    def __init__(self, outcome: Outcome, total: int, progress: StudyProgress) -> None:
+    def __init__(self, outcome: StudyResults, total: int, progress: StudyProgress) -> None:
         self.outcome, self.total, self.progress = outcome, total, progress
         self.shares: dict[str, float] = {}
 
@@ -43,13 +43,13 @@ class Watcher:
         self.progress.step(sum(self.shares.values()), values)
 
     def found(self, name: str) -> None:
-        """A run that needs nothing more."""
+        """A run needs nothing more."""
         self.begin(name)
         self.outcome.skipped.append(name)
         self.progress.end(name, "found finished")
 
     def end(self, name: str, failure: str | None) -> None:
-        """A run is made, or has failed for the reason given."""
+        """A run has ended, or failed for the given reason."""
         self.shares.pop(name, None)
         if failure:
             self.outcome.failed[name] = failure
@@ -58,14 +58,14 @@ class Watcher:
         self.progress.end(name, f"failed: {failure}" if failure else "done")
 
 
-class OfRun:
-    """The display of one run's trainer."""
+class RunProgress:
+    """Progress of one run's trainer."""
 
-    def __init__(self, watcher: Watcher, name: str) -> None:
-        self.watcher, self.name = watcher, name
+    def __init__(self, recorder: StudyRecorder, name: str) -> None:
+        self.recorder, self.name = recorder, name
 
     def step(self, share: float, values: Mapping[str, float]) -> None:
-        self.watcher.step(self.name, share, values)
+        self.recorder.step(self.name, share, values)
 
     def note(self, text: str) -> None:
-        self.watcher.progress.note(text)
+        self.recorder.progress.note(text)

@@ -1,6 +1,6 @@
-"""A study of one task: the same records learnt by models that differ in what they start from and what is trained.
+"""The plan of a study of one task: the same records, learned by models with different starting points or trained parts.
 
-[recipe]                                  what all runs share: a recipe's tables, of a task
+[recipe]                                  shared by all runs: tables of a task's recipe
 start = "runs/encoder"
 
 [[entries]]
@@ -8,15 +8,15 @@ label = "pretrained"
 
 [[entries]]
 label = "student"
-layers = [0, 2, 4]                        begun from these layers of the run that `start` names
-teacher = "pretrained"                    and taught by that entry's run of the same seed
+layers = [0, 2, 4]                        initialized from these layers of the run that `start` names
+teacher = "pretrained"                    distilled from that entry's run of the same seed
 
 [[entries]]
 label = "scratch"
-scratch = true                            the same Transformer with weights drawn from the seed
+scratch = true                            the same Transformer with random weights
 training = { learning_rate = 5e-4 }       any table of the recipe may differ
 
-[grid]                                    and each entry comes with every combination of these, once per seed
+[grid]                                    every entry is run at every combination of these, once per seed
 "training.learning_rate" = [2e-5, 3e-5, 5e-5]
 """
 
@@ -42,14 +42,14 @@ _TABLES = ("data", "task", "model", "training", "tuning")
 
 
 class Entry(Config):
-    """One model that is compared.
+    """One model of the comparison.
 
     Attributes:
-        label: what it is called in directories and in the report.
-        scratch: with weights drawn from the seed; shape and tokens are those of the run that `start` names.
-        layers: of that run that the model begins with; none given: all.
-        teacher: label of an entry before it that teaches it.
-        data, task, model, training, tuning: what differs in the recipe's tables.
+        label: its name in directories and in the report.
+        scratch: random weights; shape and tokenizer are those of the run that `start` names.
+        layers: layers of that run that initialize the model; empty: all.
+        teacher: label of an earlier entry that it is distilled from.
+        data, task, model, training, tuning: differences from the recipe's tables.
     """
 
     label: str
@@ -72,14 +72,14 @@ class Entry(Config):
 
 
 class TaskStudy(Config):
-    """Every entry × every seed by one recipe of a task.
+    """Every entry × every seed of one task's recipe.
 
     Attributes:
         name: of the study, the report's title.
         seeds: each entry is trained once per seed.
-        recipe: the tables of a task's recipe, with `start`.
-        entries: what is compared.
-        grid: dotted settings of the recipe with the values that each takes; every entry is compared at every point.
+        recipe: tables of a task's recipe, with `start`.
+        entries: the models that are compared.
+        grid: dotted settings of the recipe with their values; every entry is run at every point.
     """
 
     name: str = Field("study", min_length=1, max_length=200)
@@ -105,7 +105,7 @@ class TaskStudy(Config):
 
     @cached_property
     def compared(self) -> tuple[Entry, ...]:
-        """The entries, each at every point of the grid."""
+        """Returns the entries, each at every point of the grid."""
         entries = [entry.label for entry in self.entries]
         called = dict(zip(entries, labels(entries, self.grid), strict=True))
         return tuple(
@@ -115,7 +115,11 @@ class TaskStudy(Config):
         )
 
     def check(self) -> None:
-        """Every entry's recipe can be had, and its records are as they should be. Raises UserError otherwise."""
+        """Check every entry's recipe and the records.
+
+        Raises:
+            UserError: one of them is invalid.
+        """
         from pretextlm.training.corpus import open_corpus
 
         seen = []
@@ -129,7 +133,7 @@ class TaskStudy(Config):
                 seen.append(read)
 
     def runs(self) -> list[PlannedRun]:
-        """Seed by seed, teachers before those they teach."""
+        """Returns the runs seed by seed, teachers before their students."""
         return [
             PlannedRun(
                 entry.label,
@@ -143,7 +147,9 @@ class TaskStudy(Config):
         ]
 
     def recipe_of(self, run: PlannedRun, directory: Path) -> Recipe:
-        """The whole recipe of a run in a study directory; the student it begins with is made where it is missing."""
+        """Returns the complete recipe of a run in a study directory; creates the pruned model it starts from if
+        missing.
+        """
         entry = next(entry for entry in self.compared if entry.label == run.label)
         values = self._base(entry)
         if entry.layers:
@@ -154,7 +160,7 @@ class TaskStudy(Config):
         return self._load(entry, run.seed, values)
 
     def _base(self, entry: Entry) -> dict[str, Any]:
-        """The recipe's tables with what differs."""
+        """Returns the recipe's tables with the entry's differences."""
         from pretextlm.training.run_directory import Run
 
         differs = {table: getattr(entry, table) for table in _TABLES}
@@ -180,7 +186,7 @@ class TaskStudy(Config):
         return Recipe.load(with_start({**values, "name": entry.label, "seed": seed}), f"the recipe of {entry.label}")
 
     def _student(self, entry: Entry, directory: Path) -> Path:
-        """A run with the entry's layers of the one that `start` names."""
+        """Returns a run with the entry's layers of the run that `start` names."""
         from pretextlm.compression.prune import Pruning, prune_run
 
         place = directory / STUDENTS / "layers-{}".format("-".join(map(str, entry.layers)))
@@ -189,7 +195,9 @@ class TaskStudy(Config):
         return place
 
     def corpus(self) -> dict[str, Any]:
-        """What is learnt from, for corpus.json; `hash` is of the files and of how many records are taken."""
+        """Returns the description of the records for corpus.json; `hash` is of the files and the number of records
+        used.
+        """
         import hashlib
 
         from pretextlm.training.corpus import SPLITS, read_split
@@ -210,7 +218,7 @@ class TaskStudy(Config):
         }
 
     def plain(self) -> dict[str, Any]:
-        """As plain values for study.toml; reads back as the same plan."""
+        """Returns plain values for study.toml; they load as an equal plan."""
         values = self.model_dump(mode="json", exclude_none=True)
         values["entries"] = [
             {k: v for k, v in entry.items() if v not in ({}, [], "", False)} for entry in values["entries"]
@@ -219,13 +227,13 @@ class TaskStudy(Config):
 
 
 def _joined(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A table of the recipe with changes; a budget among these takes the place of the recipe's."""
+    """Merge changes into a table of the recipe; a budget among them replaces the recipe's."""
     budget = any(key.startswith("budget_") for key in changes)
     return {**{k: v for k, v in table.items() if not (budget and k.startswith("budget_"))}, **changes}
 
 
 def _at(entry: Entry, point: Point, label: str, teacher: str) -> Entry:
-    """An entry at a point of the grid."""
+    """Returns an entry at a point of the grid."""
     tables = {table: getattr(entry, table) for table in _TABLES}
     for setting, value in point.items():
         tables = set_at(tables, setting, value)
@@ -233,7 +241,7 @@ def _at(entry: Entry, point: Point, label: str, teacher: str) -> Entry:
 
 
 def _flat(grid: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted settings, also where they were written as tables."""
+    """Returns the grid with dotted settings, also where they were written as tables."""
     found: dict[str, Any] = {}
     for key, value in grid.items():
         found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
@@ -257,9 +265,10 @@ AnyPlan = StudyPlan | TaskStudy
 
 
 def load_plan(path: Path, overrides: list[str] | None = None) -> AnyPlan:
-    """A study from a TOML file with `section.key=value` on top: of objectives, or with [[entries]] of a task.
+    """Load a study from a TOML file with `section.key=value` overrides: of objectives or, with [[entries]], of a task.
 
-    Raises UserError before anything is trained.
+    Raises:
+        UserError: the plan is invalid.
     """
     values = apply_overrides(read_toml(path), overrides or [])
     if "entries" not in values:

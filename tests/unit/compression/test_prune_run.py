@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from tests.builders import make_store
 from tests.foreign import bert_directory
 
-from pretextlm.compression.losses import Ruler
+from pretextlm.compression.losses import LossComparison
 from pretextlm.compression.prune import Pruning, prune_run
 from pretextlm.compression.quantized import export_quantized
 from pretextlm.config import apply_overrides
@@ -179,7 +179,7 @@ def test_a_quantised_export_is_measured_as_it_is_read_back(decoder, store, tmp_p
     whole = run.load_model().state_dict()
     q, scale = int8.quantise(decoder.load_model().state_dict()["decoder.0.mlp.up_proj.weight"], torch.bfloat16)
     assert torch.equal(whole["decoder.0.mlp.up_proj.weight"], int8.dequantised(q, scale).float())
-    ruler = Ruler.of(decoder, decoder.load_model())
+    ruler = LossComparison.of(decoder, decoder.load_model())
     assert ruler.compare(run.recipe.model, whole).plain() == loss
     assert done.weight_bytes < done.whole_bytes
     assert f"after {loss['after']['value']:.4f}" in (tmp_path / "out" / "README.md").read_text()

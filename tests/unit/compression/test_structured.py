@@ -14,9 +14,9 @@ from pretextlm.compression.structured import (
     FEED_FORWARD,
     Heads,
     check_heads,
+    count_to_remove,
     cut_channels,
     cut_heads,
-    how_many,
     keep_layers,
     kept_channels,
     kept_units,
@@ -183,7 +183,7 @@ def test_a_first_layer_that_reads_the_embedding_as_it_is_stays():
 )
 def test_a_share_that_takes_nothing_or_everything_is_refused(share, units, reason):
     with pytest.raises(UserError, match=reason):
-        how_many(share, units, "heads")
+        count_to_remove(share, units, "heads")
 
 
 def test_heads_whose_slopes_depend_on_their_number_are_refused():

@@ -12,7 +12,7 @@ from tests.builders import make_store
 from pretextlm.data.store import Store
 from pretextlm.errors import UserError
 from pretextlm.report.read import read
-from pretextlm.study.compare import Outcome, compare
+from pretextlm.study.compare import StudyResults, compare
 from pretextlm.study.plan import StudyPlan
 from pretextlm.training.run_directory import locked
 from pretextlm.training.signals import Stopped
@@ -58,7 +58,7 @@ def plan(store: Path) -> StudyPlan:
     return StudyPlan.parse(values | {"length": 32})
 
 
-def run(plan: StudyPlan, directory: Path, workshop: Workshop) -> Outcome:
+def run(plan: StudyPlan, directory: Path, workshop: Workshop) -> StudyResults:
     return compare(plan, directory, command=["pretextlm", "x"], pretrain=workshop.pretrain, evaluate=workshop.evaluate)
 
 

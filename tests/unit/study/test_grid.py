@@ -13,7 +13,7 @@ from pretextlm.grid import labels, point_label, points, set_at
 from pretextlm.report.page import render, summary, write_report
 from pretextlm.report.read import read
 from pretextlm.study.compare import compare
-from pretextlm.study.grid import RATES, SEEDS, grid_plan, seeds_of, varied
+from pretextlm.study.grid import RATES, SEEDS, grid_plan, parse_grid, parse_seeds
 from pretextlm.study.task_plan import TaskStudy
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
@@ -148,12 +148,12 @@ def test_a_recipe_without_a_task_is_refused(recipe):
 
 
 def test_the_command_line_writes_values_with_commas():
-    assert varied(["training.learning_rate=2e-5,5e-5", "training.schedule=wsd,linear", "a.b=true"]) == {
+    assert parse_grid(["training.learning_rate=2e-5,5e-5", "training.schedule=wsd,linear", "a.b=true"]) == {
         "training.learning_rate": [2e-5, 5e-5],
         "training.schedule": ["wsd", "linear"],
         "a.b": [True],
     }
-    assert seeds_of("1,2") == [1, 2]
-    for call in (lambda: varied(["training.learning_rate"]), lambda: seeds_of("a")):
+    assert parse_seeds("1,2") == [1, 2]
+    for call in (lambda: parse_grid(["training.learning_rate"]), lambda: parse_seeds("a")):
         with pytest.raises(UserError, match="Cannot read"):
             call()

@@ -16,11 +16,11 @@ from tests.builders import make_store
 
 from pretextlm.errors import UserError
 from pretextlm.study.compare import compare
-from pretextlm.study.jobs import Turn, side_by_side
+from pretextlm.study.jobs import QueuedRun, run_in_parallel
 from pretextlm.study.plan import StudyPlan
 from pretextlm.study.progress import Silent
-from pretextlm.study.run_executor import Maker
-from pretextlm.study.study_results import Outcome, Watcher
+from pretextlm.study.run_executor import RunExecutor
+from pretextlm.study.study_results import StudyRecorder, StudyResults
 from pretextlm.training.signals import StopFlag, Stopped
 
 
@@ -48,10 +48,10 @@ def evaluate(directory: Path) -> None:
     (directory / "evaluation.json").write_text("{}")
 
 
-def make(place: Path, names: list[str], after: dict[str, tuple[str, ...]] | None = None) -> Outcome:
-    outcome = Outcome(place)
-    turns = [Turn(name, partial(str, name), place / name, (after or {}).get(name, ())) for name in names]
-    side_by_side(turns, 2, Maker(train, evaluate), (), Watcher(outcome, len(turns), Silent()))
+def make(place: Path, names: list[str], after: dict[str, tuple[str, ...]] | None = None) -> StudyResults:
+    outcome = StudyResults(place)
+    turns = [QueuedRun(name, partial(str, name), place / name, (after or {}).get(name, ())) for name in names]
+    run_in_parallel(turns, 2, RunExecutor(train, evaluate), (), StudyRecorder(outcome, len(turns), Silent()))
     return outcome
 
 
