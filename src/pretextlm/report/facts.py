@@ -1,4 +1,4 @@
-"""What was compared, on what, at what cost, and how to do it again: rows of the report's tables."""
+"""Rows of the report's tables: conditions, setting, cost, and how to reproduce the study."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEACHER = "teacher"
 
 @dataclass(frozen=True)
 class Contender:
-    """One condition as it is introduced."""
+    """Description of one condition."""
 
     index: int
     label: str
@@ -33,7 +33,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one condition cost, per run, averaged over its seeds; a dash where a run does not say."""
+    """Mean cost per run of one condition over its seeds; a dash if a run does not record it."""
 
     index: int
     label: str
@@ -44,7 +44,7 @@ COST_COLUMNS = ("Parameters", "Tokens read", "Training time", "FLOPs", "Tokens /
 
 
 def contenders(study: Study) -> list[Contender]:
-    """Every condition with its objective, options, shape and exact parameter count."""
+    """Returns every condition with its objective, options, shape and exact parameter count."""
     return [
         Contender(i, condition.label, glossary.objective(condition.objective), _details(condition))
         for i, condition in enumerate(study.conditions)
@@ -67,7 +67,7 @@ def _details(condition: Condition) -> list[tuple[str, str]]:
 
 
 def _tuned(run: Run) -> list[tuple[str, str]]:
-    """What a run of a task starts from, and what of it is trained."""
+    """Returns the starting point of a run of a task and its trained parts."""
     frozen = table(run.config, "tuning").get("freeze")
     rate = number(table(run.config, "training").get("learning_rate"))
     return [
@@ -78,7 +78,7 @@ def _tuned(run: Run) -> list[tuple[str, str]]:
 
 
 def _run_name(directory: object) -> str:
-    """A run by its directory's name; of a study, without the seed. Where it lay tells a reader nothing."""
+    """Returns the name of a run's directory; within a study, without the seed. Its parent directories are not shown."""
     return re.sub(r"-seed\d+$", "", Path(str(directory)).name) if directory else ""
 
 
@@ -91,7 +91,7 @@ def _shape(model: Mapping[str, Any]) -> str:
 
 
 def _options(options: Mapping[str, Any]) -> str:
-    """Those that are not as the objective has them by default; the recipe below has them all."""
+    """Returns the options that differ from the objective's defaults; the recipe further down has all of them."""
     others = _unusual(options, glossary.defaults(str(options.get("name", ""))))
     return ", ".join(f"{key} = {text}" for key, text in others) or ("as by default" if options else "")
 
@@ -114,7 +114,7 @@ def _value(value: Any, usual: Any = None) -> str:
 
 
 def setting(study: Study) -> list[tuple[str, str]]:
-    """What all runs shared: corpus, budget, seeds, machine."""
+    """Returns the setting shared by all runs: corpus, budget, seeds, machine."""
     finished = sum(run.state == "finished" for run in study.runs)
     seeds = sorted({run.seed for run in study.runs if run.seed is not None})
     rows = [
@@ -159,7 +159,7 @@ def _sources(study: Study) -> list[str]:
 
 
 def sources(study: Study) -> tuple[list[str], int]:
-    """(sources with their licences where there are several, how many more there are)."""
+    """Returns (sources with their licences, if there are several; the number of sources not listed)."""
     every = _sources(study)
     return ([], 0) if len(every) < 2 else (every[:MAX_SOURCES], max(0, len(every) - MAX_SOURCES))
 
@@ -170,7 +170,7 @@ def _tokenizer(study: Study) -> str:
 
 
 def machine(study: Study) -> str:
-    """The machine as the study noted it, with the devices the runs noted."""
+    """Returns the machine recorded by the study, with the devices recorded by its runs."""
     noted = table(study.command, "machine")
     cpus = number(noted.get("cpus"))
     devices = _distinct(run.environment.get("device") or run.cost.get("device") for run in study.runs)
@@ -182,7 +182,7 @@ def machine(study: Study) -> str:
 
 
 def environment(study: Study) -> list[tuple[str, str]]:
-    """Versions and settings of all runs; where they differ, every value."""
+    """Returns versions and settings of all runs; every value if they differ."""
     keys = dict.fromkeys(
         key for run in study.runs for key in run.environment if key not in ("command", "started", "peak")
     )
@@ -198,7 +198,7 @@ def _distinct(values: Iterable[Any]) -> str:
 
 
 def costs(study: Study) -> list[Cost]:
-    """One row a condition, of the runs that have been trained."""
+    """Returns one row per condition, over the runs that have been trained."""
     rows = [(i, condition, [run for run in condition.runs if run.cost]) for i, condition in enumerate(study.conditions)]
     return [Cost(i, condition.label, _cost(runs)) for i, condition, runs in rows if runs]
 
@@ -228,13 +228,13 @@ def _mean(runs: list[Run], key: str) -> float | None:
 
 
 def commands(study: Study) -> list[str]:
-    """The commands that made this, as typed: the study's, else each run's own."""
+    """Returns the commands to reproduce this: the study's own, else each run's."""
     argvs = [study.command.get("command")] if study.command else [r.environment.get("command") for r in study.runs]
     return list(dict.fromkeys(shlex.join(map(str, argv)) for argv in argvs if isinstance(argv, list) and argv))
 
 
 def recipes(study: Study) -> list[tuple[str, str]]:
-    """(title, TOML) of the plan, and of one run of each condition."""
+    """Returns (title, TOML) of the plan and of one run of each condition."""
     plan = [("The plan: study.toml", write_toml(study.plan))] if study.plan else []
     shown = [condition.example for condition in study.conditions]
     return plan + [(f"The recipe of {run.path.name}", write_toml(run.config)) for run in shown if run.config]

@@ -1,4 +1,4 @@
-"""The geometry of the figures: plain numbers in, coordinates out. `figures.html` draws them as inline SVG."""
+"""Geometry of the figures: numbers in, coordinates out. `figures.html` renders them as inline SVG."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Kind = Literal["loss", "accuracy"]
 
 @dataclass(frozen=True)
 class Tick:
-    """A place on an axis and what it says."""
+    """A position on an axis with its label."""
 
     at: float
     text: str
@@ -31,7 +31,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Curve:
-    """One run's line: an SVG path, and its last point."""
+    """Line of one run: an SVG path and its last point."""
 
     path: str
     end: Point
@@ -40,7 +40,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """Learning curves of one condition against one measure of effort; y_label: what of it."""
+    """Learning curves of one condition against one measure of effort, with the axis label `y_label`."""
 
     index: int
     title: str
@@ -54,7 +54,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Row:
-    """One condition in a dot chart: the mean, its interval, every seed."""
+    """One condition in a dot chart: mean, interval and every seed."""
 
     index: int
     name: str
@@ -68,7 +68,7 @@ class Row:
 
 @dataclass(frozen=True)
 class DotChart:
-    """One measure, all conditions on one scale."""
+    """One measure of all conditions on one scale."""
 
     title: str
     sentence: str
@@ -94,7 +94,7 @@ class Scale:
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers within [low, high], about `about` of them: steps of 1, 2 or 5 times a power of ten."""
+    """Returns about `about` round numbers within [low, high]: steps of 1, 2 or 5 times a power of ten."""
     span = high - low
     if not span > 0:
         return [low]
@@ -106,10 +106,10 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def learning_curves(study: Study) -> list[list[Panel]]:
-    """Per condition a panel against seconds and one against tokens; conditions without a curve are left out.
+    """Returns per condition a panel against seconds and one against tokens; conditions without a curve are omitted.
 
-    Of many conditions, only against what the budget limits. All panels of one kind share the horizontal axis: budgets
-    can be compared, losses cannot.
+    With many conditions, only against the unit of the budget. All panels of one kind share the horizontal axis: budgets
+    are comparable, losses are not.
     """
     efforts = ["seconds", "tokens"]
     if len(study.conditions) > MANY:
@@ -123,9 +123,9 @@ def learning_curves(study: Study) -> list[list[Panel]]:
 
 
 def task_curves(study: Study) -> list[list[Panel]]:
-    """Per condition of one task a panel of the loss and one of the accuracy, where there is one, against tokens.
+    """Returns per condition of one task a panel of the loss and, if there is one, of the accuracy, against tokens.
 
-    All panels of one kind share both axes: it is the same task, on the same records.
+    All panels of one kind share both axes: it is the same task on the same records.
     """
     reach = _reach(study, "tokens")
     kinds: list[tuple[Kind, tuple[float, float]]] = []
@@ -141,7 +141,7 @@ def task_curves(study: Study) -> list[list[Panel]]:
 
 
 def remembered_curves(study: Study) -> list[list[Panel]]:
-    """Per condition a panel of the loss on each store that it watches, against tokens; on one scale for one store."""
+    """Returns per condition a panel of the loss on each store monitored for forgetting, against tokens."""
     stores = dict.fromkeys(str(line.get("store")) for run in study.runs for line in run.remembered)
     points = {
         (run.path, store): _thinned([line for line in run.remembered if line.get("store") == store], "tokens", "loss")
@@ -166,7 +166,7 @@ def _reach(study: Study, effort: str) -> float:
 
 
 def _of(line: Mapping[str, Any], kind: Kind) -> float | None:
-    """The loss of a line of validation, of a distilled task that of its labels alone; or its accuracy."""
+    """Returns the loss of a validation line (for a distilled task, of its labels alone), or its accuracy."""
     if kind == "accuracy":
         return next((number(value) for name, value in line.items() if name.endswith("_accuracy")), None)
     own = next((number(line[name]) for name in ("class_loss", "tag_loss") if name in line), None)
@@ -178,7 +178,7 @@ def _points(run: Run, effort: str, kind: Kind = "loss") -> list[Point]:
 
 
 def _thinned(lines: Sequence[Mapping[str, Any]], effort: str, kind: Kind) -> list[Point]:
-    """(effort, loss or accuracy) of each line that has both; of very many, the last and some of the others."""
+    """Returns (effort, loss or accuracy) of each line that has both, subsampled if there are very many."""
     pairs = [(number(line.get(effort)), _of(line, kind)) for line in lines]
     points = [(x, y) for x, y in pairs if x is not None and y is not None]
     stride = max(1, math.ceil(len(points) / MAX_POINTS))
@@ -207,11 +207,14 @@ def _drawn(
     kind: Kind,
     span: tuple[float, float] | None,
 ) -> Panel | None:
-    """The curves of some runs; None where no run has two points.
+    """Build the curves of some runs.
 
     Args:
-        reach: the end of the horizontal axis.
-        span: of the vertical one; by default that of the curves.
+        reach: end of the horizontal axis.
+        span: range of the vertical axis; by default that of the curves.
+
+    Returns:
+        The panel, or None if no run has two points.
     """
     lines = [(run, points) for run, points in lines if len(points) > 1]
     if not lines or reach <= 0:
@@ -248,11 +251,14 @@ def _curve(run: Run, points: Sequence[Point], x: Scale, y: Scale, kind: Kind) ->
 
 
 def dot_chart(measure: Measure, chance: float | None = None, order: Sequence[int] | None = None) -> DotChart:
-    """One of the common measures; an accuracy begins at zero, anything else at its own least value.
+    """Build the chart of one of the common measures. An accuracy starts at zero, other measures at their minimum.
 
     Args:
-        chance: what a blind choice would reach.
-        order: places of the conditions in the study, in the order of the rows; by default the study's.
+        chance: value of random guessing.
+        order: order of the rows as indices of conditions; by default the study's.
+
+    Returns:
+        The chart.
     """
     shown_order = list(order or [])
     rows = sorted(measure.measured, key=lambda m: shown_order.index(m.index) if m.index in shown_order else m.index)

@@ -1,4 +1,4 @@
-"""The study's one finding, computed and worded with what the data can carry and no more."""
+"""The study's main finding in words, with no more certainty than the data supports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _UNKNOWN = (
 
 
 def finding(study: Study, ruler: list[Measure]) -> tuple[str, str]:
-    """(headline, qualification): what came out, and how far to believe it."""
+    """Returns (headline, qualification): the result, and its certainty."""
     if not ruler and (lost := [m for m in measures(study) if m.name.startswith("forgotten:")]):
         return _forgot(lost), "Nothing else is measured yet: pretextlm evaluate RUN."
     if not ruler:
@@ -41,7 +41,7 @@ def finding(study: Study, ruler: list[Measure]) -> tuple[str, str]:
 
 
 def _forgot(lost: list[Measure]) -> str:
-    """What those that learnt other text lost of each store that was watched."""
+    """Returns a sentence on the loss increase of continued models on each monitored store."""
     said = []
     for measure in lost:
         each = [f"{name(one)} {_value(one, measure)}" for one in measure.ranked()]
@@ -50,7 +50,7 @@ def _forgot(lost: list[Measure]) -> str:
 
 
 def _level_with_the_first(ranked: list[Measured]) -> list[Measured]:
-    """Those that the seeds do not tell from the best, and all that stand between them."""
+    """Returns the best condition, those that the seeds do not separate from it, and all ranked between them."""
     close = [place for place, other in enumerate(ranked) if place and not told_apart(ranked[0], other)]
     return ranked[1 : close[-1] + 1] if close else []
 
@@ -77,22 +77,22 @@ def _tie(ranked: list[Measured], tied: list[Measured], measure: Measure) -> str:
 
 
 def name(measured: Measured) -> str:
-    """The condition's name in running text."""
+    """Returns the condition's name for running text."""
     return spoken(measured.condition.label)
 
 
 def spoken(label: str) -> str:
-    """A label as words."""
+    """Returns a label as words."""
     return label.replace("_", " ")
 
 
 def titled(label: str) -> str:
-    """A label as words at the head of a row or panel."""
+    """Returns a label as words for a row or panel title."""
     return spoken(label)[:1].upper() + spoken(label)[1:]
 
 
 def budget(study: Study) -> str:
-    """What each run could spend; "" where it is not stated, or not the same for all."""
+    """Returns the budget of each run; "" if it is unknown or not the same for all."""
     stated = table(study.plan, "budget")
     spent = {_spent(stated)} if stated else {_spent(_budget_of(run)) for run in study.runs}
     return spent.pop() if len(spent) == 1 else ""
@@ -170,7 +170,7 @@ def _others(others: list[Measured]) -> str:
 
 
 def _pairwise(study: Study, ranked: list[Measured]) -> str:
-    """The first two, compared on the same blanks: whether other blanks could turn their order."""
+    """Returns a sentence on the paired comparison of the first two on the same blanks."""
     labels = [measured.condition.label for measured in ranked[:2]]
     pair = next((p for p in paired(study) if {p.first.label, p.second.label} == set(labels)), None)
     if pair is None or pair.difference.interval is None:
@@ -190,12 +190,12 @@ def _one_by_one(study: Study, count: int) -> str:
 
 
 def _compared(study: Study) -> str:
-    """What one of those compared is."""
+    """Returns the noun for one of the compared conditions."""
     return "point of the grid" if study.of_a_grid else "model" if study.of_a_task else "objective"
 
 
 def _chosen(study: Study, ranked: list[Measured]) -> str:
-    """Of a grid: its best point, and how far to believe the best point's score."""
+    """Returns, for a grid, its best point and how reliable its score is, given that it was selected."""
     if not study.of_a_grid:
         return ""
     return (

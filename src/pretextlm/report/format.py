@@ -1,4 +1,4 @@
-"""Numbers as people read them: short, with a unit, never more digits than they carry."""
+"""Formatting numbers for people: short, with a unit, and no more digits than are significant."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def plain(value: float, digits: int = 3) -> str:
-    """A number with about `digits` significant digits, thousands separated: 12,345 · 3.21 · 0.0421."""
+    """Returns a number with about `digits` significant digits and thousands separators: 12,345 · 3.21 · 0.0421."""
     if not math.isfinite(value):
         return "not a number" if math.isnan(value) else "infinite"
     if value == 0:
@@ -22,7 +22,7 @@ def plain(value: float, digits: int = 3) -> str:
 
 
 def metric(value: float, unit: str) -> str:
-    """A measurement without its unit; fractions in per cent."""
+    """Returns a measurement without its unit; fractions in per cent."""
     if not math.isfinite(value):
         return plain(value)
     if unit in FRACTIONS:
@@ -31,7 +31,7 @@ def metric(value: float, unit: str) -> str:
 
 
 def spread(half_width: float, value: float, unit: str) -> str:
-    """The half-width of an interval with the decimals of the value it belongs to."""
+    """Returns the half-width of an interval with the decimals of its value."""
     if unit in FRACTIONS:
         return f"{100 * half_width:.1f}"
     shown = metric(value, unit)
@@ -40,12 +40,12 @@ def spread(half_width: float, value: float, unit: str) -> str:
 
 
 def points(difference: float) -> str:
-    """A difference of two fractions in percentage points, with its sign."""
+    """Returns a signed difference of two fractions in percentage points."""
     return f"{100 * difference:+.1f}".replace("-", MINUS)
 
 
 def si(value: float, unit: str = "") -> str:
-    """12.3 M, 4.5 P: three significant digits and a prefix."""
+    """Returns three significant digits with an SI prefix: 12.3 M, 4.5 P."""
     for factor, prefix in _PREFIXES:
         if abs(value) >= factor:
             return f"{plain(value / factor)}{THIN}{prefix}{unit}"
@@ -53,7 +53,7 @@ def si(value: float, unit: str = "") -> str:
 
 
 def tick(value: float) -> str:
-    """A round number on an axis: 0 · 500 · 2.5 M."""
+    """Returns a round number for an axis: 0 · 500 · 2.5 M."""
     for factor, prefix in _PREFIXES:
         if abs(value) >= factor:
             return f"{value / factor:g}{THIN}{prefix}"
@@ -61,7 +61,7 @@ def tick(value: float) -> str:
 
 
 def words(value: float) -> str:
-    """1.2 million; below a million the whole number."""
+    """Returns 1.2 million; below a million, the integer."""
     for factor, name in _WORDS:
         if abs(value) >= factor:
             return f"{plain(value / factor)} {name}"
@@ -69,7 +69,7 @@ def words(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """45 s · 12 min 5 s · 3 h 20 min."""
+    """Returns 45 s · 12 min 5 s · 3 h 20 min."""
     if seconds < 10:
         return f"{seconds:.1f}{THIN}s"
     whole = round(seconds)
@@ -79,7 +79,7 @@ def duration(seconds: float) -> str:
 
 
 def duration_in_words(seconds: float) -> str:
-    """90 seconds · 2 minutes · 12 min 5 s · 3 hours."""
+    """Returns 90 seconds · 2 minutes · 12 min 5 s · 3 hours."""
     for size, noun in ((3600, "hour"), (60, "minute")):
         if seconds >= 2 * size:
             return count(round(seconds / size), noun) if seconds % size == 0 else duration(seconds)
@@ -87,10 +87,10 @@ def duration_in_words(seconds: float) -> str:
 
 
 def listing(items: list[str]) -> str:
-    """a, b and c."""
+    """Returns "a, b and c"."""
     return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
 
 
 def count(n: int, noun: str) -> str:
-    """1 seed, 3 seeds."""
+    """Returns "1 seed", "3 seeds"."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"

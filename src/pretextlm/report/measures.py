@@ -1,4 +1,4 @@
-"""Measurements brought together: one summary per condition and measure, over its seeds."""
+"""Measurements of a study: one summary per condition and measure, over the seeds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pretextlm.report.read import Condition, Metric, Run, Study
 MIN_PAIRED_BLANKS = 30
 
 MANY = 4
-"""With more conditions than this, the page shows less of each, in an order that is easier to survey."""
+"""With more conditions than this, the page shows less of each, ordered by score."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Measured:
     """One measure of one condition.
 
     Attributes:
-        index: place of the condition in the study, which decides its colour and marker.
+        index: index of the condition in the study, which decides its colour and marker.
         metrics: one entry per finished run that has the measure, never empty.
     """
 
@@ -50,9 +50,10 @@ class Measured:
 
     @cached_property
     def interval(self) -> Interval | None:
-        """Over seeds where there are several and they differ, else over examples where their standard error is known.
+        """Returns the interval over seeds if several differ, else over examples if their standard error is known.
 
-        Two seeds that happen to agree on a coarse measure do not make it certain, nor do blanks that are all wrong.
+        Two seeds that happen to agree on a coarse measure do not make it certain, and neither do blanks that are all
+        wrong.
         """
         if self.summary.deviation:
             return self.summary.interval
@@ -66,10 +67,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Measure:
-    """One measure across the conditions that have it, in the order of the study.
+    """One measure of all conditions that have it, in the order of the study.
 
     Attributes:
-        common: whether it was taken on the same for all, so that conditions can be compared by it.
+        common: whether all conditions were measured on the same examples, so that they are comparable.
     """
 
     name: str
@@ -83,11 +84,11 @@ class Measure:
         return glossary.measure(self.name)
 
     def of(self, condition: Condition) -> Measured | None:
-        """This measure of one condition."""
+        """Returns this measure of one condition."""
         return next((m for m in self.measured if m.condition.label == condition.label), None)
 
     def ranked(self) -> list[Measured]:
-        """Best first; in the study's order where the measure does not say what is better."""
+        """Returns the conditions best first; in the study's order if the measure has no direction."""
         sign = {"higher": -1, "lower": 1}.get(self.better, 0)
         return sorted(self.measured, key=lambda m: sign * m.summary.mean)
 
@@ -103,7 +104,7 @@ class Paired:
 
 
 def measures(study: Study) -> list[Measure]:
-    """Every measure of every finished run: the common ruler first, then in order of appearance."""
+    """Returns every measure of every finished run: the common ones first, then in order of appearance."""
     names = dict.fromkeys(name for run in study.runs for name in run.metrics)
     ordered = [*(n for n in glossary.HEADLINES if n in names), *(n for n in names if n not in glossary.HEADLINES)]
     return [_measure(name, study) for name in ordered]
@@ -121,21 +122,21 @@ def _measure(name: str, study: Study) -> Measure:
 
 
 def ruler(every: Iterable[Measure]) -> list[Measure]:
-    """The measures taken on the same blanks, or the same records, for all."""
+    """Returns the measures that were taken on the same blanks or records for all conditions."""
     return [measure for measure in every if measure.common]
 
 
 def told_apart(first: Measured, second: Measured) -> bool:
-    """Whether the seeds tell two conditions apart: Welch's 95 % interval of their difference is off zero.
+    """Returns whether Welch's 95 % interval of the difference over seeds excludes zero.
 
-    False where either has one seed, or where nothing varies at all.
+    False if either condition has one seed, or if nothing varies.
     """
     interval = welch(first.values, second.values).interval
     return interval is not None and not interval.low <= 0 <= interval.high
 
 
 def choices(study: Study) -> int | None:
-    """How many words each blank offers to choose from: the mean over the blanks of one run, rounded."""
+    """Returns the number of words offered per blank: the mean over the blanks of one run, rounded."""
     for run in study.runs:
         offered = [words for blank in blanks(run) if isinstance(words := blank.get("choices"), list) and words]
         if offered:
@@ -144,17 +145,19 @@ def choices(study: Study) -> int | None:
 
 
 def blanks(run: Run) -> list[Mapping[str, Any]]:
-    """The blanks among a run's samples."""
+    """Returns the blanks among a run's samples."""
     return [sample for sample in run.samples if sample.get("kind") == "blank"]
 
 
 def chose_right(blank: Mapping[str, Any]) -> bool:
-    """Whether the model picked the right word; where nothing was offered, whether it wrote it."""
+    """Returns whether the model chose the right word or, if none were offered, wrote it."""
     return blank["chosen"] == blank.get("expected") if "chosen" in blank else blank.get("correct") is True
 
 
 def same_blanks(study: Study) -> bool:
-    """Whether all finished runs were asked the same: runs of one study are, runs put side by side may not be."""
+    """Returns whether all finished runs answered the same blanks: always within a study, not always across run
+    directories.
+    """
     asked = {
         tuple(str(run.settings.get(key)) for key in ("store", "blanks", "seed"))
         for run in study.runs
@@ -164,7 +167,7 @@ def same_blanks(study: Study) -> bool:
 
 
 def blankless(study: Study) -> list[Condition]:
-    """Finished conditions that were asked no blanks: their kind fills none."""
+    """Returns the finished conditions without blanks, whose objective does not fill any."""
     if study.of_a_task:
         return []
     asked = [c for c in study.conditions if c.finished and "blanks" in c.example.settings]
@@ -172,16 +175,16 @@ def blankless(study: Study) -> list[Condition]:
 
 
 def blind(name: str, choices: int | None) -> float | None:
-    """What a model that knows nothing would reach in a measure, where that is known."""
+    """Returns the value of random guessing in a measure, if it is known."""
     if not choices:
         return None
     return {"blank_choice_accuracy": 1 / choices, "blank_log_likelihood": -math.log(choices)}.get(name)
 
 
 def paired(study: Study) -> list[Paired]:
-    """Every two conditions on their common blanks or records, each one's score averaged over the seeds.
+    """Returns pairs of conditions on their common blanks or records, scores averaged over the seeds.
 
-    Of many, each with the next one behind it. Empty unless they share enough blanks to say anything.
+    With many conditions, only neighbours in the ranking. Empty if they share too few blanks.
     """
     conditions = [condition for condition in study.conditions if condition.finished]
     chosen = list(itertools.combinations(conditions, 2))
@@ -200,12 +203,12 @@ def paired(study: Study) -> list[Paired]:
 
 
 def _ranked(study: Study) -> list[Measured]:
-    """Conditions by the first measure of the ruler, best first."""
+    """Returns the conditions by the first common measure, best first."""
     return next((measure.ranked() for measure in ruler(measures(study))), [])
 
 
 def _right_by_record(runs: Sequence[Run]) -> dict[tuple[str, str], float]:
-    """Of a task whose answers are right or wrong, which is what its accuracy counts."""
+    """Returns the mean correctness by record, for tasks whose answers are right or wrong, as accuracy counts them."""
     collected: dict[tuple[str, str], list[float]] = {}
     for run in runs if all("accuracy" in run.metrics for run in runs) else ():
         for line in run.predictions:

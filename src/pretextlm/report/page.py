@@ -1,4 +1,4 @@
-"""One self-contained page: no script, no request to any server, nothing from a run that is not escaped."""
+"""One self-contained HTML page: no script, no network request, everything from a run is escaped."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ _HERE = Path(__file__).parent
 
 
 def write_report(paths: Iterable[Path], out: Path | None = None) -> tuple[Path, dict[str, Any]]:
-    """Read run or study directories and write their page.
+    """Read run or study directories and write their report.
 
     Args:
         paths: one study directory, or one or several run directories.
         out: the file to write; by default `report.html` in the (first) directory.
 
     Returns:
-        (the file, the summary that `--json` prints: see :func:`summary`).
+        (the file, the summary printed by `--json`; see :func:`summary`).
 
-    Raises UserError when a path is neither a run nor a study, or the page cannot be written.
+    Raises:
+        UserError: a path is neither a run nor a study, or the page cannot be written.
     """
     paths = list(paths)
     study = read(paths)
@@ -47,7 +48,7 @@ def write_report(paths: Iterable[Path], out: Path | None = None) -> tuple[Path, 
 
 
 def render(study: Study) -> str:
-    """The page as HTML."""
+    """Returns the page as HTML."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -67,7 +68,7 @@ def render(study: Study) -> str:
 
 
 def summary(study: Study) -> dict[str, Any]:
-    """The finding and every measure of every condition, as plain values."""
+    """Returns the finding and every measure of every condition, as plain values."""
     every = measures(study)
     headline, qualification = finding(study, ruler(every))
     return {
@@ -98,7 +99,7 @@ def _measured(every: list[Measure], label: str) -> dict[str, Any]:
 
 
 def _own(every: list[Measure], label: str) -> list[tuple[Measure, Measured]]:
-    """A condition's own measures, those of the common ruler left out."""
+    """Returns a condition's own measures, without the common ones."""
     return [
         (measure, one)
         for measure in every
@@ -109,7 +110,7 @@ def _own(every: list[Measure], label: str) -> list[tuple[Measure, Measured]]:
 
 
 def _chance(study: Study, measure: Measure, offered: int | None) -> float | None:
-    """What a blind choice would reach; of a task, one class at random, each as likely."""
+    """Returns the value of random guessing; for a task, of one class at random, all equally likely."""
     if not study.of_a_task:
         return blind(measure.name, offered)
     labels = study.runs[0].options.get("labels")

@@ -1,4 +1,4 @@
-"""A typed view of run and study directories. A run in progress or broken is a fact to report, never an exception."""
+"""A typed view of run and study directories. A running or broken run is reported as such and never an exception."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class Metric:
 
 @dataclass(frozen=True)
 class Run:
-    """What one run directory says.
+    """Content of one run directory.
 
     Attributes:
         path: the directory.
-        label: the condition the run belongs to; runs that differ in seed alone share it.
-        state: how far it came; anything but "finished" comes with `problem`, a sentence.
-        config, environment, cost: the files as plain values, empty where missing.
+        label: the condition that the run belongs to; runs that differ only in the seed share it.
+        state: progress of the run; anything but "finished" comes with a sentence in `problem`.
+        config, environment, cost: the files as plain values, empty if missing.
         validation: lines of metrics.jsonl of kind "validation", in order.
-        remembered: those of kind "remembered": of the stores that are watched for what is forgotten of them.
+        remembered: lines of kind "remembered", on the stores monitored for forgetting.
         metrics, settings: of evaluation.json.
         samples: lines of samples.jsonl.
-        predictions: lines of predictions.jsonl, of a run of a task.
+        predictions: lines of predictions.jsonl, for a run of a task.
     """
 
     path: Path
@@ -63,18 +63,18 @@ class Run:
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """The table of its objective, or of its task."""
+        """Returns the table of its objective or task."""
         return table(self.config, "task") or table(self.config, "objective")
 
     @property
     def objective(self) -> str:
-        """Name of the objective or task, "" where the run has no configuration."""
+        """Returns the name of the objective or task, "" if the run has no configuration."""
         return str(self.options.get("name", ""))
 
 
 @dataclass(frozen=True)
 class Condition:
-    """All runs that differ in seed alone."""
+    """All runs that differ only in the seed."""
 
     label: str
     runs: tuple[Run, ...]
@@ -85,7 +85,7 @@ class Condition:
 
     @property
     def example(self) -> Run:
-        """The run that stands for the others where one is shown: the first finished one, else the first."""
+        """Returns the run shown as the example: the first finished one, else the first."""
         return (self.finished or self.runs)[0]
 
     @property
@@ -95,9 +95,9 @@ class Condition:
 
 @dataclass(frozen=True)
 class Study:
-    """One or more runs and what they share. plan, command and corpus are empty outside a study directory.
+    """One or more runs and their common files: plan, command and corpus are empty without a study directory.
 
-    A study of one task has `entries` in its plan: all its runs are judged by the same records.
+    A study of one task has `entries` in its plan: all its runs are scored on the same records.
     """
 
     title: str
@@ -108,25 +108,29 @@ class Study:
 
     @property
     def of_a_task(self) -> bool:
-        """Whether all runs learn one task."""
+        """Returns whether all runs learn one task."""
         return "entries" in self.plan
 
     @property
     def of_a_grid(self) -> bool:
-        """Whether conditions are points of a grid, of which the best is wanted."""
+        """Returns whether the conditions are points of a grid, of which the best is sought."""
         return bool(table(self.plan, "grid"))
 
     @cached_property
     def conditions(self) -> tuple[Condition, ...]:
-        """Runs by label, in the order of the plan."""
+        """Returns the runs grouped by label, in the order of the plan."""
         labels = list(dict.fromkeys(run.label for run in self.runs))
         return tuple(Condition(label, tuple(r for r in self.runs if r.label == label)) for label in labels)
 
 
 def read(paths: Iterable[Path]) -> Study:
-    """One study directory, or one or several run directories.
+    """Read one study directory, or one or several run directories.
 
-    Raises UserError when a path is neither.
+    Returns:
+        Their content.
+
+    Raises:
+        UserError: a path is neither.
     """
     paths = list(paths)
     if len(paths) == 1 and (paths[0] / "study.toml").exists():
@@ -166,7 +170,7 @@ def _planned_name(label: str, seed: int) -> str:
 
 
 def read_run(path: Path, failure: str = "") -> Run:
-    """Whatever of a run is there; `failure` is why it ended early, where somebody noted it."""
+    """Read everything that exists of a run; `failure` is the recorded reason why it ended early."""
     match = _SEEDED.fullmatch(path.resolve().name)
     config, evaluation, cost = _toml(path / "config.toml"), _json(path / "evaluation.json"), _json(path / "cost.json")
     seed = config.get("seed", int(match["seed"]) if match else None)
@@ -210,13 +214,13 @@ def _metrics(values: Mapping[str, Any]) -> Iterator[tuple[str, Metric]]:
 
 
 def number(value: Any) -> float | None:
-    """A finite number, else None."""
+    """Returns a finite number, else None."""
     usable = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
     return float(value) if usable else None
 
 
 def table(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """The table under a key, empty where there is none."""
+    """Returns the table under a key, empty if there is none."""
     inner = values.get(key)
     return inner if isinstance(inner, Mapping) else {}
 
@@ -240,7 +244,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; a torn last line of a run in progress is left out."""
+    """Returns the objects of a JSON-lines file, without an incomplete last line of a running run."""
     return [value for line in _text(path).split("\n") if (value := _object(line))]
 
 

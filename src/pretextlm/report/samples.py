@@ -1,4 +1,4 @@
-"""The same blanks and prompts, answered by every model, side by side."""
+"""Blanks and prompts with the answers of all models side by side."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pretextlm.report.read import Condition, Study
 
 BLANKS, AGREED, PROMPTS = 12, 4, 6
 FEWER_BLANKS, FEWER_AGREED, FEWER_PROMPTS = 6, 2, 3
-"""The same where many models answer each."""
+"""The same limits if there are many models."""
 BEFORE, AFTER, MAX_TEXT = 180, 110, 600
-"""Characters shown: before a blank, after it, of anything else."""
+"""Characters shown: before a blank, after it, of other texts."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one model said.
+    """Answer of one model.
 
     Attributes:
-        text: what it wrote.
+        text: the text it wrote.
         correct: whether that is the expected word.
-        chosen, chose_right: what it picked of the words offered; None where none were.
+        chosen, chose_right: its choice among the offered words; None if none were offered.
     """
 
     index: int
@@ -36,7 +36,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Sample:
-    """One question with all answers.
+    """One blank or prompt with all answers.
 
     Attributes:
         parts: the text around the blank, or the prompt as one part.
@@ -49,7 +49,7 @@ class Sample:
 
 
 def blanks(study: Study) -> list[Sample]:
-    """Blanks that all who fill any answered: some on which they differ, then some on which they do not."""
+    """Returns blanks that all models answered: first some with different answers, then some with equal ones."""
     samples = _asked(study, "blank", _blank)
     most, agreed = (FEWER_BLANKS, FEWER_AGREED) if _many(samples) else (BLANKS, AGREED)
     samples = [sample for sample in samples if len(sample.answers) == max(len(s.answers) for s in samples)]
@@ -60,7 +60,7 @@ def blanks(study: Study) -> list[Sample]:
 
 
 def prompts(study: Study) -> list[Sample]:
-    """Prompts with what each finished condition that can goes on to say."""
+    """Returns prompts with the continuation of each finished condition that writes one."""
     samples = _asked(study, "prompt", _prompt)
     return samples[: FEWER_PROMPTS if _many(samples) else PROMPTS]
 
@@ -70,13 +70,13 @@ def _many(samples: list[Sample]) -> bool:
 
 
 def silent(study: Study) -> list[str]:
-    """Labels of finished conditions that go on from no text, where others do."""
+    """Returns the labels of finished conditions that continue no text, if others do."""
     speaking = {c.label for _, c in _answering(study) if any(s.get("kind") == "prompt" for s in c.example.samples)}
     return [c.label for _, c in _answering(study) if c.label not in speaking] if speaking else []
 
 
 def seeds(study: Study) -> list[int]:
-    """The seeds of the runs whose answers are shown."""
+    """Returns the seeds of the runs whose answers are shown."""
     shown = [condition.example.seed for _, condition in _answering(study)]
     return sorted({seed for seed in shown if seed is not None})
 
@@ -86,7 +86,7 @@ def _answering(study: Study) -> list[tuple[int, Condition]]:
 
 
 def _asked(study: Study, kind: str, answer: Callable[[int, str, Mapping[str, Any]], Answer]) -> list[Sample]:
-    """Every question of a kind, in order of appearance, with an answer of each finished condition that was asked it."""
+    """Returns every question of a kind, in order of appearance, with the answer of each finished condition."""
     answering = _answering(study)
     tables = [{_key(s): s for s in c.example.samples if s.get("kind") == kind} for _, c in answering]
     return [
@@ -129,7 +129,7 @@ def _word(sample: Mapping[str, Any], key: str) -> str:
 
 
 def _parts(text: str) -> list[str]:
-    """The text on either side of the blank, no more of it than one reads at a glance."""
+    """Returns the text on either side of the blank, shortened for reading."""
     before, blank, after = text.partition("____")
     if not blank:
         return [_short(text)]
