@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from pretextlm.model.families.base import FAMILIES, values_out, weights_out
+from pretextlm.model.families.base import values_out, weights_out
+from pretextlm.model.families.registry import FAMILIES
 from pretextlm.model.transformer import Transformer
 
 WORDS = ["the", "a", "ship", "sail", "old", "river", "##s", "##ed", ".", ",", "[", "]", "cl", "##s", "mask", "?", "##?"]

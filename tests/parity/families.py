@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from pretextlm.batch import Batch
 from pretextlm.hf.export_model import export_run
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import FAMILIES, values_out, weights_in, weights_out
+from pretextlm.model.families.base import values_out, weights_in, weights_out
+from pretextlm.model.families.registry import FAMILIES
 from pretextlm.model.incremental_decoding import Incremental
 from pretextlm.model.model_inputs import prepare
 from pretextlm.model.transformer import Transformer

@@ -9,7 +9,8 @@ from tests.parity.families import imported, our_states, randomised, round_trip
 
 from pretextlm.errors import UserError
 from pretextlm.model.families.albert import Albert
-from pretextlm.model.families.base import FAMILIES, values_out
+from pretextlm.model.families.base import values_out
+from pretextlm.model.families.registry import FAMILIES
 from pretextlm.model.heads import PairHead
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")

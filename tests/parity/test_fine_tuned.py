@@ -17,7 +17,7 @@ from pretextlm.errors import UserError
 from pretextlm.evaluation.task_evaluation import evaluate_task, predictions
 from pretextlm.hf.export_model import export_run
 from pretextlm.hf.import_model import import_model
-from pretextlm.model.families.task_classes import TASK_CLASSES
+from pretextlm.model.families.registry import FAMILIES as REGISTRY
 from pretextlm.training.initial_weights import with_start
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
@@ -71,6 +71,7 @@ NAMES = {0: "bad", 1: "so so", 2: "good"}
 IDS = [[2, 9, 11, 7, 3, 14, 15, 3], [2, 12, 8, 6, 3, 0, 0, 0]]
 LENGTHS = [8, 5]
 STILL = {"budget_steps": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
+TASK_CLASSES = {name: family.task_classes for name, family in REGISTRY.items()}
 CASES = [(family, kind) for family, kinds in TASK_CLASSES.items() for kind in kinds]
 
 

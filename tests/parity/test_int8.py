@@ -12,7 +12,8 @@ from tests.parity.families import imported, our_logits, randomised, their_logits
 
 from pretextlm.errors import UserError
 from pretextlm.hf import int8
-from pretextlm.model.families.base import FAMILIES, weights_in, weights_out
+from pretextlm.model.families.base import weights_in, weights_out
+from pretextlm.model.families.registry import FAMILIES
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
 library = pytest.importorskip("compressed_tensors", reason="transformers reads the format with it (extra dev)")

@@ -7,8 +7,9 @@ from tests.parity.encoders import EncoderParity
 from tests.parity.families import imported, randomised
 
 from pretextlm.errors import UserError
-from pretextlm.model.families.base import FAMILIES, values_out
+from pretextlm.model.families.base import values_out
 from pretextlm.model.families.modernbert import ModernBert
+from pretextlm.model.families.registry import FAMILIES
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
 

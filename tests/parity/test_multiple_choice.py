@@ -16,7 +16,7 @@ from pretextlm.hf.export_model import export_run
 from pretextlm.hf.import_model import import_model
 from pretextlm.hf.peft_adapter import export_adapter
 from pretextlm.hf.state_dict import translated
-from pretextlm.model.families.task_classes import TASK_CLASSES
+from pretextlm.model.families.registry import FAMILIES as REGISTRY
 from pretextlm.model.model_inputs import prepare
 from pretextlm.training.corpus import read_split
 
@@ -26,6 +26,7 @@ CHOICES = [(TEXTS + PAIRS)[n : n + 2 + n % 3] for n in range(6)]
 RIGHT = [1, 0, 3, 1, 2, 0]
 ROWS = [{"text": t, "choices": c, "label": r} for t, c, r in zip(TEXTS, CHOICES, RIGHT, strict=True)]
 TASK = {"name": "multiple_choice", "label_names": ["0", "1", "2", "3"]}
+TASK_CLASSES = {name: family.task_classes for name, family in REGISTRY.items()}
 FAMILIES = [family for family, kinds in TASK_CLASSES.items() if "choice" in kinds]
 EMBEDDING = "bert.embeddings.word_embeddings.weight"
 SURE = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pretextlm.model.families.base import FAMILIES
+from pretextlm.model.families.registry import FAMILIES
 from pretextlm.model.parameter_count import components, total
 from pretextlm.model.presets.preset import presets
 from pretextlm.model.transformer import on_meta

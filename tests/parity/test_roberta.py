@@ -9,7 +9,8 @@ from tests.parity.encoders import CLOSE, IDS, MASK, EncoderParity
 from tests.parity.families import imported, our_logits, randomised, their_logits
 
 from pretextlm.errors import UserError
-from pretextlm.model.families.base import FAMILIES, values_out
+from pretextlm.model.families.base import values_out
+from pretextlm.model.families.registry import FAMILIES
 from pretextlm.model.families.roberta import Roberta
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")

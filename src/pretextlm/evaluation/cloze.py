@@ -5,11 +5,12 @@ Each kind does it in its own way, the one it was trained for; the blank and the 
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,27 +19,23 @@ from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.objectives.base import Objective
 from pretextlm.objectives.text_to_text import TextToText
-from pretextlm.registry import Registry
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from pretextlm.model.transformer import Transformer
 
-FILLERS: Registry[Any] = Registry(
-    "way of filling blanks",
-    {
-        "causal": "pretextlm.evaluation.causal_filler:CausalFiller",
-        "prefix": "pretextlm.evaluation.prefix_filler:PrefixFiller",
-        "fill_in_middle": "pretextlm.evaluation.middle_filler:MiddleFiller",
-        "masked": "pretextlm.evaluation.masked_filler:MaskedFiller",
-        "replaced_token": "pretextlm.evaluation.replaced_filler:ReplacedTokenFiller",
-        "permutation": "pretextlm.evaluation.permutation_filler:PermutationFiller",
-        "span_corruption": "pretextlm.evaluation.span_filler:SpanFiller",
-        "denoising": "pretextlm.evaluation.denoising_filler:DenoisingFiller",
-        "masked_sequence": "pretextlm.evaluation.sequence_filler:MaskedSequenceFiller",
-    },
-)
+FILLERS = {
+    "causal": "pretextlm.evaluation.causal_filler:CausalFiller",
+    "prefix": "pretextlm.evaluation.prefix_filler:PrefixFiller",
+    "fill_in_middle": "pretextlm.evaluation.middle_filler:MiddleFiller",
+    "masked": "pretextlm.evaluation.masked_filler:MaskedFiller",
+    "replaced_token": "pretextlm.evaluation.replaced_filler:ReplacedTokenFiller",
+    "permutation": "pretextlm.evaluation.permutation_filler:PermutationFiller",
+    "span_corruption": "pretextlm.evaluation.span_filler:SpanFiller",
+    "denoising": "pretextlm.evaluation.denoising_filler:DenoisingFiller",
+    "masked_sequence": "pretextlm.evaluation.sequence_filler:MaskedSequenceFiller",
+}
 """What `Objective.way_of_filling` names."""
 
 
@@ -187,7 +184,7 @@ class Filler(ABC):
 def can_fill(model: Transformer, objective: Objective) -> bool:
     """Whether a model trained so fills blanks at all."""
     way = objective.way_of_filling()
-    return way is not None and (model.decoder is not None or not FILLERS[way].writes)
+    return way is not None and (model.decoder is not None or not _filler_class(way).writes)
 
 
 def filler(model: Transformer, objective: Objective, texts: TokenTexts) -> Filler:
@@ -198,5 +195,11 @@ def filler(model: Transformer, objective: Objective, texts: TokenTexts) -> Fille
             f"A model trained by {objective.name} with these options does not fill blanks.",
             "Its own measures say what it does: pretextlm evaluate RUN",
         )
-    cls: type[Filler] = FILLERS[way]
+    cls = _filler_class(way)
     return cls(model, objective.denoiser if isinstance(objective, TextToText) else objective, texts)
+
+
+def _filler_class(way: str) -> type[Filler]:
+    module, _, name = FILLERS[way].partition(":")
+    found: type[Filler] = getattr(importlib.import_module(module), name)
+    return found

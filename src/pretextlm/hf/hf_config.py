@@ -18,7 +18,7 @@ CONFIG_FILE = "config.json"
 
 def described(directory: Path) -> tuple[Mapping[str, Any], Family, ModelConfig]:
     """(the file's values, the family, the shape). Raises UserError for a file that is missing or not sound."""
-    from pretextlm.model.families.base import FAMILIES
+    from pretextlm.model.families.registry import FAMILIES
 
     where = directory / CONFIG_FILE
     values = read_object(where)

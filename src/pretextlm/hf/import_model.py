@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pretextlm.model.config import ModelConfig, SpecialIds
-    from pretextlm.model.families.base import Family, Map
+    from pretextlm.model.families.base import Family
+    from pretextlm.model.families.shared.tensor_maps import Map
     from pretextlm.objectives.protocol import TrainingObjective
     from pretextlm.training.recipe import Recipe
     from pretextlm.training.run_directory import Run

@@ -24,7 +24,7 @@ from pretextlm.training.run_directory import Run
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pretextlm.model.families.base import Map
+    from pretextlm.model.families.shared.tensor_maps import Map
 
 ROOT = "base_model.model."
 """What peft puts before every name."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pretextlm.model.config import ModelConfig
     from pretextlm.model.families.base import Family
-    from pretextlm.model.families.task_classes import TaskClass
+    from pretextlm.model.families.shared.task_classes import TaskClass
     from pretextlm.tasks.base import Task
     from pretextlm.training.run_directory import Run
 
@@ -104,7 +104,7 @@ def translated(
     Raises:
         UserError: no family has a place for it, or the one that is named has none.
     """
-    from pretextlm.model.families.base import FAMILIES
+    from pretextlm.model.families.registry import FAMILIES
 
     if name is not None:
         return _formed(FAMILIES[name](), config, weights, pad, task)

@@ -5,7 +5,7 @@
     labels of the task                            id2label, label2id
     mean and spread of a regression's labels      folded into the last layer, whose output is in the labels' own unit
 
-model/families/task_classes.py lists the classes; a task's class says which kind it is and how it translates.
+A family lists its classes (model/families/shared/task_classes.py); a task says which kind it is and how it translates.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pretextlm.errors import UserError
-from pretextlm.model.families.task_classes import TASK_CLASSES, TaskClass
+from pretextlm.model.families.shared.task_classes import TaskClass
 from pretextlm.tasks.base import HEAD, Task
 from pretextlm.tasks.registry import TASKS
 
@@ -33,7 +33,7 @@ def class_of(family: Family, task: Task) -> TaskClass:
     Raises:
         UserError: the family has none that computes the same as the task's head.
     """
-    found = TASK_CLASSES.get(family.name, {}).get(task.head_kind) if task.head_kind else None
+    found = family.task_classes.get(task.head_kind) if task.head_kind else None
     if found is None:
         raise UserError(f"The family {family.name!r} has no class for {task.name} with a head like ours.", ELSEWHERE)
     task.check_head_class(found)
@@ -64,7 +64,7 @@ def task_of(
         UserError: config.json describes a head that computes something else.
     """
     named = values.get("architectures")
-    for kind, found in TASK_CLASSES.get(family.name, {}).items():
+    for kind, found in family.task_classes.items():
         shape = shapes.get(f"{found.out}.weight")
         if named == [found.theirs] and shape is not None and len(shape) == 2:
             _check_settings(found, values)

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, PlainSerializer
 
 from pretextlm.objectives.base import Objective, Role
-from pretextlm.registry import Registry
+from pretextlm.registry import ClassRegistry
 
-OBJECTIVES: Registry[Objective] = Registry("objective", "pretextlm.objectives")
+OBJECTIVES = ClassRegistry("objective", "pretextlm.objectives", "pretextlm.objectives", Objective)
 
 
 def with_role(role: Role) -> str:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pretextlm.data.records import Records
     from pretextlm.data.vocabulary import Vocabulary
     from pretextlm.model.config import ModelConfig
-    from pretextlm.model.families.task_classes import Kind, TaskClass
+    from pretextlm.model.families.shared.task_classes import Kind, TaskClass
 
 DEFAULTS: Mapping[str, Any] = {
     "budget_epochs": 3.0,
@@ -64,7 +64,7 @@ class Task(TrainingObjective):
     Class attributes, beside those of :class:`TrainingObjective`:
         default_metrics: the scores it is evaluated by unless `metrics` names others.
         label_columns: roles in `columns` of the columns that hold the answer.
-        head_kind: the kind of published class (model/families/task_classes.py) that its head is exported as and
+        head_kind: the kind of published class (model/families/shared/task_classes.py) that its head is exported as and
             imported from; None for a task without a head of its own, whose model is published as a language model.
     """
 

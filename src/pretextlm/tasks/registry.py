@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pretextlm.registry import Registry
+from pretextlm.registry import ClassRegistry
 from pretextlm.tasks.base import Task
 
-TASKS: Registry[Task] = Registry("task", "pretextlm.tasks")
+TASKS = ClassRegistry("task", "pretextlm.tasks", "pretextlm.tasks", Task)
 
 
 def build(name: str, options: Mapping[str, Any] | None = None) -> Task:

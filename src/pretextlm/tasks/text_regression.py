@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pretextlm.data.offset_mapping import OffsetTokenizer
     from pretextlm.data.records import Records
     from pretextlm.model.config import ModelConfig
-    from pretextlm.model.families.task_classes import TaskClass
+    from pretextlm.model.families.shared.task_classes import TaskClass
 
 
 OUT = f"{HEAD}out."

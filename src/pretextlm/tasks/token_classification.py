@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from pretextlm.data.records import Records
     from pretextlm.model.config import ModelConfig
-    from pretextlm.model.families.task_classes import Kind, TaskClass
+    from pretextlm.model.families.shared.task_classes import Kind, TaskClass
 
 OUTSIDE = "O"
 I64 = NDArray[np.int64]

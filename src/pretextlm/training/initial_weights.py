@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretextlm.errors import UserError
-from pretextlm.model.families.task_classes import form_of
+from pretextlm.model.families.registry import FAMILIES
 from pretextlm.tasks.base import HEAD
 from pretextlm.tasks.registry import TASKS
 from pretextlm.training.run_directory import ENVIRONMENT, ORIGIN, Run
@@ -53,8 +53,14 @@ def _with_form(values: Mapping[str, Any], start: Run) -> dict[str, Any]:
         return dict(values)
     imported = _known(start.directory).get("imported")
     family = str(imported.get("family")) if isinstance(imported, Mapping) else ""
-    form = getattr(start.recipe.objective, "head", "") or form_of(family)
+    form = getattr(start.recipe.objective, "head", "") or _form_of(family)
     return {**values, "task": {**task, "head": form}} if form else dict(values)
+
+
+def _form_of(family: str) -> str:
+    """Returns the make of the head of a family's class for texts; "" where it has none."""
+    found = FAMILIES[family].task_classes.get("sequence") if family in FAMILIES else None
+    return found.form if found else ""
 
 
 def check_start(recipe: Recipe) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import FAMILIES, values_out
+from pretextlm.model.families.base import values_out
+from pretextlm.model.families.registry import FAMILIES
 
 GPT = {"vocab_size": 64, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 16}
 LLAMA = {

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import Family, Map, WithHead, same
+from pretextlm.model.families.base import Family, WithHead
 from pretextlm.model.families.bert import (
     DEFAULTS,
     TIED,
@@ -18,8 +18,10 @@ from pretextlm.model.families.bert import (
     post_norm_out,
     refuse_untied,
 )
-from pretextlm.model.families.pooler import has_pooler, pooler_in, pooler_maps, pooler_out, with_pooler
-from pretextlm.model.families.values import complete
+from pretextlm.model.families.shared.pooler import has_pooler, pooler_in, pooler_maps, pooler_out, with_pooler
+from pretextlm.model.families.shared.task_classes import Kind, TaskClass, encoder_classes
+from pretextlm.model.families.shared.tensor_maps import Map, same
+from pretextlm.model.families.shared.values import complete
 
 POOLER = "albert.pooler"
 
@@ -43,6 +45,7 @@ class Albert(Family):
         "AlbertForPreTraining": "encoder",
         "AlbertModel": "encoder",
     }
+    task_classes: ClassVar[Mapping[Kind, TaskClass]] = encoder_classes("Albert", "albert.pooler", "classifier")
     prefix: ClassVar[str] = "albert."
     ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", rf"^predictions{TIED}")
     heads: ClassVar[tuple[WithHead, ...]] = (

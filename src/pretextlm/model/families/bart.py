@@ -12,8 +12,9 @@ from typing import Any, ClassVar, Literal
 
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import Family, Map, layer, same
+from pretextlm.model.families.base import Family
 from pretextlm.model.families.bert import activation_in, activation_out
+from pretextlm.model.families.shared.tensor_maps import Map, layer, same
 
 OFFSET = 2
 """Row of position 0 in their tables."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
@@ -21,79 +21,11 @@ from torch import Tensor
 
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
-from pretextlm.registry import Registry
-
-FAMILIES: Registry[Any] = Registry(
-    "model family",
-    {
-        "albert": "pretextlm.model.families.albert:Albert",
-        "bart": "pretextlm.model.families.bart:Bart",
-        "bert": "pretextlm.model.families.bert:Bert",
-        "big_bird": "pretextlm.model.families.big_bird:BigBird",
-        "longformer": "pretextlm.model.families.longformer:Longformer",
-        "deberta-v2": "pretextlm.model.families.deberta_v2:DebertaV2",
-        "distilbert": "pretextlm.model.families.distilbert:DistilBert",
-        "electra": "pretextlm.model.families.electra:Electra",
-        "gemma": "pretextlm.model.families.gemma:Gemma",
-        "gemma2": "pretextlm.model.families.gemma2:Gemma2",
-        "gpt2": "pretextlm.model.families.gpt2:Gpt2",
-        "llama": "pretextlm.model.families.llama:Llama",
-        "mbart": "pretextlm.model.families.mbart:MBart",
-        "mistral": "pretextlm.model.families.mistral:Mistral",
-        "mt5": "pretextlm.model.families.mt5:MT5",
-        "modernbert": "pretextlm.model.families.modernbert:ModernBert",
-        "openai-gpt": "pretextlm.model.families.openai_gpt:OpenAIGpt",
-        "qwen2": "pretextlm.model.families.qwen2:Qwen2",
-        "qwen3": "pretextlm.model.families.qwen3:Qwen3",
-        "roberta": "pretextlm.model.families.roberta:Roberta",
-        "t5": "pretextlm.model.families.t5:T5",
-        "xlm-roberta": "pretextlm.model.families.xlm_roberta:XlmRoberta",
-    },
-)
-"""Hugging Face's model_type → our map of it."""
-
-LAYER = "{i}"
+from pretextlm.model.families.shared.task_classes import Kind, TaskClass
+from pretextlm.model.families.shared.tensor_maps import Map
 
 OLD_ENDINGS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 """Names in checkpoints that were converted long ago."""
-
-
-@dataclass(frozen=True)
-class Map:
-    """One tensor of theirs and the one or several of ours that it holds.
-
-    Attributes:
-        ours: names of our parameters; several lie one above the other (along the first dimension) in theirs.
-        theirs: its name; {i} in both stands for each layer of the stack that our name begins with.
-        transposed: theirs is (in, out) where ours is (out, in).
-        lifted: theirs is (1, …) where ours is (…).
-    """
-
-    ours: tuple[str, ...]
-    theirs: str
-    transposed: bool = False
-    lifted: bool = False
-
-    def expanded(self, config: ModelConfig) -> Iterator[Map]:
-        """One map for each layer."""
-        if LAYER not in self.ours[0]:
-            yield self
-            return
-        stack: Literal["encoder", "decoder"] = "encoder" if self.ours[0].startswith("encoder") else "decoder"
-        for i in range(1 if config.shared_layers else config.layers(stack)):
-            names = tuple(name.replace(LAYER, str(i)) for name in self.ours)
-            yield Map(names, self.theirs.replace(LAYER, str(i)), self.transposed, self.lifted)
-
-
-def same(ours: str, theirs: str) -> Map:
-    """A tensor that only has another name."""
-    return Map((ours,), theirs)
-
-
-def layer(ours: str, theirs: str, bias: bool) -> list[Map]:
-    """Weight, and bias where there is one, of a module."""
-    parts = ("weight", "bias") if bias else ("weight",)
-    return [same(f"{ours}.{part}", f"{theirs}.{part}") for part in parts]
 
 
 @dataclass(frozen=True)
@@ -120,7 +52,8 @@ class Family(ABC):
     one that is written first; `prefix` that a bare model (without a head) leaves out of its names; `ignored`, patterns
     of tensors that hold nothing to carry; `copies`, tensors that must equal one of ours and are then not carried;
     `decoder_start`, the special token that the decoder over an encoder begins with as published; `heads`, those of ours
-    that a class of theirs has too. A model that was built without such a head leaves its tensors where they are.
+    that a class of theirs has too (a model that was built without such a head leaves its tensors where they are);
+    `task_classes`, its classes of fine-tuned models whose heads compute what ours do.
     """
 
     name: ClassVar[str]
@@ -130,6 +63,7 @@ class Family(ABC):
     copies: ClassVar[Mapping[str, str]] = MappingProxyType({})
     decoder_start: ClassVar[Literal["pad", "eos"]] = "pad"
     heads: ClassVar[tuple[WithHead, ...]] = ()
+    task_classes: ClassVar[Mapping[Kind, TaskClass]] = MappingProxyType({})
 
     @abstractmethod
     def config_in(self, values: Mapping[str, Any]) -> ModelConfig:

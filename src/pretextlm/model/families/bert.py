@@ -10,9 +10,11 @@ from typing import Any, ClassVar, Literal
 
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import Family, Map, WithHead, layer, same
-from pretextlm.model.families.pooler import has_pooler, pooler_in, pooler_maps, pooler_out, with_pooler
-from pretextlm.model.families.values import complete
+from pretextlm.model.families.base import Family, WithHead
+from pretextlm.model.families.shared.pooler import has_pooler, pooler_in, pooler_maps, pooler_out, with_pooler
+from pretextlm.model.families.shared.task_classes import Kind, TaskClass, encoder_classes
+from pretextlm.model.families.shared.tensor_maps import Map, layer, same
+from pretextlm.model.families.shared.values import complete
 
 POOLER = "bert.pooler.dense"
 
@@ -63,6 +65,7 @@ class Bert(Family):
         "BertForPreTraining": "encoder",
         "BertModel": "encoder",
     }
+    task_classes: ClassVar[Mapping[Kind, TaskClass]] = encoder_classes("Bert", "bert.pooler.dense", "classifier")
     prefix: ClassVar[str] = "bert."
     ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", rf"cls\.predictions{TIED}")
     heads: ClassVar[tuple[WithHead, ...]] = (

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import Family, Map, layer, same
+from pretextlm.model.families.base import Family
 from pretextlm.model.families.bert import (
     DEFAULTS,
     TIED,
@@ -29,7 +29,8 @@ from pretextlm.model.families.bert import (
     post_norm_out,
     refuse_untied,
 )
-from pretextlm.model.families.values import complete
+from pretextlm.model.families.shared.tensor_maps import Map, layer, same
+from pretextlm.model.families.shared.values import complete
 
 OWN_DEFAULTS: Mapping[str, Any] = {
     **DEFAULTS,

@@ -13,8 +13,10 @@ from typing import Any, ClassVar, Literal
 
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import Family, Map, layer, same
+from pretextlm.model.families.base import Family
 from pretextlm.model.families.bert import SAME, activation_in, activation_out
+from pretextlm.model.families.shared.task_classes import Kind, TaskClass, encoder_classes
+from pretextlm.model.families.shared.tensor_maps import Map, layer, same
 
 CONTENTS_AND_PLACES = 3
 """Terms of a score: content to content, content to place, place to content."""
@@ -37,6 +39,9 @@ class DebertaV2(Family):
         "DebertaV2ForMaskedLM": "encoder",
         "DebertaV2Model": "encoder",
     }
+    task_classes: ClassVar[Mapping[Kind, TaskClass]] = encoder_classes(
+        "DebertaV2", "pooler.dense", "classifier", "gelu"
+    )
     prefix: ClassVar[str] = "deberta."
     ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", r"cls\.predictions\.decoder\.(weight|bias)$", r"^mask_pred")
 

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import Family, Map, same
+from pretextlm.model.families.base import Family
 from pretextlm.model.families.bert import activation_in, activation_out, modules
-from pretextlm.model.families.values import complete
+from pretextlm.model.families.shared.task_classes import Kind, TaskClass, encoder_classes
+from pretextlm.model.families.shared.tensor_maps import Map, same
+from pretextlm.model.families.shared.values import complete
 
 EPS = 1e-12
 """Of all its norms."""
@@ -43,6 +45,9 @@ class DistilBert(Family):
         "DistilBertForMaskedLM": "encoder",
         "DistilBertModel": "encoder",
     }
+    task_classes: ClassVar[Mapping[Kind, TaskClass]] = encoder_classes(
+        "DistilBert", "pre_classifier", "classifier", "relu"
+    )
     prefix: ClassVar[str] = "distilbert."
     ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", r"vocab_projector\.weight$")
 

@@ -10,11 +10,15 @@ from typing import Any, ClassVar, Literal
 
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import Family, Map, WithHead, layer, same
+from pretextlm.model.families.base import Family, WithHead
 from pretextlm.model.families.bert import DEFAULTS, embeddings, layers, modules, post_norm, post_norm_out
-from pretextlm.model.families.values import complete
+from pretextlm.model.families.shared.task_classes import Kind, TaskClass, encoder_classes
+from pretextlm.model.families.shared.tensor_maps import Map, layer, same
+from pretextlm.model.families.shared.values import complete
 
 JUDGE = "ElectraForPreTraining"
+
+SUMMARY = {"summary_type": "first", "summary_use_proj": True, "summary_activation": "gelu"}
 
 
 class Electra(Family):
@@ -25,6 +29,12 @@ class Electra(Family):
         "ElectraForMaskedLM": "encoder",
         JUDGE: "encoder",
         "ElectraModel": "encoder",
+    }
+    task_classes: ClassVar[Mapping[Kind, TaskClass]] = {
+        **encoder_classes("Electra", "classifier.dense", "classifier.out_proj", "gelu"),
+        "choice": TaskClass(
+            "ElectraForMultipleChoice", "classifier", "sequence_summary.summary", "gelu", settings=SUMMARY
+        ),
     }
     prefix: ClassVar[str] = "electra."
     ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", r"generator_lm_head\.weight$")

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.bert import activation_in
 from pretextlm.model.families.llama import Llama
-from pretextlm.model.families.values import refuse
+from pretextlm.model.families.shared.task_classes import Kind, TaskClass, decoder_classes
+from pretextlm.model.families.shared.values import refuse
 
 
 class Gemma(Llama):
@@ -19,6 +20,7 @@ class Gemma(Llama):
         "GemmaForCausalLM": "decoder",
         "GemmaModel": "decoder",
     }
+    task_classes: ClassVar[Mapping[Kind, TaskClass]] = decoder_classes("Gemma")
     defaults: ClassVar[Mapping[str, Any]] = {
         "num_key_value_heads": 0,
         "head_dim": 256,

@@ -12,8 +12,9 @@ from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.bert import activation_in, activation_out
 from pretextlm.model.families.llama import Llama
-from pretextlm.model.families.values import refuse
-from pretextlm.model.families.windows import windows_in, windows_of, windows_out
+from pretextlm.model.families.shared.task_classes import Kind, TaskClass, decoder_classes
+from pretextlm.model.families.shared.values import refuse
+from pretextlm.model.families.shared.windows import windows_in, windows_of, windows_out
 
 
 class Gemma2(Llama):
@@ -24,6 +25,7 @@ class Gemma2(Llama):
         "Gemma2ForCausalLM": "decoder",
         "Gemma2Model": "decoder",
     }
+    task_classes: ClassVar[Mapping[Kind, TaskClass]] = decoder_classes("Gemma2")
     activation: ClassVar[str] = "hidden_activation"
     defaults: ClassVar[Mapping[str, Any]] = {
         "num_key_value_heads": 4,

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import Family, Map, layer, same
+from pretextlm.model.families.base import Family
 from pretextlm.model.families.bert import activation_in, activation_out
-from pretextlm.model.families.values import complete, refuse
+from pretextlm.model.families.shared.task_classes import Kind, TaskClass, decoder_classes
+from pretextlm.model.families.shared.tensor_maps import Map, layer, same
+from pretextlm.model.families.shared.values import complete, refuse
 
 NAMES = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"}
 """Our names → theirs, of GPT and GPT-2."""
@@ -67,6 +69,10 @@ class Gpt2(Family):
     classes: ClassVar[Mapping[str, Literal["encoder", "decoder", "encoder_decoder"]]] = {
         "GPT2LMHeadModel": "decoder",
         "GPT2Model": "decoder",
+    }
+    task_classes: ClassVar[Mapping[Kind, TaskClass]] = {
+        **decoder_classes("GPT2"),
+        "token": TaskClass("GPT2ForTokenClassification", "classifier"),
     }
     prefix: ClassVar[str] = "transformer."
     ignored: ClassVar[tuple[str, ...]] = (r"\.attn\.(bias|masked_bias)$", r"^lm_head\.weight$")

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import Family, Map, layer, same
+from pretextlm.model.families.base import Family
 from pretextlm.model.families.bert import activation_in, activation_out
-from pretextlm.model.families.rope import rope_in, rope_out
-from pretextlm.model.families.values import complete
+from pretextlm.model.families.shared.rope import rope_in, rope_out
+from pretextlm.model.families.shared.task_classes import Kind, TaskClass, decoder_classes
+from pretextlm.model.families.shared.tensor_maps import Map, layer, same
+from pretextlm.model.families.shared.values import complete
 
 NEEDED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 SAME = (*NEEDED, "num_key_value_heads", "head_dim", "tie_word_embeddings")
@@ -31,6 +33,7 @@ class Llama(Family):
         "LlamaForCausalLM": "decoder",
         "LlamaModel": "decoder",
     }
+    task_classes: ClassVar[Mapping[Kind, TaskClass]] = decoder_classes("Llama")
     prefix: ClassVar[str] = "model."
     ignored: ClassVar[tuple[str, ...]] = (r"rotary_emb\.inv_freq$", r"^lm_head\.weight$")
     activation: ClassVar[str] = "hidden_act"

@@ -11,10 +11,11 @@ from typing import Any, ClassVar, Literal
 
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import Map
 from pretextlm.model.families.bert import TIED, embeddings, layers, modules
-from pretextlm.model.families.pooler import pooler_maps
 from pretextlm.model.families.roberta import Roberta
+from pretextlm.model.families.shared.pooler import pooler_maps
+from pretextlm.model.families.shared.task_classes import Kind, TaskClass
+from pretextlm.model.families.shared.tensor_maps import Map
 
 
 class Longformer(Roberta):
@@ -25,6 +26,7 @@ class Longformer(Roberta):
         "LongformerForMaskedLM": "encoder",
         "LongformerModel": "encoder",
     }
+    task_classes: ClassVar[Mapping[Kind, TaskClass]] = {}
     prefix: ClassVar[str] = "longformer."
     pooler: ClassVar[str] = "longformer.pooler.dense"
     ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", rf"lm_head{TIED}")

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.llama import Llama
+from pretextlm.model.families.shared.task_classes import Kind, TaskClass, decoder_classes
 
 
 class Mistral(Llama):
@@ -17,6 +18,7 @@ class Mistral(Llama):
         "MistralForCausalLM": "decoder",
         "MistralModel": "decoder",
     }
+    task_classes: ClassVar[Mapping[Kind, TaskClass]] = decoder_classes("Mistral")
     defaults: ClassVar[Mapping[str, Any]] = {
         "num_key_value_heads": 0,
         "head_dim": 0,

@@ -10,10 +10,11 @@ from typing import Any, ClassVar, Literal
 
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import Family, Map, layer, same
+from pretextlm.model.families.base import Family
 from pretextlm.model.families.bert import activation_in, activation_out
-from pretextlm.model.families.values import complete
-from pretextlm.model.families.windows import windows_in, windows_of, windows_out
+from pretextlm.model.families.shared.tensor_maps import Map, layer, same
+from pretextlm.model.families.shared.values import complete
+from pretextlm.model.families.shared.windows import windows_in, windows_of, windows_out
 
 SAME = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 """Values that both configurations call alike."""

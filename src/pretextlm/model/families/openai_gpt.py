@@ -7,9 +7,11 @@ from typing import Any, ClassVar, Literal
 
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import Family, Map, layer, same
+from pretextlm.model.families.base import Family
 from pretextlm.model.families.gpt2 import NEEDED, gpt_blocks, gpt_parts, gpt_values
-from pretextlm.model.families.values import complete
+from pretextlm.model.families.shared.task_classes import Kind, TaskClass, decoder_classes
+from pretextlm.model.families.shared.tensor_maps import Map, layer, same
+from pretextlm.model.families.shared.values import complete
 
 ACTIVATIONS = {"gelu": "gelu_tanh", "relu": "relu", "silu": "silu", "swish": "silu"}
 """This family's own names of activations → ours."""
@@ -23,6 +25,7 @@ class OpenAIGpt(Family):
         "OpenAIGPTLMHeadModel": "decoder",
         "OpenAIGPTModel": "decoder",
     }
+    task_classes: ClassVar[Mapping[Kind, TaskClass]] = {"sequence": decoder_classes("OpenAIGPT")["sequence"]}
     prefix: ClassVar[str] = "transformer."
     ignored: ClassVar[tuple[str, ...]] = (r"\.attn\.bias$", r"position_ids$", r"^lm_head\.weight$")
     defaults: ClassVar[Mapping[str, Any]] = {"afn": "gelu", "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True}

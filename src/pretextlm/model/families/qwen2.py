@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.llama import Llama
-from pretextlm.model.families.windows import windows_in, windows_of, windows_out
+from pretextlm.model.families.shared.task_classes import Kind, TaskClass, decoder_classes
+from pretextlm.model.families.shared.windows import windows_in, windows_of, windows_out
 
 
 class Qwen2(Llama):
@@ -18,6 +19,7 @@ class Qwen2(Llama):
         "Qwen2ForCausalLM": "decoder",
         "Qwen2Model": "decoder",
     }
+    task_classes: ClassVar[Mapping[Kind, TaskClass]] = decoder_classes("Qwen2")
     defaults: ClassVar[Mapping[str, Any]] = {
         "num_key_value_heads": 0,
         "head_dim": 0,

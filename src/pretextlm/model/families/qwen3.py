@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.llama import Llama
 from pretextlm.model.families.qwen2 import qwen_windows_in, qwen_windows_out
+from pretextlm.model.families.shared.task_classes import Kind, TaskClass, decoder_classes
 
 
 class Qwen3(Llama):
@@ -18,6 +19,7 @@ class Qwen3(Llama):
         "Qwen3ForCausalLM": "decoder",
         "Qwen3Model": "decoder",
     }
+    task_classes: ClassVar[Mapping[Kind, TaskClass]] = decoder_classes("Qwen3")
     defaults: ClassVar[Mapping[str, Any]] = {
         "num_key_value_heads": 0,
         "head_dim": 128,

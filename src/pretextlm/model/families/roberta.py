@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import Family, Map, same
+from pretextlm.model.families.base import Family
 from pretextlm.model.families.bert import (
     DEFAULTS,
     TIED,
@@ -18,8 +18,10 @@ from pretextlm.model.families.bert import (
     post_norm_out,
     refuse_untied,
 )
-from pretextlm.model.families.pooler import has_pooler, pooler_in, pooler_maps, pooler_out, with_pooler
-from pretextlm.model.families.values import complete
+from pretextlm.model.families.shared.pooler import has_pooler, pooler_in, pooler_maps, pooler_out, with_pooler
+from pretextlm.model.families.shared.task_classes import Kind, TaskClass, encoder_classes
+from pretextlm.model.families.shared.tensor_maps import Map, same
+from pretextlm.model.families.shared.values import complete
 
 
 class Roberta(Family):
@@ -29,6 +31,10 @@ class Roberta(Family):
     classes: ClassVar[Mapping[str, Literal["encoder", "decoder", "encoder_decoder"]]] = {
         "RobertaForMaskedLM": "encoder",
         "RobertaModel": "encoder",
+    }
+    task_classes: ClassVar[Mapping[Kind, TaskClass]] = {
+        **encoder_classes("Roberta", "classifier.dense", "classifier.out_proj"),
+        "choice": TaskClass("RobertaForMultipleChoice", "classifier", "roberta.pooler.dense", "tanh"),
     }
     prefix: ClassVar[str] = "roberta."
     ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", rf"lm_head{TIED}")

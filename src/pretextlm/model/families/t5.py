@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Literal
 
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import Family, Map, same
+from pretextlm.model.families.base import Family
 from pretextlm.model.families.bert import activation_in, activation_out
+from pretextlm.model.families.shared.tensor_maps import Map, same
 
 HEAD = "lm_head.weight"
 

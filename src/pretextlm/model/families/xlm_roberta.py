@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pretextlm.model.families.roberta import Roberta
+from pretextlm.model.families.shared.task_classes import Kind, TaskClass, encoder_classes
 
 
 class XlmRoberta(Roberta):
@@ -15,4 +16,8 @@ class XlmRoberta(Roberta):
     classes: ClassVar[Mapping[str, Literal["encoder", "decoder", "encoder_decoder"]]] = {
         "XLMRobertaForMaskedLM": "encoder",
         "XLMRobertaModel": "encoder",
+    }
+    task_classes: ClassVar[Mapping[Kind, TaskClass]] = {
+        **encoder_classes("XLMRoberta", "classifier.dense", "classifier.out_proj"),
+        "choice": TaskClass("XLMRobertaForMultipleChoice", "classifier", "roberta.pooler.dense", "tanh"),
     }

@@ -46,7 +46,7 @@ class Preset:
 
     def config(self) -> ModelConfig:
         """Its shape."""
-        from pretextlm.model.families.base import FAMILIES
+        from pretextlm.model.families.registry import FAMILIES
 
         config: ModelConfig = FAMILIES[self.family]().config_in({"model_type": self.family, **self.values})
         return config

@@ -12,32 +12,30 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, runtime_checkable
 
 from pretextlm.errors import missing_extra
-from pretextlm.registry import Registry
+from pretextlm.registry import ClassRegistry
 from pretextlm.training.recipe import Recipe
 
-TRACKERS: Registry[Any] = Registry(
-    "tracker",
-    {
-        "tensorboard": "pretextlm.training.trackers.tensorboard:TensorBoard",
-        "wandb": "pretextlm.training.trackers.wandb:WeightsAndBiases",
-        "trackio": "pretextlm.training.trackers.trackio:Trackio",
-    },
-)
 THREAD = "tracker"
 WAITING_LINES = 10_000
 CLOSING_SECONDS = 10.0
 """How long all trackers together may take to send what they hold when a run ends."""
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Shows numbers. Made by `Tracker(directory, recipe, step)`: of a run, and the step from which it goes on."""
+
+    def __init__(self, directory: Path, recipe: Recipe, step: int) -> None: ...
 
     def log(self, step: int, values: Mapping[str, float]) -> None: ...
 
     def close(self) -> None: ...
+
+
+TRACKERS = ClassRegistry("tracker", "pretextlm.training.trackers", "pretextlm.trackers", Tracker)  # type: ignore[type-abstract]
 
 
 class Trackers:

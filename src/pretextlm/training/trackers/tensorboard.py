@@ -11,6 +11,8 @@ from pretextlm.training.recipe import Recipe
 class TensorBoard:
     """A run that goes on writes a further file, which hides what an earlier one has beyond its step."""
 
+    name = "tensorboard"
+
     def __init__(self, directory: Path, recipe: Recipe, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 

@@ -14,6 +14,8 @@ from pretextlm.training.recipe import Recipe
 class Trackio:
     """A run that goes on is the same run there, by its directory's name. What it says goes to stderr."""
 
+    name = "trackio"
+
     def __init__(self, directory: Path, recipe: Recipe, step: int) -> None:
         import trackio
 

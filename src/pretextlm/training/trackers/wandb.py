@@ -16,6 +16,8 @@ LOGIN_SECONDS = 15.0
 class WeightsAndBiases:
     """A run that goes on is the same run there: its id is made of its environment.json, which it keeps."""
 
+    name = "wandb"
+
     def __init__(self, directory: Path, recipe: Recipe, step: int) -> None:
         import wandb
 

@@ -9,7 +9,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import Family, Map, layer
+from pretextlm.model.families.base import Family
+from pretextlm.model.families.shared.tensor_maps import Map, layer
 
 OURS = "head_layers.pooler"
 READERS = ("cls.seq_relationship.weight", "sop_classifier.classifier.weight")
