@@ -18,3 +18,12 @@ def denormal_numbers():
     import torch
 
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture(scope="session")
+def command_line():
+    """Runs commands, each in a process of its own."""
+    from tests.command_line import CommandLine
+
+    with CommandLine() as commands:
+        yield commands

@@ -3,8 +3,6 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -13,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tests.builders import make_store
-from tests.faults.harness import ROOT, values
+from tests.faults.harness import values
 
 from pretextlm.config import write_toml
 from pretextlm.data.loader import Loader
@@ -76,22 +74,20 @@ def test_a_shard_that_is_damaged_under_way_is_named(store, tmp_path, monkeypatch
     assert "--verify" in caught.value.hint
 
 
-def started(store, tmp_path, code=""):
-    """The command line in a process of its own, after some code; it is training when this returns."""
-    (tmp_path / "recipe.toml").write_text(write_toml(values(str(store.path), steps=100_000, hidden_size=32)))
-    program = f"{code}\nfrom pretextlm.cli.main import main\nmain()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, "pretrain", str(tmp_path / "recipe.toml"), "--out", str(tmp_path / "run")],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    until = time.monotonic() + 120
-    while not list((tmp_path / "run" / "checkpoints").glob("step-*")) and process.poll() is None:
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    return process
+@pytest.fixture
+def started(command_line, store, tmp_path):
+    """Starts the command line, after some code; it is training when this returns."""
+
+    def start(before=""):
+        (tmp_path / "recipe.toml").write_text(write_toml(values(str(store.path), steps=100_000, hidden_size=32)))
+        command = command_line.start("pretrain", "recipe.toml", "--out", "run", cwd=tmp_path, before=before)
+        until = time.monotonic() + 120
+        while not list((tmp_path / "run" / "checkpoints").glob("step-*")) and command.poll() is None:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        return command
+
+    return start
 
 
 STALLS = """
@@ -108,33 +104,33 @@ Loader.step = stalls
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_command_line_while_it_waits_for_data_ends_it_within_seconds(store, tmp_path, number):
-    process = started(store, tmp_path, STALLS)
+def test_a_signal_to_the_command_line_while_it_waits_for_data_ends_it_within_seconds(started, number):
+    process = started(STALLS)
     time.sleep(3)  # the data that was read ahead is used up
     began = time.monotonic()
     process.send_signal(number)
-    _, said = process.communicate(timeout=180)
+    process.wait(180)
     assert time.monotonic() - began < 20
     assert process.returncode == 128 + number
-    assert f"stopped by {number.name}; saved. Go on with --resume." in said
+    assert f"stopped by {number.name}; saved. Go on with --resume." in process.stderr
 
 
 @pytest.mark.slow
-def test_a_second_signal_ends_the_command_line_at_once_and_the_run_is_sound(store, tmp_path):
-    process = started(store, tmp_path)
+def test_a_second_signal_ends_the_command_line_at_once_and_the_run_is_sound(started, tmp_path):
+    process = started()
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=180)
+    process.wait(180)
     assert process.returncode == 143
     assert Run.open(tmp_path / "run").load_model()
 
 
 @pytest.mark.slow
-def test_a_shard_that_is_cut_short_under_way_ends_the_command_line_with_a_reason(store, tmp_path):
-    process = started(store, tmp_path)
+def test_a_shard_that_is_cut_short_under_way_ends_the_command_line_with_a_reason(started, store, tmp_path):
+    process = started()
     for name in ("tokens.bin", "word_starts.bin"):
         os.truncate(store.path / "train" / name, 0)
-    _, said = process.communicate(timeout=180)
+    process.wait(180)
     assert process.returncode == -signal.SIGBUS or process.returncode in (1, 2)
-    assert re.search(r"Bus error|is damaged", said)
+    assert re.search(r"Bus error|is damaged", process.stderr)
     assert Run.open(tmp_path / "run").load_model()

@@ -51,21 +51,21 @@ def test_help_names_tables_in_their_brackets(tmp_path):
         assert [word for word in words if word not in found] == []
 
 
-def test_doctor_prints_one_object_without_a_gpu_and_writes_nothing(tmp_path):
-    done = run("doctor", "--json", cwd=tmp_path)
+def test_doctor_prints_one_object_without_a_gpu_and_writes_nothing(command_line, tmp_path):
+    done = command_line.run("doctor", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout)) == {"machine", "training"}
     assert list(tmp_path.iterdir()) == []
-    shown = run("doctor", cwd=tmp_path)
+    shown = command_line.run("doctor", cwd=tmp_path)
     assert "pip install 'pretextlm[" in shown.stdout or "missing" not in shown.stdout
 
 
-def test_a_dry_run_prints_its_numbers_and_writes_nothing(recipe, tmp_path):
-    done = run("pretrain", recipe, "training.budget_steps=5", "--dry-run", "--json", cwd=tmp_path)
+def test_a_dry_run_prints_its_numbers_and_writes_nothing(command_line, recipe, tmp_path):
+    done = command_line.run("pretrain", recipe, "training.budget_steps=5", "--dry-run", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["run"]["steps"] == 5, "a budget on the command line takes the place of the recipe's"
-    shown = run("pretrain", recipe, "--dry-run", cwd=tmp_path).stdout
+    shown = command_line.run("pretrain", recipe, "--dry-run", cwd=tmp_path).stdout
     for name in ("parameters", "memory", "a step", "the run", "speed", "utilisation", "time", "disk"):
         assert f"\n{name} " in shown
     assert list(tmp_path.iterdir()) == []
