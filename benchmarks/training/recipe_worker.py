@@ -88,7 +88,7 @@ def run_ours(setting: Setting, tokens: float, seed: int, options: Mapping[str, A
     with tempfile.TemporaryDirectory() as directory:
         model = pretrain(recipe, Path(directory) / "run", progress=clock).load_model()
     recipe = Recipe.load(setting.recipe(budget_tokens=tokens)).with_vocabulary(store.vocabulary.size)
-    objective = recipe.objective  # without our options: both sides are validated alike
+    objective = recipe.training_objective  # without our options: both sides are validated alike
     reader = objective.reader(store.validation, store.vocabulary, recipe.data.length)
     forward = Forward(model, objective, CPU, choose_dtype(recipe.training.dtype, CPU))
     loss = validate(forward, reader, objective, store.vocabulary, VALIDATION_ROWS, VALIDATION_SEED).terms["lm"]
@@ -106,7 +106,7 @@ def run_peer(setting: Setting, tokens: float, seed: int, options: Mapping[str, A
     form = Format(**options["form"])
     trainer = PeerTrainer(build(setting, store.vocabulary.size, form, seed), form, options["learning_rate"])
     steps = math.ceil(tokens / plan.tokens_per_step)
-    reader = recipe.objective.reader(store.train, store.vocabulary, recipe.data.length)
+    reader = recipe.training_objective.reader(store.train, store.vocabulary, recipe.data.length)
     clock = Clock()
     with make_loader(recipe, store, reader, None) as loader:
         batches = loader.steps(0, plan.rows, plan.micro_rows)
@@ -116,10 +116,12 @@ def run_peer(setting: Setting, tokens: float, seed: int, options: Mapping[str, A
             clock.losses.append(trainer.step(fed, options["learning_rate"] * share))
             clock.step(step / steps, {})
     total, targets = 0.0, 0
-    reader = recipe.objective.reader(store.validation, store.vocabulary, recipe.data.length)
+    reader = recipe.training_objective.reader(store.validation, store.vocabulary, recipe.data.length)
     trainer.model.eval()
     with torch.no_grad(), trainer.numbers():
-        for batch in evaluation_batches(reader, recipe.objective, store.vocabulary, VALIDATION_ROWS, VALIDATION_SEED):
+        for batch in evaluation_batches(
+            reader, recipe.training_objective, store.vocabulary, VALIDATION_ROWS, VALIDATION_SEED
+        ):
             count = int((batch.targets != IGNORE).sum())
             total += float(loss_of(trainer.model(**feed(setting.objective, batch)))) * count
             targets += count

@@ -133,7 +133,7 @@ def prepared(setting: Setting) -> tuple[list[list[dict[str, torch.Tensor]]], int
     store = Store.open(Path(setting.store))
     recipe = Recipe.load(setting.recipe(budget_steps=1)).with_vocabulary(store.vocabulary.size)
     plan = make_plan(recipe, store, torch.device("cpu"))
-    reader = recipe.objective.reader(store.train, store.vocabulary, recipe.data.length)
+    reader = recipe.training_objective.reader(store.train, store.vocabulary, recipe.data.length)
     with make_loader(recipe, store, reader, None) as loader:
         batches = [
             [feed(setting.objective, batch) for batch in loader.step(step * plan.rows, plan.rows, plan.micro_rows)]

@@ -1,37 +1,85 @@
-"""Typed, strict configuration: TOML in, frozen objects out, every fault named with its place and a hint."""
+"""Typed, strict configuration: constructed in Python or read from TOML, by the same rules and with the same errors."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from pretextlm.errors import UserError, did_you_mean
 
 MAX_CONFIG_BYTES = 1 << 20
+WHERE = "where"
+"""Key of the validation context: the file or the object that the values come from, for error messages."""
+
+
+def _as_text(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+PathText = Annotated[str, BeforeValidator(_as_text)]
+"""A path as text, so that it can be written to TOML; a `Path`, a `Store` or a `Run` is accepted as well."""
 
 
 class Config(BaseModel):
-    """Base of every configuration: frozen, no unknown keys, no silent conversion, no nan or infinity."""
+    """Base of every configuration: frozen, no unknown keys, no silent conversion, no nan or infinity.
+
+    The constructor and :meth:`parse` validate alike, and both raise :class:`UserError`, never pydantic's own error.
+
+    Attributes:
+        section: table of a recipe that the class describes ("training"), so that the constructor names a wrong value
+            as a file would ("training.learning_rate"); "" for other classes.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    section: ClassVar[str] = ""
+
+    if not TYPE_CHECKING:  # type checkers and editors are to see the fields as keyword arguments
+
+        def __init__(self, /, **values: Any) -> None:
+            __tracebackhide__ = True
+            cls = type(self)
+            where = cls.described_as()
+            try:
+                self.__pydantic_validator__.validate_python(_tuples(values), self_instance=self, context={WHERE: where})
+            except ValidationError as error:
+                raise _explain(error, cls, where, cls.section) from None
+
+        # Tells pydantic that a nested configuration needs no call of this constructor: its errors are then reported
+        # by the outermost one, with the full path of the key.
+        __init__.__pydantic_base_init__ = True
+
+    @classmethod
+    def described_as(cls) -> str:
+        """Returns how error messages of the constructor name the object."""
+        return "the recipe" if cls.section else cls.__name__
+
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "") -> Self:
-        """Build from plain values. Raises UserError that names the first faulty key and the nearest known one."""
+        """Build from plain values, such as a table of a TOML file.
+
+        Args:
+            values: field names and values; lists are accepted for tuples.
+            where: the file or object that the values come from, for error messages.
+
+        Raises:
+            UserError: a key is unknown or missing, or a value is wrong; the first faulty key is named.
+        """
         try:
-            return cls.model_validate(_tuples(dict(values)))
+            return cls.model_validate(_tuples(dict(values)), context={WHERE: where} if where else None)
         except ValidationError as error:
             raise _explain(error, cls, where) from None
 
 
 def _tuples(value: Any) -> Any:
-    """TOML has arrays only; our fields are tuples, which strict mode does not make from lists."""
+    """Lists as tuples, at every depth: TOML has arrays only, and strict mode does not accept a list for a tuple."""
     if isinstance(value, dict):
         return {k: _tuples(v) for k, v in value.items()}
     if isinstance(value, list):
@@ -39,10 +87,10 @@ def _tuples(value: Any) -> Any:
     return value
 
 
-def _explain(error: ValidationError, cls: type[BaseModel], where: str) -> UserError:
+def _explain(error: ValidationError, cls: type[BaseModel], where: str, section: str = "") -> UserError:
     first = error.errors()[0]
     path = [str(p) for p in first["loc"]]
-    key = ".".join(path) or "(top level)"
+    key = ".".join([section, *path] if section else path) or "(top level)"
     place = f" in {where}" if where else ""
     if first["type"] == "extra_forbidden":
         known = _fields_at(cls, path[:-1])
@@ -50,28 +98,39 @@ def _explain(error: ValidationError, cls: type[BaseModel], where: str) -> UserEr
     if first["type"] == "missing":
         return UserError(f"Missing key {key!r}{place}.", f"Add a line such as: {path[-1]} = …")
     message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    value = first["input"]
+    table = isinstance(value, Mapping | BaseModel)  # a rule about several fields: the message names them
     return UserError(
         f"Wrong value for {key!r}{place}: {message}.",
-        f"It is {json.dumps(first['input'], default=str)[:80]}.",
+        "" if table else f"It is {json.dumps(value, default=str)[:80]}.",
     )
 
 
 def _fields_at(cls: type[BaseModel], path: Iterable[str]) -> list[str]:
     for part in path:
-        if part.isdigit():  # a place in an array of tables, whose fields are known already
+        if part.isdigit():  # an index into an array of tables, whose fields are known already
             continue
         field = cls.model_fields.get(part)
-        inner = field.annotation if field else None
-        if get_origin(inner) is tuple:
-            inner = get_args(inner)[0]
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        inner = _table_class(field.annotation) if field else None
+        if inner is None:
             return []
         cls = inner
     return list(cls.model_fields)
 
 
+def _table_class(annotation: Any) -> type[BaseModel] | None:
+    """Returns the configuration class in an annotation: X itself, or the one in `X | None` or `tuple[X, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and get_origin(annotation) is None:
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _table_class(inner))), None)
+
+
 def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as plain values. Raises UserError for a missing, oversized, undecodable or malformed file."""
+    """Read a TOML file as plain values.
+
+    Raises:
+        UserError: the file is missing, too large, not UTF-8 or not TOML.
+    """
     try:
         size = path.stat().st_size
         if size > MAX_CONFIG_BYTES:
@@ -83,7 +142,15 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """`training.learning_rate=1e-3` on top of a recipe. Values are TOML; a bare word is taken as a string."""
+    """Set `section.key=value` in tables, which are changed in place and returned.
+
+    Args:
+        values: tables of a TOML file.
+        overrides: such as "training.learning_rate=1e-3"; the value is TOML, and a bare word is a string.
+
+    Raises:
+        UserError: an override is not of that form, or goes through a key that is not a table.
+    """
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", key.strip()):
@@ -103,7 +170,7 @@ def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> dict[st
 
 
 def write_toml(values: Mapping[str, Any]) -> str:
-    """Plain values as TOML: scalars and arrays first, then one table per nested mapping. None is left out."""
+    """Returns plain values as TOML: scalars and arrays first, then one table per mapping. None is left out."""
     return "\n".join(_toml_lines(values, "")).strip() + "\n"
 
 

@@ -145,7 +145,7 @@ def teacher(stores, tmp_path_factory) -> str:
 
 def unigram_loss(chosen: Recipe, store: Store) -> float:
     """Nats per label of a model that knows how frequent each label is in training, and nothing else."""
-    objective, vocabulary = chosen.objective, store.vocabulary
+    objective, vocabulary = chosen.training_objective, store.vocabulary
 
     def labels(split):
         reader = objective.reader(split, vocabulary, LENGTH)
@@ -158,7 +158,7 @@ def unigram_loss(chosen: Recipe, store: Store) -> float:
 
 def judge_entropy(run, store: Store) -> float:
     """Nats per token of a judge that knows only how often its generator replaces one."""
-    objective, vocabulary = run.recipe.objective, store.vocabulary
+    objective, vocabulary = run.recipe.training_objective, store.vocabulary
     forward = Forward(run.load_model(), objective, torch.device("cpu"), torch.float32)
     reader = objective.reader(store.validation, vocabulary, LENGTH)
     with torch.inference_mode():

@@ -50,7 +50,7 @@ def carried(request, tmp_path_factory):
 
 def test_the_run_is_of_the_objective_that_trains_the_head_and_nothing_is_left(carried):
     _, run, origin, _, objective = carried
-    assert run.recipe.objective.name == objective
+    assert run.recipe.training_objective.name == objective
     assert origin.not_carried == ()
     assert [name for name in origin.drawn if not name.startswith(("heads.generator.", "head_layers."))] == []
 
@@ -80,7 +80,7 @@ def test_an_export_gives_back_the_same_bytes(carried, tmp_path):
 def test_a_head_is_left_where_the_user_says_another_objective(carried, tmp_path):
     place = carried[3]
     run, origin = import_model(str(place / "theirs"), tmp_path / "run", objective="masked")
-    assert run.recipe.objective.name == "masked"
+    assert run.recipe.training_objective.name == "masked"
     assert origin.not_carried != ()
     assert not [name for name in run.load_model().state_dict() if name.startswith("heads.")]
 
@@ -100,7 +100,7 @@ def test_a_pooler_alone_is_no_head_but_comes_back_and_is_left_out_after_training
     model.save_pretrained(tmp_path / "theirs")
     word_pieces().save(str(tmp_path / "theirs" / "tokenizer.json"))
     run, origin = import_model(str(tmp_path / "theirs"), tmp_path / "run")
-    assert run.recipe.objective.name == "masked"
+    assert run.recipe.training_objective.name == "masked"
     assert origin.not_carried == ()
     done = export_run(run.directory, tmp_path / "out")
     expected, found = (load_file(tmp_path / place / "model.safetensors") for place in ("theirs", "out"))
@@ -126,5 +126,5 @@ def test_a_model_of_one_token_type_is_not_taken_for_one_of_pairs(tmp_path, kind)
     values = json.loads((place / "config.json").read_text())
     (place / "config.json").write_text(json.dumps({**values, "type_vocab_size": 1}))
     run, origin = import_model(str(place), tmp_path / "run")
-    assert run.recipe.objective.name == "masked"
+    assert run.recipe.training_objective.name == "masked"
     assert origin.not_carried != ()

@@ -115,7 +115,7 @@ def carried(request, tmp_path_factory):
 def test_an_import_has_the_head_and_the_label_names(carried):
     _, run, origin, kind, _ = carried
     assert (
-        run.recipe.objective.name
+        run.recipe.training_objective.name
         == {
             "sequence": "text_classification",
             "choice": "multiple_choice",
@@ -123,7 +123,7 @@ def test_an_import_has_the_head_and_the_label_names(carried):
             "span": "question_answering",
         }[kind]
     )
-    assert kind in ("choice", "span") or run.recipe.objective.labels == tuple(NAMES.values())
+    assert kind in ("choice", "span") or run.recipe.training_objective.labels == tuple(NAMES.values())
     assert origin.not_carried == ()
     assert not [name for name in origin.drawn if name.startswith("heads.")]
 
@@ -210,7 +210,7 @@ def published(family, place):
 
 def ours_of(run):
     """What a run says of its validation records, in their order."""
-    objective = run.recipe.objective
+    objective = run.recipe.training_objective
     records = read_records(run.recipe.data.validation, objective.columns())
     encoder = OffsetTokenizer(run.tokenizer, run.vocabulary)
     model = run.load_model()
@@ -310,7 +310,7 @@ def test_a_started_regression_says_the_same_numbers_in_another_unit(tmp_path):
     rows = {"text_regression": [{**row, "label": 10 * row["label"]} for row in ROWS["text_regression"]]}
     before = ours_of(first)[0]
     run = tuned(tmp_path / "next", first.directory, {"name": "text_regression"}, rows, **STILL)
-    assert run.recipe.objective.spread == pytest.approx(10 * first.recipe.objective.spread)
+    assert run.recipe.training_objective.spread == pytest.approx(10 * first.recipe.training_objective.spread)
     np.testing.assert_allclose(ours_of(run)[0], before, atol=1e-4)
 
 

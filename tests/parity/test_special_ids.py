@@ -121,7 +121,7 @@ def test_a_decoder_over_an_encoder_is_trained_from_the_start_that_is_named(bart,
     place = saved(bart, tmp_path / "theirs", {}, decoder_start_token_id=named)
     run, _ = import_model(str(place), tmp_path / "run")
     start = SEP if named == "absent" else named
-    assert run.recipe.objective.name == "denoising"
+    assert run.recipe.training_objective.name == "denoising"
     assert run.vocabulary.start == start
     rng = np.random.default_rng(3)
     source, target = (rng.integers(5, 60, (4, width)).astype(np.int32) for width in (9, 6))
@@ -139,7 +139,7 @@ def test_a_decoder_over_an_encoder_is_trained_from_the_start_that_is_named(bart,
 
 def test_a_padded_row_of_a_bart_has_the_loss_of_transformers(bart, tmp_path):
     run, _ = import_model(str(saved(bart, tmp_path / "theirs")), tmp_path / "run")
-    objective, vocabulary = run.recipe.objective, run.vocabulary
+    objective, vocabulary = run.recipe.training_objective, run.vocabulary
     lengths, width = np.array([12, 8, 10]), 12
     real = np.arange(width) < lengths[:, None]
     tokens = np.where(real, np.random.default_rng(5).integers(5, 60, real.shape), vocabulary.pad).astype(np.int32)

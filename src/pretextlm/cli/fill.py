@@ -48,7 +48,9 @@ def fill(
         filled = fill_text(open_filler(opened), text, top, max_tokens)
     if as_json:
         blanks = [[{"answer": answer, "score": score} for answer, score in b.answers] for b in filled.blanks]
-        print_json({"run": str(run), "objective": opened.recipe.objective.name, "text": filled.text, "blanks": blanks})
+        print_json(
+            {"run": str(run), "objective": opened.recipe.training_objective.name, "text": filled.text, "blanks": blanks}
+        )
     else:
         _show(filled)
 

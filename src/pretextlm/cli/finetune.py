@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,6 @@ from pretextlm.cli.options import DryRun, Resume, RunDirectory
 
 if TYPE_CHECKING:
     from pretextlm.grid import Grid
-    from pretextlm.tasks.base import Task
 
 GRID = "Grid"
 """Heading of the help."""
@@ -83,7 +82,7 @@ def finetune(
         raise UserError(f"{recipe} has no table [task].", "An objective is trained by: pretextlm pretrain RECIPE")
     from pretextlm.evaluation.task_evaluation import check_scores
 
-    check_scores(cast("Task", loaded.objective))
+    check_scores(loaded.task)
     if train_or_rehearse(loaded, directory, resume=resume, dry_run=dry_run, as_json=as_json):
         evaluate(directory, as_json=as_json)
 

@@ -34,10 +34,10 @@ def import_model(
 
         run, origin = take(source, out, objective=objective, command=["pretextlm", *sys.argv[1:]])
     if as_json:
-        print_json({"run": str(out), "objective": run.recipe.objective.name, **origin.plain()})
+        print_json({"run": str(out), "objective": run.recipe.training_objective.name, **origin.plain()})
         return
     shape = run.recipe.model
-    learnt = run.recipe.objective.name
+    learnt = run.recipe.training_objective.name
     typer.echo(f"{out}: {origin.family}, {shape.num_hidden_layers} layers of width {shape.hidden_size}, by {learnt}")
     for title, names in (
         ("special tokens added", origin.added_tokens),

@@ -98,7 +98,7 @@ def _from_directory(place: Path) -> tuple[ModelConfig, Any]:
 
     if (place / CONFIG).is_file():
         recipe = Run.open(place).recipe
-        return recipe.model, recipe.objective
+        return recipe.model, recipe.training_objective
     if not (place / CONFIG_FILE).is_file():
         raise UserError(
             f"{place} is neither a run nor a Hugging Face model: it has no {CONFIG} and no {CONFIG_FILE}.",

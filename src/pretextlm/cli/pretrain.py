@@ -68,7 +68,7 @@ def read_recipe(file: Path, overrides: list[str], out: Path | None) -> tuple[Rec
     from pretextlm.training.recipe import Recipe, overridden
 
     with alike():
-        loaded = Recipe.load(with_start(overridden(read_toml(file), overrides)), str(file))
+        loaded = Recipe.load(with_start(overridden(read_toml(file), overrides)), where=str(file))
     return loaded, out or Path("runs") / loaded.name
 
 

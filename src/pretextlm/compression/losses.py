@@ -72,7 +72,7 @@ class LossComparison:
         split = held_out_documents(opened.validation, recipe.evaluation.documents, MAX_TOKENS)
         held_out = HeldOut(
             model=model.eval(),
-            objective=cast("Objective", recipe.objective.at_evaluation()),
+            objective=cast("Objective", recipe.training_objective.at_evaluation()),
             vocabulary=run.vocabulary,
             split=split,
             length=recipe.data.length,
@@ -101,7 +101,7 @@ class LossComparison:
 
 def model_of(run: Run, config: ModelConfig, weights: Mapping[str, Tensor]) -> Transformer:
     """Returns the run's model with other weights, in evaluation mode."""
-    model = on_meta(config, run.recipe.objective.heads)
+    model = on_meta(config, run.recipe.training_objective.heads)
     model.load_state_dict({name: tensor.clone() for name, tensor in weights.items()}, assign=True)
     return model.eval()
 

@@ -209,7 +209,7 @@ def _scores(
     if not there:
         raise UserError(f"No text to take gradients on: {NO_STORE}.", "Or choose by --importance weights.")
     opened, recipe = open_store(run, store), run.recipe
-    objective = recipe.objective.at_evaluation()
+    objective = recipe.training_objective.at_evaluation()
     reader = objective.reader(opened.train, run.vocabulary, recipe.data.length)
     batches = evaluation_batches(reader, objective, run.vocabulary, IMPORTANCE_ROWS, recipe.seed)
     return importance, by_gradient(model_of(run, state.config, state.weights), objective, list(batches))
@@ -221,7 +221,7 @@ def _check_modules(run: Run, state: _State) -> None:
     Raises:
         UserError: a module would need another shape along with the trunk's.
     """
-    objective = run.recipe.objective
+    objective = run.recipe.training_objective
     wanted = on_meta(state.config, objective.heads).state_dict()
     for name, tensor in wanted.items():
         if name not in state.weights or state.weights[name].shape != tensor.shape:

@@ -152,6 +152,14 @@ class Store:
         )
         return cls(path, manifest.model_dump(mode="json"), train, validation)
 
+    def __fspath__(self) -> str:
+        """Return the directory as text, so that a store is accepted where a path is."""
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        sizes = (f"{name}={counts['tokens']:,} tokens" for name, counts in self.manifest["splits"].items())
+        return f"Store({str(self.path)!r}, {', '.join(sizes)})"
+
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """Returns the store's tokenizer, loaded on first use. Encoding text with it never yields a special token id."""

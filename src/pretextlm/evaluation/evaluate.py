@@ -111,7 +111,7 @@ def open_trained(run: Run, device: torch.device | None = None) -> tuple[Transfor
 
     Raises UserError when there is no checkpoint.
     """
-    objective = cast("Objective", run.recipe.objective.at_evaluation())
+    objective = cast("Objective", run.recipe.training_objective.at_evaluation())
     return run.load_model(device), objective, TokenTexts(run.tokenizer, run.vocabulary)
 
 

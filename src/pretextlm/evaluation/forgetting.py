@@ -45,7 +45,7 @@ def forgetting(run: Run) -> tuple[dict[str, Metric], dict[str, Any]]:
         found = {"loss_before": before, "loss_after": after, "forgotten": after - before}
         for measure, totals in found.items():
             metrics[f"{measure}:{name}"] = _loss(totals, memory)
-        if writes_it_all(run.recipe.objective.at_evaluation()):
+        if writes_it_all(run.recipe.training_objective.at_evaluation()):
             for measure, told in IN_BITS.items():
                 metrics[f"{told}:{name}"] = in_bits(metrics[f"{measure}:{name}"], memory["text_bytes"])
         kept = {key: memory[key] for key in ("store", "documents", "tokens", "after_step")}

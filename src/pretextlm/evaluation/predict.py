@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -53,7 +53,7 @@ def predict(
     if run.recipe.task is None:
         hint = "Ask it by `pretextlm fill` or `generate`, or fine-tune it: pretextlm finetune RECIPE start=RUN"
         raise UserError(f"{directory} was trained on no task: it has no answers of one.", hint)
-    task = cast("Task", run.recipe.objective)
+    task = run.recipe.task
     if isinstance(asked, str):
         task, source = with_columns(task, asked)
         questions = read_records(source, task.input_columns())

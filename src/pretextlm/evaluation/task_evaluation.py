@@ -50,9 +50,9 @@ def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) 
     Raises:
         UserError: the run has no checkpoint, or a record is wrong.
     """
-    task, data = with_columns(cast("Task", run.recipe.objective), data)
+    task, data = with_columns(cast("Task", run.recipe.task), data)
     check_scores(task)
-    records = task.filter_records(read_split(run.recipe.model_copy(update={"objective": task}), "validation", data))
+    records = task.filter_records(read_split(run.recipe.model_copy(update={"task": task}), "validation", data))
     model = run.load_model(device)
     examples = examples_of(model, task, run, records)
     found = predictions(model, task, examples, run)

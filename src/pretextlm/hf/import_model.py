@@ -99,7 +99,7 @@ def import_model(
         raise UserError(f"{out} already exists and is not empty.", "Give another directory with --out.")
     with _local(source) as directory:
         checked = check(directory, objective)
-        recipe = _recipe(checked, out.name)
+        recipe = _recipe(checked, source, out.name)
         origin = _origin(source, checked)
         return _write(out, checked, recipe, origin, command), origin
 
@@ -176,8 +176,8 @@ def _shapes(config: ModelConfig, objective: TrainingObjective) -> dict[str, torc
     return {name: tensor.shape for name, tensor in on_meta(config, objective.heads).state_dict().items()}
 
 
-def _recipe(checked: Checked, name: str) -> Recipe:
-    """A recipe as if the run had been begun here; its store is yet to be prepared."""
+def _recipe(checked: Checked, source: str, name: str) -> Recipe:
+    """Returns a recipe as if the run had been trained here; it has no data."""
     from pretextlm.tasks.base import Task
     from pretextlm.training.recipe import Recipe
 
@@ -186,18 +186,16 @@ def _recipe(checked: Checked, name: str) -> Recipe:
     grown_by = {"vocab_size": max(config.vocab_size, checked.taken.size), "special_ids": _special_ids(checked)}
     model = config.model_dump() | grown_by
     learnt = checked.objective
-    task = isinstance(learnt, Task)
-    options = learnt.model_dump(mode="json") if task else {}
-    sources = {"train": "", "validation": ""} if task else {"store": ""}
     return Recipe.load(
         {
             "name": name or "imported",
-            "data": {**sources, "length": max(8, min(LONGEST, longest))},
-            "task" if task else "objective": {"name": learnt.name, **options},
+            "imported_from": source,
+            "data": {"length": max(8, min(LONGEST, longest))},
+            "task" if isinstance(learnt, Task) else "objective": learnt,
             "model": model,
             "training": {"budget_steps": 1},
         },
-        "the recipe of the imported model",
+        where="the recipe of the imported model",
     )
 
 

@@ -101,7 +101,7 @@ def _use(architecture: str) -> str:
 
 def _objective(run: Run, untouched: bool, part: str) -> Iterator[str]:
     recipe = run.recipe
-    objective, training = recipe.objective, recipe.training
+    objective, training = recipe.training_objective, recipe.training
     if untouched:
         yield "Not trained here: the weights are those it was imported with.\n"
         return
@@ -222,7 +222,7 @@ def _limits(run: Run, done: Translated, origin: Origin | None, untouched: bool) 
         yield f"* It reads at most {positions.max_positions - positions.offset} tokens."
     if not untouched:
         yield f"* It was trained here on rows of {run.recipe.data.length} tokens; longer texts are untried here."
-    both_ways = run.recipe.objective.bidirectional_prompt
+    both_ways = run.recipe.training_objective.bidirectional_prompt
     if not untouched and done.config.architecture == "decoder" and both_ways:
         yield "* It was trained to see the first part of a text in both directions; in transformers it only looks back."
     if origin is not None and not untouched:

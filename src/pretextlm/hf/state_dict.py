@@ -74,7 +74,7 @@ def trained_part(run: Run, weights: Mapping[str, Tensor], part: str) -> tuple[Mo
     from pretextlm.model.replaced_token_head import generator_config
     from pretextlm.objectives.replaced_token import ReplacedToken
 
-    config, objective = run.recipe.model, run.recipe.objective
+    config, objective = run.recipe.model, run.recipe.training_objective
     if part == DISCRIMINATOR:
         # A judge of tokens has a language-model head that was never trained.
         judge = isinstance(objective, ReplacedToken)

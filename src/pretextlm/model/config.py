@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -240,6 +240,8 @@ class ModelConfig(Config):
         norm, positions, attention, feed_forward, embedding, head: the parts; by default those that measurements favour.
         special_ids: roles of tokens, where their names do not tell them.
     """
+
+    section: ClassVar[str] = "model"
 
     architecture: Literal["encoder", "decoder", "encoder_decoder"] = "decoder"
     vocab_size: int = Field(0, ge=0, le=1 << 24)

@@ -54,6 +54,10 @@ class Objective(TrainingObjective):
     roles: ClassVar[frozenset[Role]] = frozenset()
     extra_tokens: ClassVar[int] = 0
 
+    @classmethod
+    def described_as(cls) -> str:
+        return f"objective {getattr(cls, 'name', cls.__name__)!r}"
+
     def way_of_filling(self) -> str | None:
         return self.fills
 

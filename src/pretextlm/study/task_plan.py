@@ -127,7 +127,7 @@ class TaskStudy(Config):
             recipe = self._load(entry, self.seeds[0], self._base(entry))
             if recipe.task is None:
                 raise UserError("The recipe of a study with entries has no table [recipe.task].", "Name its task.")
-            read = (recipe.data, recipe.objective.model_copy(update={"teacher": ""}))
+            read = (recipe.data, recipe.training_objective.model_copy(update={"teacher": ""}))
             if read not in seen:
                 open_corpus(recipe)
                 seen.append(read)
@@ -183,7 +183,9 @@ class TaskStudy(Config):
         from pretextlm.training.initial_weights import with_start
         from pretextlm.training.recipe import Recipe
 
-        return Recipe.load(with_start({**values, "name": entry.label, "seed": seed}), f"the recipe of {entry.label}")
+        return Recipe.load(
+            with_start({**values, "name": entry.label, "seed": seed}), where=f"the recipe of {entry.label}"
+        )
 
     def _student(self, entry: Entry, directory: Path) -> Path:
         """Returns a run with the entry's layers of the run that `start` names."""
@@ -210,7 +212,7 @@ class TaskStudy(Config):
         every = {split: len(read_split(whole, split)) for split in SPLITS}
         taken = [(records.sha256, len(records)) for records in used.values()]
         return {
-            "task": recipe.objective.name,
+            "task": recipe.training_objective.name,
             "hash": "sha256:" + hashlib.sha256(repr(taken).encode()).hexdigest(),
             "files": {split: records.source for split, records in used.items()},
             "records": {split: len(records) for split, records in used.items()},

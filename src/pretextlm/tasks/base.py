@@ -77,6 +77,10 @@ class Task(TrainingObjective):
     metrics: tuple[str, ...] = Field(default=(), description="scores it is evaluated by; by default those that suit it")
     causal: bool = Field(default=False, description="read from left to right; set by the model's architecture")
 
+    @classmethod
+    def described_as(cls) -> str:
+        return f"task {getattr(cls, 'name', cls.__name__)!r}"
+
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Names of the scores it is evaluated by."""

@@ -23,7 +23,7 @@ from pretextlm.training.runtime import Runtime
 
 def build_model(recipe: Recipe, device: torch.device) -> Transformer:
     """The trunk with weights drawn from the recipe's seed alone, the same on every device."""
-    model = on_meta(recipe.model, recipe.objective.heads)
+    model = on_meta(recipe.model, recipe.training_objective.heads)
     model.to_empty(device="cpu")
     model.reset_parameters(generator_of(recipe, "weights"))
     return model.to(device)

@@ -16,7 +16,7 @@ def check_tokenizers(recipe: Recipe, store: Corpus) -> None:
     """Raises UserError when a frozen model, or the one to start from, has other tokens than the store."""
     expected = sha256_of(store.path / TOKENIZER)
     start = {"run to start from": recipe.start} if recipe.start and Path(recipe.start).exists() else {}
-    for role, place in {**recipe.objective.frozen_models(), **start}.items():
+    for role, place in {**recipe.training_objective.frozen_models(), **start}.items():
         if sha256_of(Run.open(Path(place)).directory / TOKENIZER) != expected:
             raise UserError(
                 f"The {role} {place} was trained with another tokenizer than {store.path} was prepared with.",
@@ -31,7 +31,7 @@ def check_teachers(recipe: Recipe) -> None:
         return
     for role, place in _frozen(recipe):
         teacher = Run.open(Path(place)).recipe
-        other = teacher.objective
+        other = teacher.training_objective
         if teacher.task is None or other.name != task.name:
             raise UserError(
                 f"The {role} {place} was trained by {other.name!r}, not for the task {task.name!r}.",
@@ -60,4 +60,4 @@ def check_positions(recipe: Recipe) -> None:
 
 def _frozen(recipe: Recipe) -> Iterable[tuple[str, str]]:
     """(role, run) of the models that take part without being trained."""
-    return recipe.objective.frozen_models().items()
+    return recipe.training_objective.frozen_models().items()

@@ -65,7 +65,7 @@ def open_corpus(recipe: Recipe) -> tuple[Recipe, Corpus]:
 def _open_labelled(recipe: Recipe) -> tuple[Recipe, Labelled]:
     from pretextlm.data.tokenizer import load_tokenizer, vocabulary_of
 
-    task = cast("Task", recipe.objective)
+    task = cast("Task", recipe.task)
     place = tokenizer_place(recipe)
     tokenizer = load_tokenizer(place)
     vocabulary = vocabulary_of(tokenizer)
@@ -76,7 +76,7 @@ def _open_labelled(recipe: Recipe) -> tuple[Recipe, Labelled]:
     task = task.fit_labels(train)
     encoder = OffsetTokenizer(tokenizer, recipe.model.special_ids.roles(vocabulary))
     made = [task.examples(records, encoder, recipe.model, recipe.data.length) for records in (train, validation)]
-    recipe = recipe.model_copy(update={"objective": task})
+    recipe = recipe.model_copy(update={"task": task})
     return recipe, Labelled(place.parent, made[0], made[1], vocabulary, (train, validation), left_out)
 
 
@@ -88,7 +88,7 @@ def read_split(recipe: Recipe, split: Split, source: str = "") -> Records:
     """
     from pretextlm.data.records import read_records
 
-    task, data = cast("Task", recipe.objective), recipe.data
+    task, data = cast("Task", recipe.task), recipe.data
     columns = task.columns() if split == "train" else task.validation_columns()
     given = data.train if split == "train" else data.validation
     records = read_records(source or given, columns)

@@ -69,13 +69,13 @@ def rehearse(recipe: Recipe, directory: Path) -> dict[str, Any]:
     """
     with joined(recipe.training.timeout_seconds, recipe.training.join_seconds) as world:
         ready = make_ready(recipe, world)
-        model = on_meta(ready.recipe.model, ready.recipe.objective.heads)
+        model = on_meta(ready.recipe.model, ready.recipe.training_objective.heads)
         needed = ready.fit
         probe = _probe(ready, directory, world) if needed.fits else None
         peak = find_peak(ready.runtime.device, ready.runtime.dtype)
         return {
             "recipe": recipe.name,
-            "objective": recipe.objective.name,
+            "objective": recipe.training_objective.name,
             "architecture": recipe.model.architecture,
             "parameters": total(model),
             "device": _device(ready, world, peak),
@@ -171,7 +171,7 @@ def _run(ready: Ready, world: World, probe: Probe | None, peak: Peak) -> dict[st
     }
     training = size if kind == "seconds" else steps * per_step
     measured = config.validations + 1 if config.validations else 0
-    held_out = ready.recipe.objective.reader(
+    held_out = ready.recipe.training_objective.reader(
         ready.store.validation, ready.recipe.vocabulary(ready.store), ready.recipe.data.length
     )
     rows = min(config.validation_rows, held_out.rows_per_pass)
@@ -192,7 +192,7 @@ def _probe(ready: Ready, directory: Path, world: World) -> Probe:
         run = Run(directory, recipe)
         trainer = Trainer(run, ready.store, plan, ready.runtime, Silent(), world, fresh=False)
         held.enter_context(closing(trainer))
-        reader = recipe.objective.reader(ready.store.train, recipe.vocabulary(ready.store), recipe.data.length)
+        reader = recipe.training_objective.reader(ready.store.train, recipe.vocabulary(ready.store), recipe.data.length)
         loader = held.enter_context(closing(make_loader(recipe, ready.store, reader, plan.total_rows, world)))
         trainer.compile(loader, StopFlag())
 

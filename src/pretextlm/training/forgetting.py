@@ -78,7 +78,7 @@ class Remembered:
 
     def __init__(self, name: str, place: str, recipe: Recipe) -> None:
         self.name, self.place = name, place
-        self._objective = recipe.objective.at_evaluation()
+        self._objective = recipe.training_objective.at_evaluation()
         store = Store.open(Path(place))
         self._vocabulary: Vocabulary = recipe.vocabulary(store)
         self._seed = recipe.evaluation.seed

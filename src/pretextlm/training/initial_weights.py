@@ -53,7 +53,7 @@ def _with_form(values: Mapping[str, Any], start: Run) -> dict[str, Any]:
         return dict(values)
     imported = _known(start.directory).get("imported")
     family = str(imported.get("family")) if isinstance(imported, Mapping) else ""
-    form = getattr(start.recipe.objective, "head", "") or _form_of(family)
+    form = getattr(start.recipe.training_objective, "head", "") or _form_of(family)
     return {**values, "task": {**task, "head": form}} if form else dict(values)
 
 
@@ -73,10 +73,10 @@ def check_start(recipe: Recipe) -> None:
                 f"The recipe says model.{name} = {ours[name]}, the run {recipe.start} it starts from has {value}.",
                 "Leave the table [model] out: it is then taken from that run.",
             )
-    parts = recipe.objective.num_token_types()
+    parts = recipe.training_objective.num_token_types()
     if parts > recipe.model.type_vocab_size:
         raise UserError(
-            f"The objective {recipe.objective.name!r} tells {parts} parts of a row apart; {recipe.start} has "
+            f"The objective {recipe.training_objective.name!r} tells {parts} parts of a row apart; {recipe.start} has "
             f"{recipe.model.type_vocab_size} token types.",
             "Start from a run that was trained with token types, or choose another objective.",
         )

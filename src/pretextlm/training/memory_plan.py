@@ -46,7 +46,7 @@ def fit(recipe: Recipe, plan: Plan, runtime: Runtime, world: World) -> Fit:
     Called on all processes together.
     """
     config, free = recipe.training, _free_everywhere(runtime.device, world)
-    model = on_meta(recipe.model, recipe.objective.heads)
+    model = on_meta(recipe.model, recipe.training_objective.heads)
     spread_over = world.local_size if config.parallel == "hybrid" else world.size
     dtype: Literal["bf16", "fp32"] = "bf16" if runtime.dtype == torch.bfloat16 else "fp32"
     for rows, recomputed in _ways(recipe, plan, runtime.device):
@@ -64,7 +64,7 @@ def _ways(recipe: Recipe, plan: Plan, device: torch.device) -> Iterator[tuple[in
     config, model, rows = recipe.training, recipe.model, plan.micro_rows
     blocks = model.num_hidden_layers + (model.layers("decoder") if model.architecture == "encoder_decoder" else 0)
     recomputed = blocks if config.gradient_checkpointing == "blocks" else 0
-    cut = device.type == "cuda" and not config.micro_batch_tokens and not recipe.objective.needs_full_batch
+    cut = device.type == "cuda" and not config.micro_batch_tokens and not recipe.training_objective.needs_full_batch
     yield rows, recomputed
     while cut and rows % 2 == 0 and rows * plan.length >= 2 * ENOUGH_TOKENS:
         rows //= 2

@@ -110,7 +110,7 @@ def make_plan(recipe: Recipe, store: Corpus, device: torch.device, world: World 
 
     Raises UserError when the objective cannot be had with this vocabulary, length or batch.
     """
-    config, objective = recipe.training, recipe.objective
+    config, objective = recipe.training, recipe.training_objective
     reader = objective.reader(store.train, recipe.vocabulary(store), recipe.data.length)
     per_row = reader.tokens_per_row
     rows = config.batch_rows or max(1, int(config.batch_tokens // per_row))
@@ -185,7 +185,7 @@ def make_loader(
     recipe: Recipe, store: Corpus, reader: RowReader, total_rows: float | None, world: World = ALONE
 ) -> Loader:
     """Batches of this process by the recipe. Tokens that the store's tokenizer does not have raise UserError."""
-    objective, vocabulary = recipe.objective, recipe.vocabulary(store)
+    objective, vocabulary = recipe.training_objective, recipe.vocabulary(store)
 
     def collate(rows: Rows, rng: CounterRNG) -> Batch:
         if rows.tokens.size and not 0 <= int(rows.tokens.min()) <= int(rows.tokens.max()) < vocabulary.size:

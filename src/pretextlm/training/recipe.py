@@ -1,32 +1,48 @@
-"""A recipe: everything that decides a run. With the store's bytes it decides every bit of it on a CPU."""
+"""A recipe: everything that determines a run. With the store's bytes it determines every bit of it on a CPU.
+
+    Recipe(data=DataConfig(store="stores/mine"), objective=Masked(rate=0.3), training=TrainingConfig(budget_steps=100))
+
+and `Recipe.load` of a file with the same values give the same recipe, or the same error.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
-from pydantic import ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, SerializeAsAny, ValidationInfo, model_validator
 
-from pretextlm.config import Config, apply_overrides
+from pretextlm.config import WHERE, Config, PathText, apply_overrides, read_toml, write_toml
 from pretextlm.errors import UserError
+from pretextlm.files import write_whole
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.presets.preset import filled_in
+from pretextlm.objectives.base import Objective
 from pretextlm.objectives.protocol import TrainingObjective
-from pretextlm.objectives.registry import build
+from pretextlm.objectives.registry import build as build_objective
 from pretextlm.tasks.base import Task
 from pretextlm.tasks.registry import build as build_task
 from pretextlm.training.trainable_parameters import TuningConfig
 
 if TYPE_CHECKING:
     from pretextlm.data.vocabulary import Vocabulary
-    from pretextlm.training.corpus import Corpus
 
 BUDGET = "training.budget_"
 BUDGETS = ("steps", "tokens", "epochs", "flops", "seconds")
+ONE_BUDGET = f"give exactly one of {', '.join(f'budget_{kind}' for kind in BUDGETS)}"
+
+
+class WithVocabulary(Protocol):
+    """A store, or the records of a task."""
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
 
 
 def overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A recipe's tables with `section.key=value` on top; a budget among these takes the place of the recipe's."""
+    """Returns a recipe's tables with `section.key=value` set; a budget among these replaces the recipe's."""
     training = values.get("training")
     if isinstance(training, dict) and any(override.strip().startswith(BUDGET) for override in overrides):
         kept = {key: value for key, value in training.items() if not f"training.{key}".startswith(BUDGET)}
@@ -42,78 +58,83 @@ FREE = {
         *("checkpoint_seconds", "keep_checkpoints", "skip_steps", "spike", "trackers", "carbon_grams_per_kwh"),
     ),
 }
-"""What may change when a run goes on: how it is computed and looked after, not what it learns from."""
+"""Settings that may change when a run is resumed: they affect how it is computed, not its result."""
 
 
 class DataConfig(Config):
-    """What is learnt from.
+    """The data that a run is trained on. Paths may be given as text, as `Path`, or as a `Store` or `Run`.
 
     Attributes:
-        store: directory made by `data prepare`.
+        store: directory written by `pretextlm data prepare`; required for a pre-training objective.
         remember: other stores of the same tokens on whose held-out text the run is measured too, before, during and
-            after: what it forgets of them. Left out: the store of the run that `start` names, where that is another
-            one and still there; []: none.
-        train, validation: of a task, files with a record a line or row (.jsonl, .csv, .tsv, .parquet, .conll, also
-            compressed), or hf:NAME.
-        train_records, validation_records: only the first so many of each; 0: all.
+            after training, to see how much of them it forgets. Left out: the store of the run named by `start`, if
+            that is another one and still exists; []: none.
+        train, validation: required for a task: files with one record per line or row (.jsonl, .csv, .tsv, .parquet,
+            .conll, also compressed), or hf:NAME.
+        train_records, validation_records: read only this many of the first records; 0: all.
         tokenizer: of a task whose model does not start from a run: a run, a store or a tokenizer.json.
-        length: tokens of an input row, or of an example at most.
-        workers: threads that prepare batches ahead (they change nothing but the waiting).
+        length: tokens per input row, or the most tokens of an example.
+        workers: threads that prepare batches ahead; the batches do not depend on it.
     """
 
-    store: str = ""
-    remember: tuple[str, ...] | None = None
-    train: str = ""
-    validation: str = ""
+    section: ClassVar[str] = "data"
+
+    store: PathText = ""
+    remember: tuple[PathText, ...] | None = None
+    train: PathText = ""
+    validation: PathText = ""
     train_records: int = Field(0, ge=0)
     validation_records: int = Field(0, ge=0)
-    tokenizer: str = ""
+    tokenizer: PathText = ""
     length: int = Field(256, ge=8, le=1 << 20)
     workers: int = Field(1, ge=1, le=64)
 
 
 class TrainingConfig(Config):
-    """How long and how.
+    """Budget, optimizer, schedule and hardware of a run.
 
     Attributes:
-        budget_steps, budget_tokens, budget_epochs, budget_flops, budget_seconds: exactly one is given; the schedule
-            spans it. A run under a budget in seconds ends on time on any machine, and for that is the one kind that
-            cannot be repeated bit for bit. An epoch is one pass over the rows.
+        budget_steps, budget_tokens, budget_epochs, budget_flops, budget_seconds: length of the training; a recipe gives
+            exactly one, and the schedule spans it. An epoch is one pass over the rows. A run with a budget in seconds
+            ends on time on any machine, and is the only kind that cannot be repeated bit for bit.
         batch_tokens: raw text tokens per step, over all micro-batches; rounded to whole rows.
-        batch_rows: instead, rows per step, which are examples of a task; 0: as many as batch_tokens say.
-        micro_batch_tokens: raw text tokens per forward and backward pass; 0: on a GPU the whole batch at once, or the
-            half, the quarter … of it that fits into memory, 8,192 on a CPU. Gradients are those of the whole step
-            however it is cut.
-        gradient_checkpointing: "blocks": of every block only its inputs are kept, and the backward pass computes the
-            rest again, a third more work for a fraction of the memory; "auto": of as many blocks as need be for a step
-            to fit into memory; "off". The gradients are the same.
+        batch_rows: rows per step instead (examples, for a task); 0: as many as batch_tokens gives.
+        micro_batch_tokens: raw text tokens per forward and backward pass; 0: on a GPU the full batch at once, or the
+            half, the quarter … of it that fits into memory; 8,192 on a CPU. The gradients do not depend on it.
+        gradient_checkpointing: "blocks": only the inputs of each block are kept, and the backward pass recomputes the
+            rest, a third more work for a fraction of the memory; "auto": for as many blocks as needed to fit a step
+            into memory; "off". The gradients do not depend on it.
         optimizer: "muon" (matrices of the blocks; AdamW for embedding and head) or "adamw" for all.
-        learning_rate: at the schedule's top. Muon's updates are scaled to AdamW's size, so one rate serves both.
+        learning_rate: peak of the schedule. Muon's updates are scaled to the size of AdamW's, so one rate serves both.
         embedding_learning_rate: of embedding and head; 0: the same.
         weight_decay, beta1, beta2, momentum: of AdamW, AdamW, AdamW and Muon.
         schedule: "wsd" (warm-up, stable, linear decay), "cosine" or "linear".
-        warmup, cooldown: shares of the budget; cooldown is wsd's decay.
-        final_learning_rate: share of the top rate at the end.
-        dropout: share of the embedding's and of each sub-layer's output that training drops (model/dropout.py).
-        max_grad_norm: largest global norm of the gradient; 0: none.
-        dtype: of activations; auto: bf16 on CUDA and on a CPU with AMX, else fp32. Weights are fp32 always.
-        device: auto: CUDA when there is one.
-        compile: auto: when the run is long enough to pay for it and a compiler is there.
-        threads: CPU threads; 0: as torch chooses.
+        warmup, cooldown: shares of the budget; cooldown is the decay of "wsd".
+        final_learning_rate: share of the peak rate at the end.
+        dropout: dropout probability of the embedding's and of each sub-layer's output (model/dropout.py).
+        max_grad_norm: largest global norm of the gradient; 0: no clipping.
+        dtype: of activations; auto: bf16 on CUDA and on a CPU with AMX, else fp32. Weights are always fp32.
+        device: auto: CUDA if available.
+        compile: auto: if the run is long enough to pay for it and a compiler is available.
+        threads: CPU threads; 0: torch's default.
         log_every: steps per line of metrics.jsonl.
-        validations: times the validation loss is measured, evenly over the budget; validation_rows: on how many rows.
-        patience: so many validations without a better one end the run; 0: none does.
+        validations: number of validations, evenly spaced over the budget; validation_rows: rows used for each.
+        patience: stop after this many validations without improvement; 0: never.
         keep_best: the run ends with the weights of its best validation, not with the last ones.
-        best_by: what is better: less "loss", or more of an accuracy (class_accuracy, tag_accuracy, span_accuracy, …).
-        checkpoint_seconds: at most this between checkpoints; keep_checkpoints: newest ones kept.
-        skip_steps: how many steps may be left out whose gradient is not finite, or a spike; one more ends the run.
-        spike: a gradient this many times as large as its running mean counts as one that is not finite; 0: none does.
-        parallel: over several processes: "ddp" (all whole on each), "zero2" (gradients and optimizer in parts), "zero3"
-            (weights too), "hybrid" (zero3 within a machine, copies between machines).
+        best_by: the metric to compare validations by: "loss" (lower is better), or an accuracy (class_accuracy,
+            tag_accuracy, span_accuracy, …; higher is better).
+        checkpoint_seconds: most seconds between checkpoints; keep_checkpoints: newest ones kept.
+        skip_steps: how many steps may be skipped because the gradient is not finite, or is a spike; one more ends the
+            run.
+        spike: a gradient norm this many times its running mean counts as not finite; 0: none does.
+        parallel: over several processes: "ddp" (replicated), "zero2" (sharded gradients and optimizer state), "zero3"
+            (sharded weights too), "hybrid" (zero3 within a machine, replicated between machines).
         timeout_seconds: how long processes wait for each other before they give up; join_seconds: at the start.
-        trackers: who shows the numbers of metrics.jsonl elsewhere: "tensorboard", "wandb", "trackio".
-        carbon_grams_per_kwh: CO2 of the electricity, to turn measured energy into grams; left out, it is not computed.
+        trackers: services that log the numbers of metrics.jsonl too: "tensorboard", "wandb", "trackio".
+        carbon_grams_per_kwh: CO2 of the electricity, to convert measured energy into grams; left out: not computed.
     """
+
+    section: ClassVar[str] = "training"
 
     budget_steps: int | None = Field(None, ge=1)
     budget_tokens: float | None = Field(None, gt=0)
@@ -159,8 +180,8 @@ class TrainingConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> TrainingConfig:
-        if len(self._budgets()) != 1:
-            raise ValueError(f"give exactly one of {', '.join(f'budget_{kind}' for kind in BUDGETS)}")
+        if len(self._budgets()) > 1:
+            raise ValueError(ONE_BUDGET)
         if self.warmup + (self.cooldown if self.schedule == "wsd" else 0) > 1:
             raise ValueError("warmup and cooldown together exceed the budget")
         return self
@@ -171,13 +192,21 @@ class TrainingConfig(Config):
 
     @property
     def budget(self) -> tuple[str, float]:
-        """("steps" | "tokens" | "epochs" | "flops" | "seconds", how many)."""
+        """The budget of a recipe: ("steps" | "tokens" | "epochs" | "flops" | "seconds", how many of them)."""
         return next(iter(self._budgets().items()))
 
 
 class EvaluationConfig(Config):
-    """Attributes: documents: validation documents measured; blanks: number of blanks of the common ruler; prompts:
-    prompts continued for the samples; seed: of masks, blanks and distractors, the same for every model compared."""
+    """Settings of the evaluation on held-out text.
+
+    Attributes:
+        documents: number of validation documents.
+        blanks: number of blanks of the benchmark that all models share.
+        prompts: number of prompts continued for the samples.
+        seed: of masks, blanks and distractors, the same for every model compared.
+    """
+
+    section: ClassVar[str] = "evaluation"
 
     documents: int = Field(64, ge=1)
     blanks: int = Field(200, ge=1)
@@ -186,22 +215,52 @@ class EvaluationConfig(Config):
 
 
 class Recipe(Config):
-    """One run. Build it with :meth:`load`, which resolves the objective by name.
+    """Everything that determines one run. Constructing a recipe and loading one from a file follow the same rules.
 
-    Attributes: start: run directory whose newest weights a new run begins from; "": drawn from the seed.
+    The values that are not given are resolved on construction: the model's architecture and token types follow from the
+    objective, a preset fills in the model's shape, and a task brings its own training defaults. A value that is given
+    is never changed, also if it equals the default of its field.
+
+    Args:
+        name: of the run; its directory is runs/NAME unless another is given.
+        seed: of weights, data order and noise.
+        start: run directory whose newest weights a new run starts from; "": random initialisation.
+        imported_from: of a run that `pretextlm import` wrote, where its model comes from; such a run has no data.
+        data: the store of an objective, or the records of a task.
+        objective: pre-training objective: an instance, a table with its `name` and options, or its name alone.
+        task: instead of an objective, a task for fine-tuning, given in the same ways.
+        model: shape of the model: an instance, a table (which may name a `preset`), or the name of a preset.
+        training: budget, optimizer, schedule and hardware.
+        tuning: which weights are trained.
+        evaluation: settings of the evaluation on held-out text.
+
+    Raises:
+        UserError: a value is unknown, missing or wrong, or the objective does not suit the model's architecture.
     """
 
     model_config = ConfigDict(**Config.model_config, arbitrary_types_allowed=True)
 
     name: str = "run"
     seed: int = Field(0, ge=0, lt=1 << 63)
-    start: str = ""
+    start: PathText = ""
+    imported_from: str = ""
     data: DataConfig
-    objective: SerializeAsAny[TrainingObjective]
+    objective: SerializeAsAny[Objective] | None = None
+    task: SerializeAsAny[Task] | None = None
     model: ModelConfig = ModelConfig()
     training: TrainingConfig
     tuning: TuningConfig = TuningConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _resolve(cls, values: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        if not isinstance(values, Mapping):
+            return handler(values)
+        recipe = handler(_resolved(values, (info.context or {}).get(WHERE, cls.described_as())))
+        if "model" not in values:  # so that a run that starts from another may take its shape
+            recipe.model_fields_set.discard("model")
+        return recipe
 
     @model_validator(mode="after")
     def _rates_by_depth(self) -> Recipe:
@@ -210,46 +269,62 @@ class Recipe(Config):
         return self
 
     @classmethod
-    def load(cls, values: Mapping[str, Any], where: str = "the recipe") -> Recipe:
-        """From the tables of a TOML file. Raises UserError for anything unknown, missing or of the wrong type."""
-        values = dict(values)
-        objective = _objective(values, where)
-        given = dict(values.get("model") or {})
-        model = filled_in(given, where)
-        suits = objective.supported_architectures()
-        model.setdefault("architecture", suits[0])
-        if model["architecture"] not in suits:
-            raise UserError(
-                f"The objective {objective.name!r} does not train a model of architecture {model['architecture']!r}.",
-                f"It suits: {', '.join(suits)}.",
-            )
-        if "type_vocab_size" not in given and objective.num_token_types() > model.get("type_vocab_size", 0):
-            model["type_vocab_size"] = objective.num_token_types()
-        training = values.get("training", {} if objective.training_defaults else None)
-        if isinstance(training, Mapping):
-            values["training"] = {**_defaults(objective, training), **training}
-        return cls.parse(
-            {**values, "model": model, "objective": objective.for_architecture(model["architecture"])}, where
-        )
+    def described_as(cls) -> str:
+        return "the recipe"
+
+    @classmethod
+    def load(
+        cls,
+        source: str | os.PathLike[str] | Mapping[str, Any],
+        *,
+        overrides: Sequence[str] = (),
+        where: str = "",
+    ) -> Self:
+        """Load a recipe from a TOML file or from its tables.
+
+        Args:
+            source: path of the file, or the tables as plain values.
+            overrides: changes as on the command line, such as "training.learning_rate=1e-3"; a budget among them
+                replaces the recipe's.
+            where: name of the source in error messages; by default the path.
+
+        Raises:
+            UserError: the file cannot be read, or a value is unknown, missing or wrong.
+        """
+        if isinstance(source, Mapping):
+            values, place = dict(source), where or cls.described_as()
+        else:
+            values, place = read_toml(Path(source)), where or os.fspath(source)
+        return cls.parse(overridden(values, overrides) if overrides else values, place)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the recipe as TOML, every default included. Raises UserError if the file cannot be written."""
+        write_whole(Path(path), write_toml(self.dump()))
 
     def dump(self) -> dict[str, Any]:
-        """Plain values, every default written out; `Recipe.load` reads them back to an equal recipe."""
+        """Returns plain values, every default included; `Recipe.load` of them gives an equal recipe."""
         values = self.model_dump(mode="json", exclude_none=True)
-        options = {"name": self.objective.name, **values.pop("objective")}
-        values["task" if self.task else "objective"] = options
+        kind = "objective" if self.task is None else "task"
+        values[kind] = {"name": self.training_objective.name, **values.pop(kind)}
         return values
 
     @property
-    def task(self) -> Task | None:
-        """The task that is fine-tuned for; None in pre-training."""
-        return self.objective if isinstance(self.objective, Task) else None
+    def training_objective(self) -> TrainingObjective:
+        """The objective or the task: whichever is trained."""
+        trained = self.objective if self.task is None else self.task
+        assert trained is not None  # _resolved takes care of it
+        return trained
 
-    def vocabulary(self, store: Corpus) -> Vocabulary:
-        """The store's special ids in the roles that the model gives them."""
+    def with_objective(self, trained: TrainingObjective) -> Self:
+        """Returns the recipe with another objective, or with another task if it is one of a task."""
+        return self.model_copy(update={"objective" if self.task is None else "task": trained})
+
+    def vocabulary(self, store: WithVocabulary) -> Vocabulary:
+        """Returns the store's special ids in the roles that the model gives them."""
         return self.model.special_ids.roles(store.vocabulary)
 
     def trains_as(self, other: Recipe) -> bool:
-        """Whether a run of the other may be gone on with by this one: they are equal in all that decides the result."""
+        """Returns whether this recipe may resume a run of the other: all that affects the result is equal."""
         return self._decisive() == other._decisive()
 
     def _decisive(self) -> dict[str, Any]:
@@ -258,8 +333,12 @@ class Recipe(Config):
             values[table] = {name: value for name, value in values[table].items() if name not in names}
         return values
 
-    def with_vocabulary(self, size: int) -> Recipe:
-        """The recipe with the model's vocab_size taken from the store. Raises UserError when it is too small."""
+    def with_vocabulary(self, size: int) -> Self:
+        """Returns the recipe with the model's vocab_size taken from the store.
+
+        Raises:
+            UserError: the model has fewer tokens than the store's tokenizer.
+        """
         if self.model.vocab_size == 0:
             model = ModelConfig.parse({**self.model.model_dump(), "vocab_size": size})
             return self.model_copy(update={"model": model})
@@ -271,26 +350,85 @@ class Recipe(Config):
         return self
 
 
-def _objective(values: dict[str, Any], where: str) -> TrainingObjective:
-    """The objective of a recipe's tables; its table is taken out. Raises UserError where there is none."""
-    kind = "task" if "task" in values else "objective"
-    table = values.pop(kind, None)
-    if isinstance(table, str):
-        table = {"name": table}
-    if not isinstance(table, Mapping) or "name" not in table:
-        raise UserError(f"Missing key '{kind}.name' in {where}.", 'Add: [objective] name = "causal"')
-    options = {k: v for k, v in table.items() if k != "name"}
-    objective = build_task(table["name"], options) if kind == "task" else build(table["name"], options)
-    needed = ("train", "validation") if kind == "task" else ("store",)
+def _resolved(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Returns a recipe's values with everything filled in that follows from others."""
+    values = dict(values)
+    kind, trained = _trained(values, where)
+    _check_data(values, kind, where)
+    architecture = None
+    model = values.get("model", {})
+    given = {"preset": model} if isinstance(model, str) else _given(model)
+    if given is not None:
+        values["model"] = _model(given, trained, where)
+        architecture = values["model"]["architecture"]
+    training = _given(values.get("training", {} if trained.training_defaults else None))
+    if training is not None:
+        values["training"] = {**_defaults(trained, training), **training}
+        if not any(key.startswith("budget_") and value is not None for key, value in values["training"].items()):
+            raise UserError(f"Wrong value for 'training' in {where}: {ONE_BUDGET}.", "For example: budget_tokens = 2e6")
+    values.pop("objective", None)
+    return {**values, kind: trained if architecture is None else trained.for_architecture(architecture)}
+
+
+def _given(table: Any) -> dict[str, Any] | None:
+    """Returns the values that are set in a table, or on a configuration; None where it is neither."""
+    if isinstance(table, Config):
+        return table.model_dump(exclude_unset=True)
+    return dict(table) if isinstance(table, Mapping) else None
+
+
+def _trained(values: Mapping[str, Any], where: str) -> tuple[Literal["objective", "task"], TrainingObjective]:
+    """Returns the key and the instance of the objective or task. Raises UserError where there is none, or both."""
+    objective, task = values.get("objective"), values.get("task")
+    if objective is not None and task is not None:
+        raise UserError(
+            f"There are both an objective and a task in {where}.",
+            "Give one of them: an objective is pre-trained, a task is fine-tuned.",
+        )
+    kind: Literal["objective", "task"] = "objective" if task is None else "task"
+    value = objective if task is None else task
+    if isinstance(value, str):
+        value = {"name": value}
+    if isinstance(value, Mapping) and "name" in value:
+        build = build_objective if kind == "objective" else build_task
+        value = build(value["name"], {k: v for k, v in value.items() if k != "name"})
+    if not isinstance(value, TrainingObjective):
+        example = "causal" if kind == "objective" else "text_classification"
+        raise UserError(f"Missing key '{kind}.name' in {where}.", f'Add: [{kind}] name = "{example}"')
+    if not isinstance(value, Objective if kind == "objective" else Task):
+        right, article = ("task", "a") if kind == "objective" else ("objective", "an")
+        raise UserError(f"{value.name!r} is {article} {right}, given as {kind} in {where}.", f"Give it as {right} = …")
+    return kind, value
+
+
+def _check_data(values: Mapping[str, Any], kind: str, where: str) -> None:
+    """Raises UserError where the data does not say what is read; only an imported model has none."""
     data = values.get("data")
-    missing = [key for key in needed if isinstance(data, Mapping) and key not in data]
+    if values.get("imported_from") or not isinstance(data, Mapping | DataConfig):
+        return
+    given = data if isinstance(data, Mapping) else data.model_dump()
+    missing = [key for key in (("train", "validation") if kind == "task" else ("store",)) if not given.get(key)]
     if missing:
         raise UserError(f"Missing key 'data.{missing[0]}' in {where}.", f"Add a line such as: {missing[0]} = …")
-    return objective
+
+
+def _model(given: Mapping[str, Any], trained: TrainingObjective, where: str) -> dict[str, Any]:
+    """Returns the table [model] with its preset filled in, and what follows from the objective."""
+    model = filled_in(given, where)
+    suits = trained.supported_architectures()
+    model.setdefault("architecture", suits[0])
+    if model["architecture"] not in suits:
+        raise UserError(
+            f"The objective {trained.name!r} does not train a model of architecture {model['architecture']!r}.",
+            f"It suits: {', '.join(suits)}.",
+        )
+    if "type_vocab_size" not in given and trained.num_token_types() > model.get("type_vocab_size", 0):
+        model["type_vocab_size"] = trained.num_token_types()
+    return model
 
 
 def _defaults(objective: TrainingObjective, training: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Of the table [training] under this objective; a budget only where none is given."""
+    """Returns the objective's defaults for the table [training]; a budget only where none is given."""
     given = any(key.startswith("budget_") for key in training)
     return {
         key: value for key, value in objective.training_defaults.items() if not (given and key.startswith("budget_"))

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pretextlm.config import read_toml, write_toml
+from pretextlm.config import write_toml
 from pretextlm.errors import UserError
 from pretextlm.files import write_json, write_whole
 from pretextlm.training.recipe import Recipe
@@ -57,7 +57,7 @@ class Run:
                 f"{directory} is not a run directory: it has no {CONFIG}.",
                 "Give the directory that `pretextlm pretrain` or `pretextlm compare` wrote.",
             )
-        return cls(directory, Recipe.load(read_toml(config), str(config)))
+        return cls(directory, Recipe.load(config))
 
     @classmethod
     def create(cls, directory: Path, recipe: Recipe, environment: Mapping[str, Any], tokenizer: Path) -> Run:
@@ -76,6 +76,10 @@ class Run:
         except OSError as error:
             raise UserError(f"Cannot write {directory}: {error.strerror}.", "Give a place you may write to.") from None
         return run
+
+    def __fspath__(self) -> str:
+        """Return the directory as text, so that a run is accepted where a path is."""
+        return str(self.directory)
 
     @property
     def checkpoints(self) -> Path:
@@ -105,7 +109,7 @@ class Run:
         checkpoint = newest(self.checkpoints)
         if checkpoint is None:
             raise UserError(f"{self.directory} has no checkpoint yet.", "Train it: pretextlm pretrain … --resume")
-        model = on_meta(self.recipe.model, self.recipe.objective.heads)
+        model = on_meta(self.recipe.model, self.recipe.training_objective.heads)
         adapted(model, self.recipe.tuning).load_state_dict(checkpoint.model(), assign=True)
         if self.recipe.tuning.lora:
             merged(model)

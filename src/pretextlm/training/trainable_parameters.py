@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -49,6 +49,8 @@ class TuningConfig(Config):
     thaw: share of the budget over which blocks join in, the last one first (gradual unfreezing); 0: all from the start.
     lora: adapters that are trained instead of the weights.
     """
+
+    section: ClassVar[str] = "tuning"
 
     freeze: tuple[str, ...] = ()
     layer_decay: float = Field(1.0, gt=0, le=1)

@@ -126,7 +126,7 @@ class Trainer:
     ) -> None:
         self.run, self.store, self.plan, self.runtime, self.progress = run, store, plan, runtime, progress
         self.recipe, self.config, self.world = run.recipe, run.recipe.training, world
-        self.objective: TrainingObjective = run.recipe.objective
+        self.objective: TrainingObjective = run.recipe.training_objective
         self.position = Position()
         self.model = build_model(self.recipe, runtime.device)
         self.model.recompute_blocks(plan.recomputed)

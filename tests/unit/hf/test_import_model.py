@@ -37,7 +37,7 @@ def run(place, tmp_path_factory):
 def test_the_result_is_a_run_like_any_other(run):
     again = Run.open(run.directory)
     assert again.recipe == run.recipe
-    assert again.recipe.objective.name == "masked"
+    assert again.recipe.training_objective.name == "masked"
     assert again.recipe.data.length == BERT["max_position_embeddings"]
     assert read_run(run.directory).state == "not evaluated"
     assert len(fill(open_filler(again), "the old [MASK] .", 3, 1).blanks[0].answers) == 3

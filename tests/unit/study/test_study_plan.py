@@ -53,7 +53,7 @@ def test_an_objective_as_a_table_carries_options_label_and_its_own_model() -> No
     assert run.directory == "masked-40-seed1"
     assert run.recipe["objective"] == {"name": "masked", "rate": 0.4}
     assert run.recipe["model"]["num_hidden_layers"] == 2
-    assert Recipe.load(run.recipe).objective.rate == 0.4  # type: ignore[attr-defined]
+    assert Recipe.load(run.recipe).training_objective.rate == 0.4  # type: ignore[attr-defined]
 
 
 def test_the_resolved_plan_reads_back_as_the_same_plan(tmp_path: Path) -> None:
@@ -125,4 +125,4 @@ def test_the_shipped_plans_are_valid() -> None:
     assert plans
     for path in plans:
         for run in StudyPlan.load(path).runs():
-            Recipe.load(run.recipe, str(path))
+            Recipe.load(run.recipe, where=str(path))

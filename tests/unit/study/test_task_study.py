@@ -85,7 +85,7 @@ def test_each_entry_begins_and_learns_as_it_says(done, begun):
     assert len(student.encoder) == 1
     ours, theirs = student.encoder[0].state_dict(), start.encoder[1].state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert run_of(done, "distilled").recipe.objective.teacher == str(done / "runs" / "pretrained-seed1")
+    assert run_of(done, "distilled").recipe.training_objective.teacher == str(done / "runs" / "pretrained-seed1")
 
 
 def test_the_page_says_how_many_records_of_how_many_and_compares_accuracies(done):

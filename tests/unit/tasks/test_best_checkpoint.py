@@ -24,7 +24,7 @@ def losses(run):
 def loss_of(run):
     """Of the weights the run ended with."""
     _, corpus = open_corpus(run.recipe)
-    probabilities = predictions(run.load_model(), run.recipe.objective, corpus.validation, run)
+    probabilities = predictions(run.load_model(), run.recipe.training_objective, corpus.validation, run)
     return -np.log(probabilities[np.arange(24), corpus.validation.labels]).mean()
 
 

@@ -54,7 +54,7 @@ def test_the_loss_is_that_of_the_labels_and_the_divergence_from_the_teacher(taug
     trainer = Trainer(Run(tmp_path, chosen), corpus, plan, Runtime.choose(chosen.training, 0.0), Silent())
     theirs = Run.open(teacher.directory).load_model()
     assert torch.equal(theirs.heads["task"].out.weight, trainer.forward.models["teacher"].heads["task"].out.weight)
-    task = chosen.objective
+    task = chosen.training_objective
     with torch.no_grad():  # heads as initialised answer almost evenly: their divergence is near the rounding of fp32
         for role, seed in (("model", 1), ("teacher", 2)):
             out = trainer.forward.models[role].heads["task"].out

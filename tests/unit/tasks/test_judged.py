@@ -49,7 +49,7 @@ def run(start, tmp_path_factory):
 
 def test_a_run_is_judged_by_groups_probabilities_and_classes_that_count(run):
     metrics = evaluate_task(run)["metrics"]
-    task = run.recipe.objective
+    task = run.recipe.training_objective
     records = read_records(run.recipe.data.validation, task.validation_columns())
     model = run.load_model()
     chances = predictions(model, task, examples_of(model, task, run, records), run)
@@ -111,7 +111,7 @@ def test_tags_may_stand_by_their_number_where_the_recipe_names_them(written):
 
 
 def test_answers_stand_beside_the_records_they_answer_however_rows_are_filled(run):
-    task = run.recipe.objective
+    task = run.recipe.training_objective
     records = read_records(run.recipe.data.validation, task.validation_columns())
     model = run.load_model()
     together = predictions(model, task, examples_of(model, task, run, records), run)

@@ -47,9 +47,13 @@ def said(recipe, corpus, model, numbers=None):
     """(batch, scores of its choices, terms) of some examples in one pass."""
     numbers = np.arange(len(corpus.train)) if numbers is None else np.asarray(numbers)
     rows = ExampleReader(corpus.train).read(numbers, np.zeros_like(numbers), 0)
-    batch = recipe.objective.collate(rows, recipe.vocabulary(corpus), None)
+    batch = recipe.training_objective.collate(rows, recipe.vocabulary(corpus), None)
     outputs = model(prepare(batch, model.config, CPU, torch.float32))
-    return batch, recipe.objective.class_scores(outputs, batch), recipe.objective.terms(outputs, batch)
+    return (
+        batch,
+        recipe.training_objective.class_scores(outputs, batch),
+        recipe.training_objective.terms(outputs, batch),
+    )
 
 
 def alone(recipe, corpus, model, index):
@@ -95,7 +99,7 @@ def test_the_loss_is_the_sum_of_each_examples_own_over_its_choices(drawn):
         assert (scores[index, SIZES[index] :] == -1e30).all()
     term = terms["choice"]
     losses = [-own.log_softmax(0)[right] for own, right in zip(expected, RIGHT, strict=True)]
-    assert recipe.objective.counts(batch) == {"choice": 12} == {"choice": term.count}
+    assert recipe.training_objective.counts(batch) == {"choice": 12} == {"choice": term.count}
     assert term.total.item() == pytest.approx(sum(losses).item(), rel=1e-5)
     assert term.correct.item() == sum(own.argmax().item() == r for own, r in zip(expected, RIGHT, strict=True))
 
@@ -206,13 +210,13 @@ def test_answers_are_the_names_that_each_record_gives_its_choices(recipe, writte
     task = {**TASK, "label_names": "names"}
     run = pretrain(recipe(task, written(letters), batch_rows=4), tmp_path / "run")
     again = Run.open(run.directory)
-    assert again.recipe.objective.label_names == "names"
+    assert again.recipe.training_objective.label_names == "names"
     found = evaluate_task(again)
     assert found["metrics"]["accuracy"]["n"] == 12
     lines = [json.loads(line) for line in (run.directory / "predictions.jsonl").read_text().splitlines()]
     assert [line["wanted"] for line in lines] == [record["answer"] for record in letters]
     corpus = open_corpus(again.recipe)[1]
-    chances = predictions(again.load_model(), again.recipe.objective, corpus.train, again)
+    chances = predictions(again.load_model(), again.recipe.training_objective, corpus.train, again)
     best = [int(np.argmax(chances[a:b])) for a, b in _spans(GIVEN)]
     assert [line["answer"] for line in lines] == ["abcde"[place] for place in best]
 

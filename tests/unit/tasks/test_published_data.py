@@ -133,7 +133,7 @@ LOCAL = {
 
 
 def recipe_named(name, overrides=()):
-    return Recipe.load(apply_overrides(read_toml(PLACE / f"{name}.toml"), overrides), name)
+    return Recipe.load(apply_overrides(read_toml(PLACE / f"{name}.toml"), overrides), where=name)
 
 
 @pytest.fixture(scope="session")
@@ -155,7 +155,7 @@ def read(task, source):
 def test_a_recipe_reads_records_as_they_are_published(name, written, encoder):
     benchmark, published, wanted = PUBLISHED[name]
     recipe = recipe_named(name)
-    records, used, task = read(recipe.objective, written(published))
+    records, used, task = read(recipe.training_objective, written(published))
     examples = task.examples(used, *encoder, recipe.data.length)
     assert task.references(used) == wanted
     assert set(examples.records.tolist()) == set(range(len(records)))
@@ -164,7 +164,7 @@ def test_a_recipe_reads_records_as_they_are_published(name, written, encoder):
 
 
 def test_the_hubs_mark_of_a_missing_label_is_refused_by_row_and_explained(written, encoder):
-    task = recipe_named("mnli").objective
+    task = recipe_named("mnli").training_objective
     records = read_records(written([{**NLI, "label": 0}, {**NLI, "label": -1}]), task.columns())
     with pytest.raises(UserError, match=r"line 2: the label '-1' is none of entailment.*\n?.*The hub writes -1"):
         task.references(records)
@@ -173,7 +173,7 @@ def test_the_hubs_mark_of_a_missing_label_is_refused_by_row_and_explained(writte
 def check_file(name, source, mark, overrides, encoder):
     """Every usable record of the file becomes an example with a label. Returns the number of records."""
     recipe = recipe_named(name, overrides)
-    records, used, task = read(recipe.objective, source + mark)
+    records, used, task = read(recipe.training_objective, source + mark)
     examples = task.examples(used, *encoder, recipe.data.length)
     assert len(set(examples.records.tolist())) == len(used) == len(task.references(used))
     check_scores(task)
@@ -209,5 +209,5 @@ def beginning(path, place):
 
 def test_every_recipe_that_takes_text_for_classes_numbers_tags_or_stretches_is_looked_at():
     kinds = {"text_classification", "text_regression", "token_classification", "question_answering"}
-    recipes = {path.stem for path in PLACE.glob("*.toml") if recipe_named(path.stem).objective.name in kinds}
+    recipes = {path.stem for path in PLACE.glob("*.toml") if recipe_named(path.stem).training_objective.name in kinds}
     assert recipes == {*PUBLISHED, "sst2_distilled"}

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from pretextlm.config import read_toml
 from pretextlm.evaluation.scores.table import SCORES
 from pretextlm.training.recipe import Recipe
 
@@ -15,14 +14,14 @@ RECIPES = sorted((Path(__file__).parents[3] / "recipes" / "tasks").glob("*.toml"
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_shipped_recipe_of_a_task_loads_under_its_own_name(path):
-    recipe = Recipe.load(read_toml(path), str(path))
+    recipe = Recipe.load(path)
     assert recipe.name == path.stem
     assert recipe.task is not None
-    assert set(recipe.objective.metric_names) <= set(SCORES)
+    assert set(recipe.training_objective.metric_names) <= set(SCORES)
     assert not Path(recipe.data.train).is_absolute()
     assert f"finetune recipes/tasks/{path.name}" in path.read_text()
 
 
 def test_there_are_recipes_for_every_kind_of_label():
-    names = {Recipe.load(read_toml(path)).objective.name for path in RECIPES}
+    names = {Recipe.load(path).training_objective.name for path in RECIPES}
     assert {"text_classification", "text_regression", "token_classification", "question_answering"} <= names

@@ -35,7 +35,7 @@ def batch_of(recipe, corpus, split="train", numbers=None):
     examples = getattr(corpus, split)
     numbers = np.arange(len(examples)) if numbers is None else np.asarray(numbers)
     rows = ExampleReader(examples).read(numbers, np.zeros_like(numbers), 0)
-    return recipe.objective.collate(rows, recipe.vocabulary(corpus), None)
+    return recipe.training_objective.collate(rows, recipe.vocabulary(corpus), None)
 
 
 def outputs_of(model, batch):
@@ -58,8 +58,8 @@ def point(model, recipe, corpus, text):
 def test_the_loss_is_the_formulas_over_all_texts_of_the_step(recipe, written, task):
     whole, corpus, model = opened(recipe(task, written(PAIRS)))
     batch = batch_of(whole, corpus)
-    term = whole.objective.terms(outputs_of(model, batch), batch)["contrast"]
-    assert whole.objective.counts(batch) == {"contrast": 16} == {"contrast": term.count}
+    term = whole.training_objective.terms(outputs_of(model, batch), batch)["contrast"]
+    assert whole.training_objective.counts(batch) == {"contrast": 16} == {"contrast": term.count}
     anchors, positives, negatives = (
         torch.stack([point(model, whole, corpus, text) for text in texts]) for texts in (A, B, C)
     )
@@ -74,12 +74,12 @@ def test_a_text_is_no_negative_of_an_anchor_whose_positive_it_is(recipe, written
     same = [{**pair, "positive": "The same."} for pair in PAIRS]
     whole, corpus, model = opened(recipe(TASK, written(same)))
     batch = batch_of(whole, corpus)
-    assert whole.objective.terms(outputs_of(model, batch), batch)["contrast"].total.item() == 0.0
+    assert whole.training_objective.terms(outputs_of(model, batch), batch)["contrast"].total.item() == 0.0
 
 
 def test_texts_of_an_example_do_not_see_each_other(recipe, written):
     whole, corpus, model = opened(recipe(HARD, written(PAIRS)))
-    found = whole.objective.points(outputs_of(model, batch_of(whole, corpus)), batch_of(whole, corpus))
+    found = whole.training_objective.points(outputs_of(model, batch_of(whole, corpus)), batch_of(whole, corpus))
     for place, text in ((0, A[5]), (1, B[5]), (2, C[5])):
         assert torch.allclose(found[5, place], point(model, whole, corpus, text), atol=1e-5)
 
@@ -87,7 +87,7 @@ def test_texts_of_an_example_do_not_see_each_other(recipe, written):
 def test_a_point_does_not_depend_on_what_is_computed_with_it(recipe, written, tmp_path):
     run = pretrain(recipe(TASK, written(PAIRS)), tmp_path / "run")
     _, corpus = open_corpus(run.recipe)
-    model, task = run.load_model(), run.recipe.objective
+    model, task = run.load_model(), run.recipe.training_objective
     together = predictions(model, task, corpus.train, run)
     encoder = OffsetTokenizer(run.tokenizer, run.vocabulary)
     for index in (0, 9, 15):
@@ -115,7 +115,7 @@ def test_scores_are_compared_with_cosines(recipe, written, tmp_path):
     expected = np.corrcoef(cosines, [n % 6 for n in range(16)])[0, 1]
     assert found["metrics"]["pearson"]["value"] == pytest.approx(expected, abs=1e-5)
     batch = batch_of(run.recipe, corpus, "validation")
-    term = run.recipe.objective.terms(outputs_of(model, batch), batch)["score"]
+    term = run.recipe.training_objective.terms(outputs_of(model, batch), batch)["score"]
     assert term.total.item() == pytest.approx(((np.array(cosines) - corpus.validation.labels) ** 2).sum(), rel=1e-4)
 
 

@@ -38,7 +38,7 @@ def gradients(recipe, micro_rows, tmp_path):
     with torch.no_grad():
         for parameter in trainer.model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.2)
-    reader = recipe.objective.reader(corpus.train, recipe.vocabulary(corpus), recipe.data.length)
+    reader = recipe.training_objective.reader(corpus.train, recipe.vocabulary(corpus), recipe.data.length)
     with make_loader(recipe, corpus, reader, None) as loader:
         losses = trainer.gradients(list(loader.step(0, plan.rows, micro_rows)))
     trainer.close()
@@ -68,7 +68,7 @@ def test_a_step_has_one_gradient_however_it_is_cut(recipe, written, tmp_path, ta
 def test_what_the_model_says_of_an_example_does_not_depend_on_its_neighbours(recipe, written, tmp_path):
     run = pretrain(recipe({"name": "text_classification"}, written(SIDES)), tmp_path / "run")
     _, corpus = open_corpus(run.recipe)
-    model, task = run.load_model(), run.recipe.objective
+    model, task = run.load_model(), run.recipe.training_objective
     together = predictions(model, task, corpus.train, run)
     for index in (0, 7, 39):
         alone = task.examples(corpus.records[0].take([index]), _encoder(run), model.config, run.recipe.data.length)
@@ -82,14 +82,14 @@ def _encoder(run):
 
 
 def answers_of(run, records):
-    model, task = run.load_model(), run.recipe.objective
+    model, task = run.load_model(), run.recipe.training_objective
     examples = examples_of(model, task, run, records)
     return task.answers(predictions(model, task, examples, run), examples, _encoder(run), records)
 
 
 def test_classes_are_named_in_the_run_and_answers_are_names(recipe, written, tmp_path):
     run = pretrain(recipe({"name": "text_classification"}, written(SIDES)), tmp_path / "run")
-    task = Run.open(run.directory).recipe.objective
+    task = Run.open(run.directory).recipe.training_objective
     assert task.labels == ("left", "right")
     found = evaluate_task(run)
     assert found["settings"]["records"] == 40
@@ -100,14 +100,14 @@ def test_numbers_are_places_of_given_names_and_stay_numbers_without(recipe, writ
     file = written(labelled([0, 2, 1, 2] * 10))
     names = ["no", "perhaps", "yes"]
     given, corpus = open_corpus(recipe({"name": "text_classification", "labels": names}, file))
-    assert given.objective.labels == ("no", "perhaps", "yes")
+    assert given.training_objective.labels == ("no", "perhaps", "yes")
     assert corpus.train.labels[:4].tolist() == [0, 2, 1, 2]
-    assert open_corpus(recipe({"name": "text_classification"}, file))[0].objective.labels == ("0", "1", "2")
+    assert open_corpus(recipe({"name": "text_classification"}, file))[0].training_objective.labels == ("0", "1", "2")
 
 
 def test_balanced_weights_make_all_classes_count_the_same(recipe, written):
     file = written(labelled(["rare"] * 4 + ["often"] * 36))
-    task = open_corpus(recipe({"name": "text_classification", "class_weights": "balanced"}, file))[0].objective
+    task = open_corpus(recipe({"name": "text_classification", "class_weights": "balanced"}, file))[0].training_objective
     assert dict(zip(task.labels, task.weights, strict=True)) == pytest.approx({"often": 40 / 72, "rare": 40 / 8})
 
 

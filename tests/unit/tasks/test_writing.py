@@ -60,7 +60,7 @@ def scratch(store, written):
 
 def batch_of(recipe):
     recipe, corpus = open_corpus(recipe)
-    task, vocabulary = recipe.objective, recipe.vocabulary(corpus)
+    task, vocabulary = recipe.training_objective, recipe.vocabulary(corpus)
     reader = ExampleReader(corpus.train)
     rows = reader.read(np.arange(len(corpus.train)), np.zeros(len(corpus.train), np.int64), 0)
     return task.collate(rows, vocabulary, None), vocabulary, corpus
@@ -160,7 +160,7 @@ def gradients(recipe, micro_rows, tmp_path):
     generator = torch.Generator().manual_seed(0)
     for parameter in trainer.model.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
-    reader = recipe.objective.reader(corpus.train, recipe.vocabulary(corpus), recipe.data.length)
+    reader = recipe.training_objective.reader(corpus.train, recipe.vocabulary(corpus), recipe.data.length)
     with make_loader(recipe, corpus, reader, None) as loader:
         losses = trainer.gradients(list(loader.step(0, plan.rows, micro_rows)))
     trainer.close()
@@ -184,7 +184,7 @@ def test_what_is_written_depends_on_its_own_prompt_alone(scratch, tmp_path, task
     recipe = scratch({**task, "longest_answer": 6}, architecture, learning_rate=1e-2)
     run = pretrain(recipe, tmp_path / "run")
     _, corpus = open_corpus(run.recipe)
-    model, task = run.load_model(), run.recipe.objective
+    model, task = run.load_model(), run.recipe.training_objective
     together = predictions(model, task, corpus.train, run)
     encoder = OffsetTokenizer(run.tokenizer, run.vocabulary)
     for index in (0, 5, 23):
@@ -214,8 +214,8 @@ def test_a_table_of_positions_ends_an_answer(scratch, tmp_path):
     model = {"positions": {"kind": "learned", "max_positions": 48}}
     run = pretrain(scratch({**INSTRUCTION, "longest_answer": 60}, length=48, model=model), tmp_path / "run")
     _, corpus = open_corpus(run.recipe)
-    found = predictions(run.load_model(), run.recipe.objective, corpus.train, run)
-    sizes = [len(prompt) for prompt in run.recipe.objective.prompts(corpus.train)]
+    found = predictions(run.load_model(), run.recipe.training_objective, corpus.train, run)
+    sizes = [len(prompt) for prompt in run.recipe.training_objective.prompts(corpus.train)]
     assert all(len(text) <= 48 - size for text, size in zip(found, sizes, strict=True))
 
 

@@ -176,7 +176,7 @@ def _gradients(recipe: Any, out: Path) -> tuple[float, list[list[int]]]:
             ready = make_ready(recipe, world)
             plan, run = ready.plan, Run(out, ready.recipe)
             at_work = trainer.Trainer(run, ready.store, plan, ready.runtime, trainer.Silent(), world)
-            reader = recipe.objective.reader(ready.store.train, ready.store.vocabulary, recipe.data.length)
+            reader = recipe.training_objective.reader(ready.store.train, ready.store.vocabulary, recipe.data.length)
             loader = make_loader(ready.recipe, ready.store, reader, plan.total_rows, world)
             steps = [loader.step(number * plan.rows, plan.rows, plan.micro_rows) for number in range(STEPS)]
             losses = at_work.gradients(steps[0])

@@ -43,14 +43,14 @@ class Cutter:
         with torch.no_grad():  # projections that begin at zero would hide faults
             for parameter in self.trainer.model.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.05)
-        reader = self.recipe.objective.reader(store.train, store.vocabulary, self.recipe.data.length)
+        reader = self.recipe.training_objective.reader(store.train, store.vocabulary, self.recipe.data.length)
         self.loader = make_loader(self.recipe, store, reader, None)
 
     def gradients(self, places: list[int]) -> tuple[float, dict[str, torch.Tensor]]:
         """(loss, gradients by name) with cuts before the rows at these places."""
         cuts = [0, *sorted(places), ROWS]
         batches = [batch for a, b in pairwise(cuts) for batch in self.loader.step(a, b - a, b - a)]
-        if self.recipe.objective.name == "masked":  # unequal counts, and in some pieces none at all
+        if self.recipe.training_objective.name == "masked":  # unequal counts, and in some pieces none at all
             for batch in batches:
                 batch.labels[batch.example_ids % 3 == 0] = -100
         loss = sum(self.trainer.gradients(batches).values())

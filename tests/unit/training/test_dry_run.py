@@ -98,7 +98,7 @@ def test_validation_is_reckoned_on_the_rows_that_there_are(store, tmp_path):
         found = rehearse(recipe(store, budget_steps=4, validations=2, validation_rows=rows), tmp_path / "run")
         return found["time"]["validation_seconds"] * found["speed"]["flops_per_second"]
 
-    there = recipe(store).objective.reader(store.validation, recipe(store).vocabulary(store), 64).rows_per_pass
+    there = recipe(store).training_objective.reader(store.validation, recipe(store).vocabulary(store), 64).rows_per_pass
     assert operations(1 << 40) == pytest.approx(operations(there))
     assert operations(2 * there) == pytest.approx(2 * operations(there // 2), rel=0.1)
 

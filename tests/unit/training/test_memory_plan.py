@@ -51,7 +51,7 @@ def found(store, free, device=CPU, monkeypatch=None, **options) -> Fit:
 def needed(store, recomputed, rows=8, **options) -> int:
     whole = recipe(store, **options)
     plan = make_plan(whole, store, CPU)
-    model = on_meta(whole.model, whole.objective.heads)
+    model = on_meta(whole.model, whole.training_objective.heads)
     return training_memory(model, "muon", rows, plan.length, "fp32", plan.target_length, recomputed).total
 
 
@@ -68,7 +68,7 @@ def test_gradients_are_the_same_to_the_last_bit_when_blocks_are_computed_twice(s
         with torch.no_grad():
             for parameter in trainer.model.parameters():
                 parameter.normal_(0.0, 0.1, generator=generator)
-        reader = whole.objective.reader(store.train, whole.vocabulary(store), whole.data.length)
+        reader = whole.training_objective.reader(store.train, whole.vocabulary(store), whole.data.length)
         with make_loader(whole, store, reader, None) as loader:
             trainer.gradients(list(loader.step(0, plan.rows, plan.micro_rows)))
         trainer.close()
@@ -98,7 +98,7 @@ def test_what_autograd_keeps_shrinks_block_by_block(store):
             Runtime.choose(whole.training, 0.0),
             Silent(),
         )
-        reader = whole.objective.reader(store.train, whole.vocabulary(store), whole.data.length)
+        reader = whole.training_objective.reader(store.train, whole.vocabulary(store), whole.data.length)
         with make_loader(whole, store, reader, None) as loader:
             batch = next(iter(loader.step(0, plan.rows, plan.micro_rows)))
         weights = {p.data_ptr() for p in trainer.model.parameters()}

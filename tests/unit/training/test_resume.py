@@ -112,7 +112,7 @@ def uninterrupted(tmp_path_factory):
     place, made = tmp_path_factory.mktemp("whole"), {}
 
     def run(chosen: Recipe) -> Run:
-        key = f"{chosen.objective.name}-{chosen.training.optimizer}"
+        key = f"{chosen.training_objective.name}-{chosen.training.optimizer}"
         if key not in made:
             made[key] = pretrain(chosen, place / key)
         return made[key]
@@ -139,7 +139,7 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_steps_of_these_runs_end_where_the_epoch_does(some_of_all, options_of, objective):
     chosen = recipe(some_of_all, objective, options_of(objective), "muon")
-    reader = chosen.objective.reader(some_of_all.train, some_of_all.vocabulary, chosen.data.length)
+    reader = chosen.training_objective.reader(some_of_all.train, some_of_all.vocabulary, chosen.data.length)
     rows = STEPS_PER_EPOCH * int(chosen.training.batch_tokens // reader.tokens_per_row)
     numbers, epochs = reader.shuffled(np.arange(2 * rows), chosen.seed)
     if len(reader.groups(numbers)) == 1:

@@ -26,7 +26,7 @@ def new_run(directory):
 def test_a_recipe_written_to_the_run_reads_back_equal(tmp_path):
     run = new_run(tmp_path)
     assert Run.open(run.directory).recipe == run.recipe
-    assert Run.open(run.directory).recipe.objective.rate == 0.3
+    assert Run.open(run.directory).recipe.training_objective.rate == 0.3
 
 
 def test_what_is_no_run_is_refused_by_name(tmp_path):

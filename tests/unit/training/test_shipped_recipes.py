@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from pretextlm.config import read_toml
 from pretextlm.model.transformer import on_meta
 from pretextlm.training.memory_estimate import training_memory
 from pretextlm.training.recipe import Recipe
@@ -28,7 +27,7 @@ def test_there_are_recipes_for_every_architecture_and_budget():
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_shipped_recipe_loads_under_its_own_name_and_says_how_to_run_it(path):
-    recipe = Recipe.load(read_toml(path), str(path))
+    recipe = Recipe.load(path)
     assert recipe.name == path.stem
     assert not Path(recipe.data.store).is_absolute()
     head = path.read_text().partition("\n\n")[0].splitlines()
@@ -39,7 +38,7 @@ def test_a_shipped_recipe_loads_under_its_own_name_and_says_how_to_run_it(path):
 
 @pytest.mark.parametrize("path", [path for path in RECIPES if "gpu" in path.stem], ids=lambda path: path.stem)
 def test_the_recipes_for_gpus_fit_their_memory_and_have_the_architecture_of_their_name(path):
-    recipe = Recipe.load(read_toml(path), str(path)).with_vocabulary(32_768)
+    recipe = Recipe.load(path).with_vocabulary(32_768)
     assert path.stem.endswith(f"_{recipe.model.architecture}")
     rows, length = recipe.training.micro_batch_tokens // recipe.data.length, recipe.data.length
     second = length // 4 if recipe.model.architecture == "encoder_decoder" else None

@@ -127,7 +127,7 @@ def test_a_rate_that_changes_over_training_needs_a_budget_that_says_how_far_it_i
     values["model"]["architecture"] = "encoder"
     chosen = Recipe.load(values)
     plan = make_plan(chosen.with_vocabulary(store.vocabulary.size), store, torch.device("cpu"))
-    reader = chosen.objective.reader(store.train, store.vocabulary, 64)
+    reader = chosen.training_objective.reader(store.train, store.vocabulary, 64)
     with make_loader(chosen, store, reader, plan.total_rows) as loader:
         shares = []
         for step in range(6):
