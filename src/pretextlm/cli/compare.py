@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pretextlm.cli.options import Jobs
+from pretextlm.cli.shared.options import Jobs
 
 if TYPE_CHECKING:
     from pretextlm.study.task_plan import AnyPlan
@@ -39,8 +39,8 @@ def compare(
 
 def run_study(plan: AnyPlan, directory: Path, as_json: bool, jobs: int = 1) -> None:
     """Run a plan under one progress bar, write its report and print the table; exits as the command line should."""
-    from pretextlm.cli.console import print_json, stderr
     from pretextlm.cli.report import print_summary
+    from pretextlm.cli.shared.console import print_json, stderr
     from pretextlm.report.page import write_report
     from pretextlm.study.compare import compare as run
     from pretextlm.study.progress import Terminal

@@ -11,7 +11,10 @@ import typer
 if TYPE_CHECKING:
     from pretextlm.data.store import Split, Store
 
+data = typer.Typer(help="Turn text into a store, and look into one.", no_args_is_help=True)
 
+
+@data.command()
 def prepare(
     sources: Annotated[
         list[str],
@@ -76,6 +79,7 @@ def prepare(
         _print_summary(store)
 
 
+@data.command()
 def inspect(
     store: Annotated[Path, typer.Argument(help="Directory of a store.")],
     samples: Annotated[int, typer.Option(min=0, help="Number of documents to show.")] = 3,

@@ -17,7 +17,7 @@ def doctor(
 
     Nothing is written. What a certain recipe takes, and how long: pretextlm pretrain RECIPE --dry-run.
     """
-    from pretextlm.cli.console import print_json
+    from pretextlm.cli.shared.console import print_json
     from pretextlm.training.distributed import joined
     from pretextlm.training.machine_report import chosen, offers
 

@@ -84,7 +84,7 @@ def evaluate(
 
         pretextlm evaluate runs/mine --benchmark blimp,arc_easy --data data/eval --limit 100
     """
-    from pretextlm.cli.console import print_json, stderr
+    from pretextlm.cli.shared.console import print_json, stderr
 
     special = {"benchmark": benchmark, "harness": harness, "probe": probe}
     if any(special.values()):
@@ -127,7 +127,7 @@ def _special(run: Path, asked: Mapping[str, str | None], options: dict[str, Any]
     tune_process()
     found: dict[str, Any] = {}
     options["device"] = choose_device(device)
-    from pretextlm.cli.progress_bar import Bar
+    from pretextlm.cli.shared.progress_bar import Bar
 
     with Bar() as bar:
         options["progress"] = bar.show

@@ -70,7 +70,7 @@ def export(
     (W8A16): transformers reads it where that is installed. The embedding table and the head stay as --dtype says; in a
     small model they are most of the file.
     """
-    from pretextlm.cli.console import echo_loss, print_json, stderr
+    from pretextlm.cli.shared.console import echo_loss, print_json, stderr
 
     with stderr().status("writing the model"):
         shard, kind = int(max_shard_size * 1e9), dtype.value if dtype else None

@@ -34,7 +34,7 @@ def fill(
     Blanks are filled from left to right. Scores are log-likelihoods in nats (of replaced-token detection: that the
     answer is genuine); those of different kinds of model are not comparable.
     """
-    from pretextlm.cli.console import print_json, stderr
+    from pretextlm.cli.shared.console import print_json, stderr
 
     with stderr().status("opening the run"):
         from pretextlm.training.runtime import tune_process

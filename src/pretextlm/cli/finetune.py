@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pretextlm.cli.options import DryRun, Resume, RunDirectory
+from pretextlm.cli.shared.options import DryRun, Resume, RunDirectory
 
 if TYPE_CHECKING:
     from pretextlm.grid import Grid

@@ -82,7 +82,7 @@ def generate(
     One text on a terminal is shown while it is written. The same seed gives the same texts; what a prompt of a file is
     answered depends on its place, not on the other prompts.
     """
-    from pretextlm.cli.console import print_json, stderr
+    from pretextlm.cli.shared.console import print_json, stderr
     from pretextlm.evaluation.prompt_files import TEMPLATE, Template, read_examples, read_prompts
 
     asked = read_prompts(prompts) if prompts else [prompt]

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 
-def import_model(
+def import_(
     source: Annotated[str, typer.Argument(help="Directory in Hugging Face's format, or hf:NAME for one from the hub.")],
     out: Annotated[Path, typer.Option(help="Run directory to make.")],
     objective: Annotated[
@@ -27,7 +27,7 @@ def import_model(
 
     pretextlm pretrain recipes/masked.toml start=RUN data.store=STORE
     """
-    from pretextlm.cli.console import print_json, stderr
+    from pretextlm.cli.shared.console import print_json, stderr
 
     with stderr().status("reading the model"):
         from pretextlm.hf.import_model import import_model as take

@@ -1,4 +1,4 @@
-"""`pretextlm`: the commands, and what happens to errors. Nothing heavy is imported before a command runs."""
+"""`pretextlm`: the commands and the handling of errors. Nothing heavy is imported before a command runs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from types import ModuleType
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from pretextlm import __version__
 from pretextlm.errors import Echo, UserError
+from pretextlm.registry import Registry
 
 OTHERS_WAIT_SECONDS = 3.0
 """Processes that train together mostly meet the same error. The first one tells it; its end is that of the others,
@@ -55,51 +58,44 @@ def _prose(text: str) -> str:
     return "\n\n".join(one if one.startswith(" ") else one.replace("\n", " ") for one in paragraphs)
 
 
-def _register() -> None:
-    from pretextlm.cli import (
-        compare,
-        data,
-        doctor,
-        evaluate,
-        export,
-        fill,
-        finetune,
-        generate,
-        import_,
-        params,
-        predict,
-        pretrain,
-        prune,
-        quickstart,
-        report,
-        show,
-    )
+class CommandRegistry(Registry[Callable[..., Any] | typer.Typer]):
+    """A command is a file of this package with a function of the file's name ("import_" for the command "import")."""
 
-    for command in (
-        quickstart.quickstart,
-        show.show,
-        params.params,
-        doctor.doctor,
-        pretrain.pretrain,
-        finetune.finetune,
-        evaluate.evaluate,
-        predict.predict,
-        generate.generate,
-        fill.fill,
-        compare.compare,
-        report.report,
-        export.export,
-        prune.prune,
-    ):
-        app.command(help=_prose(command.__doc__ or ""))(command)
-    app.command("import")(import_.import_model)
-    corpus = typer.Typer(help="Turn text into a store, and look into one.", no_args_is_help=True)
-    corpus.command()(data.prepare)
-    corpus.command()(data.inspect)
-    app.add_typer(corpus, name="data")
+    def name_of(self, module: str) -> str:
+        return module.rstrip("_")
+
+    def find(self, module: ModuleType, name: str) -> Callable[..., Any] | typer.Typer:
+        found: Callable[..., Any] | typer.Typer = getattr(module, module.__name__.rpartition(".")[2])
+        return found
+
+    def check(self, entry: object) -> Callable[..., Any] | typer.Typer:
+        if not callable(entry):
+            raise UserError(f"{entry!r} is no function and no typer.Typer.")
+        return entry
 
 
-_register()
+COMMANDS = CommandRegistry("command", "pretextlm.cli", "pretextlm.commands")
+
+
+def _add(name: str) -> None:
+    """Adds a command to the application; one of another package that is broken says so when it is called."""
+    try:
+        command = COMMANDS[name]
+    except UserError as error:
+        broken = error
+
+        def command(_: Annotated[list[str] | None, typer.Argument(hidden=True)] = None) -> None:
+            raise broken
+
+        command.__doc__ = error.message
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name)
+    else:
+        app.command(name, help=_prose(command.__doc__ or ""))(command)
+
+
+for _name in COMMANDS:
+    _add(_name)
 
 
 def main() -> None:
@@ -138,7 +134,7 @@ def _leave(code: int) -> NoReturn:
 def _print_error(error: UserError) -> None:
     from rich.text import Text
 
-    from pretextlm.cli.console import stderr
+    from pretextlm.cli.shared.console import stderr
 
     console = stderr()
     console.print(Text("error: ", style="bold red") + Text(error.message[:2000]))

@@ -37,7 +37,7 @@ def params(
     """
     from rich.console import Console
 
-    from pretextlm.cli.console import print_json
+    from pretextlm.cli.shared.console import print_json
     from pretextlm.errors import UserError, did_you_mean
 
     if every:
@@ -111,7 +111,7 @@ def _list(as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pretextlm.cli.console import print_json
+    from pretextlm.cli.shared.console import print_json
     from pretextlm.model.presets.preset import presets
 
     if as_json:

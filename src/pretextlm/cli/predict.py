@@ -38,7 +38,7 @@ def predict(
 
         pretextlm predict runs/sst2 --file reviews.csv?text=review --out answers.jsonl
     """
-    from pretextlm.cli.progress_bar import Bar
+    from pretextlm.cli.shared.progress_bar import Bar
     from pretextlm.files import write_whole
     from pretextlm.training.runtime import choose_device, tune_process
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pretextlm.cli.options import DryRun, Resume, RunDirectory
+from pretextlm.cli.shared.options import DryRun, Resume, RunDirectory
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -40,7 +40,7 @@ def pretrain(
     What it forgets of that run's text is measured on the way; data.remember=["STORE"] names other text, [] none.
     Ctrl-C (or SIGTERM) saves a checkpoint and leaves; --resume goes on, bit for bit on a CPU.
     """
-    from pretextlm.cli.console import print_json
+    from pretextlm.cli.shared.console import print_json
 
     loaded, directory = read_recipe(recipe, overrides or [], out)
     run = train_or_rehearse(loaded, directory, resume=resume, dry_run=dry_run, as_json=as_json)
@@ -93,8 +93,8 @@ def train_or_rehearse(recipe: Recipe, directory: Path, *, resume: bool, dry_run:
 
 
 def _rehearse(recipe: Recipe, directory: Path, as_json: bool) -> None:
-    from pretextlm.cli.console import print_json
-    from pretextlm.cli.dry_run import show
+    from pretextlm.cli.shared.console import print_json
+    from pretextlm.cli.shared.dry_run import show
     from pretextlm.training.distributed import speaks
     from pretextlm.training.dry_run import rehearse
 
@@ -107,7 +107,7 @@ class TrainingDisplay:
     """A bar with loss, rate and time left on a terminal; a line now and then where stderr is a file."""
 
     def __init__(self, title: str) -> None:
-        from pretextlm.cli.console import stderr
+        from pretextlm.cli.shared.console import stderr
 
         self.title, self.console = title, stderr()
         self._bar: Progress | None = None

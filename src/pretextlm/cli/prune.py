@@ -58,7 +58,7 @@ def prune(
 
     pretextlm pretrain RECIPE start=SMALLER --out TRAINED_ON
     """
-    from pretextlm.cli.console import echo_loss, print_json, stderr
+    from pretextlm.cli.shared.console import echo_loss, print_json, stderr
 
     with stderr().status("opening the run") as status:
         from pretextlm.training.runtime import tune_process

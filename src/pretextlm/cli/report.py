@@ -18,7 +18,7 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the finding and every measure as JSON.")] = False,
 ) -> None:
     """Write what runs have to show as one HTML file: it needs no network, and opens from disk."""
-    from pretextlm.cli.console import print_json
+    from pretextlm.cli.shared.console import print_json
     from pretextlm.report.page import write_report
 
     page, summary = write_report(directories, out)

@@ -31,7 +31,7 @@ def show(
     """Show what an objective does to a text: input, targets, and which tokens see which."""
     from rich.console import Console
 
-    from pretextlm.cli.console import print_json
+    from pretextlm.cli.shared.console import print_json
     from pretextlm.config import apply_overrides
     from pretextlm.errors import UserError
     from pretextlm.objectives.preview.show import describe_all

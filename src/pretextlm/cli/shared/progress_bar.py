@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from pretextlm.cli.console import stderr
+from pretextlm.cli.shared.console import stderr
 
 
 class Bar:
