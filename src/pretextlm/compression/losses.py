@@ -17,7 +17,7 @@ from torch import Tensor
 from pretextlm.errors import UserError
 from pretextlm.evaluation.evaluate import open_store
 from pretextlm.evaluation.held_out_metrics import HeldOut
-from pretextlm.evaluation.metrics import Metric, weighted_ratios
+from pretextlm.metric import Metric, weighted_ratios
 from pretextlm.model.transformer import Transformer, on_meta
 from pretextlm.training.held_out import MAX_TOKENS, held_out_documents
 from pretextlm.training.run_directory import Run

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pretextlm.counter_rng import CounterRNG, permute
 from pretextlm.data.store import Split, Store
 from pretextlm.evaluation.cloze import Answer, Cloze, Filler, TokenTexts
-from pretextlm.evaluation.metrics import Metric, mean
 from pretextlm.evaluation.phrases import MAX_TOKENS, PhraseTable, count_phrases
+from pretextlm.metric import Metric, mean
 
 DISTRACTORS = 9
 NEIGHBOURS = 20

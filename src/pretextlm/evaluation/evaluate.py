@@ -13,10 +13,10 @@ from pretextlm.evaluation.blanks import Blank, answer_blanks, blank_metrics, bla
 from pretextlm.evaluation.cloze import Filler, TokenTexts, can_fill, filler
 from pretextlm.evaluation.forgetting import forgetting
 from pretextlm.evaluation.held_out_metrics import HeldOut, intrinsic_metrics
-from pretextlm.evaluation.metrics import Metric
 from pretextlm.evaluation.prompts import prompt_samples
 from pretextlm.evaluation.task_evaluation import evaluate_task
 from pretextlm.files import write_json, write_whole
+from pretextlm.metric import Metric
 from pretextlm.training.held_out import MAX_TOKENS, held_out_documents
 from pretextlm.training.run_directory import Run
 

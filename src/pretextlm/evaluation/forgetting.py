@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.evaluation.held_out_metrics import writes_it_all
-from pretextlm.evaluation.metrics import Metric, in_bits, weighted_ratios
 from pretextlm.files import write_json
+from pretextlm.metric import Metric, in_bits, weighted_ratios
 from pretextlm.training.forgetting import read_memory
 from pretextlm.training.run_directory import Run
 

@@ -27,8 +27,8 @@ from pretextlm.evaluation.benchmarks.rows import HUB, Rows, read_rows, read_shot
 from pretextlm.evaluation.benchmarks.run import BATCH_SIZE, Opened, Progress, add_results
 from pretextlm.evaluation.benchmarks.weigh import Ids, Request
 from pretextlm.evaluation.benchmarks.wording import Values, Wording
-from pretextlm.evaluation.metrics import Metric
 from pretextlm.evaluation.prompts import write
+from pretextlm.metric import Metric
 from pretextlm.model.generation import GenerationSettings
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

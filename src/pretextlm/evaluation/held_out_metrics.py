@@ -19,9 +19,9 @@ from pretextlm.data.row_reader import RowReader
 from pretextlm.data.store import Split
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.evaluation.cloze import Cloze, Filler
-from pretextlm.evaluation.metrics import Metric, area_under_curve, exponential, in_bits, ratio, weighted_ratios
 from pretextlm.evaluation.scoring import score_labels
 from pretextlm.evaluation.span_filler import SpanFiller
+from pretextlm.metric import Metric, area_under_curve, exponential, in_bits, ratio, weighted_ratios
 from pretextlm.model.generation import GenerationSettings, generate
 from pretextlm.model.transformer import Outputs, Transformer
 from pretextlm.objectives.base import Objective

@@ -25,7 +25,7 @@ from pretextlm.counter_rng import permute
 from pretextlm.errors import UserError, did_you_mean, missing_extra
 from pretextlm.evaluation.benchmarks.rows import Record, Rows, read_files
 from pretextlm.evaluation.benchmarks.run import BATCH_SIZE, Opened, Progress, add_results
-from pretextlm.evaluation.metrics import Metric, mean
+from pretextlm.metric import Metric, mean
 from pretextlm.model.incremental_decoding import pad_left
 from pretextlm.model.model_inputs import prepare
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pretextlm.data.examples import ExampleReader, Examples
 from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.errors import UserError, did_you_mean
-from pretextlm.evaluation.metrics import Metric, exponential, ratio
 from pretextlm.evaluation.scores.table import score_named
 from pretextlm.files import write_json, write_whole
+from pretextlm.metric import Metric, exponential, ratio
 from pretextlm.tasks.shared.writing import WritingTask
 from pretextlm.tasks.text_classification import TextClassification
 from pretextlm.training.corpus import read_split

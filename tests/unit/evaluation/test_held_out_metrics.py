@@ -14,8 +14,8 @@ from pretextlm.batch import IGNORE, Batch
 from pretextlm.errors import UserError
 from pretextlm.evaluation import held_out_metrics as intrinsic
 from pretextlm.evaluation.held_out_metrics import HeldOut, intrinsic_metrics, pseudo_loss, split_spans
-from pretextlm.evaluation.metrics import area_under_curve, exponential, mean, ratio, weighted_ratios
 from pretextlm.evaluation.scoring import score_batch
+from pretextlm.metric import area_under_curve, exponential, mean, ratio, weighted_ratios
 from pretextlm.objectives.registry import build
 from pretextlm.training.held_out import held_out_documents
 from pretextlm.training.validation import validate

@@ -13,7 +13,7 @@ from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.errors import UserError
 from pretextlm.evaluation.evaluate import evaluate_run
 from pretextlm.evaluation.forgetting import forgetting, lines, note_forgetting
-from pretextlm.evaluation.metrics import weighted_ratios
+from pretextlm.metric import weighted_ratios
 from pretextlm.training import trainer as module
 from pretextlm.training.forgetting import document_of, read_memory
 from pretextlm.training.initial_weights import with_start

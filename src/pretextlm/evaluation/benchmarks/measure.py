@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pretextlm.evaluation.benchmarks.definition import Benchmark
 from pretextlm.evaluation.benchmarks.weigh import Weight
 from pretextlm.evaluation.benchmarks.wording import Question
-from pretextlm.evaluation.metrics import Metric, mean
+from pretextlm.metric import Metric, mean
 
 RESAMPLES = 1000
 

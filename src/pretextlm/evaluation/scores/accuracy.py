@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pretextlm.evaluation.metrics import Metric, mean
 from pretextlm.evaluation.scores.paired import Label, paired
+from pretextlm.metric import Metric, mean
 
 
 def accuracy(answers: Sequence[Label], wanted: Sequence[Label]) -> Metric:

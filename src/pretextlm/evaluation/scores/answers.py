@@ -21,8 +21,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 
-from pretextlm.evaluation.metrics import Metric, mean
 from pretextlm.evaluation.scores.paired import same_length
+from pretextlm.metric import Metric, mean
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pretextlm.evaluation.metrics import Metric
 from pretextlm.evaluation.scores.paired import numbers
 from pretextlm.evaluation.scores.resampling import bootstrap_error
+from pretextlm.metric import Metric
 
 F64 = NDArray[np.float64]
 

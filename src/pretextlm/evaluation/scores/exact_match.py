@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pretextlm.evaluation.metrics import Metric, mean
 from pretextlm.evaluation.scores.paired import same_length
+from pretextlm.metric import Metric, mean
 
 
 def exact_match(answers: Sequence[str], wanted: Sequence[str | Sequence[str]]) -> Metric:

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.errors import UserError
-from pretextlm.evaluation.metrics import Metric, weighted_ratios
 from pretextlm.evaluation.scores.paired import Label, numbers, paired
+from pretextlm.metric import Metric, weighted_ratios
 
 F64 = NDArray[np.float64]
 Average = Literal["micro", "macro"]

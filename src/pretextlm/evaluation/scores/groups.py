@@ -14,9 +14,9 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pretextlm.evaluation.metrics import Metric, mean
 from pretextlm.evaluation.scores.f1 import averaged, positive_of
 from pretextlm.evaluation.scores.paired import Label, paired, same_length
+from pretextlm.metric import Metric, mean
 
 
 def group_accuracy(answers: Sequence[Label], wanted: Sequence[Label], groups: Sequence[Hashable]) -> Metric:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pretextlm.evaluation.metrics import Metric
 from pretextlm.evaluation.scores.paired import Label, paired
 from pretextlm.evaluation.scores.resampling import RESAMPLES
+from pretextlm.metric import Metric
 
 F64 = NDArray[np.float64]
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pretextlm.evaluation.metrics import Metric
 from pretextlm.evaluation.scores.resampling import FEWEST, bootstrap_error
+from pretextlm.metric import Metric
 
 F64 = NDArray[np.float64]
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pretextlm.evaluation.metrics import Metric
 from pretextlm.evaluation.scores.f1 import F64, Average, averaged
 from pretextlm.evaluation.scores.paired import same_length
 from pretextlm.evaluation.scores.spans import Scheme, spans_of, types_of
+from pretextlm.metric import Metric
 
 Tags = Sequence[Sequence[str]]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
-from pretextlm.evaluation.metrics import Metric, mean
 from pretextlm.evaluation.scores.paired import numbers
+from pretextlm.metric import Metric, mean
 
 
 def mse(answers: ArrayLike, wanted: ArrayLike) -> Metric:

@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 from pretextlm.errors import UserError, did_you_mean, missing_extra
-from pretextlm.evaluation.metrics import Metric
 from pretextlm.evaluation.scores.accuracy import accuracy
 from pretextlm.evaluation.scores.answers import (
     klue_exact_match,
@@ -27,6 +26,7 @@ from pretextlm.evaluation.scores.precision_recall import auprc
 from pretextlm.evaluation.scores.span_f1 import character_f1, entity_f1, span_f1, span_f1_macro
 from pretextlm.evaluation.scores.squared_error import mse
 from pretextlm.evaluation.scores.translation import bleu, chrf
+from pretextlm.metric import Metric
 
 Takes = Literal["labels", "groups", "chances", "numbers", "tags", "answers", "texts"]
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.errors import missing_extra
-from pretextlm.evaluation.metrics import Metric
 from pretextlm.evaluation.scores.paired import same_length
 from pretextlm.evaluation.scores.resampling import bootstrap_error
+from pretextlm.metric import Metric
 
 Texts = Sequence[str | Sequence[str]]
 """Of each text, what was wanted, or several versions of it."""

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pretextlm.errors import UserError
-from pretextlm.evaluation.metrics import Metric
 from pretextlm.evaluation.scores.exact_match import exact_match
 from pretextlm.evaluation.scores.table import BENCHMARKS, SCORES, score_named
 from pretextlm.evaluation.scores.translation import bleu, chrf
+from pretextlm.metric import Metric
 
 WORDS = ["the", "cat", "sat", "on", "mat", ".", "고양이가", "앉았다", "ein", "Mann,", ""]
 TEXT = st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join)
