@@ -34,7 +34,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         config = PrepareConfig.parse({"vocab_size": arguments.vocab_size})
-        store = Store.open(prepare([arguments.source], Path(folder) / "store", config))
+        store = prepare([arguments.source], Path(folder) / "store", config)
         seconds = time.perf_counter() - started
         megabytes = (store.train.text_bytes + store.validation.text_bytes) / 1e6
         result = {

@@ -12,6 +12,9 @@ from typing import Any
 
 from pretextlm.errors import UserError
 
+AnyPath = str | os.PathLike[str]
+"""A path as text or as `Path`; a `Store` or a `Run` stands for its directory."""
+
 
 def replace_file(path: Path, data: bytes | memoryview) -> None:
     """Write under a temporary name beside `path`, flush it to the disk, then rename. Raises OSError."""

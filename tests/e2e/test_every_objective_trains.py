@@ -99,7 +99,7 @@ def stores(tmp_path_factory) -> dict[str, Path]:
         "code": [f"{directory / 'functions.jsonl'}?source=docstring&target=code"],
     }
     config = PrepareConfig(vocab_size=512, validation=0.2)
-    return {name: prepare(source, directory / name, config) for name, source in sources.items()}
+    return {name: prepare(source, directory / name, config).path for name, source in sources.items()}
 
 
 def write(path: Path, records: Iterator[dict[str, str]]) -> None:

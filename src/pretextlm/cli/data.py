@@ -51,7 +51,6 @@ def prepare(
     """Turn text into a store: train a tokenizer, encode, split by document. A killed run goes on where it stopped."""
     from pretextlm.data.prepare import PrepareConfig
     from pretextlm.data.prepare import prepare as run
-    from pretextlm.data.store import Store
 
     values = {
         "tokenizer": tokenizer,
@@ -71,8 +70,7 @@ def prepare(
     }
     config = PrepareConfig.parse(values, where="the options")
     with PreparationBar() as bar:
-        run(sources, out, config, bar.update)
-    store = Store.open(out)
+        store = run(sources, out, config, bar.update)
     if as_json:
         print(json.dumps(_summary(store), ensure_ascii=False))
     else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import sys
 from collections import deque
@@ -16,13 +17,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, field_validator
 
 import pretextlm
-from pretextlm.config import Config
+from pretextlm.config import Config, PathText
 from pretextlm.data.encode import TextEncoder
 from pretextlm.data.file_formats import Document, ReadOptions, TextMode, parts_of
 from pretextlm.data.manifest import SourceRecord
@@ -30,10 +32,11 @@ from pretextlm.data.sampling import Sample
 from pretextlm.data.shards import Shard, load_keys, load_shard, save_shard
 from pretextlm.data.sources import Source, find_source, stamp
 from pretextlm.data.special_tokens import DEFAULT_SENTINELS
+from pretextlm.data.store import Store
 from pretextlm.data.tokenizer import KINDS, adopt_tokenizer, from_json, load_tokenizer, train_tokenizer
 from pretextlm.data.writer import StoreWriter, refuse_existing
 from pretextlm.errors import UserError
-from pretextlm.files import replace_file
+from pretextlm.files import AnyPath, replace_file
 
 Progress = Callable[[str, int, int | None], None]
 """Called with the current stage, bytes of text done and, if known, the total bytes of text."""
@@ -60,63 +63,90 @@ class PrepareConfig(Config):
         overwrite: replace an existing store.
     """
 
-    tokenizer: str = "bpe"
-    vocab_size: int = 8192
-    sentinels: int = DEFAULT_SENTINELS
-    sample_mb: int = 20
-    validation: float = 0.02
-    validation_tail: float | None = None
+    tokenizer: PathText = "bpe"
+    vocab_size: int = Field(8192, ge=1)
+    sentinels: int = Field(DEFAULT_SENTINELS, ge=0, le=10_000)
+    sample_mb: int = Field(20, ge=1)
+    validation: float = Field(0.02, gt=0, lt=1)
+    validation_tail: float | None = Field(None, gt=0, lt=1)
     field: str = "text"
     text_mode: TextMode = "file"
     on_error: Literal["error", "skip"] = "error"
-    split_long: int = 1 << 18
-    max_document_mb: int = 64
+    split_long: int = Field(1 << 18, ge=0)
+    max_document_mb: int = Field(64, ge=1)
     licence: str | None = None
-    workers: int = 1
+    workers: int = Field(1, ge=1)
     overwrite: bool = False
+
+    @classmethod
+    def described_as(cls) -> str:
+        return "the options"
+
+    @field_validator("split_long")
+    @classmethod
+    def _not_too_short(cls, characters: int) -> int:
+        if 0 < characters < 64:
+            raise ValueError("give at least 64 characters, or 0 to never split")
+        return characters
 
     def read_options(self) -> ReadOptions:
         return ReadOptions(self.field, self.text_mode, self.on_error, self.max_document_mb << 20, self.split_long)
 
-    def check(self) -> None:
-        """Check the range of every value.
 
-        Raises:
-            UserError: a value is out of range.
-        """
-        if not 0 < self.validation < 1:
-            raise UserError(f"--validation {self.validation} is no share.", "Give a number between 0 and 1.")
-        if self.validation_tail is not None and not 0 < self.validation_tail < 1:
-            raise UserError(f"--validation-tail {self.validation_tail} is no share.", "Give a number between 0 and 1.")
-        for name, least in (("vocab_size", 1), ("sample_mb", 1), ("max_document_mb", 1), ("workers", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}.", f"Give {least} or more.")
-        if not 0 <= self.sentinels <= 10_000:
-            raise UserError(f"--sentinels is {self.sentinels}.", "Give 0 … 10000; span corruption needs about 100.")
-        if self.split_long and self.split_long < 64:
-            raise UserError(f"--split-long is {self.split_long}.", "Give 64 characters or more, or 0 for never.")
+class PrepareOptions(TypedDict, total=False):
+    """The fields of :class:`PrepareConfig` as keyword arguments."""
+
+    tokenizer: AnyPath
+    vocab_size: int
+    sentinels: int
+    sample_mb: int
+    validation: float
+    validation_tail: float | None
+    field: str
+    text_mode: TextMode
+    on_error: Literal["error", "skip"]
+    split_long: int
+    max_document_mb: int
+    licence: str | None
+    workers: int
+    overwrite: bool
 
 
-def prepare(sources: Sequence[str], out: Path, config: PrepareConfig, progress: Progress | None = None) -> Path:
-    """Prepare a store from sources.
+def prepare(
+    sources: AnyPath | Sequence[AnyPath],
+    out: AnyPath,
+    config: PrepareConfig | None = None,
+    progress: Progress | None = None,
+    **options: Unpack[PrepareOptions],
+) -> Store:
+    """Prepare a store of tokenized text: train a tokenizer, encode the documents, split off a validation set.
+
+    A preparation that was interrupted continues where it stopped when it is called again.
 
     Args:
-        sources: files, directories, package:NAME, hf:NAME; see sources.py for fields and pairs.
+        sources: one or more files, directories, "package:NAME" or "hf:NAME"; see sources.py for fields and pairs.
         out: directory of the store; OUT.partial beside it is the working directory.
-        config: the options.
-        progress: called about once per shard.
+        config: the options as an object, instead of keyword arguments.
+        progress: called about once per shard with the name of the stage, bytes done and bytes in total.
+        **options: see :class:`PrepareConfig`, for example `vocab_size=4096`.
 
     Returns:
-        `out`.
+        The store.
 
     Raises:
-        UserError: bad input, `out` exists, no space left, or another preparation of the same store is running.
+        UserError: an option or a source is wrong, `out` exists, there is no space left, or another process is
+            preparing the same store.
     """
-    config.check()
-    refuse_existing(out, config.overwrite)
-    if not sources:
+    if config is None:
+        config = PrepareConfig.parse(options, PrepareConfig.described_as())
+    elif options:
+        raise UserError("Options are given twice, as an object and by name.", "Give one of them.")
+    given = [sources] if isinstance(sources, str | os.PathLike) else sources
+    if not given:
         raise UserError("There is no source.", "Give a file, a directory, package:NAME or hf:NAME.")
-    found = [find_source(spec) for spec in sources]
+    out = Path(out)
+    refuse_existing(out, config.overwrite)
+    found = [find_source(os.fspath(spec)) for spec in given]
     work = out.with_name(out.name + ".partial")
     try:
         with _working_directory(work, _fingerprint(found, config)):
@@ -126,7 +156,7 @@ def prepare(sources: Sequence[str], out: Path, config: PrepareConfig, progress: 
             f"Cannot write {error.filename or work}: {error.strerror or error}.",
             f"Free space or choose another --out. What is done stays in {work}: the same command goes on from there.",
         ) from None
-    return out
+    return Store.open(out)
 
 
 def _fingerprint(sources: list[Source], config: PrepareConfig) -> str:

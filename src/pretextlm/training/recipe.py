@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, SerializeAsAn
 
 from pretextlm.config import WHERE, Config, PathText, apply_overrides, read_toml, write_toml
 from pretextlm.errors import UserError
-from pretextlm.files import write_whole
+from pretextlm.files import AnyPath, write_whole
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.presets.preset import filled_in
 from pretextlm.objectives.base import Objective
@@ -29,6 +29,8 @@ from pretextlm.training.trainable_parameters import TuningConfig
 if TYPE_CHECKING:
     from pretextlm.data.vocabulary import Vocabulary
 
+Table = Mapping[str, Any]
+"""A table of a recipe as plain values."""
 BUDGET = "training.budget_"
 BUDGETS = ("steps", "tokens", "epochs", "flops", "seconds")
 ONE_BUDGET = f"give exactly one of {', '.join(f'budget_{kind}' for kind in BUDGETS)}"
@@ -88,6 +90,22 @@ class DataConfig(Config):
     tokenizer: PathText = ""
     length: int = Field(256, ge=8, le=1 << 20)
     workers: int = Field(1, ge=1, le=64)
+
+    if TYPE_CHECKING:  # the types that are accepted, where they are wider than the fields'
+
+        def __init__(
+            self,
+            *,
+            store: AnyPath = "",
+            remember: Sequence[AnyPath] | None = None,
+            train: AnyPath = "",
+            validation: AnyPath = "",
+            train_records: int = 0,
+            validation_records: int = 0,
+            tokenizer: AnyPath = "",
+            length: int = 256,
+            workers: int = 1,
+        ) -> None: ...
 
 
 class TrainingConfig(Config):
@@ -252,6 +270,24 @@ class Recipe(Config):
     tuning: TuningConfig = TuningConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
+    if TYPE_CHECKING:  # the types that are accepted, where they are wider than the fields'
+
+        def __init__(
+            self,
+            *,
+            name: str = "run",
+            seed: int = 0,
+            start: AnyPath = "",
+            imported_from: str = "",
+            data: DataConfig | Table,
+            objective: Objective | Table | str | None = None,
+            task: Task | Table | str | None = None,
+            model: ModelConfig | Table | str = ...,
+            training: TrainingConfig | Table = ...,
+            tuning: TuningConfig | Table = ...,
+            evaluation: EvaluationConfig | Table = ...,
+        ) -> None: ...
+
     @model_validator(mode="wrap")
     @classmethod
     def _resolve(cls, values: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
@@ -275,7 +311,7 @@ class Recipe(Config):
     @classmethod
     def load(
         cls,
-        source: str | os.PathLike[str] | Mapping[str, Any],
+        source: AnyPath | Table,
         *,
         overrides: Sequence[str] = (),
         where: str = "",
@@ -297,7 +333,7 @@ class Recipe(Config):
             values, place = read_toml(Path(source)), where or os.fspath(source)
         return cls.parse(overridden(values, overrides) if overrides else values, place)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: AnyPath) -> None:
         """Write the recipe as TOML, every default included. Raises UserError if the file cannot be written."""
         write_whole(Path(path), write_toml(self.dump()))
 
