@@ -212,7 +212,7 @@ def test_normalizers_inside_one_another_without_end_are_refused(place, tmp_path)
 def test_words_of_any_length_are_not_cut_into_pieces(place, tmp_path):
     model = json.loads((place / "tokenizer.json").read_text())["model"]
     changed(place, model={**model, "max_input_chars_per_word": 10**9})
-    run, _ = import_model(str(place), tmp_path / "run")
+    run = import_model(str(place), tmp_path / "run")
     start = time.perf_counter()
     assert run.tokenizer.encode("a" * 20_000, add_special_tokens=False).tokens == ["[UNK]"]
     assert time.perf_counter() - start < SECONDS

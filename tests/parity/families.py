@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pretextlm.batch import Batch
-from pretextlm.hf.export_model import export_run
+from pretextlm.hf.export_model import export_model
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.base import values_out, weights_in, weights_out
 from pretextlm.model.families.registry import FAMILIES
@@ -97,7 +97,7 @@ def round_trip(ours: Transformer, model: Any, directory: Path) -> Any:
 
 def exported_alike(run: Run, model: Any, theirs: Path, out: Path) -> Any:
     """An imported run exported as the class it came as: the same bytes, and transformers misses nothing of it."""
-    done = export_run(run.directory, out)
+    done = export_model(run.directory, out)
     expected, found = load_file(theirs / "model.safetensors"), load_file(out / "model.safetensors")
     assert done.architecture == type(model).__name__
     assert done.lost == ()

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tests.parity.test_fine_tuned import TEXTS, ours_of, published, tuned
 
 from pretextlm.errors import UserError
-from pretextlm.hf.export_model import export_run
+from pretextlm.hf.export_model import export_model
 from pretextlm.hf.peft_adapter import export_adapter
 
 peft = pytest.importorskip("peft", reason="adapters are read by peft (extra lora)")
@@ -23,7 +23,7 @@ TASK = {"name": "text_classification"}
 def adapted(family, place, lora, task=TASK):
     start = published(family, place)
     run = tuned(place, start, task, tuning={"lora": {"rank": 4, **lora}}, learning_rate=0.05)
-    export_run(start, place / "base")
+    export_model(start, place / "base")
     return run, export_adapter(run.directory, place / "adapter")
 
 
@@ -42,7 +42,7 @@ def test_peft_on_the_exported_base_has_our_logits(family, lora, tmp_path):
     assert sorted(done.files) == ["adapter_config.json", "adapter_model.safetensors"]
     base = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=3)
     model = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
-    export_run(run.directory, tmp_path / "whole")
+    export_model(run.directory, tmp_path / "whole")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "whole")
     if family in ("llama", "gpt2"):  # one text at a time: tokens that the import added are beyond the base's table
         known = base.config.vocab_size

@@ -11,8 +11,9 @@ from tests.foreign import BERT, word_pieces
 from tests.parity.encoders import CLOSE
 from tests.parity.families import exported_alike, our_states, randomised, their_logits
 
-from pretextlm.hf.export_model import export_run
+from pretextlm.hf.export_model import export_model
 from pretextlm.hf.import_model import import_model
+from pretextlm.hf.provenance import origin_of
 from pretextlm.training import checkpoint as checkpoints
 from pretextlm.training.plan import Position
 
@@ -44,7 +45,8 @@ def foreign(kind, place):
 def carried(request, tmp_path_factory):
     place = tmp_path_factory.mktemp(request.param)
     model = foreign(request.param, place / "theirs")
-    run, origin = import_model(str(place / "theirs"), place / "run")
+    run = import_model(str(place / "theirs"), place / "run")
+    origin = origin_of(run.directory)
     return model, run, origin, place, MODELS[request.param][3]
 
 
@@ -79,7 +81,8 @@ def test_an_export_gives_back_the_same_bytes(carried, tmp_path):
 
 def test_a_head_is_left_where_the_user_says_another_objective(carried, tmp_path):
     place = carried[3]
-    run, origin = import_model(str(place / "theirs"), tmp_path / "run", objective="masked")
+    run = import_model(str(place / "theirs"), tmp_path / "run", objective="masked")
+    origin = origin_of(run.directory)
     assert run.recipe.training_objective.name == "masked"
     assert origin.not_carried != ()
     assert not [name for name in run.load_model().state_dict() if name.startswith("heads.")]
@@ -99,17 +102,18 @@ def test_a_pooler_alone_is_no_head_but_comes_back_and_is_left_out_after_training
     model = randomised(getattr(transformers, name)(getattr(transformers, config)(**shape)))
     model.save_pretrained(tmp_path / "theirs")
     word_pieces().save(str(tmp_path / "theirs" / "tokenizer.json"))
-    run, origin = import_model(str(tmp_path / "theirs"), tmp_path / "run")
+    run = import_model(str(tmp_path / "theirs"), tmp_path / "run")
+    origin = origin_of(run.directory)
     assert run.recipe.training_objective.name == "masked"
     assert origin.not_carried == ()
-    done = export_run(run.directory, tmp_path / "out")
+    done = export_model(run.directory, tmp_path / "out")
     expected, found = (load_file(tmp_path / place / "model.safetensors") for place in ("theirs", "out"))
     assert done.architecture == name
     assert set(found) == set(expected)
     assert all(torch.equal(found[tensor], expected[tensor]) for tensor in expected)
 
     checkpoints.save(run.checkpoints, 1, run.load_model().state_dict(), {}, vars(Position(step=1)), keep=1)
-    done = export_run(run.directory, tmp_path / "trained")
+    done = export_model(run.directory, tmp_path / "trained")
     assert done.architecture == name.replace("Model", "ForMaskedLM")
     _, report = getattr(transformers, done.architecture).from_pretrained(tmp_path / "trained", output_loading_info=True)
     assert not report["missing_keys"]
@@ -125,6 +129,7 @@ def test_a_model_of_one_token_type_is_not_taken_for_one_of_pairs(tmp_path, kind)
     save_file({**tensors, types: tensors[types][:1].clone()}, place / "model.safetensors")
     values = json.loads((place / "config.json").read_text())
     (place / "config.json").write_text(json.dumps({**values, "type_vocab_size": 1}))
-    run, origin = import_model(str(place), tmp_path / "run")
+    run = import_model(str(place), tmp_path / "run")
+    origin = origin_of(run.directory)
     assert run.recipe.training_objective.name == "masked"
     assert origin.not_carried != ()

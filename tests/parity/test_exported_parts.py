@@ -9,7 +9,7 @@ from tests.parity.families import our_logits, our_states, randomised, their_logi
 
 from pretextlm.config import apply_overrides
 from pretextlm.errors import UserError
-from pretextlm.hf.export_model import export_run
+from pretextlm.hf.export_model import export_model
 from pretextlm.hf.state_dict import SHAPES
 from pretextlm.training import checkpoint as checkpoints
 from pretextlm.training.begin import build_model
@@ -66,7 +66,7 @@ def test_both_models_of_replaced_tokens_have_our_logits_in_transformers(store, t
     objective = {"name": "replaced_token", "sharing": sharing, "generator_size": 0.5}
     run = made(store, tmp_path / "run", objective, *more)
     ours = run.load_model()
-    done = export_run(run.directory, tmp_path / "judge")
+    done = export_model(run.directory, tmp_path / "judge")
     assert (done.family, done.architecture) == ("electra", "ElectraForPreTraining")
     judge, report = transformers.ElectraForPreTraining.from_pretrained(tmp_path / "judge", output_loading_info=True)
     assert not report["missing_keys"]
@@ -76,7 +76,7 @@ def test_both_models_of_replaced_tokens_have_our_logits_in_transformers(store, t
     theirs = their_logits(judge.eval(), input_ids=IDS, attention_mask=MASK)
     torch.testing.assert_close(theirs[REAL], found[REAL], **CLOSE)
 
-    done = export_run(run.directory, tmp_path / "generator", part="generator")
+    done = export_model(run.directory, tmp_path / "generator", part="generator")
     assert (done.family, done.architecture) == ("electra", "ElectraForMaskedLM")
     small, report = transformers.ElectraForMaskedLM.from_pretrained(tmp_path / "generator", output_loading_info=True)
     assert not report["missing_keys"]
@@ -87,7 +87,7 @@ def test_both_models_of_replaced_tokens_have_our_logits_in_transformers(store, t
 
 def test_a_judge_in_a_family_without_one_is_written_without_a_head(store, tmp_path):
     run = made(store, tmp_path / "run", {"name": "replaced_token", "generator_size": 0.5})
-    done = export_run(run.directory, tmp_path / "out", family="bert")
+    done = export_model(run.directory, tmp_path / "out", family="bert")
     assert done.architecture == "BertModel"
     assert done.lost == ("replaced",)
     model = transformers.AutoModel.from_pretrained(tmp_path / "out").eval()
@@ -99,7 +99,7 @@ def test_a_judge_in_a_family_without_one_is_written_without_a_head(store, tmp_pa
 def test_a_run_without_a_generator_has_none_to_export(store, tmp_path):
     run = made(store, tmp_path / "run", {"name": "masked"})
     with pytest.raises(UserError, match="no generator"):
-        export_run(run.directory, tmp_path / "out", part="generator")
+        export_model(run.directory, tmp_path / "out", part="generator")
     assert not (tmp_path / "out").exists()
 
 
@@ -107,7 +107,7 @@ def test_a_run_without_a_generator_has_none_to_export(store, tmp_path):
 def test_a_model_whose_positions_begin_later_has_our_logits_on_padded_rows(store, tmp_path, offset, family):
     rows = f"model.positions={{kind='learned',max_positions=80,offset={offset}}}"
     run = made(store, tmp_path / "run", {"name": "masked"}, rows)
-    done = export_run(run.directory, tmp_path / "out")
+    done = export_model(run.directory, tmp_path / "out")
     assert done.family == family
     model = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out").eval()
     assert model.config.pad_token_id == run.vocabulary.pad
@@ -119,6 +119,6 @@ def test_a_family_that_counts_positions_from_other_padding_is_refused(store, tmp
     rows = "model.positions={kind='learned',max_positions=80,offset=2}"
     run = made(store, tmp_path / "run", {"name": "masked"}, rows)
     with pytest.raises(UserError, match="padding of id 1") as caught:
-        export_run(run.directory, tmp_path / "out", family="roberta")
+        export_model(run.directory, tmp_path / "out", family="roberta")
     assert "--family bert" in caught.value.hint
-    assert export_run(run.directory, tmp_path / "out", family="bert").family == "bert"
+    assert export_model(run.directory, tmp_path / "out", family="bert").family == "bert"

@@ -15,8 +15,9 @@ from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.data.records import read_records
 from pretextlm.errors import UserError
 from pretextlm.evaluation.task_evaluation import evaluate_task, predictions
-from pretextlm.hf.export_model import export_run
+from pretextlm.hf.export_model import export_model
 from pretextlm.hf.import_model import import_model
+from pretextlm.hf.provenance import origin_of
 from pretextlm.model.families.registry import FAMILIES as REGISTRY
 from pretextlm.training.initial_weights import with_start
 from pretextlm.training.recipe import Recipe
@@ -108,7 +109,8 @@ def carried(request, tmp_path_factory):
     family, kind = request.param
     place = tmp_path_factory.mktemp(f"{family}-{kind}")
     model = foreign(family, kind, place / "theirs")
-    run, origin = import_model(str(place / "theirs"), place / "run")
+    run = import_model(str(place / "theirs"), place / "run")
+    origin = origin_of(run.directory)
     return model, run, origin, kind, place
 
 
@@ -205,7 +207,7 @@ def published(family, place):
     model = randomised(getattr(transformers, name.replace("Config", "Model"))(getattr(transformers, name)(**shape)))
     model.save_pretrained(place / "published")
     word_pieces().save(str(place / "published" / "tokenizer.json"))
-    return import_model(str(place / "published"), place / "start")[0].directory
+    return import_model(str(place / "published"), place / "start").directory
 
 
 def ours_of(run):
@@ -222,7 +224,7 @@ def ours_of(run):
 def test_a_tuned_run_of_texts_is_exported_as_the_familys_class_with_its_tokenizer(family, tmp_path):
     pair = {"text_pair": "pair"} if family in ("bert", "electra") else {}
     run = tuned(tmp_path, published(family, tmp_path), {"name": "text_classification", **pair})
-    done = export_run(run.directory, tmp_path / "out")
+    done = export_model(run.directory, tmp_path / "out")
     assert done.architecture == TASK_CLASSES[family]["sequence"].theirs
     assert done.lost == ()
     model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
@@ -237,14 +239,14 @@ def test_a_tuned_run_of_texts_is_exported_as_the_familys_class_with_its_tokenize
 
 def test_a_regressions_mean_and_spread_are_in_the_exported_head(tmp_path):
     run = tuned(tmp_path, published("bert", tmp_path), {"name": "text_regression"})
-    export_run(run.directory, tmp_path / "out")
+    export_model(run.directory, tmp_path / "out")
     model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
     assert (model.config.problem_type, model.config.num_labels) == ("regression", 1)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     with torch.inference_mode():
         expected = model(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits[:, 0].numpy()
     np.testing.assert_allclose(ours_of(run)[0], expected, atol=1e-4)
-    back, _ = import_model(str(tmp_path / "out"), tmp_path / "back")
+    back = import_model(str(tmp_path / "out"), tmp_path / "back")
     records = run.recipe.data.validation
     found, wanted = (evaluate_task(one, records)["metrics"]["pearson"]["value"] for one in (back, run))
     assert found == pytest.approx(wanted, abs=1e-4)
@@ -263,7 +265,7 @@ def test_tags_and_stretches_are_those_of_transformers(tmp_path):
     (tmp_path / "tags").mkdir()
     (tmp_path / "qa").mkdir()
     run = tuned(tmp_path / "tags", start, {"name": "token_classification"})
-    assert export_run(run.directory, tmp_path / "tags/out").architecture == "BertForTokenClassification"
+    assert export_model(run.directory, tmp_path / "tags/out").architecture == "BertForTokenClassification"
     model = transformers.AutoModelForTokenClassification.from_pretrained(tmp_path / "tags/out")
     assert model.config.id2label == {0: "O", 1: "B-X"}
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "tags/out")
@@ -277,7 +279,7 @@ def test_tags_and_stretches_are_those_of_transformers(tmp_path):
     assert found == ours_of(run)[0].tolist()
 
     run = tuned(tmp_path / "qa", start, {"name": "question_answering"})
-    assert export_run(run.directory, tmp_path / "qa/out").architecture == "BertForQuestionAnswering"
+    assert export_model(run.directory, tmp_path / "qa/out").architecture == "BertForQuestionAnswering"
     model = transformers.AutoModelForQuestionAnswering.from_pretrained(tmp_path / "qa/out")
     batch = tokenizer(PAIRS, TEXTS, padding=True, return_tensors="pt")
     with torch.inference_mode():
@@ -325,8 +327,8 @@ def test_what_a_class_cannot_hold_is_refused_by_name(tmp_path):
     start = published("llama", tmp_path)
     run = tuned(tmp_path, start, {"name": "text_regression"})
     with pytest.raises(UserError, match="LlamaForSequenceClassification adds no constant"):
-        export_run(run.directory, tmp_path / "out")
+        export_model(run.directory, tmp_path / "out")
     (tmp_path / "tanh").mkdir()
     run = tuned(tmp_path / "tanh", start, {"name": "text_classification", "head": "tanh"})
     with pytest.raises(UserError, match="has a head of the make 'plain'; this run's is 'tanh'"):
-        export_run(run.directory, tmp_path / "out")
+        export_model(run.directory, tmp_path / "out")

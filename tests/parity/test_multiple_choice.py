@@ -12,7 +12,7 @@ from tests.parity.test_fine_tuned import PAIRS, TEXTS, foreign, ours_of, publish
 from pretextlm.data.examples import ExampleReader
 from pretextlm.errors import UserError
 from pretextlm.evaluation.task_evaluation import evaluate_task, examples_of
-from pretextlm.hf.export_model import export_run
+from pretextlm.hf.export_model import export_model
 from pretextlm.hf.import_model import import_model
 from pretextlm.hf.peft_adapter import export_adapter
 from pretextlm.hf.state_dict import translated
@@ -37,7 +37,7 @@ def both(tmp_path_factory):
     """(BertForMultipleChoice of random weights, the run it was imported to, the batch of all examples, these)."""
     place = tmp_path_factory.mktemp("both")
     model = foreign("bert", "choice", place / "theirs", **SURE)
-    run, _ = import_model(str(place / "theirs"), place / "run")
+    run = import_model(str(place / "theirs"), place / "run")
     (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     task = run.recipe.training_objective.model_copy(update={"label_names": tuple(TASK["label_names"])})
     records = read_split(run.recipe.model_copy(update={"task": task}), "validation", str(place / "rows.jsonl"))
@@ -98,13 +98,13 @@ def test_logits_of_ragged_choices_are_those_of_padded_ones(both):
 def test_a_tuned_run_is_exported_as_the_familys_class_and_comes_back_with_its_answers(family, tmp_path):
     two = {"multiple_choice": [{**row, "choices": row["choices"][:2], "label": n % 2} for n, row in enumerate(ROWS)]}
     run = tuned(tmp_path, published(family, tmp_path), TASK, two)
-    done = export_run(run.directory, tmp_path / "out")
+    done = export_model(run.directory, tmp_path / "out")
     assert done.architecture == TASK_CLASSES[family]["choice"].theirs
     assert done.lost == ()
     model = transformers.AutoModelForMultipleChoice.from_pretrained(tmp_path / "out")
     expected = theirs_of(model, tmp_path / "out", two["multiple_choice"])
     np.testing.assert_allclose(ours_of(run)[0], expected, atol=1e-4)
-    back, _ = import_model(str(tmp_path / "out"), tmp_path / "back")
+    back = import_model(str(tmp_path / "out"), tmp_path / "back")
     records = f"{run.recipe.data.validation}?label_names=0,1,2,3"
     found, wanted = (evaluate_task(one, records)["metrics"]["accuracy"]["value"] for one in (back, run))
     assert found == wanted
@@ -116,9 +116,9 @@ def test_peft_reads_the_adapters_and_the_head_of_a_run_of_choices(family, tmp_pa
     start = published(family, tmp_path)
     two = {"multiple_choice": [{**row, "choices": row["choices"][:2], "label": n % 2} for n, row in enumerate(ROWS)]}
     run = tuned(tmp_path, start, TASK, two, tuning={"lora": {"rank": 4}}, learning_rate=0.05)
-    export_run(start, tmp_path / "base")
+    export_model(start, tmp_path / "base")
     export_adapter(run.directory, tmp_path / "adapter")
-    export_run(run.directory, tmp_path / "whole")
+    export_model(run.directory, tmp_path / "whole")
     base = transformers.AutoModelForMultipleChoice.from_pretrained(tmp_path / "base")
     model = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
     expected = theirs_of(model, tmp_path / "whole", two["multiple_choice"])

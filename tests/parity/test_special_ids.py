@@ -12,7 +12,7 @@ from tests.parity.families import randomised
 
 from pretextlm.batch import IGNORE, Rows
 from pretextlm.counter_rng import CounterRNG
-from pretextlm.hf.export_model import export_run
+from pretextlm.hf.export_model import export_model
 from pretextlm.hf.import_model import import_model
 from pretextlm.model.generation import GenerationSettings, generate
 from pretextlm.model.model_inputs import prepare
@@ -86,7 +86,7 @@ def bart():
 )
 def test_texts_end_where_transformers_ends_them(llama, tmp_path, generation, changes, ends):
     place = saved(llama, tmp_path / "theirs", generation, bos_token_id=12, pad_token_id=3, **changes)
-    run, _ = import_model(str(place), tmp_path / "run")
+    run = import_model(str(place), tmp_path / "run")
     vocabulary = run.vocabulary
     assert (vocabulary.ends, vocabulary.bos, vocabulary.pad) == (ends, 12, 3)
     theirs = transformers.LlamaForCausalLM.from_pretrained(place).eval()
@@ -100,7 +100,7 @@ def test_texts_end_where_transformers_ends_them(llama, tmp_path, generation, cha
 
 def test_ids_that_are_no_tokens_are_left_to_the_names(llama, tmp_path):
     place = saved(llama, tmp_path / "theirs", {}, bos_token_id=-1, eos_token_id=[10**9, True], pad_token_id="x")
-    run, _ = import_model(str(place), tmp_path / "run")
+    run = import_model(str(place), tmp_path / "run")
     tokens = [
         run.tokenizer.id_to_token(index) for index in (run.vocabulary.pad, run.vocabulary.bos, *run.vocabulary.ends)
     ]
@@ -109,17 +109,17 @@ def test_ids_that_are_no_tokens_are_left_to_the_names(llama, tmp_path):
 
 def test_a_run_begun_from_an_import_keeps_its_ids_and_its_export_names_them(llama, tmp_path):
     place = saved(llama, tmp_path / "theirs", {"eos_token_id": [7, 11]}, bos_token_id=12, pad_token_id=3)
-    run, _ = import_model(str(place), tmp_path / "run")
+    run = import_model(str(place), tmp_path / "run")
     assert Run.open(run.directory).vocabulary == run.vocabulary
-    export_run(run.directory, tmp_path / "out")
-    again, _ = import_model(str(tmp_path / "out"), tmp_path / "again")
+    export_model(run.directory, tmp_path / "out")
+    again = import_model(str(tmp_path / "out"), tmp_path / "again")
     assert again.recipe.model.special_ids == run.recipe.model.special_ids
 
 
 @pytest.mark.parametrize("named", [SEP, CLS, "absent"])
 def test_a_decoder_over_an_encoder_is_trained_from_the_start_that_is_named(bart, tmp_path, named):
     place = saved(bart, tmp_path / "theirs", {}, decoder_start_token_id=named)
-    run, _ = import_model(str(place), tmp_path / "run")
+    run = import_model(str(place), tmp_path / "run")
     start = SEP if named == "absent" else named
     assert run.recipe.training_objective.name == "denoising"
     assert run.vocabulary.start == start
@@ -138,7 +138,7 @@ def test_a_decoder_over_an_encoder_is_trained_from_the_start_that_is_named(bart,
 
 
 def test_a_padded_row_of_a_bart_has_the_loss_of_transformers(bart, tmp_path):
-    run, _ = import_model(str(saved(bart, tmp_path / "theirs")), tmp_path / "run")
+    run = import_model(str(saved(bart, tmp_path / "theirs")), tmp_path / "run")
     objective, vocabulary = run.recipe.training_objective, run.vocabulary
     lengths, width = np.array([12, 8, 10]), 12
     real = np.arange(width) < lengths[:, None]

@@ -91,9 +91,9 @@ def export(
 
             done = export_quantized(run, directory, family=family, dtype=kind, max_shard_bytes=shard, store=store)
         else:
-            from pretextlm.hf.export_model import export_run
+            from pretextlm.hf.export_model import export_model
 
-            done = export_run(run, directory, family=family, dtype=kind, max_shard_bytes=shard, part=part.value)
+            done = export_model(run, directory, family=family, dtype=kind, max_shard_bytes=shard, part=part.value)
     if as_json:
         written = {"family": done.family, "architecture": done.architecture, "lost_heads": list(done.lost)}
         values = {"directory": str(directory), **written, "files": done.files, "as_it_came": done.untouched}

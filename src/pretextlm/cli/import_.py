@@ -31,8 +31,11 @@ def import_(
 
     with stderr().status("reading the model"):
         from pretextlm.hf.import_model import import_model as take
+        from pretextlm.hf.provenance import origin_of
 
-        run, origin = take(source, out, objective=objective, command=["pretextlm", *sys.argv[1:]])
+        run = take(source, out, objective=objective, command=["pretextlm", *sys.argv[1:]])
+    origin = origin_of(out)
+    assert origin is not None
     if as_json:
         print_json({"run": str(out), "objective": run.recipe.training_objective.name, **origin.plain()})
         return

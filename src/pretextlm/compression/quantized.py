@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pretextlm.compression.losses import LossComparison
 from pretextlm.errors import UserError
-from pretextlm.hf.export_model import MAX_SHARD_BYTES, Exported, export_run
+from pretextlm.hf.export_model import MAX_SHARD_BYTES, Exported, export_model
 from pretextlm.training.run_directory import Run
 
 
@@ -23,7 +23,7 @@ def export_quantized(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     store: Path | None = None,
 ) -> Exported:
-    """Like `export_run`, with the matrices of the blocks as eight-bit integers (hf/int8.py).
+    """Like `export_model`, with the matrices of the blocks as eight-bit integers (hf/int8.py).
 
     Args:
         store: of held-out text; by default the run's own.
@@ -32,7 +32,7 @@ def export_quantized(
         The export; its `loss` has "measured" (before, after and change) or the reason in "not_measured".
 
     Raises:
-        UserError: as `export_run`, or a store was given and cannot be used.
+        UserError: as `export_model`, or a store was given and cannot be used.
     """
     run = Run.open(place)
 
@@ -45,6 +45,6 @@ def export_quantized(
             return {"measured": None, "not_measured": error.message}
         return {"measured": ruler.compare(run.recipe.model, weights).plain(), "not_measured": None}
 
-    return export_run(
+    return export_model(
         place, out, family=family, dtype=dtype, max_shard_bytes=max_shard_bytes, quantize=True, measure=measure
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretextlm.errors import UserError
-from pretextlm.files import whole_directory
+from pretextlm.files import AnyPath, whole_directory
 from pretextlm.hf import int8
 from pretextlm.hf.equivalent_weights import ADDED_TO_TABLE
 from pretextlm.hf.model_card import model_card
@@ -75,9 +75,9 @@ class Exported:
         return sum(size for name, size in self.files.items() if name.endswith(".safetensors"))
 
 
-def export_run(
-    place: Path,
-    out: Path,
+def export_model(
+    run: AnyPath,
+    out: AnyPath,
     *,
     family: str | None = None,
     dtype: str | None = None,
@@ -86,10 +86,10 @@ def export_run(
     quantize: bool = False,
     measure: Callable[[Mapping[str, Tensor]], dict[str, Any]] | None = None,
 ) -> Exported:
-    """Write the newest weights of a run in Hugging Face's format, whole or not at all.
+    """Writes the newest weights of a run in Hugging Face's format, completely or not at all.
 
     Args:
-        place: the run directory.
+        run: the run, or its directory.
         out: a new or empty directory.
         family: Hugging Face's model_type; by default the one it was imported as, or the first that its shape fits.
         dtype: "fp32", "bf16" or "fp16"; by default fp32, or that of an import that was not trained since.
@@ -98,14 +98,18 @@ def export_run(
         quantize: the matrices of the blocks are written as eight-bit integers.
         measure: of quantised weights under our names: what the model card says of their loss.
 
+    Returns:
+        The files that were written, and as which class of Hugging Face's.
+
     Raises:
         UserError: no family has a place for a model of this shape; there is no such part; the directory is not empty;
             the disk is full.
     """
-    run = Run.open(place)
+    run, out = Run.open(run), Path(out)
+    place = run.directory
     found = newest(run.checkpoints)
     if found is None:
-        raise UserError(f"{place} has no checkpoint to export.", "Train it first.")
+        raise UserError(f"{run.directory} has no checkpoint to export.", "Train it first.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} already exists and is not empty.", "Give another directory.")
     origin = origin_of(place)

@@ -10,6 +10,7 @@ tokens take at most a share n / (V + n) of the probability from the V old ones, 
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from pretextlm import __version__
 from pretextlm.data.store import sha256_of
 from pretextlm.errors import UserError, missing_extra
-from pretextlm.files import whole_directory, write_json
+from pretextlm.files import AnyPath, whole_directory, write_json
 from pretextlm.hf import int8
 from pretextlm.hf.hf_config import CONFIG_FILE, described
 from pretextlm.hf.import_tokenizer import MAX_TOKENIZER_BYTES, Taken, take_tokenizer
@@ -79,10 +80,8 @@ class Checked:
     head: tuple[Map, ...] = ()
 
 
-def import_model(
-    source: str, out: Path, *, objective: str | None = None, command: Sequence[str] = ()
-) -> tuple[Run, Origin]:
-    """Make a run directory of a published model.
+def import_model(source: AnyPath, out: AnyPath, *, objective: str | None = None, command: Sequence[str] = ()) -> Run:
+    """Writes a published model as a run directory.
 
     Args:
         source: a directory in Hugging Face's format, or "hf:NAME" for one from the hub.
@@ -91,17 +90,21 @@ def import_model(
             (or the task) that trains a head it comes with.
         command: argv to record.
 
+    Returns:
+        The run; `origin_of(run.directory)` tells what was carried over.
+
     Raises:
         UserError: the directory is not sound, of a family that is not known, or not what its configuration says;
             nothing is written then.
     """
+    source, out = os.fspath(source), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} already exists and is not empty.", "Give another directory with --out.")
     with _local(source) as directory:
         checked = check(directory, objective)
         recipe = _recipe(checked, source, out.name)
         origin = _origin(source, checked)
-        return _write(out, checked, recipe, origin, command), origin
+        return _write(out, checked, recipe, origin, command)
 
 
 def check(directory: Path, objective: str | None = None) -> Checked:

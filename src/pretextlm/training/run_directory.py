@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretextlm.config import write_toml
 from pretextlm.errors import UserError
-from pretextlm.files import write_json, write_whole
+from pretextlm.files import AnyPath, write_json, write_whole
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.trainable_parameters import adapted, merged
 from pretextlm.training.watchdog import STACKS
@@ -49,8 +49,16 @@ class Run:
     recipe: Recipe
 
     @classmethod
-    def open(cls, directory: Path) -> Run:
-        """An existing run. Raises UserError when the directory is not one."""
+    def open(cls, directory: AnyPath) -> Run:
+        """Opens an existing run.
+
+        Args:
+            directory: its directory, or a run that is read again.
+
+        Raises:
+            UserError: the directory is not one of a run.
+        """
+        directory = Path(directory)
         config = directory / CONFIG
         if not config.is_file():
             raise UserError(

@@ -17,7 +17,7 @@ from pretextlm.config import apply_overrides
 from pretextlm.errors import UserError
 from pretextlm.evaluation.evaluate import evaluate_run
 from pretextlm.hf import int8
-from pretextlm.hf.export_model import export_run
+from pretextlm.hf.export_model import export_model
 from pretextlm.hf.import_model import import_model
 from pretextlm.model.block_matrices import is_block_matrix
 from pretextlm.training.initial_weights import with_start
@@ -57,7 +57,7 @@ def decoder(store, tmp_path_factory):
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory):
     place = bert_directory(tmp_path_factory.mktemp("foreign") / "model")
-    return import_model(str(place), tmp_path_factory.mktemp("runs") / "imported")[0]
+    return import_model(str(place), tmp_path_factory.mktemp("runs") / "imported")
 
 
 def test_a_run_pruned_in_every_way_is_measured_told_evaluated_trained_on_and_exported(decoder, store, tmp_path):
@@ -92,7 +92,7 @@ def test_a_run_pruned_in_every_way_is_measured_told_evaluated_trained_on_and_exp
     assert evaluate_run(trained.directory)["metrics"]["loss"]["value"] < after["value"]
     assert json.loads((tmp_path / "again" / "environment.json").read_text())["pruned"] == told
 
-    export_run(small.directory, tmp_path / "out")
+    export_model(small.directory, tmp_path / "out")
     values = json.loads((tmp_path / "out" / "config.json").read_text())
     assert (values["num_attention_heads"], values["head_dim"], values["intermediate_size"]) == (3, 8, 36)
     card = (tmp_path / "out" / "README.md").read_text()
@@ -133,7 +133,7 @@ def test_an_import_is_pruned_by_weights_and_says_why_there_is_no_loss(imported, 
     assert done["loss"] is None
     assert "--store" in done["not_measured"]
     assert "chosen by weights" in done["what"]
-    out = export_run(tmp_path / "small", tmp_path / "out")
+    out = export_model(tmp_path / "small", tmp_path / "out")
     assert out.family == "bert"
     assert not out.untouched
     assert json.loads((tmp_path / "out" / "config.json").read_text())["intermediate_size"] == 36
@@ -144,7 +144,7 @@ def test_an_import_is_pruned_by_weights_and_says_why_there_is_no_loss(imported, 
 def test_a_bert_with_fewer_heads_is_a_run_that_says_why_it_cannot_be_exported(imported, tmp_path):
     prune_run(imported.directory, tmp_path / "small", Pruning(heads=0.25))
     with pytest.raises(UserError, match="'bert' cannot have this shape"):
-        export_run(tmp_path / "small", tmp_path / "out")
+        export_model(tmp_path / "small", tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_directory_that_is_not_empty_is_refused(decoder, tmp_path):
 def test_a_quantised_export_is_measured_as_it_is_read_back(decoder, store, tmp_path):
     done = export_quantized(decoder.directory, tmp_path / "out", dtype="bf16")
     loss = done.loss["measured"]
-    run = import_model(str(tmp_path / "out"), tmp_path / "again")[0]
+    run = import_model(str(tmp_path / "out"), tmp_path / "again")
     assert loss["before"] == evaluate_run(decoder.directory)["metrics"]["loss"]
     whole = run.load_model().state_dict()
     q, scale = int8.quantise(decoder.load_model().state_dict()["decoder.0.mlp.up_proj.weight"], torch.bfloat16)

@@ -10,8 +10,9 @@ from tests.foreign import BERT, bert_directory
 
 from pretextlm.config import apply_overrides
 from pretextlm.errors import UserError
-from pretextlm.hf.export_model import export_run
+from pretextlm.hf.export_model import export_model
 from pretextlm.hf.import_model import import_model
+from pretextlm.hf.provenance import origin_of
 from pretextlm.hf.state_dict import SHAPES
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.trainer import pretrain
@@ -27,7 +28,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(place, tmp_path_factory):
-    return import_model(str(place), tmp_path_factory.mktemp("runs") / "run")[0]
+    return import_model(str(place), tmp_path_factory.mktemp("runs") / "run")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def trained(store, directory, architecture, *overrides):
 
 
 def test_an_import_comes_back_byte_for_byte(place, run, tmp_path):
-    done = export_run(run.directory, tmp_path / "out")
+    done = export_model(run.directory, tmp_path / "out")
     theirs, ours = load_file(place / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
     assert done.untouched
     assert set(ours) == set(theirs)
@@ -57,7 +58,7 @@ def test_an_import_comes_back_byte_for_byte(place, run, tmp_path):
 
 
 def test_a_large_model_is_cut_into_shards_that_import_alike(run, tmp_path):
-    done = export_run(run.directory, tmp_path / "out", max_shard_bytes=16_000)
+    done = export_model(run.directory, tmp_path / "out", max_shard_bytes=16_000)
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
     files = sorted(set(index["weight_map"].values()))
     assert len(files) > 2
@@ -65,13 +66,13 @@ def test_a_large_model_is_cut_into_shards_that_import_alike(run, tmp_path):
         tensor.nbytes for file in files for tensor in load_file(tmp_path / "out" / file).values()
     )
     assert all(done.files[file] < 20_000 for file in files)
-    again, _ = import_model(str(tmp_path / "out"), tmp_path / "again")
+    again = import_model(str(tmp_path / "out"), tmp_path / "again")
     expected = run.load_model().state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in again.load_model().state_dict().items())
 
 
 def test_weights_are_rounded_where_asked(run, tmp_path):
-    export_run(run.directory, tmp_path / "out", dtype="bf16")
+    export_model(run.directory, tmp_path / "out", dtype="bf16")
     assert {t.dtype for t in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.bfloat16}
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
 
@@ -79,7 +80,7 @@ def test_weights_are_rounded_where_asked(run, tmp_path):
 def test_a_model_of_no_family_is_refused_with_the_settings_that_make_it_one(store, tmp_path):
     trained(store, tmp_path / "run", "decoder")
     with pytest.raises(UserError, match="No published family") as caught:
-        export_run(tmp_path / "run", tmp_path / "out")
+        export_model(tmp_path / "run", tmp_path / "out")
     assert SHAPES["decoder"] in caught.value.hint
     assert not (tmp_path / "out").exists()
 
@@ -88,9 +89,10 @@ def test_a_model_of_no_family_is_refused_with_the_settings_that_make_it_one(stor
 def test_the_settings_in_the_hint_make_a_model_that_can_be_written(store, tmp_path, architecture):
     name, _, settings = SHAPES[architecture].partition(": ")
     run = trained(store, tmp_path / "run", architecture, *settings.split(" "))
-    done = export_run(run.directory, tmp_path / "out")
+    done = export_model(run.directory, tmp_path / "out")
     assert done.family == name
-    again, origin = import_model(str(tmp_path / "out"), tmp_path / "again")
+    again = import_model(str(tmp_path / "out"), tmp_path / "again")
+    origin = origin_of(again.directory)
     assert origin.added_tokens == ()
     assert origin.drawn == ()
     expected = run.load_model().state_dict()
@@ -104,7 +106,7 @@ def test_the_card_says_what_the_run_was_made_of(store, tmp_path):
         "metrics": {"masked_accuracy": {"value": 0.5, "stderr": 0.01, "n": 9, "unit": "", "better": "higher"}}
     }
     (run.directory / "evaluation.json").write_text(json.dumps(evaluation))
-    export_run(run.directory, tmp_path / "out")
+    export_model(run.directory, tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     for expected in ("pipeline_tag: fill-mask", "| grammar | CC0-1.0 |", "1 steps", "| masked_accuracy | 0.5000 |"):
         assert expected in card
@@ -117,7 +119,7 @@ def test_the_card_says_what_the_run_was_made_of(store, tmp_path):
 
 def test_the_card_of_a_prefix_model_says_what_transformers_does_not_do(store, tmp_path):
     run = trained(store, tmp_path / "run", "decoder", *SHAPES["decoder"].partition(": ")[2].split(" "), PREFIX)
-    export_run(run.directory, tmp_path / "out")
+    export_model(run.directory, tmp_path / "out")
     assert "in both directions" in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -125,7 +127,7 @@ def test_transformers_reads_what_was_trained_here(store, tmp_path):
     transformers = pytest.importorskip("transformers", reason="it is the reader (extra hub)")
     settings = SHAPES["encoder"].partition(": ")[2]
     run = trained(store, tmp_path / "run", "encoder", *settings.split(" "))
-    export_run(run.directory, tmp_path / "out")
+    export_model(run.directory, tmp_path / "out")
     model, found = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not found["missing_keys"]
     assert not found["unexpected_keys"]
@@ -141,11 +143,11 @@ def test_transformers_reads_what_was_trained_here(store, tmp_path):
 def test_a_directory_in_use_is_not_overwritten(run, tmp_path):
     (tmp_path / "mine").write_text("kept")
     with pytest.raises(UserError, match="not empty"):
-        export_run(run.directory, tmp_path)
+        export_model(run.directory, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_a_family_of_another_architecture_is_refused(run, tmp_path):
     with pytest.raises(UserError):
-        export_run(run.directory, tmp_path / "out", family="llama")
+        export_model(run.directory, tmp_path / "out", family="llama")
     assert list(tmp_path.iterdir()) == []

@@ -31,7 +31,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(place, tmp_path_factory):
-    return import_model(str(place), tmp_path_factory.mktemp("runs") / "run")[0]
+    return import_model(str(place), tmp_path_factory.mktemp("runs") / "run")
 
 
 def test_the_result_is_a_run_like_any_other(run):
@@ -97,7 +97,7 @@ def test_shards_give_the_same_run_as_one_file(place, run, tmp_path):
         save_file({name: tensors[name] for name in own}, other / file)
     index = {"weight_map": {name: file for file, own in parts.items() for name in own}}
     (other / "model.safetensors.index.json").write_text(json.dumps(index))
-    ours = import_model(str(other), tmp_path / "run")[0].load_model().state_dict()
+    ours = import_model(str(other), tmp_path / "run").load_model().state_dict()
     expected = run.load_model().state_dict()
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
 
@@ -107,7 +107,8 @@ def test_a_model_without_a_head_gets_one_and_says_so(place, tmp_path):
     bare = {name.removeprefix("bert."): tensor for name, tensor in tensors.items() if name.startswith("bert.")}
     other = bert_directory(tmp_path / "bare", architectures=["BertModel"])
     save_file({**bare, "pooler.dense.bias": torch.zeros(32)}, other / "model.safetensors")
-    _, origin = import_model(str(other), tmp_path / "run")
+    run = import_model(str(other), tmp_path / "run")
+    origin = origin_of(run.directory)
     assert origin.bare
     assert all(name.startswith("head_layers.") for name in origin.drawn)
     assert origin.not_carried == ("bert.pooler.dense.bias",)
@@ -118,7 +119,7 @@ def test_a_list_of_word_pieces_will_do_for_a_tokenizer(place, run, tmp_path):
     pieces = sorted(run.tokenizer.get_vocab().items(), key=lambda entry: entry[1])
     (other / "tokenizer.json").unlink()
     (other / "vocab.txt").write_text("\n".join(token for token, index in pieces if index < OWN) + "\n")
-    tokenizer = import_model(str(other), tmp_path / "run")[0].tokenizer
+    tokenizer = import_model(str(other), tmp_path / "run").tokenizer
     text = "The old ships [MASK] sailed?"
     assert tokenizer.encode(text).ids[1:-1] == run.tokenizer.encode(text, add_special_tokens=False).ids
 
@@ -127,7 +128,8 @@ def test_weights_in_half_precision_are_widened(place, tmp_path):
     other = bert_directory(tmp_path / "half")
     tensors = {name: tensor.bfloat16() for name, tensor in load_file(place / "model.safetensors").items()}
     save_file(tensors, other / "model.safetensors")
-    run, origin = import_model(str(other), tmp_path / "run")
+    run = import_model(str(other), tmp_path / "run")
+    origin = origin_of(run.directory)
     weight = run.load_model().embed_tokens.weight
     assert origin.dtype == "bf16"
     assert weight.dtype == torch.float32
@@ -150,7 +152,8 @@ def test_the_hub_is_asked_for_safe_files_alone(place, tmp_path, monkeypatch):
             (Path(local_dir) / path.name).write_bytes(path.read_bytes())
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=download))
-    _, origin = import_model("hf:someone/tiny-bert", tmp_path / "run")
+    run = import_model("hf:someone/tiny-bert", tmp_path / "run")
+    origin = origin_of(run.directory)
     assert asked["name"] == "someone/tiny-bert"
     assert not [pattern for pattern in asked["patterns"] if pattern.endswith((".bin", ".py", "*"))]
     assert origin.source == "hf:someone/tiny-bert"

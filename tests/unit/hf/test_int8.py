@@ -11,7 +11,7 @@ from tests.foreign import bert_directory
 
 from pretextlm.errors import UserError
 from pretextlm.hf import int8
-from pretextlm.hf.export_model import export_run
+from pretextlm.hf.export_model import export_model
 from pretextlm.hf.import_model import import_model
 
 KINDS = (torch.float32, torch.bfloat16, torch.float16)
@@ -20,14 +20,14 @@ KINDS = (torch.float32, torch.bfloat16, torch.float16)
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     place = bert_directory(tmp_path_factory.mktemp("foreign") / "model")
-    return import_model(str(place), tmp_path_factory.mktemp("runs") / "run")[0]
+    return import_model(str(place), tmp_path_factory.mktemp("runs") / "run")
 
 
 @pytest.fixture(params=[int8.PACK, int8.PLAIN])
 def exported(request, run, tmp_path, monkeypatch):
     """In either format; what reads it does not ask which model is written in which."""
     monkeypatch.setattr(int8, "form_of", lambda config: request.param)
-    export_run(run.directory, tmp_path / "out", quantize=True)
+    export_model(run.directory, tmp_path / "out", quantize=True)
     return tmp_path / "out"
 
 
@@ -75,7 +75,7 @@ def test_the_first_of_four_values_lies_in_the_lowest_byte():
 
 
 def test_an_export_imports_as_the_weights_it_stands_for(run, exported, tmp_path):
-    again = import_model(str(exported), tmp_path / "again")[0].load_model().state_dict()
+    again = import_model(str(exported), tmp_path / "again").load_model().state_dict()
     whole = run.load_model().state_dict()
     assert set(again) == set(whole)
     for name, tensor in whole.items():
@@ -89,7 +89,7 @@ def test_an_export_imports_as_the_weights_it_stands_for(run, exported, tmp_path)
 
 def test_an_export_of_that_import_is_whole_and_says_what_it_was(exported, tmp_path):
     import_model(str(exported), tmp_path / "again")
-    done = export_run(tmp_path / "again", tmp_path / "whole")
+    done = export_model(tmp_path / "again", tmp_path / "whole")
     assert not done.untouched
     assert int8.KEY not in json.loads((tmp_path / "whole" / "config.json").read_text())
     assert all(t.is_floating_point() for t in load_file(tmp_path / "whole" / "model.safetensors").values())
@@ -97,10 +97,10 @@ def test_an_export_of_that_import_is_whole_and_says_what_it_was(exported, tmp_pa
 
 
 def test_a_sharded_export_with_bf16_imports_alike(run, tmp_path):
-    export_run(run.directory, tmp_path / "one", quantize=True, dtype="bf16")
-    export_run(run.directory, tmp_path / "many", quantize=True, dtype="bf16", max_shard_bytes=4_000)
+    export_model(run.directory, tmp_path / "one", quantize=True, dtype="bf16")
+    export_model(run.directory, tmp_path / "many", quantize=True, dtype="bf16", max_shard_bytes=4_000)
     assert len(list((tmp_path / "many").glob("*.safetensors"))) > 2
-    one, many = (import_model(str(tmp_path / n), tmp_path / f"run-{n}")[0].load_model() for n in ("one", "many"))
+    one, many = (import_model(str(tmp_path / n), tmp_path / f"run-{n}").load_model() for n in ("one", "many"))
     assert all(torch.equal(tensor, many.state_dict()[name]) for name, tensor in one.state_dict().items())
 
 
