@@ -93,7 +93,7 @@ def _shape(model: str, overrides: list[str]) -> tuple[ModelConfig, Heads | None,
 def _from_directory(place: Path) -> tuple[ModelConfig, Any]:
     """(shape, objective or None) of a run or of a Hugging Face directory."""
     from pretextlm.errors import UserError
-    from pretextlm.hf.hf_config import CONFIG_FILE, described
+    from pretextlm.hf.hf_config import CONFIG_FILE, read_config
     from pretextlm.training.run_directory import CONFIG, Run
 
     if (place / CONFIG).is_file():
@@ -104,7 +104,7 @@ def _from_directory(place: Path) -> tuple[ModelConfig, Any]:
             f"{place} is neither a run nor a Hugging Face model: it has no {CONFIG} and no {CONFIG_FILE}.",
             f"Give a run directory, a directory with {CONFIG_FILE}, or a name of pretextlm params --list.",
         )
-    return described(place)[2], None
+    return read_config(place)[2], None
 
 
 def _list(as_json: bool) -> None:

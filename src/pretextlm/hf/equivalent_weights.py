@@ -1,11 +1,11 @@
-"""The same function in another form: what a run holds, as a family can write it.
+"""Equivalent parametrizations: forms of a run's weights that compute the same function and that a family can represent.
 
-    embedding with a difference on top (DeBERTa-v3's sharing)    one table, their sum
-    table of positions whose first rows nothing reads            without those rows
-    projection of the embedding without a bias                   with a bias of zeros
-    pooler of an import, after training                          without it: it belongs to other states
+    embedding plus a difference (DeBERTa-v3's sharing)      one table, their sum
+    position table whose first rows are never read          without those rows
+    projection of the embedding without a bias              with a bias of zeros
+    pooler of an import, after training                     without it: it belonged to other hidden states
 
-Every number that the language model computes stays what it is.
+The outputs of the language model are unchanged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TABLE, ADDED_TO_TABLE = "embed_tokens.weight", "heads.embed_delta.weight"
 
 
 def summed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """With what the model adds to a table that it shares in the table itself."""
+    """Returns the weights with the difference that the model adds to a shared table added into the table itself."""
     if ADDED_TO_TABLE not in weights:
         return dict(weights)
     table = weights[TABLE] + weights[ADDED_TO_TABLE]
@@ -35,10 +35,12 @@ def summed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def forms(
     config: ModelConfig, weights: Mapping[str, Tensor], trained: bool = True
 ) -> Iterator[tuple[ModelConfig, Mapping[str, Tensor]]]:
-    """The model as it is, then as others that compute the same; the best first.
+    """Yields the model as it is, then equivalent forms, the preferred ones first.
 
     Args:
-        trained: since it was imported.
+        config: shape of the model.
+        weights: its tensors.
+        trained: whether it was trained since it was imported.
     """
     if trained and config.head.pooler:
         yield from forms(*_without_pooler(config, weights))
@@ -51,7 +53,7 @@ def forms(
 
 
 def _without_offset(config: ModelConfig, weights: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Position 0 has the first row of the table; the rows before it, which padding alone could read, are left out."""
+    """Returns the form in which position 0 has the first row of the table; the rows before it served padding alone."""
     offset = config.positions.offset
     places = config.positions.model_copy(update={"offset": 0, "max_positions": config.positions.max_positions - offset})
     cut = {name: tensor[offset:] if name in POSITIONS else tensor for name, tensor in weights.items()}
@@ -65,7 +67,7 @@ def _without_pooler(config: ModelConfig, weights: Mapping[str, Tensor]) -> tuple
 
 
 def _with_projection_bias(config: ModelConfig, weights: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """A projection of the embedding has a bias, and one that is not there has none."""
+    """Returns the form in which the projection of the embedding has a bias of zeros."""
     wide = config.embedding_size != config.hidden_size
     added = {
         f"{name}.bias": weights[f"{name}.weight"].new_zeros(len(weights[f"{name}.weight"]))

@@ -1,12 +1,12 @@
-"""A run as a directory that any reader of Hugging Face's format understands: `pretextlm export RUN DIR`.
+"""Exporting a run as a directory in Hugging Face's format: `pretextlm export RUN DIR`.
 
     config.json   generation_config.json   model.safetensors (or shards and an index)
     tokenizer.json   tokenizer_config.json   special_tokens_map.json   README.md
 
-A run that was imported and not trained since is written back as it came: its own tokenizer and settings, the same bytes
-of every tensor we carried; rows and layers that the import added are left out. After training they stay, and the
-values that we do not model (dropout, for example) are those it came with. With eight-bit weights (int8.py), the
-matrices of the blocks are rounded; all the rest is as without.
+A run that was imported and not trained since is written back unchanged: its own tokenizer and settings, and the same
+bytes of every tensor; rows and layers that the import added are left out. After training they are kept, and settings
+that we do not model (dropout, for example) keep their imported values. With eight-bit weights (int8.py), the matrices
+of the blocks are quantized and everything else is unchanged.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ if TYPE_CHECKING:
 MAX_SHARD_BYTES = 5_000_000_000
 ENOUGH_SPACE = "Give a place with enough space."
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-"""Our names of number formats and torch's."""
+"""Our names of dtypes and torch's."""
 ADDED = ("embed_tokens.weight", "lm_head.weight", "lm_head.bias", "head_layers.bias")
-"""Parameters with a row for each token."""
+"""Parameters with one row per token."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """Result of an export.
 
     Attributes:
-        directory, family: where, and as what.
+        directory, family: the directory and the model_type.
         architecture: Hugging Face's model class.
-        lost: heads that it has no place for.
-        files: bytes of each.
-        untouched: it is an import written back as it came.
-        dtype: of the weights that are not quantised.
-        whole_bytes: of all weights, had none been quantised.
-        loss: what `measure` found for the weights as they are written.
+        lost: heads that the class has no parameters for.
+        files: size of each file in bytes.
+        untouched: the run is an import written back unchanged.
+        dtype: of the weights that are not quantized.
+        whole_bytes: bytes of all weights without quantization.
+        loss: result of `measure` for the weights as written.
     """
 
     directory: Path
@@ -71,7 +71,7 @@ class Exported:
 
     @property
     def weight_bytes(self) -> int:
-        """Of the files of weights."""
+        """Returns the bytes of the weight files."""
         return sum(size for name, size in self.files.items() if name.endswith(".safetensors"))
 
 
@@ -91,19 +91,19 @@ def export_model(
     Args:
         run: the run, or its directory.
         out: a new or empty directory.
-        family: Hugging Face's model_type; by default the one it was imported as, or the first that its shape fits.
+        family: Hugging Face's model_type; by default the one it was imported as, or the first that fits its shape.
         dtype: "fp32", "bf16" or "fp16"; by default fp32, or that of an import that was not trained since.
-        max_shard_bytes: a model with more is cut into several files of at most so many bytes (one tensor at least).
-        part: "discriminator", the model itself, or the "generator" that replaced-token detection trains with it.
-        quantize: the matrices of the blocks are written as eight-bit integers.
-        measure: of quantised weights under our names: what the model card says of their loss.
+        max_shard_bytes: a larger model is split into several files of at most this size (one tensor at least).
+        part: "discriminator", the model itself, or the "generator" trained with it for replaced-token detection.
+        quantize: write the matrices of the blocks as eight-bit integers.
+        measure: called with the quantized weights under our names; returns the model card's statement on their loss.
 
     Returns:
         The files that were written, and as which class of Hugging Face's.
 
     Raises:
-        UserError: no family has a place for a model of this shape; there is no such part; the directory is not empty;
-            the disk is full.
+        UserError: no family fits the model's shape; there is no such part; the directory is not empty; the disk is
+            full.
     """
     run, out = Run.open(run), Path(out)
     place = run.directory
@@ -141,9 +141,9 @@ def export_model(
     whole_bytes = sum(tensor.numel() for tensor in theirs.values()) * _kind(dtype).itemsize
     loss = None
     if quantize:
-        patterns = int8.quantisable(chosen, config)
-        values[int8.KEY] = int8.settings(patterns, chosen.prefix, int8.form_of(config))
-        theirs = int8.quantised_weights(theirs, patterns, chosen.prefix, int8.form_of(config), _kind(dtype))
+        patterns = int8.quantizable(chosen, config)
+        values[int8.KEY] = int8.settings(patterns, chosen.prefix, int8.format_of_config(config))
+        theirs = int8.quantized_weights(theirs, patterns, chosen.prefix, int8.format_of_config(config), _kind(dtype))
         loss = measure(_read_back(done, theirs, dtype, found.model())) if measure and part == DISCRIMINATOR else None
     with whole_directory(out, ENOUGH_SPACE) as partial:
         _write_json(partial / "config.json", values | {"dtype": DTYPES[dtype], "torch_dtype": DTYPES[dtype]})
@@ -162,12 +162,12 @@ def export_model(
 def _read_back(
     done: Translated, theirs: Mapping[str, Tensor], dtype: str, whole: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """All weights under our names as a reader of the quantised model has them; what it lacks, as in the run."""
+    """Returns all weights under our names as loaded from the quantized model, completed from the run."""
     from pretextlm.model.families.base import weights_in
 
     kind, shapes = _kind(dtype), {name: tensor.shape for name, tensor in done.ours.items()}
     rounded = {name: _stored(tensor, kind) for name, tensor in theirs.items()}
-    theirs = {name: tensor.float() for name, tensor in int8.whole_weights(rounded).items()}
+    theirs = {name: tensor.float() for name, tensor in int8.dequantized_weights(rounded).items()}
     read = weights_in(done.family, done.config, theirs, shapes).weights
     whole = {name: t.new_zeros(t.shape) if name == ADDED_TO_TABLE else t for name, t in whole.items()}
     return {name: read[name] if name in read and read[name].shape == t.shape else t for name, t in whole.items()}
@@ -176,14 +176,16 @@ def _read_back(
 def _as_it_came(
     origin: Origin, config: ModelConfig, weights: Mapping[str, Tensor]
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Without the rows and layers that the import added."""
+    """Returns shape and weights without the rows and layers that the import added."""
     own = {name: tensor for name, tensor in weights.items() if name not in origin.drawn}
     cut = {name: tensor[: origin.vocab_size] if name in ADDED else tensor for name, tensor in own.items()}
     return config.model_copy(update={"vocab_size": origin.vocab_size}), cut
 
 
 def _config(run: Run, values: Mapping[str, Any], same: bool, untouched: bool) -> dict[str, Any]:
-    """Values of config.json: what it came with if it is that model still, under what the model is now."""
+    """Returns the values of config.json: those of the import if the model is still the same, updated by the current
+    ones.
+    """
     before = kept(run.directory, "config.json") if same else {}
     before.pop(int8.KEY, None)
     if untouched and same:
@@ -198,7 +200,7 @@ def _config(run: Run, values: Mapping[str, Any], same: bool, untouched: bool) ->
 
 
 def _generation(run: Run, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of generation_config.json."""
+    """Returns the values of generation_config.json."""
     named = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
     own = {name: values[name] for name in named if values.get(name) is not None}
     return kept(run.directory, "generation_config.json") or own
@@ -221,7 +223,7 @@ def _write_weights(directory: Path, tensors: Mapping[str, Tensor], dtype: str, l
 
 
 def _kind(dtype: str) -> torch.dtype:
-    """torch's type of our name."""
+    """Returns torch's dtype for our name."""
     import torch
 
     kind: torch.dtype = getattr(torch, DTYPES[dtype])
@@ -229,12 +231,12 @@ def _kind(dtype: str) -> torch.dtype:
 
 
 def _stored(tensor: Tensor, kind: torch.dtype) -> Tensor:
-    """A tensor as it is written: integers as they are, all else of one type."""
+    """Returns a tensor as written: integers unchanged, everything else in one dtype."""
     return tensor.to(kind) if tensor.is_floating_point() else tensor
 
 
 def _shards(sizes: Mapping[str, int], limit: int) -> Iterator[list[str]]:
-    """Names of the tensors of each file, in order, from the bytes of each."""
+    """Yields the names of the tensors of each file, in order, from the bytes of each."""
     names: list[str] = []
     size = 0
     for name, own in sizes.items():
@@ -275,18 +277,18 @@ def _write_tokenizer(directory: Path, run: Run, untouched: bool) -> None:
 
 
 def _has_class(run: Run) -> bool:
-    """Whether the run is exported as a class for its task, not as a language model."""
+    """Returns whether the run is exported as a task class rather than a language model."""
     return run.recipe.task is not None and run.recipe.task.head_kind is not None
 
 
 def _names(run: Run, vocabulary: Vocabulary) -> dict[str, str]:
-    """What transformers calls the seven named tokens, and the tokenizer's name of each."""
+    """Returns transformers' names of the seven named tokens, with the tokenizer's name of each."""
     roles = ("pad", "unk", "cls", "sep", "mask", "bos", "eos")
     return {f"{role}_token": str(run.tokenizer.id_to_token(getattr(vocabulary, role))) for role in roles}
 
 
 def _frame(run: Run, names: Mapping[str, str]) -> Any:
-    """What stands around a text as the model has read it."""
+    """Returns the post-processor that adds the special tokens around a text as in training."""
     from tokenizers.processors import TemplateProcessing
 
     template = {
@@ -301,7 +303,7 @@ def _frame(run: Run, names: Mapping[str, str]) -> Any:
 
 
 def _frame_of_task(run: Run, names: Mapping[str, str]) -> Any:
-    """What stands around one text, or two, of a task (tasks/base.py)."""
+    """Returns the post-processor for one or two texts of a task (tasks/base.py)."""
     from tokenizers.processors import TemplateProcessing
 
     model = run.recipe.model

@@ -1,4 +1,4 @@
-"""What a config.json in Hugging Face's format describes: a family, and our shape of it."""
+"""Reading a config.json in Hugging Face's format: the family and our model configuration."""
 
 from __future__ import annotations
 
@@ -16,8 +16,15 @@ if TYPE_CHECKING:
 CONFIG_FILE = "config.json"
 
 
-def described(directory: Path) -> tuple[Mapping[str, Any], Family, ModelConfig]:
-    """(the file's values, the family, the shape). Raises UserError for a file that is missing or not sound."""
+def read_config(directory: Path) -> tuple[Mapping[str, Any], Family, ModelConfig]:
+    """Read a config.json.
+
+    Returns:
+        (values of the file, family, model configuration).
+
+    Raises:
+        UserError: the file is missing or invalid.
+    """
     from pretextlm.model.families.registry import FAMILIES
 
     where = directory / CONFIG_FILE

@@ -1,11 +1,11 @@
-"""A published model as a run directory: `pretextlm import DIR|hf:NAME --out RUN`.
+"""Importing a published model as a run directory: `pretextlm import DIR|hf:NAME --out RUN`.
 
-Everything is checked against the files' heads before a tensor is read or a file written: the configuration, the shape
-of every tensor, the tokenizer. The run then is like any other, at step 0. Eight-bit weights (int8.py) become whole.
+The configuration, the shape of every tensor and the tokenizer are checked against the files' headers before a tensor
+is read or a file written. The result is an ordinary run at step 0. Eight-bit weights (int8.py) are dequantized.
 
-Special tokens that the tokenizer lacks get ids after its own, which never change. Their rows are the mean of all rows,
-with a little noise that tells them apart: a logit then is the mean of all logits, so that by Jensen's inequality n new
-tokens take at most a share n / (V + n) of the probability from the V old ones, and none of them is ever the likeliest.
+Special tokens that the tokenizer lacks get ids after its own, which never change. Their embeddings are the mean of all
+rows plus a little noise to tell them apart: their logit is then the mean of all logits, so that by Jensen's inequality
+n new tokens take at most a share n / (V + n) of the probability, and none of them is ever the most likely.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from pretextlm.data.store import sha256_of
 from pretextlm.errors import UserError, missing_extra
 from pretextlm.files import AnyPath, whole_directory, write_json
 from pretextlm.hf import int8
-from pretextlm.hf.hf_config import CONFIG_FILE, described
-from pretextlm.hf.import_tokenizer import MAX_TOKENIZER_BYTES, Taken, take_tokenizer
+from pretextlm.hf.hf_config import CONFIG_FILE, read_config
+from pretextlm.hf.import_tokenizer import MAX_TOKENIZER_BYTES, ImportedTokenizer, import_tokenizer
 from pretextlm.hf.imported_objective import objective_of
 from pretextlm.hf.provenance import GENERATION, KEPT, Origin
 from pretextlm.hf.safetensors_files import FLOATS, INDEX, Stored, stored_tensors
@@ -51,21 +51,23 @@ HUB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*
 HUB_FILES = ["*.safetensors", INDEX, "vocab.txt", *KEPT]
 
 DRAWN_ANEW = ("head_layers.", "lm_head.", "heads.")
-"""Parts that a published model may lack: the language-model head, and those of the objective."""
+"""Parts that a published model may lack: the language-model head, and the heads of an objective."""
 BUFFERS = re.compile(r"(inv_freq|masked_bias|attn\.bias|position_ids|rotary_emb\..*|embeddings\.token_type_ids)$")
 IN_A_LAYER = re.compile(r"\.\d+\.")
 NOISE = 0.01
-"""Of a new token's row, as a share of the spread of the rows."""
+"""Noise of a new token's row, as a fraction of the standard deviation of the rows."""
 LONGEST = 512
-"""Tokens of an input row in the recipe of an imported run, at most."""
+"""Maximum tokens of an input row in the recipe of an imported run."""
 
 
 @dataclass(frozen=True)
-class Checked:
-    """A directory of which everything but the tensors' bytes has been read, and is sound.
+class ValidatedModel:
+    """A directory whose files are validated, except for the bytes of the tensors.
 
-    Attributes: left: their names that are not carried; missing: ours for which it has nothing; head: where the tensors
-    of a task's head are.
+    Attributes:
+        left: published names that are not imported.
+        missing: our names without a published tensor.
+        head: names of the tensors of a task's head.
     """
 
     directory: Path
@@ -74,7 +76,7 @@ class Checked:
     config: ModelConfig
     objective: TrainingObjective
     stored: Mapping[str, Stored]
-    taken: Taken
+    taken: ImportedTokenizer
     left: tuple[str, ...]
     missing: tuple[str, ...]
     head: tuple[Map, ...] = ()
@@ -86,16 +88,16 @@ def import_model(source: AnyPath, out: AnyPath, *, objective: str | None = None,
     Args:
         source: a directory in Hugging Face's format, or "hf:NAME" for one from the hub.
         out: the run directory, new or empty.
-        objective: name of the one it is taken to have learnt; by default what its family was trained by, or the one
-            (or the task) that trains a head it comes with.
+        objective: name of its pre-training objective; by default that of its family, or the objective (or task) of a
+            head that it has.
         command: argv to record.
 
     Returns:
         The run; `origin_of(run.directory)` tells what was carried over.
 
     Raises:
-        UserError: the directory is not sound, of a family that is not known, or not what its configuration says;
-            nothing is written then.
+        UserError: the directory is invalid, of an unknown family, or disagrees with its configuration; nothing is
+            written then.
     """
     source, out = os.fspath(source), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -107,14 +109,18 @@ def import_model(source: AnyPath, out: AnyPath, *, objective: str | None = None,
         return _write(out, checked, recipe, origin, command)
 
 
-def check(directory: Path, objective: str | None = None) -> Checked:
-    """Read everything but the tensors. Raises UserError for what is not sound."""
+def check(directory: Path, objective: str | None = None) -> ValidatedModel:
+    """Validate everything but the tensors' bytes.
+
+    Raises:
+        UserError: something is invalid.
+    """
     if not directory.is_dir():
         raise UserError(f"{directory} is not a directory.", f"Give a model's directory, or {HUB}NAME for the hub.")
-    values, family, config = described(directory)
+    values, family, config = read_config(directory)
     stored = stored_tensors(directory)
-    if int8.is_quantised(values, str(directory / CONFIG_FILE)):
-        stored = int8.as_whole(stored)
+    if int8.is_quantized(values, str(directory / CONFIG_FILE)):
+        stored = int8.as_dequantized(stored)
     config = family.settled(config, stored)
     blocks = config.num_hidden_layers + (config.num_decoder_layers if config.architecture == "encoder_decoder" else 0)
     if not config.shared_layers and blocks > len(stored):
@@ -123,20 +129,20 @@ def check(directory: Path, objective: str | None = None) -> Checked:
             "config.json and the weights do not belong together.",
         )
     tuned = None if objective else task_of(family, values, {name: one.shape for name, one in stored.items()})
-    learnt: TrainingObjective
+    trained_by: TrainingObjective
     if tuned:
-        config, learnt = without_pooler(config, tuned[0]), tuned[1]
+        config, trained_by = without_pooler(config, tuned[0]), tuned[1]
     else:
-        learnt = objective_of(family, config, stored, objective)
+        trained_by = objective_of(family, config, stored, objective)
     maps = tuple(tuned[0].maps()) if tuned else ()
-    left, missing = _fit(family, config, learnt, stored, maps)
-    taken = take_tokenizer(directory)
+    left, missing = _fit(family, config, trained_by, stored, maps)
+    taken = import_tokenizer(directory)
     if taken.own_size > config.vocab_size:
         raise UserError(
             f"The tokenizer knows {taken.own_size:,} tokens, the model has {config.vocab_size:,} rows for them.",
             "The tokenizer belongs to another model.",
         )
-    return Checked(directory, values, family, config, learnt, stored, taken, left, missing, maps)
+    return ValidatedModel(directory, values, family, config, trained_by, stored, taken, left, missing, maps)
 
 
 def _fit(
@@ -146,7 +152,14 @@ def _fit(
     stored: Mapping[str, Stored],
     head: Sequence[Map] = (),
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(their names without a place, our names without a tensor). Raises UserError where the two do not fit."""
+    """Match published and own tensors.
+
+    Returns:
+        (published names without a counterpart, our names without a tensor).
+
+    Raises:
+        UserError: names or shapes do not match.
+    """
     import torch
 
     from pretextlm.model.families.base import weights_in
@@ -179,7 +192,7 @@ def _shapes(config: ModelConfig, objective: TrainingObjective) -> dict[str, torc
     return {name: tensor.shape for name, tensor in on_meta(config, objective.heads).state_dict().items()}
 
 
-def _recipe(checked: Checked, source: str, name: str) -> Recipe:
+def _recipe(checked: ValidatedModel, source: str, name: str) -> Recipe:
     """Returns a recipe as if the run had been trained here; it has no data."""
     from pretextlm.tasks.base import Task
     from pretextlm.training.recipe import Recipe
@@ -202,13 +215,13 @@ def _recipe(checked: Checked, source: str, name: str) -> Recipe:
     )
 
 
-def _special_ids(checked: Checked) -> SpecialIds:
+def _special_ids(checked: ValidatedModel) -> SpecialIds:
     place = checked.directory / GENERATION
     generation = read_object(place) if place.exists() else {}
     return special_ids(checked.family, checked.config, checked.taken.tokenizer, checked.values, generation)
 
 
-def _origin(source: str, checked: Checked) -> Origin:
+def _origin(source: str, checked: ValidatedModel) -> Origin:
     files = {one.file.name: one.file for one in checked.stored.values()}
     files |= {name: checked.directory / name for name in KEPT if (checked.directory / name).exists()}
     kinds = {one.dtype for one in checked.stored.values() if one.dtype in FLOATS}
@@ -229,8 +242,8 @@ def _origin(source: str, checked: Checked) -> Origin:
     )
 
 
-def _write(out: Path, checked: Checked, recipe: Recipe, origin: Origin, command: Sequence[str]) -> Run:
-    """The run under another name, then renamed: it is there whole or not at all."""
+def _write(out: Path, checked: ValidatedModel, recipe: Recipe, origin: Origin, command: Sequence[str]) -> Run:
+    """Write the run under a temporary name and rename it."""
     import torch
 
     from pretextlm.model.parameter_count import total
@@ -267,8 +280,8 @@ def _write(out: Path, checked: Checked, recipe: Recipe, origin: Origin, command:
     return Run.open(out)
 
 
-def _weights(checked: Checked) -> dict[str, Tensor]:
-    """The tensors under our names, in fp32."""
+def _weights(checked: ValidatedModel) -> dict[str, Tensor]:
+    """Returns the tensors under our names, in fp32."""
     from safetensors import safe_open
 
     from pretextlm.model.families.base import weights_in
@@ -277,15 +290,15 @@ def _weights(checked: Checked) -> dict[str, Tensor]:
     for file in sorted({one.file for one in checked.stored.values()}):
         with safe_open(file, "pt") as opened:
             theirs |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    if int8.is_quantised(checked.values, str(checked.directory / CONFIG_FILE)):
-        theirs = int8.whole_weights(theirs)
+    if int8.is_quantized(checked.values, str(checked.directory / CONFIG_FILE)):
+        theirs = int8.dequantized_weights(theirs)
     theirs = {name: tensor.float() for name, tensor in theirs.items()}
     shapes = _shapes(checked.config, checked.objective)
     return weights_in(checked.family, checked.config, theirs, shapes, checked.head).weights
 
 
 def grown(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
-    """Tensors of a vocabulary with as many rows as wanted; new rows are the mean of the old with a little noise."""
+    """Returns tensors with one row per token extended to `wanted` rows; new rows are the mean plus a little noise."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -303,7 +316,7 @@ def grown(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], seed: int
 
 @contextmanager
 def _local(source: str) -> Iterator[Path]:
-    """The directory itself, or what the hub has under a name, fetched for as long as it is needed."""
+    """Yields the directory itself, or a temporary download of the hub's repository."""
     if not source.startswith(HUB):
         yield Path(source)
         return

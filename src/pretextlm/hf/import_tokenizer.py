@@ -1,4 +1,4 @@
-"""The tokenizer of a foreign directory, completed with the special tokens that it lacks."""
+"""Importing the tokenizer of a published model, completed with the special tokens that it lacks."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ TOKENIZER, VOCABULARY, SETTINGS = "tokenizer.json", "vocab.txt", "tokenizer_conf
 MAX_TOKENIZER_BYTES = 64 << 20
 MAX_ADDED = 100_000
 MAX_WORD = 1000
-"""Word-piece tokenizers take time cubic in the length of a word; longer ones are unknown words."""
+"""Longer words become unknown: WordPiece tokenizers take time cubic in the length of a word."""
 
 PROBES = ("a" * 3000 + "!", " " * 3000 + "a", "0" * 3000 + "a", "ab " * 1000, "é" * 3000 + "\0")
-"""Texts at which a pattern that goes back and forth without end gives up, which the library reports as a panic."""
+"""Texts on which a pattern with catastrophic backtracking fails, which the library reports as a panic."""
 
 
 @dataclass(frozen=True)
-class Taken:
-    """A foreign tokenizer.
+class ImportedTokenizer:
+    """An imported tokenizer.
 
     Attributes:
         tokenizer: with all our special tokens.
-        own_size: one more than its greatest id before any was added.
-        added: tokens that were added, in the order of their ids.
-        original: its own file; None where it was put together from a list of word pieces.
+        own_size: its largest id + 1 before any token was added.
+        added: the added tokens in the order of their ids.
+        original: its own file; None if it was built from a WordPiece vocabulary.
     """
 
     tokenizer: Tokenizer
@@ -41,12 +41,16 @@ class Taken:
 
     @property
     def size(self) -> int:
-        """One more than its greatest id."""
+        """Returns its largest id + 1."""
         return max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
 
-def take_tokenizer(directory: Path) -> Taken:
-    """Raises UserError when there is none, or one that is not sound."""
+def import_tokenizer(directory: Path) -> ImportedTokenizer:
+    """Import the tokenizer of a directory.
+
+    Raises:
+        UserError: it is missing or invalid.
+    """
     place = directory / TOKENIZER
     original = None
     if place.exists() or place.is_symlink():
@@ -72,7 +76,7 @@ def take_tokenizer(directory: Path) -> Taken:
         raise UserError(f"{place} is not a sound tokenizer: {str(error)[:200]}.", "Fetch the model again.") from None
 
 
-def _completed(tokenizer: Tokenizer, place: Path, original: bytes | None) -> Taken:
+def _completed(tokenizer: Tokenizer, place: Path, original: bytes | None) -> ImportedTokenizer:
     from tokenizers import models
 
     if isinstance(tokenizer.model, models.WordPiece) and tokenizer.model.max_input_chars_per_word > MAX_WORD:
@@ -86,11 +90,11 @@ def _completed(tokenizer: Tokenizer, place: Path, original: bytes | None) -> Tak
     complete(tokenizer, str(place))
     after = tokenizer.get_vocab(with_added_tokens=True)
     added = sorted((index, token) for token, index in after.items() if token not in before)
-    return Taken(tokenizer, own_size, tuple(token for _, token in added), original)
+    return ImportedTokenizer(tokenizer, own_size, tuple(token for _, token in added), original)
 
 
 def _word_pieces(directory: Path) -> Tokenizer:
-    """BERT's tokenizer from its list of pieces, as directories older than tokenizer.json have it."""
+    """Returns BERT's tokenizer built from vocab.txt, for directories older than tokenizer.json."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     place, settings = directory / VOCABULARY, directory / SETTINGS

@@ -1,17 +1,18 @@
-"""Matrices of eight-bit integers, in the formats of the library compressed-tensors.
+"""Eight-bit integer matrices in the formats of the library compressed-tensors.
 
     weight (O, I)  ≈  scale (O, 1) · q (O, I),   q in -127 … 127,   scale = largest |weight| of the row / 127
 
-One scale for each output channel, symmetric, weights only (W8A16). Decoders are written as "pack-quantized", which
-servers of language models read: four values lie in one int32, the first in its lowest byte, each with 128 added, and a
-row's last int32 is filled up with zeros. Others are written as "int-quantized", since transformers cannot build every
-encoder without the name X.weight:
+One scale per output channel, symmetric, weights only (W8A16). Decoders are written as "pack-quantized", which LLM
+servers read: four values share one int32, the first in its lowest byte, each offset by 128, and the last int32 of a row
+is padded with zeros. Other models are written as "int-quantized", since transformers cannot build every encoder without
+the parameter X.weight:
 
     pack-quantized    X.weight_packed (O, ⌈I/4⌉) int32    X.weight_scale (O, 1)    X.weight_shape (2,) int64: O, I
     int-quantized     X.weight (O, I) int8                X.weight_scale (O, 1)
 
-config.json says so under "quantization_config". transformers reads both where compressed-tensors is installed; we write
-and read them without. Embedding, head, norms and biases stay as they are, and so does a head tied to the embedding.
+config.json describes them under "quantization_config". transformers reads both formats if compressed-tensors is
+installed; we read and write them without it. Embedding, head, norms and biases keep their dtype, and so does a head
+tied to the embedding.
 """
 
 from __future__ import annotations
@@ -35,13 +36,15 @@ METHOD = "compressed-tensors"
 PACK, PLAIN = "pack-quantized", "int-quantized"
 KEY = "quantization_config"
 PACKED, SCALE, SHAPE = "_packed", "_scale", "_shape"
-"""Endings of the tensors that stand for a weight, beside or instead of its own name."""
+"""Suffixes of the tensors that represent a weight, beside or instead of its own name."""
 LARGEST = 127
 _WEIGHTS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel"}
 
 
-def quantise(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """(q (O, I) int8, scale (O, 1) of the given type). Each weight is off by half a step of its row at most."""
+def quantize(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Returns (q (O, I) int8, scale (O, 1) of the given dtype). The error of a weight is at most half a step of its
+    row.
+    """
     import torch
 
     weight = weight.float()
@@ -50,13 +53,13 @@ def quantise(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return (weight / scale.float()).round().clamp(-LARGEST - 1, LARGEST).to(torch.int8), scale
 
 
-def dequantised(q: Tensor, scale: Tensor) -> Tensor:
-    """The matrix as a reader computes with it: the product, in the scale's type."""
+def dequantize(q: Tensor, scale: Tensor) -> Tensor:
+    """Returns the matrix that a reader computes with: the product, in the dtype of the scale."""
     return q.to(scale.dtype) * scale
 
 
 def pack(q: Tensor) -> Tensor:
-    """(O, I) int8 → (O, ⌈I/4⌉) int32."""
+    """Returns (O, I) int8 packed as (O, ⌈I/4⌉) int32."""
     import numpy as np
     import torch
 
@@ -67,7 +70,7 @@ def pack(q: Tensor) -> Tensor:
 
 
 def unpack(packed: Tensor, columns: int) -> Tensor:
-    """(O, ⌈I/4⌉) int32 → (O, I) int8."""
+    """Returns (O, ⌈I/4⌉) int32 unpacked as (O, I) int8."""
     import numpy as np
     import torch
 
@@ -75,11 +78,11 @@ def unpack(packed: Tensor, columns: int) -> Tensor:
     return torch.from_numpy((bytes_OI.astype(np.int16) - 128).astype(np.int8))
 
 
-def quantisable(family: Family, config: ModelConfig) -> list[str]:
-    """Their names of the matrices of the blocks, with {i} for each layer.
+def quantizable(family: Family, config: ModelConfig) -> list[str]:
+    """Returns the published names of the matrices of the blocks, with {i} for each layer.
 
     Raises:
-        UserError: the family keeps its matrices in a kind of layer that this format is not made for.
+        UserError: the family uses a kind of layer for which the format is not defined.
     """
     from pretextlm.model.block_matrices import is_block_matrix
 
@@ -92,19 +95,25 @@ def quantisable(family: Family, config: ModelConfig) -> list[str]:
     return [one.theirs for one in found]
 
 
-def form_of(config: ModelConfig) -> str:
-    """The format that a model of this shape is written in."""
+def format_of_config(config: ModelConfig) -> str:
+    """Returns the format for a model of this shape."""
     return PACK if config.architecture == "decoder" else PLAIN
 
 
-def quantised_weights(
+def quantized_weights(
     theirs: Mapping[str, Tensor], patterns: list[str], prefix: str, form: str, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """All tensors, with those that a pattern names as integers and scales; the scales are of the given type.
+    """Quantize the tensors that match a pattern.
 
     Args:
+        theirs: all tensors under the published names.
+        patterns: names of the matrices, with {i} for each layer.
         prefix: of the family's names, which may be left out.
         form: "pack-quantized" or "int-quantized".
+        dtype: of the scales.
+
+    Returns:
+        All tensors, with integers and scales in place of the matched ones.
     """
     import torch
 
@@ -115,35 +124,37 @@ def quantised_weights(
         if not matches(name):
             found[name] = tensor
             continue
-        q, scale = quantise(tensor, dtype)
+        q, scale = quantize(tensor, dtype)
         shape = torch.tensor(tensor.shape)
         found |= {name + PACKED: pack(q), name + SHAPE: shape} if form == PACK else {name: q}
         found[name + SCALE] = scale
     return found
 
 
-def whole_weights(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All tensors, with every weight that is integers and a scale as what it stands for."""
+def dequantized_weights(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns all tensors, with every quantized weight dequantized."""
     names = _quantised(theirs)
     parts = {name + ending for name in names for ending in ("", PACKED, SCALE, SHAPE)}
     found = {name: tensor for name, tensor in theirs.items() if name not in parts}
     for name in names:
         packed = theirs.get(name + PACKED)
         q = theirs[name] if packed is None else unpack(packed, int(theirs[name + SHAPE][1]))
-        found[name] = dequantised(q, theirs[name + SCALE])
+        found[name] = dequantize(q, theirs[name + SCALE])
     return found
 
 
 def _quantised(names: Iterable[str]) -> list[str]:
-    """Names of the weights that are integers and a scale."""
+    """Returns the names of the weights that are stored as integers and a scale."""
     return [name.removesuffix(SCALE) for name in names if name.endswith(".weight" + SCALE)]
 
 
 def settings(patterns: list[str], prefix: str, form: str) -> dict[str, Any]:
-    """What config.json says under "quantization_config".
+    """Returns the value of "quantization_config" in config.json.
 
     Args:
+        patterns: names of the quantized matrices.
         prefix: of the family's names, which a model without a head leaves out.
+        form: "pack-quantized" or "int-quantized".
     """
     targets = ["re:.*" + _escaped(pattern.removeprefix(prefix).removesuffix(".weight")) + "$" for pattern in patterns]
     group = {
@@ -164,11 +175,11 @@ def settings(patterns: list[str], prefix: str, form: str) -> dict[str, Any]:
     }
 
 
-def is_quantised(values: Mapping[str, Any], where: str) -> bool:
-    """Whether a config.json speaks of weights as this file writes them.
+def is_quantized(values: Mapping[str, Any], where: str) -> bool:
+    """Returns whether a config.json describes weights quantized as in this file.
 
     Raises:
-        UserError: it speaks of weights that are quantised in another way.
+        UserError: they are quantized in another way.
     """
     quantised = values.get(KEY)
     if quantised is None:
@@ -197,10 +208,11 @@ def _is_ours(scheme: Any) -> bool:
     )
 
 
-def as_whole(stored: Mapping[str, Stored]) -> dict[str, Stored]:
-    """What the files hold, with every weight that is integers and a scale as the one that it stands for.
+def as_dequantized(stored: Mapping[str, Stored]) -> dict[str, Stored]:
+    """Describe the tensors of the files as if nothing were quantized; only the two numbers of each shape are read.
 
-    The two numbers of each shape are read. Raises UserError for parts that do not belong together.
+    Raises:
+        UserError: parts of a weight do not match.
     """
     names = _quantised(stored) + [name.removesuffix(PACKED) for name in stored if name.endswith(PACKED)]
     parts = {name + ending for name in names for ending in ("", PACKED, SCALE, SHAPE)}
@@ -215,7 +227,7 @@ def as_whole(stored: Mapping[str, Stored]) -> dict[str, Stored]:
 
 
 def _shape(name: str, stored: Mapping[str, Stored], shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...] | None:
-    """Of a weight that is stored in one of the two ways; None where it is in neither."""
+    """Returns the shape of a weight stored in one of the two ways; None if it is stored in neither."""
     plain, packed, shape = stored.get(name), stored.get(name + PACKED), shapes.get(name)
     if packed is None and plain is not None and name + SHAPE not in stored:
         return plain.shape if plain.dtype == "I8" and len(plain.shape) == 2 else None
@@ -225,7 +237,7 @@ def _shape(name: str, stored: Mapping[str, Stored], shapes: Mapping[str, tuple[i
 
 
 def _shapes(stored: Mapping[str, Stored]) -> dict[str, tuple[int, ...]]:
-    """The numbers in each of the tensors that hold a shape, where it is one."""
+    """Returns the numbers in each valid tensor that stores a shape."""
     from safetensors import safe_open
 
     found: dict[str, tuple[int, ...]] = {}
@@ -238,5 +250,5 @@ def _shapes(stored: Mapping[str, Stored]) -> dict[str, tuple[int, ...]]:
 
 
 def _escaped(pattern: str) -> str:
-    r"""A name with {i} as a regular expression: r"layers\.\d+\.q_proj"."""
+    r"""Returns a name with {i} as a regular expression: r"layers\.\d+\.q_proj"."""
     return re.escape(pattern).replace(re.escape("{i}"), r"\d+")

@@ -1,4 +1,4 @@
-"""The model card of an exported run, written from the run directory: data, objective, cost, scores, limits."""
+"""The model card of an exported run, written from the run directory: data, objective, cost, scores, limitations."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ FINE_TUNED = {
     "ForQuestionAnswering": "question-answering",
     "ForMultipleChoice": "multiple-choice",
 }
-"""How a class's name ends, and the hub's name of what it does."""
+"""Suffix of a class name → the hub's pipeline tag."""
 HUB = "hf:"
-"""How a model of the hub is named to an import."""
+"""Prefix of a hub model in the source of an import."""
 
 
 def model_card(
@@ -41,16 +41,17 @@ def model_card(
     step: int = 0,
     part: str = DISCRIMINATOR,
 ) -> str:
-    """README.md of an exported run.
+    """Returns the README.md of an exported run.
 
     Args:
-        done: the model as it is written.
+        run: the run.
+        done: the model as written.
         architecture: Hugging Face's model class in config.json.
-        origin: where it was imported from.
-        untouched: it was not trained since.
-        quantised: where its matrices are eight-bit: "dtype" of the rest, and "loss", as `shrink` measured it.
-        step: of the run, at which the weights were taken.
-        part: of a run that trains two models, the one that is written.
+        origin: provenance of an imported run.
+        untouched: it was not trained since the import.
+        quantised: if its matrices are eight-bit: "dtype" of the rest, and "loss" as measured by `compression`.
+        step: of the run whose weights were written.
+        part: the written model of a run that trains two.
     """
     family = done.family.name
     parts = [_front(done, architecture, origin), f"# {_plain(run.recipe.name)}\n"]
@@ -170,7 +171,7 @@ def _cost(run: Run, untouched: bool, step: int) -> Iterator[str]:
 
 
 def _pruned(run: Run) -> Iterator[str]:
-    """What was pruned, and what it cost."""
+    """Yields lines on the pruning and its effect."""
     pruned = _json(run.directory / "environment.json").get("pruned")
     for one in pruned if isinstance(pruned, list) else []:
         parameters = one["parameters"]
@@ -241,7 +242,7 @@ def _limits(run: Run, done: Translated, origin: Origin | None, untouched: bool) 
 
 
 def _of_an_import(done: Translated, origin: Origin) -> Iterator[str]:
-    """What the import has added to the model, and training here alone has formed."""
+    """Yields lines on the tokens and layers that the import added and that only training here has trained."""
     if any(name in done.ours for name in origin.drawn if not name.startswith("heads.")):
         yield "* Its language-model head was not in the imported checkpoint and has been trained here alone."
     drawn = sorted({name.split(".")[1] for name in origin.drawn if name.startswith("heads.") and name in done.ours})
@@ -255,7 +256,7 @@ def _of_an_import(done: Translated, origin: Origin) -> Iterator[str]:
 
 
 def _plain(text: object) -> str:
-    """Text that cannot break out of its line, cell or code in Markdown."""
+    """Returns text escaped so that it cannot leave its line, cell or code span in Markdown."""
     return re.sub(r"[\s|`<>\[\]]+", " ", str(text)).strip()[:300]
 
 

@@ -1,10 +1,10 @@
-"""The adapters of a run in peft's own layout: `pretextlm export RUN DIR --adapter`.
+"""Exporting the adapters of a run in peft's format: `pretextlm export RUN DIR --adapter`.
 
     adapter_config.json          rank, scale, the matrices they belong to, in the published family's names
     adapter_model.safetensors    base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight …
 
 They belong to the model that the run started from, as `pretextlm export START` writes it or as it was published. The
-head of a task was trained whole and is written whole, as one of peft's modules_to_save.
+head of a task was trained completely and is written as one of peft's modules_to_save.
 """
 
 from __future__ import annotations
@@ -27,28 +27,32 @@ if TYPE_CHECKING:
     from pretextlm.model.families.shared.tensor_maps import Map
 
 ROOT = "base_model.model."
-"""What peft puts before every name."""
+"""peft's prefix of every name."""
 PARTS = {
     ".lora_A.default.weight": ".lora_A.weight",
     ".lora_B.default.weight": ".lora_B.weight",
     ".lora_magnitude_vector.default.weight": ".lora_magnitude_vector",
 }
-"""How tensors of an adapter end in a run's checkpoint, and in peft's file."""
+"""Suffixes of an adapter's tensors in a run's checkpoint, and in peft's file."""
 TASK_TYPES = {"sequence": "SEQ_CLS", "token": "TOKEN_CLS", "span": "QUESTION_ANS"}
-"""peft's names of what a model does; of choices it has none."""
+"""peft's task types; it has none for multiple choice."""
 HUB = "hf:"
 
 
 def export_adapter(place: Path, out: Path, *, family: str | None = None) -> Exported:
-    """Write the newest adapters of a run, whole or not at all.
+    """Write the newest adapters of a run, atomically.
 
     Args:
         place: the run directory.
         out: a new or empty directory.
-        family: Hugging Face's model_type; by default the one it was imported as, or the first that its shape fits.
+        family: Hugging Face's model_type; by default the one it was imported as, or the first that fits its shape.
+
+    Returns:
+        Description of the written files.
 
     Raises:
-        UserError: the run trained no adapters, or one on a matrix that the family has not by itself; peft is missing.
+        UserError: the run trained no adapters, or one on a matrix that is not a separate parameter of the family; peft
+            is missing.
     """
     run = Run.open(place)
     lora, found = run.recipe.tuning.lora, newest(run.checkpoints)
@@ -96,7 +100,7 @@ def export_adapter(place: Path, out: Path, *, family: str | None = None) -> Expo
 
 
 def _adapters(weights: Mapping[str, Tensor], maps: list[Map], family: str) -> tuple[dict[str, Tensor], list[Map]]:
-    """(the adapters' tensors in peft's names, the matrices they belong to)."""
+    """Returns (the adapters' tensors in peft's names, the matrices they belong to)."""
     holder = {name: one for one in maps for name in one.ours}
     tensors: dict[str, Tensor] = {}
     holders: dict[str, Map] = {}
@@ -118,7 +122,7 @@ def _adapters(weights: Mapping[str, Tensor], maps: list[Map], family: str) -> tu
 
 
 def _short(names: list[str], maps: list[Map]) -> list[str]:
-    """The matrices by the ends of their names, as peft finds them; whole names where an end says more than that."""
+    """Returns the matrices by the suffixes that peft matches; full names where a suffix would match more."""
     ends = sorted({".".join(_inner(name)) for name in names})
     meant = {one.theirs for one in maps if _module(one.theirs).endswith(tuple(f".{end}" for end in ends))}
     weights = {name for name in meant if name.endswith(".weight")}
@@ -126,7 +130,7 @@ def _short(names: list[str], maps: list[Map]) -> list[str]:
 
 
 def _inner(name: str) -> Iterator[str]:
-    """The parts of a name behind the number of the layer."""
+    """Yields the parts of a name after the layer index."""
     parts = _module(name).split(".")
     number = max((place for place, part in enumerate(parts) if part.isdecimal()), default=-1)
     yield from parts[number + 1 :]
@@ -137,7 +141,7 @@ def _module(name: str) -> str:
 
 
 def _saved(done: Translated) -> list[str]:
-    """Modules that are written whole: the head's."""
+    """Returns the modules that are written completely: the head's."""
     if done.head is None:
         return []
     dense, out = done.head.dense, done.head.out
@@ -146,7 +150,7 @@ def _saved(done: Translated) -> list[str]:
 
 
 def _task_type(run: Run) -> Any:
-    """peft's name of what the model does; None for one that it has no name of."""
+    """Returns peft's task type of the model; None if peft has none."""
     kind = run.recipe.task.head_kind if run.recipe.task else None
     if kind:
         return TASK_TYPES.get(kind)

@@ -1,9 +1,9 @@
-"""What an imported run remembers of where it came from, so that an export can write back what we do not model.
+"""Provenance of an imported run, kept so that an export can write back what we do not model.
 
-    RUN/origin/            the files of the foreign directory that are not weights, byte for byte
+    RUN/origin/            the files of the imported directory except weights, byte for byte
     RUN/environment.json   "imported": {…}, the fields of `Origin`
 
-A run that was started from an imported one carries both on.
+A run that was started from an imported one inherits both.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pretextlm.training.run_directory import ORIGIN
 
 GENERATION = "generation_config.json"
 KEPT = ("config.json", GENERATION, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-"""Files of a foreign directory that are kept."""
+"""Files of an imported directory that are kept."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where weights came from.
+    """Origin of imported weights.
 
     Attributes:
         source: as the user gave it.
@@ -31,10 +31,10 @@ class Origin:
         sha256: of each file that was read.
         dtype: of its weights: "fp32", "fp16" or "bf16".
         vocab_size: its own, before any row was added.
-        bare: its tensors' names left out the family's prefix.
+        bare: its tensors' names lacked the family's prefix.
         added_tokens: special tokens that its tokenizer lacked, in the order of their ids.
-        drawn: our parameters for which it had nothing.
-        not_carried: its tensors for which we have no place.
+        drawn: our parameters that it lacked and that were newly initialized.
+        not_carried: its tensors that were not imported.
     """
 
     source: str
@@ -49,12 +49,12 @@ class Origin:
     not_carried: tuple[str, ...]
 
     def plain(self) -> dict[str, Any]:
-        """For environment.json."""
+        """Returns plain values for environment.json."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
 
 def origin_of(run: Path) -> Origin | None:
-    """That of a run directory; None where it was not imported."""
+    """Returns the origin of a run; None if it was not imported."""
     try:
         values = json.loads((run / "environment.json").read_text(encoding="utf-8")).get("imported")
     except (OSError, ValueError):
@@ -66,7 +66,7 @@ def origin_of(run: Path) -> Origin | None:
 
 
 def kept(run: Path, name: str) -> dict[str, Any]:
-    """One of the kept JSON files; empty where there is none."""
+    """Returns one of the kept JSON files; empty if it does not exist."""
     try:
         values = json.loads((run / ORIGIN / name).read_text(encoding="utf-8"))
     except (OSError, ValueError):

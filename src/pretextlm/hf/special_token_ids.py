@@ -1,7 +1,7 @@
-"""The ids of special tokens that a published model's settings name, which count for more than its tokenizer's names.
+"""Special token ids named by a published model's settings, which take precedence over its tokenizer's names.
 
-generation_config.json says what a text is written with, config.json what the model was trained with; where both name an
-end, that of writing counts, as in transformers. A decoder over an encoder whose start is not named has its family's.
+generation_config.json describes generation, config.json training; if both name an end token, generation's counts, as
+in transformers. An encoder-decoder without a named decoder start has its family's.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ def special_ids(
     values: Mapping[str, Any],
     generation: Mapping[str, Any],
 ) -> SpecialIds:
-    """Ids in the roles that the settings give them, as far as they differ from what the names say.
+    """Returns the ids in the roles given by the settings, if they differ from those found by name.
 
     Args:
+        family: of the model.
+        config: its shape.
         tokenizer: with all our special tokens.
         values: of config.json.
-        generation: of generation_config.json; empty where there is none.
+        generation: of generation_config.json; empty if there is none.
     """
     by_name = vocabulary_of(tokenizer)
 
@@ -62,6 +64,6 @@ def special_ids(
 
 
 def _ids(named: Any) -> list[int]:
-    """One id or a list of them; anything else names none."""
+    """Returns one id or a list of ids as a list; anything else as an empty list."""
     many = named if isinstance(named, list) else [named]
     return [index for index in many if type(index) is int and 0 <= index < 1 << 32]

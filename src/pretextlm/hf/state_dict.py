@@ -1,4 +1,4 @@
-"""A run's model as a published family has it: which family, in which form, and what has no place there."""
+"""A run's model under a published family's names: choice of the family and form, and heads that it cannot represent."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from pretextlm.training.run_directory import Run
 
 DISCRIMINATOR, GENERATOR = "discriminator", "generator"
-"""Models of a run of replaced-token detection; of any other run the first is the model."""
+"""Models of a run of replaced-token detection; in any other run, the first is the model."""
 OWN_HEAD = ("head_layers.", "lm_head.")
 """The language-model head."""
 
 USUAL = ("bert", "llama", "gpt2", "t5", "bart")
-"""Families tried first where several have a place for a model."""
+"""Families that are tried first if several can represent a model."""
 SHAPES = {
     "encoder": "bert: model.final_norm=false model.norm={kind='layer',weight=true,bias=true,place='after',eps=1e-12} "
     "model.positions={kind='learned',max_positions=512} model.attention={qk_norm=false,bias=true,"
@@ -37,7 +37,7 @@ SHAPES = {
     "model.attention={qk_norm=false,scale=1.0} model.feed_forward={activation='relu'} "
     "model.embedding={norm=false}",
 }
-"""Overrides of a recipe that make a run of each architecture a model of a published family."""
+"""Overrides of a recipe that make a model of each architecture exportable."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Translated:
     """A model under a family's names.
 
     Attributes:
-        family; config: its shape, in the form that the family has a place for.
-        ours, theirs: its tensors in that form, under our names and under theirs.
+        family, config: the family, and the shape in the form that it can represent.
+        ours, theirs: its tensors in that form, under our names and under the family's.
         values: of config.json.
-        lost: heads that the family has no place for.
-        head: of a fine-tuned model, how its class names the task's head.
+        lost: heads that the family cannot represent.
+        head: for a fine-tuned model, the family's names of the task's head.
     """
 
     family: Family
@@ -62,11 +62,15 @@ class Translated:
 
 
 def trained_part(run: Run, weights: Mapping[str, Tensor], part: str) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """One model of a run by itself: shape and tensors.
+    """Select one model of a run.
 
     Args:
-        weights: all of the run's.
-        part: "discriminator", the model itself, or the "generator" that replaced-token detection trains with it.
+        run: the run.
+        weights: all of its tensors.
+        part: "discriminator", the model itself, or the "generator" trained with it for replaced-token detection.
+
+    Returns:
+        Its shape and tensors.
 
     Raises:
         UserError: the run has no generator.
@@ -94,15 +98,19 @@ def translated(
     pad: int | None = None,
     task: Task | None = None,
 ) -> Translated:
-    """The model as one family has it.
+    """Translate a model to a family.
 
     Args:
-        name: of the family; None for the first that has a place for it, those that have one for all its heads first.
-        pad: the padding's id, from which some families count positions; None: not looked at.
-        task: whose head is written along, and instead of the language model's; None for none.
+        config, weights: the model.
+        name: of the family; None for the first that fits, those that represent all its heads first.
+        pad: the padding id, from which some families count positions; None: not checked.
+        task: whose head replaces the language-model head; None for none.
+
+    Returns:
+        The model under the family's names.
 
     Raises:
-        UserError: no family has a place for it, or the one that is named has none.
+        UserError: no family fits, or the named one does not.
     """
     from pretextlm.model.families.registry import FAMILIES
 
@@ -127,7 +135,11 @@ def translated(
 def _formed(
     family: Family, config: ModelConfig, weights: Mapping[str, Tensor], pad: int | None, task: Task | None
 ) -> Translated:
-    """In the first form that the family has a place for. Raises UserError for why the model as it is has none."""
+    """Translate a model in the first form that the family can represent.
+
+    Raises:
+        UserError: the reason why the model as it is does not fit.
+    """
     first: UserError | None = None
     for shape, tensors in forms(config, weights, pad is not None):
         try:
@@ -172,12 +184,12 @@ def _fitting(
 
 
 def _trunk(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without any head; a pooler, which a form of the model may have, stays."""
+    """Returns the weights without heads; a pooler, which some forms have, is kept."""
     heads = ("heads.", *OWN_HEAD)
     return {name: t for name, t in weights.items() if not name.startswith(heads) or name.startswith(POOLER)}
 
 
 def _lost(family: Family, weights: Mapping[str, Tensor]) -> list[str]:
-    """The model's heads that the family has no place for; a generator is a model by itself."""
+    """Returns the model's heads that the family cannot represent; a generator is a model of its own."""
     known = {head.head for head in family.heads} | {GENERATOR}
     return sorted({name.split(".")[1] for name in weights if name.startswith("heads.")} - known)

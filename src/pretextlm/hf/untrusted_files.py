@@ -1,7 +1,7 @@
-"""Reading the files of a foreign directory as what they are: written by anybody.
+"""Reading untrusted files of a model directory.
 
-Only plain files by plain names are opened, links are not followed, JSON is read within limits of size and depth, and
-what does not hold is refused before anything is allocated for it. Nothing here imports torch.
+Only regular files with plain names are opened, links are not followed, JSON is read within limits of size and depth,
+and invalid content is refused before memory is allocated for it. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pretextlm.errors import UserError
 MAX_JSON_BYTES = 8 << 20
 MAX_CONFIG_BYTES = 1 << 20
 MAX_NESTED = 300_000
-"""Objects and arrays in one file; a model of 100,000 tensors has so many."""
+"""Maximum number of objects and arrays in one file; a model of 100,000 tensors has about this many."""
 MAX_INTEGER = 1 << 40
 MAX_LAYERS = 1024
 
@@ -27,7 +27,14 @@ LAYERS = re.compile(r"(num_(hidden_|decoder_)?layers|n_layers?|(en|de)coder_laye
 
 
 def open_plain(path: Path, limit: int | None = None) -> int:
-    """A descriptor of a regular file. Raises UserError for a link, a device, or more than `limit` bytes."""
+    """Open a regular file.
+
+    Returns:
+        The file descriptor.
+
+    Raises:
+        UserError: it is a link, a device, or larger than `limit` bytes.
+    """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -50,18 +57,22 @@ def open_plain(path: Path, limit: int | None = None) -> int:
 
 
 def read_plain(path: Path, limit: int) -> bytes:
-    """A whole file of at most `limit` bytes."""
+    """Returns the content of a file of at most `limit` bytes."""
     with os.fdopen(open_plain(path, limit), "rb") as file:
         return file.read(limit)
 
 
 def read_object(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
-    """One JSON object. Raises UserError for anything else in the file."""
+    """Returns one JSON object.
+
+    Raises:
+        UserError: the file has anything else.
+    """
     return parse_object(read_plain(path, limit), str(path))
 
 
 def parse_object(data: bytes, where: str) -> dict[str, Any]:
-    """One JSON object without a key twice, numbers that are none, or more nesting than a model needs."""
+    """Returns one JSON object without duplicate keys, NaN or infinity, or excessive nesting."""
     if data.count(b"{") + data.count(b"[") > MAX_NESTED:
         raise UserError(f"{where} has more entries than a model can have.", "It is not what it should be.")
     try:
@@ -95,7 +106,11 @@ def _finite(text: str) -> float:
 
 
 def check_numbers(values: dict[str, Any], where: str) -> None:
-    """Raises UserError for whole numbers that no model has, before anybody counts up to one."""
+    """Check integers before they are used as counts.
+
+    Raises:
+        UserError: an integer is larger than in any model.
+    """
     for key, value in values.items():
         if isinstance(value, dict):
             check_numbers(value, where)

@@ -177,8 +177,8 @@ def test_a_quantised_export_is_measured_as_it_is_read_back(decoder, store, tmp_p
     run = import_model(str(tmp_path / "out"), tmp_path / "again")
     assert loss["before"] == evaluate_run(decoder.directory)["metrics"]["loss"]
     whole = run.load_model().state_dict()
-    q, scale = int8.quantise(decoder.load_model().state_dict()["decoder.0.mlp.up_proj.weight"], torch.bfloat16)
-    assert torch.equal(whole["decoder.0.mlp.up_proj.weight"], int8.dequantised(q, scale).float())
+    q, scale = int8.quantize(decoder.load_model().state_dict()["decoder.0.mlp.up_proj.weight"], torch.bfloat16)
+    assert torch.equal(whole["decoder.0.mlp.up_proj.weight"], int8.dequantize(q, scale).float())
     ruler = LossComparison.of(decoder, decoder.load_model())
     assert ruler.compare(run.recipe.model, whole).plain() == loss
     assert done.weight_bytes < done.whole_bytes

@@ -45,7 +45,7 @@ def test_no_weight_is_off_by_more_than_half_a_step(kind):
     weight = torch.randn(64, 50, generator=generator) * torch.logspace(-5, 3, 64)[:, None]
     if kind == torch.float16:
         weight = weight.clamp(-30_000, 30_000)
-    q, scale = int8.quantise(weight, kind)
+    q, scale = int8.quantize(weight, kind)
     off = (weight.double() - q.double() * scale.double()).abs()
     assert (off <= scale.double() * (0.5 + 1e-6)).all()
     assert scale.dtype == kind
@@ -53,9 +53,9 @@ def test_no_weight_is_off_by_more_than_half_a_step(kind):
 
 def test_the_largest_weight_of_a_row_is_127_steps_and_a_row_of_zeros_stays_one():
     weight = torch.tensor([[1.0, -2.0, 0.5], [0.0, 0.0, 0.0]])
-    q, scale = int8.quantise(weight, torch.float32)
+    q, scale = int8.quantize(weight, torch.float32)
     assert q.tolist() == [[64, -127, 32], [0, 0, 0]]
-    assert torch.equal(int8.dequantised(q, scale)[1], weight[1])
+    assert torch.equal(int8.dequantize(q, scale)[1], weight[1])
 
 
 @pytest.mark.parametrize("columns", [1, 3, 4, 5, 31, 32, 33])
@@ -80,7 +80,7 @@ def test_an_export_imports_as_the_weights_it_stands_for(run, exported, tmp_path)
     assert set(again) == set(whole)
     for name, tensor in whole.items():
         if name.endswith("_proj.weight"):
-            expected = int8.dequantised(*int8.quantise(tensor, torch.float32))
+            expected = int8.dequantize(*int8.quantize(tensor, torch.float32))
             assert not torch.equal(tensor, expected)
         else:
             expected = tensor
