@@ -1,4 +1,4 @@
-"""`pretextlm compare STUDY.toml`: train and evaluate every objective × seed of a plan, and write the report."""
+"""`pretextlm compare STUDY.toml`: train and evaluate every objective × seed of a study, and write the report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def compare(
 
     Or models on one task, pre-trained, distilled and from scratch: recipes/mnli_three_ways.toml.
 
-    Ctrl-C (or SIGTERM) saves and leaves; the same command goes on and does only what is missing.
+    Ctrl-C (or SIGTERM) saves and exits; the same command resumes and runs only what is missing.
     """
     from pretextlm.study.task_plan import load_plan
 
@@ -38,7 +38,7 @@ def compare(
 
 
 def run_study(plan: AnyPlan, directory: Path, as_json: bool, jobs: int = 1) -> None:
-    """Run a plan under one progress bar, write its report and print the table; exits as the command line should."""
+    """Run a study under one progress bar, write its report and print the table; exits with the command's exit code."""
     from pretextlm.cli.report import print_summary
     from pretextlm.cli.shared.console import print_json, stderr
     from pretextlm.report.page import write_report

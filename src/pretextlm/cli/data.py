@@ -1,4 +1,4 @@
-"""pretextlm data prepare · data inspect"""
+"""`pretextlm data prepare` and `pretextlm data inspect`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def prepare(
     overwrite: Annotated[bool, typer.Option(help="Replace a store that is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
-    """Turn text into a store: train a tokenizer, encode, split by document. A killed run goes on where it stopped."""
+    """Prepare a store from text: train a tokenizer, encode, split by document. An interrupted run resumes where it
+    stopped.
+    """
     from pretextlm.data.prepare import PrepareConfig
     from pretextlm.data.prepare import prepare as run
 
@@ -84,7 +86,7 @@ def inspect(
     verify: Annotated[bool, typer.Option(help="Read every file and compare it with the manifest's hash.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
-    """Show what is in a store: counts, sources and licences, lengths, samples."""
+    """Show the content of a store: counts, sources and licences, lengths, samples."""
     from pretextlm.data.store import Store
 
     opened = Store.open(store)
@@ -102,7 +104,7 @@ def inspect(
 
 
 class PreparationBar:
-    """Progress on stderr: what is done, megabytes a second, time left."""
+    """Progress on stderr: current stage, megabytes per second, time left."""
 
     def __enter__(self) -> PreparationBar:
         from rich.console import Console
@@ -165,7 +167,7 @@ def _print_summary(store: Store) -> None:
 
 
 def _lengths(split: Split) -> list[dict[str, int]]:
-    """How many documents have at most 2, 4, 8 … tokens and more than half of it."""
+    """Returns how many documents have a length in each interval (1, 2], (2, 4], (4, 8] … of tokens."""
     import numpy as np
 
     lengths = np.diff(split.documents.view(np.int64))
@@ -187,7 +189,9 @@ def _print_lengths(split: Split) -> None:
 
 
 def _samples(store: Store, count: int, tokens: int = 64) -> list[dict[str, Any]]:
-    """The beginnings of `count` documents, spread over the training split; an arrow between the texts of a pair."""
+    """Returns the beginnings of `count` documents, spread over the training split; the texts of a pair joined by an
+    arrow.
+    """
     import numpy as np
 
     split = store.train

@@ -1,4 +1,4 @@
-"""`pretextlm doctor`: what this machine offers, and what training will take of it."""
+"""`pretextlm doctor`: the hardware and software of this machine, and what training will use."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Look at this machine: processor, GPUs, memory, compiler, optional parts; and say what training will use.
+    """Show processor, GPUs, memory, compiler and optional packages of this machine, and what training will use.
 
-    Nothing is written. What a certain recipe takes, and how long: pretextlm pretrain RECIPE --dry-run.
+    Nothing is written. For the memory and time of one recipe: pretextlm pretrain RECIPE --dry-run.
     """
     from pretextlm.cli.shared.console import print_json
     from pretextlm.training.distributed import joined

@@ -1,4 +1,4 @@
-"""`pretextlm evaluate RUN`: measure a run's newest checkpoint, on held-out text or by benchmarks and probes."""
+"""`pretextlm evaluate RUN`: evaluate a run's newest checkpoint on held-out text, benchmarks or probes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="FILE?text=…&label=…",
-            help="Layer by layer, what a linear classifier tells from the frozen model.",
+            help="Accuracy of a linear classifier on the frozen hidden states of each layer.",
             rich_help_panel=BENCHMARKS,
         ),
     ] = None,
@@ -52,7 +52,7 @@ def evaluate(
         ),
     ] = "hf:",
     split: Annotated[
-        str | None, typer.Option(help="Part that is asked; by default the benchmark's.", rich_help_panel=BENCHMARKS)
+        str | None, typer.Option(help="Split of the benchmark; by default its own.", rich_help_panel=BENCHMARKS)
     ] = None,
     shots: Annotated[
         int | None,
@@ -71,16 +71,17 @@ def evaluate(
     ] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of the examples shown.", rich_help_panel=BENCHMARKS)] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.", rich_help_panel=BENCHMARKS)] = "cpu",
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was measured on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Measure a trained model on held-out text, by benchmarks, or by what probes read from it.
+    """Evaluate a trained model on held-out text, on benchmarks, or with probes.
 
-    Every model fills the same blanks, in the way it was trained for: it writes the missing words itself, and weighs the
-    right ones against nine others (a blind choice is right one time in ten). On top come the objective's own measures,
-    such as bits per byte, pseudo-perplexity or spans written back exactly. A model that was not trained to fill blanks
-    has its own measures only. The result goes into the run directory.
+    Every model fills the same blanks, in the way of its objective: it writes the missing words, and chooses the right
+        word
+    among ten (random guessing is right one time in ten). Measures of its objective are added, such as bits per byte,
+    pseudo-perplexity or exactly restored spans. A model whose objective does not fill blanks has only these. The
+    results are written into the run directory.
 
-    With --benchmark, --harness or --probe, that alone is done, and scores are added to the run's benchmarks.json:
+    With --benchmark, --harness or --probe, only that is done, and scores are added to the run's benchmarks.json:
 
         pretextlm evaluate runs/mine --benchmark blimp,arc_easy --data data/eval --limit 100
     """
@@ -121,7 +122,7 @@ def _refuse(options: Mapping[str, Any], where: str) -> None:
 
 
 def _special(run: Path, asked: Mapping[str, str | None], options: dict[str, Any], device: str) -> dict[str, Any]:
-    """What is asked for, with a bar that shows how far it is."""
+    """Run the requested benchmarks or probes with a progress bar."""
     from pretextlm.training.runtime import choose_device, tune_process
 
     tune_process()
@@ -174,7 +175,7 @@ def _show_scores(run: Path, kind: str, scores: Mapping[str, Any]) -> None:
 
 
 def _notes(name: str, one: Mapping[str, Any], several_methods: bool) -> list[str]:
-    """What else is to be known of a score."""
+    """Returns remarks on a score."""
     settings, notes = one["settings"], []
     if settings.get("limit"):
         part = "file" if settings["scoring"] == "probe" else "group"

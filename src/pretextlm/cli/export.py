@@ -1,4 +1,4 @@
-"""`pretextlm export RUN DIR`: a run as a directory in Hugging Face's format."""
+"""`pretextlm export RUN DIR`: write a run in Hugging Face's format."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pretextlm.errors import UserError
 
 
 class Part(StrEnum):
-    """Models of a run of replaced-token detection; of any other run the first is the model."""
+    """Models of a run of replaced-token detection; in any other run, the first is the model."""
 
     DISCRIMINATOR = "discriminator"
     GENERATOR = "generator"
 
 
 class NumberFormat(StrEnum):
-    """Of the weights that are written."""
+    """Dtype of the written weights."""
 
     FP32 = "fp32"
     BF16 = "bf16"
@@ -27,7 +27,7 @@ class NumberFormat(StrEnum):
 
 
 class Quantization(StrEnum):
-    """Of the matrices of the blocks."""
+    """Quantization of the matrices of the blocks."""
 
     INT8 = "int8"
 
@@ -54,21 +54,21 @@ def export(
     adapter: Annotated[
         bool, typer.Option("--adapter", help="Of a run with tuning.lora: its adapters alone, in peft's layout.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the written files as JSON.")] = False,
 ) -> None:
-    """Write a run for any program that reads Hugging Face's directories: weights, configuration, tokenizer, model card.
+    """Export a run for any program that reads Hugging Face's format: weights, configuration, tokenizer, model card.
 
-    Only models that have the shape of a published family can be written so; the error says what a recipe must set.
+    Only models with the shape of a published family can be exported; the error names the settings a recipe needs.
 
-    A fine-tuned run is written as the class that the family has for its task, with the names of its labels. With
-    --adapter, a run that trained adapters is written as those alone, for peft, on top of the model it started from.
+    A fine-tuned run is written as its family's class for the task, with the names of its labels. With --adapter, a run
+    that trained adapters is written as adapters alone, for peft, on top of the model it started from.
 
     A run of replaced_token has two models: by default its discriminator is written, with --part generator the other.
 
-    --quantize int8 writes a quarter of their bytes for the matrices of the blocks, with one scale for each output
-    channel, and measures the held-out loss before and after. The format is that of the library compressed-tensors
-    (W8A16): transformers reads it where that is installed. The embedding table and the head stay as --dtype says; in a
-    small model they are most of the file.
+    --quantize int8 writes the matrices of the blocks in a quarter of the bytes, with one scale per output channel, and
+    measures the held-out loss before and after. The format is that of the library compressed-tensors (W8A16), which
+    transformers reads if it is installed. The embedding and the head keep --dtype; in a small model they are most of
+    the file.
     """
     from pretextlm.cli.shared.console import echo_loss, print_json, stderr
 

@@ -1,4 +1,4 @@
-"""`pretextlm fill RUN TEXT`: let a model fill the blanks of a text."""
+"""`pretextlm fill RUN TEXT`: fill the blanks of a text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def fill(
     run: Annotated[Path, typer.Argument(help="Run directory, as `pretextlm pretrain` wrote it.")],
-    text: Annotated[str, typer.Argument(help="Text with \\[MASK] or ____ for what is missing.")],
+    text: Annotated[str, typer.Argument(help="Text with \\[MASK] or ____ for each blank.")],
     top: Annotated[int, typer.Option(min=1, max=100, help="Answers to show for each blank.")] = 5,
     max_tokens: Annotated[int, typer.Option(min=1, max=16, help="Most tokens of an answer.")] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answers and scores as JSON.")] = False,
@@ -25,14 +25,14 @@ def fill(
         pretextlm fill runs/mine "The ____ of the United [MASK]."
         pretextlm fill runs/mine "We must ____ our laws." --top 10 --json
 
-    Each model does it in the way it was trained for. A masked model puts [MASK] there; k adjacent [MASK] are exactly k
-    tokens, and for ____ it tries every number. A model of span corruption puts a sentinel there and writes what it
-    hides. A causal model continues the text before the blank and keeps what best leads to the text after it. A
-    denoising model writes the whole text anew; one of replaced-token detection judges what its generator proposes.
-    Models that were trained to do none of this are refused.
+    Each model fills blanks in the way of its objective. A masked model predicts [MASK]; k adjacent [MASK] are exactly k
+    tokens, and for ____ it tries several numbers of tokens. A span-corruption model reads a sentinel and writes the
+    hidden text. A causal model continues the text before the blank and ranks its candidates by the text after it. A
+    denoising model rewrites the text; one of replaced-token detection ranks what its generator proposes. Models of
+    other objectives are refused.
 
-    Blanks are filled from left to right. Scores are log-likelihoods in nats (of replaced-token detection: that the
-    answer is genuine); those of different kinds of model are not comparable.
+    Blanks are filled from left to right. Scores are log-likelihoods in nats (for replaced-token detection: that the
+    answer is original); they are not comparable between kinds of model.
     """
     from pretextlm.cli.shared.console import print_json, stderr
 

@@ -1,4 +1,4 @@
-"""`pretextlm finetune RECIPE`: train a model on examples with labels, then measure it."""
+"""`pretextlm finetune RECIPE`: train a model on labelled examples, then score it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pretextlm.grid import Grid
 
 GRID = "Grid"
-"""Heading of the help."""
+"""Section of the help."""
 
 
 def finetune(
@@ -46,7 +46,7 @@ def finetune(
 ) -> None:
     """Fine-tune one model by a recipe, and score it on the validation records.
 
-    The recipe names files and columns, none is guessed:
+    The recipe names files and columns; nothing is guessed:
 
     [data]  train = "train.jsonl"  validation = "dev.jsonl"
 
@@ -54,41 +54,47 @@ def finetune(
 
     and the run to start from: start = "runs/mine". Without it, data.tokenizer = "runs/mine" trains the same Transformer
     from scratch. Tasks: text_classification, text_regression, multiple_choice, token_classification,
-    question_answering; sentence_embedding (anchor and positive, judged by scored pairs); instruction (a prompt with
-    columns in braces, the loss on the answer alone) and text_to_text (source and target with a task's prefix), judged
-    by what is written.
+    question_answering; sentence_embedding (anchor and positive, scored on rated pairs); instruction (a prompt with
+    columns in braces, the loss on the answer alone) and text_to_text (source and target with a task prefix), both
+    scored on generated text.
 
-    [task] teacher = "runs/large" learns classes from the soft answers of a fine-tuned run, too.
+    [task] teacher = "runs/large" also distills classes from the soft labels of a fine-tuned run.
 
-    [tuning] says what is trained: freeze = ["trunk"] for the head alone, layer_decay, thaw, lora = {rank = 8}.
+    [tuning] selects the trained parameters: freeze = ["trunk"] for the head alone, layer_decay, thaw, lora = {rank =
+    8}.
 
-    The batch is counted in examples (training.batch_rows), the budget in epochs unless told otherwise. Examples share
-    rows without padding. Every wrong record is refused by file and row before training.
+    The batch is counted in examples (training.batch_rows), the budget in epochs by default. Examples are packed into
+    rows without padding. Every malformed record is reported by file and row before training.
 
-    --grid trains at every learning rate of the literature with three seeds; --vary training.learning_rate=2e-5,5e-5
-    --vary training.batch_rows=16,32 --vary training.budget_epochs=2,3,4 tries other values, every combination. The
-    result is a study, studies/NAME-grid, with means, spreads, the best point and a report; the same command goes on.
+    --grid trains with three learning rates and three seeds; --vary training.learning_rate=2e-5,5e-5
+    --vary training.batch_rows=16,32 --vary training.budget_epochs=2,3,4 tries other values, in every combination. The
+    result is a study, studies/NAME-grid, with means, standard deviations, the best point and a report; the same command
+    resumes it.
     """
     if grid or vary or seeds or jobs is not None:
         points = _points(grid, vary or [], dry_run)
         _grid(recipe, overrides or [], points, seeds, out, as_json, 1 if jobs is None else jobs)
         return
     from pretextlm.cli.evaluate import evaluate
-    from pretextlm.cli.pretrain import read_recipe, train_or_rehearse
+    from pretextlm.cli.pretrain import load_recipe, train_or_dry_run
     from pretextlm.errors import UserError
 
-    loaded, directory = read_recipe(recipe, overrides or [], out)
+    loaded, directory = load_recipe(recipe, overrides or [], out)
     if loaded.task is None:
         raise UserError(f"{recipe} has no table [task].", "An objective is trained by: pretextlm pretrain RECIPE")
     from pretextlm.evaluation.task_evaluation import check_scores
 
     check_scores(loaded.task)
-    if train_or_rehearse(loaded, directory, resume=resume, dry_run=dry_run, as_json=as_json):
+    if train_or_dry_run(loaded, directory, resume=resume, dry_run=dry_run, as_json=as_json):
         evaluate(directory, as_json=as_json)
 
 
 def _points(defaults: bool, vary: list[str], dry_run: bool) -> Grid:
-    """The settings of a grid with their values. Raises UserError where none are given."""
+    """Returns the settings of a grid with their values.
+
+    Raises:
+        UserError: none are given.
+    """
     from pretextlm.errors import UserError
     from pretextlm.study.grid import RATES, parse_grid
 

@@ -1,4 +1,4 @@
-"""`pretextlm generate RUN [PROMPT]`: let a model write."""
+"""`pretextlm generate RUN [PROMPT]`: generate text."""
 
 from __future__ import annotations
 
@@ -68,19 +68,20 @@ def generate(
 
         pretextlm generate runs/mine "The state of the union is"
         pretextlm generate runs/mine "My fellow" --samples 3 --seed 7
-        pretextlm generate runs/mine --prompts asked.txt --beams 4 --json
+        pretextlm generate runs/mine --prompts prompts.txt --beams 4 --json
         pretextlm generate runs/mine "A list:" --temperature 0 --stop "\n\n"
         pretextlm generate runs/mine house --examples words.tsv
 
-    A causal model reads <s> and the prompt, and writes until </s> or the limit; one of prefix language modelling reads
-    the prompt as a whole first. A model of span corruption reads the prompt with <extra_id_0> after it, in T5's way,
-    and writes what stands there: a few words, as it was trained to; a denoising model does so with [MASK]. A mixture of
-    denoisers is told by [S2S] to go on. A model of text to text takes the prompt for a source and writes its target.
-    Models that only fill in gaps where they are do not write on; see `pretextlm fill`.
+    A causal model reads <s> and the prompt, and generates until </s> or the limit; a prefix LM reads the prompt
+    bidirectionally. A span-corruption model reads the prompt followed by <extra_id_0>, as T5 does, and generates the
+    missing span: a few words, as in its training; a denoising model does so with [MASK]. A mixture of denoisers gets
+        the
+    mode token [S2S]. A text-to-text model reads the prompt as a source and generates its target. Models that only
+    predict tokens in place cannot generate; see `pretextlm fill`.
 
-    With examples, the prompt is the input of a last one, whose target is written; it ends where the template's does.
-    One text on a terminal is shown while it is written. The same seed gives the same texts; what a prompt of a file is
-    answered depends on its place, not on the other prompts.
+    With examples, the prompt is the input of a last example whose target is generated; it ends where the template's
+    does. A single text is streamed to a terminal. The same seed gives the same texts; the text for a prompt of a file
+    depends on its place, not on the other prompts.
     """
     from pretextlm.cli.shared.console import print_json, stderr
     from pretextlm.evaluation.prompt_files import TEMPLATE, Template, read_examples, read_prompts
@@ -153,12 +154,12 @@ def generate(
 
 
 def unescaped(text: str) -> str:
-    r"""With \n and \t as the characters that they stand for."""
+    r"""Returns text with \n and \t replaced by the characters."""
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
 def new_text(texts: TokenTexts, context: Sequence[int], answer: Sequence[int], stops: Sequence[str]) -> str:
-    """What an answer adds to its context, up to a stop string."""
+    """Returns the text that an answer adds to its context, up to a stop string."""
     from pretextlm.model.text_stream import cut_at
 
     before = texts.decode(context)
@@ -166,11 +167,11 @@ def new_text(texts: TokenTexts, context: Sequence[int], answer: Sequence[int], s
 
 
 class Stream:
-    """A text on the terminal while it is written.
+    """Prints a text to the terminal while it is generated.
 
     Args:
         texts: the tokenizer's tokens.
-        prompt: ids, shown first.
+        prompt: ids, printed first.
         stops: strings that end it.
     """
 
@@ -181,11 +182,11 @@ class Stream:
         self._write(texts.decode(prompt))
 
     def token(self, row: int, token: int) -> None:
-        """Show what a new token adds; an unfinished character waits for its other bytes."""
+        """Print the text of a new token; an incomplete character waits for its remaining bytes."""
         self._write(self._stream.add(token))
 
     def end(self) -> None:
-        """Show what is left, and end the line."""
+        """Print the rest and end the line."""
         self._write(self._stream.end() + "\n")
 
     def _write(self, text: str) -> None:

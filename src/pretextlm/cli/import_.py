@@ -1,4 +1,4 @@
-"""`pretextlm import DIR|hf:NAME --out RUN`: a published model as a run directory."""
+"""`pretextlm import DIR|hf:NAME --out RUN`: import a published model as a run directory."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ def import_(
     source: Annotated[str, typer.Argument(help="Directory in Hugging Face's format, or hf:NAME for one from the hub.")],
     out: Annotated[Path, typer.Option(help="Run directory to make.")],
     objective: Annotated[
-        str | None, typer.Option(help="Objective the model is taken to have learnt; by default its heads' or family's.")
+        str | None,
+        typer.Option(help="Objective that the model was pre-trained with; by default that of its heads or family."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was carried over as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the imported parts as JSON.")] = False,
 ) -> None:
-    """Take a published model: evaluate it, let it write, distil it or train it on, as any other run.
+    """Import a published model, to evaluate it, generate with it, distil it or train it further, like any other run.
 
-    Read are config.json, safetensors (in one file or sharded) and tokenizer.json. Formats that can run code as they are
-    read are refused. A fine-tuned model (…ForSequenceClassification and the like) becomes a run of its task, with its
-    head and the names of its labels. To train it on, prepare text with its tokenizer and start from it:
+    It reads config.json, safetensors (one file or sharded) and tokenizer.json. Formats that can execute code are
+    refused. A fine-tuned model (…ForSequenceClassification and the like) becomes a run of its task, with its head and
+    the names of its labels. To train it further, prepare text with its tokenizer and start from it:
 
     pretextlm data prepare TEXT --tokenizer RUN/tokenizer.json --out STORE
 

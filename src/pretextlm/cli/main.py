@@ -19,8 +19,7 @@ from pretextlm.errors import Echo, UserError
 from pretextlm.registry import Registry
 
 OTHERS_WAIT_SECONDS = 3.0
-"""Processes that train together mostly meet the same error. The first one tells it; its end is that of the others,
-unless theirs is another one."""
+"""Seconds that other processes wait for the first: they mostly meet the same error, and only the first reports it."""
 
 app = typer.Typer(
     name="pretextlm",
@@ -99,7 +98,7 @@ for _name in COMMANDS:
 
 
 def main() -> None:
-    """Run a command. Exit codes: 0 done, 2 wrong input, 1 a fault of ours, 130/143 stopped by a signal."""
+    """Run a command. Exit codes: 0 success, 2 invalid input, 1 internal error, 130/143 stopped by a signal."""
     # Read by the OpenMP runtime as torch is loaded. Threads that spin while they wait make a step several times slower
     # as soon as anything else runs on the machine; threads that sleep cost nothing that could be measured.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -124,7 +123,7 @@ def main() -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End without waiting for threads: one may hang on a disk or a network that does not answer."""
+    """Exit without waiting for threads: one may be blocked on a disk or network."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             stream.flush()

@@ -1,4 +1,4 @@
-"""`pretextlm params MODEL`: how many parameters, what for, and what training them takes."""
+"""`pretextlm params MODEL`: parameters by component, and the cost of training."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def params(
     dtype: Annotated[str, typer.Option(help="Of the activations: bf16 or fp32.")] = "bf16",
     as_json: Annotated[bool, typer.Option("--json", help="Print all numbers as JSON.")] = False,
 ) -> None:
-    """Count a model's parameters and explain them; then memory and operations of its training.
+    """Count a model's parameters by component, with memory and FLOPs of its training.
 
-    The count is exact, tied weights once, and needs no memory: no weights are made. Beside a preset's stands the
-    published figure, and what it counts otherwise.
+    The count is exact, tied weights once, and allocates no weights. For presets, the published figure is shown with the
+    reason for any difference.
     """
     from rich.console import Console
 
@@ -69,7 +69,7 @@ def params(
 
 
 def _shape(model: str, overrides: list[str]) -> tuple[ModelConfig, Heads | None, Preset | None]:
-    """(shape, heads of the objective, the preset where it is one as published)."""
+    """Returns (configuration, heads of the objective, the preset if it is unchanged)."""
     from pretextlm.config import apply_overrides
     from pretextlm.model.presets.preset import changed, find
 
@@ -91,7 +91,7 @@ def _shape(model: str, overrides: list[str]) -> tuple[ModelConfig, Heads | None,
 
 
 def _from_directory(place: Path) -> tuple[ModelConfig, Any]:
-    """(shape, objective or None) of a run or of a Hugging Face directory."""
+    """Returns (configuration, objective or None) of a run or a Hugging Face directory."""
     from pretextlm.errors import UserError
     from pretextlm.hf.hf_config import CONFIG_FILE, read_config
     from pretextlm.training.run_directory import CONFIG, Run

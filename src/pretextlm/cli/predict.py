@@ -1,4 +1,4 @@
-"""`pretextlm predict RUN TEXT…`: what a fine-tuned model answers."""
+"""`pretextlm predict RUN TEXT…`: predictions of a fine-tuned model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 from pretextlm.errors import UserError
 
 SHOWN = 3
-"""Most classes whose probabilities are shown."""
+"""Maximum number of classes shown with their probabilities."""
 
 
 def predict(
@@ -28,7 +28,8 @@ def predict(
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
 ) -> None:
-    """Ask a fine-tuned model: classes with probabilities, numbers, names in a text, answers, translations, points.
+    """Predict with a fine-tuned model: classes with probabilities, numbers, entities, answers, translations,
+    embeddings.
 
     Examples:
 
@@ -61,7 +62,7 @@ def predict(
 
 
 def _in_words(found: dict[str, Any]) -> str:
-    """An answer as one line, the likeliest first."""
+    """Returns a prediction as one line, the most likely first."""
     answer = found["answer"]
     if "probabilities" in found:
         ranked = sorted(found["probabilities"].items(), key=lambda one: -one[1])[:SHOWN]

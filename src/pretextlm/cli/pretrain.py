@@ -1,4 +1,4 @@
-"""`pretextlm pretrain RECIPE`: one run, from a recipe to a run directory."""
+"""`pretextlm pretrain RECIPE`: train a model from a recipe into a run directory."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def pretrain(
 
     --dry-run prints parameters, memory, steps, tokens, FLOPs, expected time and disk; nothing is written.
     Several processes: torchrun --nproc-per-node 8 -m pretextlm pretrain RECIPE (docs/scaling.md).
-    training.trackers=["tensorboard"] shows the curves elsewhere too ("wandb", "trackio").
+    training.trackers=["tensorboard"] logs the metrics elsewhere too ("wandb", "trackio").
 
-    start=RUN begins from the newest weights of another run, for example an imported one, whose model's shape it takes.
-    What it forgets of that run's text is measured on the way; data.remember=["STORE"] names other text, [] none.
-    Ctrl-C (or SIGTERM) saves a checkpoint and leaves; --resume goes on, bit for bit on a CPU.
+    start=RUN initializes from the newest weights of another run, for example an imported one, and takes its model
+    shape. Its loss on that run's text is measured during training (forgetting); data.remember=["STORE"] names other
+    text, [] none. Ctrl-C (or SIGTERM) saves a checkpoint and exits; --resume continues, bit for bit on a CPU.
     """
     from pretextlm.cli.shared.console import print_json
 
-    loaded, directory = read_recipe(recipe, overrides or [], out)
-    run = train_or_rehearse(loaded, directory, resume=resume, dry_run=dry_run, as_json=as_json)
+    loaded, directory = load_recipe(recipe, overrides or [], out)
+    run = train_or_dry_run(loaded, directory, resume=resume, dry_run=dry_run, as_json=as_json)
     if run is None:
         return
     from pretextlm.evaluation.forgetting import lines, note_forgetting
@@ -60,8 +60,8 @@ def pretrain(
             typer.echo(line)
 
 
-def read_recipe(file: Path, overrides: list[str], out: Path | None) -> tuple[Recipe, Path]:
-    """(the recipe with changes, its run directory)."""
+def load_recipe(file: Path, overrides: list[str], out: Path | None) -> tuple[Recipe, Path]:
+    """Returns (the recipe with its overrides, its run directory)."""
     from pretextlm.config import read_toml
     from pretextlm.training.distributed import alike
     from pretextlm.training.initial_weights import with_start
@@ -72,8 +72,8 @@ def read_recipe(file: Path, overrides: list[str], out: Path | None) -> tuple[Rec
     return loaded, out or Path("runs") / loaded.name
 
 
-def train_or_rehearse(recipe: Recipe, directory: Path, *, resume: bool, dry_run: bool, as_json: bool) -> Run | None:
-    """The trained run; None after a rehearsal, and on processes that say nothing."""
+def train_or_dry_run(recipe: Recipe, directory: Path, *, resume: bool, dry_run: bool, as_json: bool) -> Run | None:
+    """Returns the trained run; None after a dry run, and on processes other than the first."""
     from pretextlm.training.distributed import speaks
     from pretextlm.training.runtime import tune_process
     from pretextlm.training.signals import Stopped
@@ -104,7 +104,7 @@ def _rehearse(recipe: Recipe, directory: Path, as_json: bool) -> None:
 
 
 class TrainingDisplay:
-    """A bar with loss, rate and time left on a terminal; a line now and then where stderr is a file."""
+    """A bar with loss, rate and time left on a terminal; occasional lines if stderr is a file."""
 
     def __init__(self, title: str) -> None:
         from pretextlm.cli.shared.console import stderr
@@ -139,7 +139,7 @@ class TrainingDisplay:
             self._bar.stop()
 
     def step(self, share: float, values: Mapping[str, float]) -> None:
-        """After every step of the trainer."""
+        """Called after every step of the trainer."""
         if self._bar:
             self._bar.update(
                 self._task, completed=share, loss=values["loss"], rate=values["tokens"] / values["seconds"]
@@ -150,7 +150,7 @@ class TrainingDisplay:
             self.note(f"{share:4.0%}  step {values['step']:,}  loss {values['loss']:.3f}  {rate:,.0f} tokens/s")
 
     def note(self, text: str) -> None:
-        """A line for people, from the first process alone."""
+        """Print a line, from the first process alone."""
         from pretextlm.training.distributed import speaks
 
         if not speaks():

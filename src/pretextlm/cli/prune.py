@@ -1,4 +1,4 @@
-"""`pretextlm prune RUN --out RUN2`: a run with fewer weights, heads, channels or layers."""
+"""`pretextlm prune RUN --out RUN2`: remove weights, heads, channels or layers of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 
 class Score(StrEnum):
-    """How heads and channels are chosen."""
+    """Importance criterion for heads and channels."""
 
     GRADIENT = "gradient"
     WEIGHTS = "weights"
@@ -34,29 +34,29 @@ def prune(
     importance: Annotated[
         Score | None,
         typer.Option(
-            help="How heads and channels are chosen: by gradient, what the loss on 64 training rows feels of each "
+            help="Importance of heads and channels: by gradient, the sensitivity of the loss on 64 training rows to each "
             "(Michel et al. 2019), or by the norms of its weights. By default by gradient where there is text."
         ),
     ] = None,
     store: Annotated[
         Path | None, typer.Option(help="Store of text prepared with the run's tokenizer; by default the run's own.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Prune a run: what matters least goes, and the held-out loss is measured before and after.
+    """Prune a run: remove the least important parts, and measure the held-out loss before and after.
 
-    --sparsity and --pattern set single weights to zero. The model keeps its shape, so that files and time stay as they
-    are until something makes use of zeros (2:4 on a GPU), and training on fills them again.
+    --sparsity and --pattern set single weights to zero. The model keeps its shape, so that files and speed are
+    unchanged unless a runtime exploits the zeros (2:4 on a GPU), and further training changes the zeros again.
 
-    --heads, --channels and --layers cut matrices smaller: fewer parameters, a smaller file, less work. Heads that share
-    keys and values go together. A model with fewer heads of the same width can be exported where its family has a place
-    for them: Llama, Mistral, Qwen, Gemma and T5 do, BERT, GPT-2 and BART do not. Fewer channels or layers fit most.
+    --heads, --channels and --layers make the matrices smaller: fewer parameters, a smaller file, less work. Heads that
+    share keys and values are removed together. A model with fewer heads of the same width can be exported if its family
+    allows it: Llama, Mistral, Qwen, Gemma and T5 do, BERT, GPT-2 and BART do not. Fewer channels or layers fit most.
 
-    The result is a run: evaluate it, export it, or train it on to win back what it lost:
+    The result is a run: evaluate it, export it, or train it further to recover its loss:
 
     pretextlm prune RUN --heads 0.25 --channels 0.25 --out SMALLER
 
-    pretextlm pretrain RECIPE start=SMALLER --out TRAINED_ON
+    pretextlm pretrain RECIPE start=SMALLER --out TRAINED
     """
     from pretextlm.cli.shared.console import echo_loss, print_json, stderr
 

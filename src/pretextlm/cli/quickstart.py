@@ -24,8 +24,8 @@ def quickstart(
 ) -> None:
     """Train a GPT-like, a BERT-like and a T5-like model on the same real text, and compare them.
 
-    Prepares the text, pre-trains the three on one Transformer for an equal number of seconds, asks all of them the same
-    questions and writes one report. Interrupted, the same command goes on where it stopped.
+    Prepares the text, pre-trains the three on one Transformer for an equal number of seconds, evaluates them on the
+    same blanks and prompts, and writes one report. If interrupted, the same command resumes where it stopped.
     """
     from pretextlm.cli.compare import run_study
     from pretextlm.study.quickstart import quickstart_plan
@@ -38,7 +38,7 @@ def quickstart(
 
 
 def _name_of(sources: list[str]) -> str:
-    """A directory for these sources: another text never meets the store of this one."""
+    """Returns a directory name for these sources, so that another text never uses this store."""
     words = [re.sub(r"[^\w-]+", "-", spec.removeprefix("package:")).strip("-") for spec in sources]
     return "+".join(words)[:100] or "text"
 

@@ -1,4 +1,4 @@
-"""`pretextlm report DIR`: one self-contained page from a study or from runs."""
+"""`pretextlm report DIR`: one self-contained HTML page from a study or from runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="The file. By default report.html in the first directory.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the finding and every measure as JSON.")] = False,
 ) -> None:
-    """Write what runs have to show as one HTML file: it needs no network, and opens from disk."""
+    """Write the results of runs as one HTML file, which opens from disk without a network."""
     from pretextlm.cli.shared.console import print_json
     from pretextlm.report.page import write_report
 
@@ -29,7 +29,7 @@ def report(
 
 
 def print_summary(summary: Mapping[str, Any], page: Path) -> None:
-    """The finding, the table of all measures and the page's path, on stdout."""
+    """Print the finding, the table of all measures and the page's path to stdout."""
     from rich.console import Console
     from rich.text import Text
 
@@ -46,7 +46,7 @@ def print_summary(summary: Mapping[str, Any], page: Path) -> None:
 
 
 def _tables(conditions: Mapping[str, Mapping[str, Any]]) -> list[Table]:
-    """A column for each condition; of many, a line each on the common ruler, and their own measures below."""
+    """Returns a table with a column per condition; with many conditions, a row each, and their own measures below."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""`pretextlm show OBJECTIVE TEXT`: what an objective does to a sentence, drawn in the terminal."""
+"""`pretextlm show OBJECTIVE TEXT`: the effect of an objective on a sentence, in the terminal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def show(
     every: Annotated[bool, typer.Option("--list", help="List the objectives and their options.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print arrays and matrices as JSON.")] = False,
 ) -> None:
-    """Show what an objective does to a text: input, targets, and which tokens see which."""
+    """Show the effect of an objective on a text: input, targets, and which tokens attend to which."""
     from rich.console import Console
 
     from pretextlm.cli.shared.console import print_json
@@ -95,7 +95,7 @@ def _print_shown(console: Console, shown: Shown) -> None:
 
 
 def _toml(value: Any) -> str:
-    """An option's value as it is written; of an inner objective, its name and the options that are not the usual."""
+    """Returns the value of an option as written in TOML; of an inner objective, its name and non-default options."""
     from pretextlm.config import Config
     from pretextlm.objectives.base import Objective
 
@@ -113,7 +113,7 @@ def _toml(value: Any) -> str:
 
 
 def _blocks(shown: Shown) -> list[dict[str, list[str]]]:
-    """Groups of lines that stand under each other, token by token."""
+    """Returns groups of lines that are aligned token by token."""
     tokens: dict[str, list[str]] = {"tokens": shown.tokens}
     rows = {"input": _texts(shown, "input_ids")}
     batch = shown.batch
@@ -139,7 +139,9 @@ def _texts(shown: Shown, field: str) -> list[str]:
 
 
 def _interlinear(lines: dict[str, list[str]], width: int) -> list[Text]:
-    """Lines with their tokens in columns, cut into parts that fit the terminal; wide characters count as two cells."""
+    """Returns lines with their tokens in columns, wrapped to the terminal's width; wide characters count as two
+    cells.
+    """
     from rich.cells import cell_len, set_cell_size
     from rich.text import Text
 
@@ -164,7 +166,7 @@ def _interlinear(lines: dict[str, list[str]], width: int) -> list[Text]:
 
 
 def _style(lines: dict[str, list[str]], label: str, column: int) -> str:
-    """Targets stand out, so do the input's changes."""
+    """Returns the style of a token: targets and changed inputs are highlighted."""
     text = lines[label][column]
     if label in ("target", "order"):
         return "not dim" if text == NO_LOSS else "not dim bold green"
@@ -173,7 +175,7 @@ def _style(lines: dict[str, list[str]], label: str, column: int) -> str:
 
 
 def _print_matrices(console: Console, shown: Shown) -> None:
-    """The matrices beside each other where they fit, else below each other."""
+    """Print the matrices side by side if they fit, else below each other."""
     from rich.table import Table
     from rich.text import Text
 
@@ -197,7 +199,9 @@ def _print_matrices(console: Console, shown: Shown) -> None:
 
 
 def draw(matrix: Sequence[Sequence[bool]]) -> list[str]:
-    """A matrix in half blocks: two rows a line, so that a cell is about square, in a frame numbered at the left."""
+    """Returns a matrix drawn in half blocks, two rows per line, so that cells are nearly square, numbered at the
+    left.
+    """
     width = len(matrix[0])
     margin = len(str(len(matrix) - 1))
     lines = [" " * margin + "┌" + "─" * width + "┐"]

@@ -10,6 +10,9 @@ import typer
 RunDirectory = Annotated[Path | None, typer.Option(help="Run directory. By default runs/NAME of the recipe.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run from its newest sound checkpoint.")]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Train nothing: say what it would take here, after some steps of measuring.")
+    bool,
+    typer.Option(
+        "--dry-run", help="Measure a few steps and print memory, time and cost; nothing is trained or written."
+    ),
 ]
 Jobs = Annotated[int, typer.Option(help="Runs at a time: each has its share of the threads, or a GPU.")]
