@@ -34,8 +34,8 @@ def prune(
     importance: Annotated[
         Score | None,
         typer.Option(
-            help="Importance of heads and channels: by gradient, the sensitivity of the loss on 64 training rows to each "
-            "(Michel et al. 2019), or by the norms of its weights. By default by gradient where there is text."
+            help="How heads and channels are ranked: by the gradient of the loss on 64 training rows "
+            "(Michel et al. 2019), or by the norms of their weights. By default by gradient if the run has text."
         ),
     ] = None,
     store: Annotated[
