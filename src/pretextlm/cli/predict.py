@@ -41,7 +41,7 @@ def predict(
     """
     from pretextlm.cli.shared.progress_bar import Bar
     from pretextlm.files import write_whole
-    from pretextlm.training.runtime import choose_device, tune_process
+    from pretextlm.training.runtime import tune_process
 
     if bool(texts) == bool(file):
         raise UserError("Nothing is asked, or two things at once.", "Give texts, or --file FILE.")
@@ -49,7 +49,7 @@ def predict(
     from pretextlm.evaluation.predict import predict as ask
 
     with Bar() as bar:
-        found = ask(run, file or texts or [], device=choose_device(device), progress=partial(bar.show, "answers"))
+        found = ask(run, texts or None, file=file, device=device, progress=partial(bar.show, "answers"))
     lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in found)
     if out:
         write_whole(out, lines)

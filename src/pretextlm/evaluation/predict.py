@@ -1,11 +1,10 @@
-"""A fine-tuned run asked about records that have no labels."""
+"""Answers of a fine-tuned run for records without labels."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -14,57 +13,67 @@ from pretextlm.data.records import Records, read_records
 from pretextlm.errors import UserError, did_you_mean
 from pretextlm.evaluation.scores.spans import spans_of
 from pretextlm.evaluation.task_evaluation import examples_of, predictions, with_columns
+from pretextlm.files import AnyPath
 from pretextlm.tasks.token_classification import TokenClassification
 from pretextlm.training.run_directory import Run
+from pretextlm.training.runtime import Device, as_device
 
 if TYPE_CHECKING:
-    import torch
-
     from pretextlm.tasks.base import Task
 
-AT_ONCE = 512
-"""Records that are answered between two reports of progress."""
-TYPED = "the command line"
+BATCH_RECORDS = 512
+"""Records that are answered between two calls of `progress`."""
+GIVEN = "the texts"
+"""Name of records that come from no file, in error messages."""
+
+Texts = str | Mapping[str, Any] | Sequence[str] | Sequence[Mapping[str, Any]]
 
 
 def predict(
-    directory: Path,
-    asked: str | Sequence[str],
+    run: AnyPath,
+    texts: Texts | None = None,
     *,
-    device: torch.device | None = None,
+    file: str | None = None,
+    device: Device = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """What a fine-tuned run's newest model answers to each record, in their order, in fp32.
+    """Returns the answers of a fine-tuned run, one per record, computed in fp32 with its newest weights.
 
-    Each answer has its "row", the "answer", and what stands behind it: of classes and choices their "probabilities",
-    of tags the "tokens" and, where they are B- and I-, the "names". An answer does not depend on the records beside
-    it, up to rounding.
+    An answer does not depend on the other records, up to rounding.
 
     Args:
-        directory: the run.
-        asked: a file of records (its columns are those of the recipe, FILE?text=review names them otherwise), or
-            texts: of a task that reads one column, each is a record; otherwise "column=text" for each column of one.
-        progress: told how many of how many records are answered.
+        run: the run, or its directory.
+        texts: one or more texts if the task reads one column, otherwise one or more records as mappings, for example
+            `{"premise": …, "hypothesis": …}`. A list of "column=text" for each column is one record, too.
+        file: a file of records instead; its columns have the names in the recipe, or those in FILE?text=review.
+        device: "cpu", "cuda" or "auto".
+        progress: called with the number of records answered and their total number.
+
+    Returns:
+        For each record its "row", the "answer" and details: the "probabilities" of classes and choices, the "tokens"
+        that were tagged and, for tags with B- and I-, the "names" they mark.
 
     Raises:
-        UserError: the run is of no task, or a record is wrong.
+        UserError: the run was not fine-tuned, or a record is wrong.
     """
-    run = Run.open(directory)
-    if run.recipe.task is None:
-        hint = "Ask it by `pretextlm fill` or `generate`, or fine-tune it: pretextlm finetune RECIPE start=RUN"
-        raise UserError(f"{directory} was trained on no task: it has no answers of one.", hint)
+    run = Run.open(run)
     task = run.recipe.task
-    if isinstance(asked, str):
-        task, source = with_columns(task, asked)
-        questions = read_records(source, task.input_columns())
+    if task is None:
+        hint = "Use `pretextlm fill` or `generate`, or fine-tune it: pretextlm finetune RECIPE start=RUN"
+        raise UserError(f"{run.directory} was trained on no task: it gives no answers.", hint)
+    if (texts is None) == (file is None):
+        raise UserError("predict needs texts or a file, and not both.", "Give texts, or file = FILE.")
+    if file is not None:
+        task, source = with_columns(task, file)
+        records = read_records(source, task.input_columns())
     else:
-        questions = typed(task, asked)
-    records = task.unlabelled(questions)
-    model = run.load_model(device)
+        records = records_of(task, texts if texts is not None else [])
+    records = task.unlabelled(records)
+    model = run.load_model(as_device(device))
     encoder = OffsetTokenizer(run.tokenizer, run.vocabulary)
     found: list[dict[str, Any]] = []
-    for begin in range(0, len(records), AT_ONCE):
-        some = records.take(range(begin, min(begin + AT_ONCE, len(records))))
+    for begin in range(0, len(records), BATCH_RECORDS):
+        some = records.take(range(begin, min(begin + BATCH_RECORDS, len(records))))
         examples = examples_of(model, task, run, some)
         answers = task.explain(predictions(model, task, examples, run), examples, encoder, some)
         if isinstance(task, TokenClassification) and any(label.startswith("B-") for label in task.labels):
@@ -76,7 +85,7 @@ def predict(
 
 
 def _add_names(answers: Sequence[dict[str, Any]], between: str) -> None:
-    """What the tags name: its type, its text, and the places of its first word and of the one behind its last."""
+    """Adds to each answer the names that its tags mark: type, text, and index of the first word and after the last."""
     spans = spans_of([one["answer"] for one in answers]).plain()
     for number, one in enumerate(answers):
         named = spans[number] if number < len(spans) else []
@@ -86,38 +95,60 @@ def _add_names(answers: Sequence[dict[str, Any]], between: str) -> None:
         ]
 
 
-def typed(task: Task, texts: Sequence[str]) -> Records:
-    """Records from what was typed. Raises UserError for a column that the task does not read, or that is missing."""
+def records_of(task: Task, texts: Texts) -> Records:
+    """Returns texts or mappings as records of a task.
+
+    Raises:
+        UserError: a column is missing, or the task does not read it.
+    """
     columns = task.input_columns()
-    roles = {name: role for role, name in columns.items()}
-    if len(columns) == 1:
-        role, name = next(iter(columns.items()))
-        values = [_value(task, role, text.removeprefix(f"{name}=")) for text in texts]
-        return _records({role: values}, columns, len(texts))
+    given = [texts] if isinstance(texts, str | Mapping) else list(texts)
+    rows: list[Mapping[str, Any]]
+    if given and isinstance(given[0], Mapping):
+        rows = cast("list[Mapping[str, Any]]", given)
+    elif len(columns) == 1:
+        name = next(iter(columns.values()))
+        rows = [{name: str(text).removeprefix(f"{name}=")} for text in given]
+    else:
+        rows = [_typed(task, [str(text) for text in given])]
+    for row in rows:
+        _check_columns(task, row)
+    values = {role: [_value(task, role, row[name]) for row in rows] for role, name in columns.items()}
+    return Records(values, columns, np.arange(1, len(rows) + 1), GIVEN, "", 0)
+
+
+def _typed(task: Task, texts: Sequence[str]) -> dict[str, str]:
+    """Returns the record of texts such as "premise=A man sleeps."."""
+    names = list(task.input_columns().values())
     record = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        if not equals or name not in roles:
-            hint = f"{did_you_mean(name, roles)} Write each as COLUMN=TEXT: {' '.join(f'{one}=…' for one in roles)}"
+        if not equals or name not in names:
+            hint = f"{did_you_mean(name, names)} Write each as COLUMN=TEXT: {' '.join(f'{one}=…' for one in names)}"
             raise UserError(f"{text[:40]!r} names none of the columns that the task {task.name} reads.", hint)
-        record[roles[name]] = [_value(task, roles[name], value)]
-    missing = [name for name, role in roles.items() if role not in record]
-    if missing:
-        raise UserError(f"The task {task.name} reads {missing[0]!r}, too.", f"Add {missing[0]}=TEXT")
-    return _records(record, columns, 1)
+        record[name] = value
+    return record
 
 
-def _value(task: Task, role: str, text: str) -> Any:
-    """A list where one was typed as JSON, or where the task reads words or characters."""
-    if text.startswith("["):
+def _check_columns(task: Task, row: Mapping[str, Any]) -> None:
+    names = list(task.input_columns().values())
+    strange = next((name for name in row if name not in names), None)
+    if strange is not None:
+        raise UserError(f"The task {task.name} reads no column {strange!r}.", did_you_mean(strange, names))
+    missing = next((name for name in names if name not in row), None)
+    if missing is not None:
+        raise UserError(f"The task {task.name} reads {missing!r}, too.", f"Add {missing}=TEXT")
+
+
+def _value(task: Task, role: str, value: Any) -> Any:
+    """Returns a column's value: a list if the text is one in JSON, or if the task reads words or characters."""
+    if not isinstance(value, str):
+        return value
+    if value.startswith("["):
         try:
-            return json.loads(text)
+            return json.loads(value)
         except ValueError:
             pass
     if isinstance(task, TokenClassification) and role == "tokens":
-        return text.split() if task.units == "words" else list(text)
-    return text
-
-
-def _records(columns: dict[str, list[Any]], names: dict[str, str], count: int) -> Records:
-    return Records(columns, names, np.arange(1, count + 1), TYPED, "", 0)
+        return value.split() if task.units == "words" else list(value)
+    return value

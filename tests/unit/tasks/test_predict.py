@@ -41,7 +41,7 @@ def test_answers_need_no_labels_and_are_those_of_an_evaluation(recipe, written, 
     run = pretrain(chosen, tmp_path / "run")
     evaluate_task(run)
     lines = (run.directory / "predictions.jsonl").read_text().splitlines()
-    found = predict(run.directory, written(records(), "asked.jsonl"))
+    found = predict(run.directory, file=written(records(), "asked.jsonl"))
     assert [one["row"] for one in found] == list(range(1, 25))
     wanted = [json.loads(line)["answer"] for line in lines]
     if task == "text_regression":
@@ -79,8 +79,15 @@ def test_what_is_typed_names_the_columns_that_the_task_reads(recipe, written, tm
     chosen = recipe({"name": "text_classification", **options}, written(records(answers)))
     run = pretrain(chosen, tmp_path / "run").directory
     (typed,) = predict(run, [f"other={B[3]}", f"text={A[3]}"])
-    (read,) = predict(run, written(records()[3:4], "one.jsonl"))
+    (read,) = predict(run, file=written(records()[3:4], "one.jsonl"))
     assert typed["probabilities"] == read["probabilities"]
+    (given,) = predict(run, {"text": A[3], "other": B[3]})
+    assert given["probabilities"] == read["probabilities"]
+    many = predict(run, [{"text": a, "other": b} for a, b in zip(A[2:4], B[2:4], strict=True)])
+    assert [one["row"] for one in many] == [1, 2]
+    np.testing.assert_allclose(list(many[1]["probabilities"].values()), list(read["probabilities"].values()), atol=1e-6)
+    with pytest.raises(UserError, match="no column 'txt'"):
+        predict(run, {"txt": A[3], "other": B[3]})
     with pytest.raises(UserError, match="reads 'other', too"):
         predict(run, [f"text={A[0]}"])
     with pytest.raises(UserError, match="names none of the columns"):
