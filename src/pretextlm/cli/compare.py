@@ -41,7 +41,6 @@ def run_study(plan: AnyPlan, directory: Path, as_json: bool, jobs: int = 1) -> N
     """Run a study under one progress bar, write its report and print the table; exits with the command's exit code."""
     from pretextlm.cli.report import print_summary
     from pretextlm.cli.shared.console import print_json, stderr
-    from pretextlm.report.page import write_report
     from pretextlm.study.compare import compare as run
     from pretextlm.study.progress import Terminal
     from pretextlm.training.runtime import tune_process
@@ -50,15 +49,17 @@ def run_study(plan: AnyPlan, directory: Path, as_json: bool, jobs: int = 1) -> N
     tune_process()
     try:
         with Terminal() as progress:
-            outcome = run(plan, directory, jobs=jobs, command=["pretextlm", *sys.argv[1:]], progress=progress)
+            results = run(plan, directory, jobs=jobs, command=["pretextlm", *sys.argv[1:]], progress=progress)
     except Stopped as stopped:
         stderr().print(f"{stopped}; saved. Give the same command to go on.", highlight=False)
         raise typer.Exit(stopped.exit_code) from None
-    page, summary = write_report([directory])
+    assert results.report is not None
     if as_json:
-        print_json({"study": str(directory), "report": str(page), "failed": outcome.failed, **summary})
+        print_json(
+            {"study": str(directory), "report": str(results.report), "failed": results.failed, **results.summary}
+        )
     else:
-        print_summary(summary, page)
-    if outcome.failed:
-        stderr().print(f"failed: {', '.join(outcome.failed)}. Give the same command to try again.", highlight=False)
+        print_summary(results.summary, results.report)
+    if results.failed:
+        stderr().print(f"failed: {', '.join(results.failed)}. Give the same command to try again.", highlight=False)
         raise typer.Exit(1)

@@ -10,17 +10,50 @@ from pathlib import Path
 from typing import Any
 
 from pretextlm.errors import UserError
-from pretextlm.files import write_json
+from pretextlm.files import AnyPath, write_json
+from pretextlm.report.page import write_report
 from pretextlm.study.directory import COMMAND, claim, machine
 from pretextlm.study.jobs import QueuedRun, run_in_parallel
-from pretextlm.study.plan import RUNS, PlannedRun
+from pretextlm.study.plan import RUNS, PlannedRun, StudyPlan
 from pretextlm.study.progress import Silent, StudyProgress
 from pretextlm.study.run_executor import Evaluate, Pretrain, RunExecutor, finished
 from pretextlm.study.study_results import RunProgress, StudyRecorder, StudyResults
-from pretextlm.study.task_plan import AnyPlan, TaskStudy
+from pretextlm.study.task_plan import AnyPlan, TaskStudy, load_plan
 
 
 def compare(
+    study: AnyPlan | AnyPath | Mapping[str, Any],
+    out: AnyPath,
+    *,
+    jobs: int = 1,
+    command: Sequence[str] = (),
+    progress: StudyProgress | None = None,
+) -> StudyResults:
+    """Train and evaluate every run of a study, and write its report. Called again, it runs only what is missing.
+
+    A failed run is recorded in the results and in command.json; the other runs continue.
+
+    Args:
+        study: what to compare: a plan, its tables as plain values, or a TOML file.
+        out: a new directory, or one that holds this plan.
+        jobs: number of runs at a time, each in its own process with its share of the threads, or one GPU.
+        command: argv to record.
+        progress: notified of every run and step.
+
+    Returns:
+        The state of every run, the path of the report, and all measures.
+
+    Raises:
+        UserError: before any training, if the plan, the store or the directory is unsuitable.
+        Stopped: a signal arrived; everything so far is saved, and the same call resumes.
+    """
+    plan = study if isinstance(study, StudyPlan | TaskStudy) else load_plan(study)
+    results = run_plan(plan, Path(out), jobs=jobs, command=command, progress=progress)
+    results.report, results.summary = write_report([results.directory])
+    return results
+
+
+def run_plan(
     plan: AnyPlan,
     directory: Path,
     *,
@@ -30,7 +63,7 @@ def compare(
     pretrain: Pretrain | None = None,
     evaluate: Evaluate | None = None,
 ) -> StudyResults:
-    """Run a study into a directory. Called again, it runs only what is missing.
+    """Run a study into a directory, without a report. Called again, it runs only what is missing.
 
     A failed run is recorded in the results and in command.json; the other runs continue.
 
@@ -53,7 +86,7 @@ def compare(
     from pretextlm.training.run_directory import locked
 
     if jobs < 1:
-        raise UserError(f"{jobs} runs at a time make none.", "Give a whole number from 1 on, as --jobs 2.")
+        raise UserError(f"jobs must be at least 1, not {jobs}.", "Give a whole number, for example --jobs 2.")
     progress = progress or Silent()
     recipes = check(plan)
     with locked(directory):

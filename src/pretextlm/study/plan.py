@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from pretextlm.config import Config, apply_overrides, read_toml
+from pretextlm.config import Config, PathText, apply_overrides, read_toml
 from pretextlm.errors import UserError
+from pretextlm.files import AnyPath
 from pretextlm.objectives.base import Objective
 from pretextlm.objectives.protocol import Architecture
 from pretextlm.objectives.registry import build
 
+Table = Mapping[str, Any]
+"""A table of the plan as plain values."""
 BudgetKind = Literal["tokens", "flops", "seconds"]
 RUNS = "runs"
 """Subdirectory of a study that holds its runs."""
@@ -33,6 +36,11 @@ Seeds = Annotated[tuple[int, ...], AfterValidator(_differ)]
 """Seeds of a study: everything that is compared is trained once per seed."""
 
 
+def _whole(value: Any) -> Any:
+    """2e6 is a whole number, too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class Budget(Config):
     """Training budget of each run: exactly one of the three.
 
@@ -42,7 +50,7 @@ class Budget(Config):
         seconds: seconds of training, without evaluation.
     """
 
-    tokens: int | None = Field(None, gt=0)
+    tokens: Annotated[int, BeforeValidator(_whole)] | None = Field(None, gt=0)
     flops: float | None = Field(None, gt=0)
     seconds: float | None = Field(None, gt=0)
 
@@ -72,7 +80,9 @@ def _without_budget(training: dict[str, Any]) -> dict[str, Any]:
 
 
 class Condition(Config):
-    """One condition of the comparison: an objective with its options, on an architecture. Written as a name or a table.
+    """One condition of the comparison: an objective with its options, on an architecture.
+
+    It is written as a name or a table, or in Python as an objective.
 
     Attributes:
         name: the objective as registered.
@@ -95,6 +105,9 @@ class Condition(Config):
     def _gather(cls, value: Any) -> Any:
         if isinstance(value, str):
             return {"name": value, "label": value}
+        if isinstance(value, Objective):
+            options = value.model_dump(mode="json", exclude_unset=True)
+            return {"name": value.name, "label": value.name, "options": options}
         if not isinstance(value, dict) or not isinstance(value.get("options", {}), dict):
             return value
         own = {key: value[key] for key in _OWN_KEYS if key in value}
@@ -144,7 +157,7 @@ class StudyPlan(Config):
     Attributes:
         name: of the study, the report's title.
         store: directory of the prepared corpus.
-        objectives: the conditions, by name or as tables (see :class:`Condition`).
+        objectives: the conditions: objectives by name, as tables (see :class:`Condition`) or as instances.
         seeds: each objective is trained once per seed of weights, data order and noise.
         budget: of each run.
         length: tokens of an input row; None: the recipe's default.
@@ -152,7 +165,7 @@ class StudyPlan(Config):
     """
 
     name: str = Field("study", min_length=1, max_length=200)
-    store: str = Field(min_length=1)
+    store: PathText = Field(min_length=1)
     objectives: tuple[Condition, ...] = Field(min_length=1)
     seeds: Seeds = (1, 2, 3)
     budget: Budget
@@ -160,6 +173,22 @@ class StudyPlan(Config):
     model: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     evaluation: dict[str, Any] = Field(default_factory=dict)
+
+    if TYPE_CHECKING:  # the types that are accepted, where they are wider than the fields'
+
+        def __init__(
+            self,
+            *,
+            name: str = "study",
+            store: AnyPath,
+            objectives: Sequence[Condition | Objective | Table | str],
+            seeds: Sequence[int] = (1, 2, 3),
+            budget: Budget | Table,
+            length: int | None = None,
+            model: Table = ...,
+            training: Table = ...,
+            evaluation: Table = ...,
+        ) -> None: ...
 
     @field_validator("objectives")
     @classmethod

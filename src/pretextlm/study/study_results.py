@@ -5,24 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pretextlm.study.progress import StudyProgress
 
 
 @dataclass
 class StudyResults:
-    """State of the runs by directory name.
+    """What a study has run, and what it found.
 
     Attributes:
+        directory: of the study; its runs are in runs/.
         finished: trained and evaluated in this call.
         skipped: found finished.
         failed: name → reason in one line.
+        report: the page that was written, report.html.
+        summary: the finding and every measure of every condition, as in `pretextlm report --json`.
     """
 
     directory: Path
     finished: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    report: Path | None = None
+    summary: dict[str, Any] = field(default_factory=dict)
 
     def settled(self) -> int:
         return len(self.finished) + len(self.skipped) + len(self.failed)

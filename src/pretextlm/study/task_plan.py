@@ -22,7 +22,8 @@ training = { learning_rate = 5e-4 }       any table of the recipe may differ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pretextlm.config import Config, apply_overrides, read_toml
 from pretextlm.errors import UserError, did_you_mean
+from pretextlm.files import AnyPath
 from pretextlm.grid import Point, labels, point_label, points, set_at
 from pretextlm.study.plan import LABEL, RUNS, PlannedRun, Seeds, StudyPlan
 
@@ -266,17 +268,27 @@ def _checked_grid(grid: dict[str, Any]) -> dict[str, Any]:
 AnyPlan = StudyPlan | TaskStudy
 
 
-def load_plan(path: Path, overrides: list[str] | None = None) -> AnyPlan:
-    """Load a study from a TOML file with `section.key=value` overrides: of objectives or, with [[entries]], of a task.
+def load_plan(source: AnyPath | Mapping[str, Any], overrides: Sequence[str] = ()) -> AnyPlan:
+    """Load a study of objectives or, with [[entries]], of a task.
+
+    Args:
+        source: path of a TOML file, or its tables as plain values.
+        overrides: such as "budget.seconds=60".
 
     Raises:
         UserError: the plan is invalid.
     """
-    values = apply_overrides(read_toml(path), overrides or [])
+    if isinstance(source, Mapping):
+        path, values = "the study", dict(source)
+    else:
+        path, values = os.fspath(source), read_toml(Path(source))
+    values = apply_overrides(values, overrides)
     if "entries" not in values:
-        return StudyPlan.load(path, overrides)
+        plan = StudyPlan.parse(values, where=path)
+        plan.check()
+        return plan
     recipe = values.get("recipe")
     if not isinstance(recipe, dict) or "task" not in recipe:
         known = recipe if isinstance(recipe, dict) else values
         raise UserError(f"{path} has entries and no table [recipe.task].", did_you_mean("task", known))
-    return TaskStudy.parse(values, where=str(path))
+    return TaskStudy.parse(values, where=path)

@@ -12,7 +12,7 @@ from tests.builders import make_store
 from pretextlm.data.store import Store
 from pretextlm.errors import UserError
 from pretextlm.report.read import read
-from pretextlm.study.compare import StudyResults, compare
+from pretextlm.study.compare import StudyResults, run_plan
 from pretextlm.study.plan import StudyPlan
 from pretextlm.training.run_directory import locked
 from pretextlm.training.signals import Stopped
@@ -59,7 +59,7 @@ def plan(store: Path) -> StudyPlan:
 
 
 def run(plan: StudyPlan, directory: Path, workshop: Workshop) -> StudyResults:
-    return compare(plan, directory, command=["pretextlm", "x"], pretrain=workshop.pretrain, evaluate=workshop.evaluate)
+    return run_plan(plan, directory, command=["pretextlm", "x"], pretrain=workshop.pretrain, evaluate=workshop.evaluate)
 
 
 def test_a_study_trains_and_evaluates_every_run_and_notes_where_it_came_from(plan: StudyPlan, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pretextlm.errors import UserError
 from pretextlm.grid import labels, point_label, points, set_at
 from pretextlm.report.page import render, summary, write_report
 from pretextlm.report.read import read
-from pretextlm.study.compare import compare
+from pretextlm.study.compare import run_plan
 from pretextlm.study.grid import RATES, SEEDS, grid_plan, parse_grid, parse_seeds
 from pretextlm.study.task_plan import TaskStudy
 from pretextlm.training.recipe import Recipe
@@ -46,7 +46,7 @@ GRID = {"training.learning_rate": [2e-5, 5e-4], "training.budget_epochs": [0.2, 
 def done(recipe, tmp_path_factory):
     place = tmp_path_factory.mktemp("study") / "s"
     plan = grid_plan(recipe, {"training.learning_rate": [2e-5, 5e-4]}, (1, 2), "here")
-    outcome = compare(plan, place)
+    outcome = run_plan(plan, place)
     assert not outcome.failed
     return place, plan, outcome
 
@@ -101,7 +101,7 @@ def test_each_run_learns_at_its_rate(done):
 def test_the_same_plan_finds_everything_done(done):
     place, plan, _ = done
     assert TaskStudy.parse(read_toml(place / "study.toml")) == plan
-    assert len(compare(plan, place).skipped) == 4
+    assert len(run_plan(plan, place).skipped) == 4
 
 
 def test_the_page_names_the_best_point_and_that_it_was_chosen(done):
@@ -116,7 +116,7 @@ def test_the_page_names_the_best_point_and_that_it_was_chosen(done):
 
 
 def test_one_seed_of_a_task_is_no_objective(done, recipe, tmp_path):
-    compare(grid_plan(recipe, {"training.learning_rate": [2e-5, 5e-4]}, (1,), "here"), tmp_path / "s")
+    run_plan(grid_plan(recipe, {"training.learning_rate": [2e-5, 5e-4]}, (1,), "here"), tmp_path / "s")
     said = summary(read([tmp_path / "s"]))["qualification"]
     assert "Not every point of the grid has more than one seed" in said
     assert "objective" not in said
@@ -138,7 +138,7 @@ def test_what_is_no_grid_is_refused(recipe, grid, message):
 
 def test_an_unknown_setting_is_refused_before_training(recipe, tmp_path):
     with pytest.raises(UserError, match=r"training\.learning_rat"):
-        compare(grid_plan(recipe, {"training.learning_rat": [1e-5]}, (1,), "here"), tmp_path / "s")
+        run_plan(grid_plan(recipe, {"training.learning_rat": [1e-5]}, (1,), "here"), tmp_path / "s")
     assert not (tmp_path / "s").exists()
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests.builders import make_store
 
 from pretextlm.errors import UserError
-from pretextlm.study.compare import compare
+from pretextlm.study.compare import run_plan
 from pretextlm.study.jobs import QueuedRun, run_in_parallel
 from pretextlm.study.plan import StudyPlan
 from pretextlm.study.progress import Silent
@@ -84,9 +84,9 @@ def test_two_runs_at_a_time_learn_what_one_at_a_time_learns(tmp_path: Path) -> N
     training = {"batch_tokens": 128, "dtype": "fp32", "threads": 1, "compile": "off", "validations": 1}
     plan = StudyPlan.parse({**values, "length": 32, "model": small, "training": training})
     for jobs in (1, 2):
-        assert not compare(plan, tmp_path / str(jobs), jobs=jobs).failed
+        assert not run_plan(plan, tmp_path / str(jobs), jobs=jobs).failed
     for run in ("causal-seed1", "masked-seed1"):
         one, two = (json.loads((tmp_path / n / "runs" / run / "evaluation.json").read_text()) for n in ("1", "2"))
         assert one["metrics"] == two["metrics"]
-    with pytest.raises(UserError, match="0 runs at a time"):
-        compare(plan, tmp_path / "none", jobs=0)
+    with pytest.raises(UserError, match="jobs must be at least 1"):
+        run_plan(plan, tmp_path / "none", jobs=0)

@@ -9,7 +9,7 @@ import torch
 from tests.builders import make_store
 
 from pretextlm.report.page import write_report
-from pretextlm.study.compare import compare
+from pretextlm.study.compare import run_plan
 from pretextlm.study.plan import StudyPlan
 
 
@@ -27,7 +27,7 @@ def test_a_study_of_three_objectives_ends_in_a_table_and_a_page(tmp_path: Path) 
             "evaluation": {"documents": 2, "blanks": 10, "prompts": 1},
         }
     )
-    outcome = compare(plan, tmp_path / "study")
+    outcome = run_plan(plan, tmp_path / "study")
     assert outcome.failed == {}
     assert outcome.finished == ["causal-seed1", "masked-seed1", "span_corruption-seed1"]
     page, summary = write_report([tmp_path / "study"])
@@ -62,7 +62,7 @@ def test_a_study_of_many_kinds_goes_on_the_ruler_where_it_can(tmp_path: Path) ->
             "evaluation": {"documents": 2, "blanks": 10, "prompts": 1},
         }
     )
-    outcome = compare(plan, tmp_path / "study")
+    outcome = run_plan(plan, tmp_path / "study")
     assert outcome.failed == {}
     page, summary = write_report([tmp_path / "study"])
     ruled = {label for label, measures in summary["conditions"].items() if "blank_choice_accuracy" in measures}

@@ -9,7 +9,8 @@ import pytest
 
 from pretextlm.config import read_toml, write_toml
 from pretextlm.errors import UserError
-from pretextlm.study.plan import StudyPlan
+from pretextlm.objectives.masked import Masked
+from pretextlm.study.plan import Budget, StudyPlan
 from pretextlm.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -126,3 +127,13 @@ def test_the_shipped_plans_are_valid() -> None:
     for path in plans:
         for run in StudyPlan.load(path).runs():
             Recipe.load(run.recipe, where=str(path))
+
+
+def test_a_plan_in_python_takes_objectives_and_its_budget_as_the_file_does(tmp_path: Path) -> None:
+    in_python = StudyPlan(
+        store=tmp_path, objectives=["causal", Masked(rate=0.4)], seeds=[1], budget=Budget(tokens=int(2e6))
+    )
+    tables = {"store": str(tmp_path), "seeds": [1], "budget": {"tokens": 2e6}}
+    as_tables = StudyPlan.parse({**tables, "objectives": ["causal", {"name": "masked", "rate": 0.4}]})
+    assert in_python == as_tables
+    assert StudyPlan.parse(in_python.plain()) == in_python

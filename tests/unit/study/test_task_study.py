@@ -12,7 +12,7 @@ from tests.builders import make_store, sentences
 from pretextlm.config import read_toml
 from pretextlm.errors import UserError
 from pretextlm.report.page import write_report
-from pretextlm.study.compare import compare
+from pretextlm.study.compare import run_plan
 from pretextlm.study.plan import StudyPlan
 from pretextlm.study.task_plan import TaskStudy, load_plan
 from pretextlm.training.recipe import Recipe
@@ -51,7 +51,7 @@ def plan(begun, **changes) -> TaskStudy:
 def done(begun, tmp_path_factory):
     """A study directory."""
     place = tmp_path_factory.mktemp("study") / "s"
-    outcome = compare(plan(begun, seeds=[1, 2]), place, command=["pretextlm", "compare"])
+    outcome = run_plan(plan(begun, seeds=[1, 2]), place, command=["pretextlm", "compare"])
     assert not outcome.failed
     return place
 
@@ -102,14 +102,14 @@ def test_the_page_says_how_many_records_of_how_many_and_compares_accuracies(done
 
 
 def test_the_same_call_again_does_nothing_and_other_records_are_refused(done, begun):
-    assert len(compare(plan(begun, seeds=[1, 2]), done).skipped) == 12
+    assert len(run_plan(plan(begun, seeds=[1, 2]), done).skipped) == 12
     with pytest.raises(UserError, match="holds another study"):
-        compare(plan(begun, seeds=[1]), done)
+        run_plan(plan(begun, seeds=[1]), done)
     other = begun[1].read_text()
     begun[1].write_text(other.replace('"label": 2', '"label": 1', 1))
     try:
         with pytest.raises(UserError, match="records were written anew"):
-            compare(plan(begun, seeds=[1, 2]), done)
+            run_plan(plan(begun, seeds=[1, 2]), done)
     finally:
         begun[1].write_text(other)
 
@@ -127,7 +127,7 @@ def test_the_same_call_again_does_nothing_and_other_records_are_refused(done, be
 )
 def test_what_cannot_be_compared_is_refused_before_training(begun, tmp_path, changes, told):
     with pytest.raises(UserError) as caught:
-        compare(plan(begun, **changes), tmp_path / "s")
+        run_plan(plan(begun, **changes), tmp_path / "s")
     assert told in caught.value.message
     assert not (tmp_path / "s" / "runs").exists()
 
