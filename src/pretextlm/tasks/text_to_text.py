@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pretextlm.model.config import ModelConfig
 
 
-class TextToText(WritingTask):
+class SequenceToSequence(WritingTask):
     """Args:
     source, target: columns.
     prefix: text put before every source, which names the task.

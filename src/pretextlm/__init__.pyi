@@ -1,0 +1,51 @@
+"""The public names for type checkers and editors; `__init__.py` imports them on first access."""
+
+from pretextlm.data.prepare import prepare as prepare
+from pretextlm.data.store import Store as Store
+from pretextlm.errors import UserError as UserError
+from pretextlm.evaluation.predict import predict as predict
+from pretextlm.extensions import register as register
+from pretextlm.hf.export_model import export_model as export_model
+from pretextlm.hf.import_model import import_model as import_model
+from pretextlm.model.config import ModelConfig as ModelConfig
+from pretextlm.objectives.base import Objective as Objective
+from pretextlm.objectives.bimodal_code import BimodalCode as BimodalCode
+from pretextlm.objectives.causal import Causal as Causal
+from pretextlm.objectives.denoisers import Denoisers as Denoisers
+from pretextlm.objectives.denoising import Denoising as Denoising
+from pretextlm.objectives.distillation import Distillation as Distillation
+from pretextlm.objectives.fill_in_middle import FillInMiddle as FillInMiddle
+from pretextlm.objectives.masked import Masked as Masked
+from pretextlm.objectives.masked_sequence import MaskedSequence as MaskedSequence
+from pretextlm.objectives.mixed_visibility import MixedVisibility as MixedVisibility
+from pretextlm.objectives.next_sentence import NextSentence as NextSentence
+from pretextlm.objectives.permutation import Permutation as Permutation
+from pretextlm.objectives.prefix import Prefix as Prefix
+from pretextlm.objectives.replaced_token import ReplacedToken as ReplacedToken
+from pretextlm.objectives.sentence_order import SentenceOrder as SentenceOrder
+from pretextlm.objectives.span_boundary import SpanBoundary as SpanBoundary
+from pretextlm.objectives.span_corruption import SpanCorruption as SpanCorruption
+from pretextlm.objectives.text_to_text import TextToText as TextToText
+from pretextlm.objectives.word_structure import WordStructure as WordStructure
+from pretextlm.study.compare import compare as compare
+from pretextlm.study.plan import StudyPlan as StudyPlan
+from pretextlm.study.study_results import StudyResults as StudyResults
+from pretextlm.tasks.base import Task as Task
+from pretextlm.tasks.instruction import Instruction as Instruction
+from pretextlm.tasks.multiple_choice import MultipleChoice as MultipleChoice
+from pretextlm.tasks.question_answering import QuestionAnswering as QuestionAnswering
+from pretextlm.tasks.sentence_embedding import SentenceEmbedding as SentenceEmbedding
+from pretextlm.tasks.text_classification import TextClassification as TextClassification
+from pretextlm.tasks.text_regression import TextRegression as TextRegression
+from pretextlm.tasks.text_to_text import SequenceToSequence as SequenceToSequence
+from pretextlm.tasks.token_classification import TokenClassification as TokenClassification
+from pretextlm.training.recipe import DataConfig as DataConfig
+from pretextlm.training.recipe import EvaluationConfig as EvaluationConfig
+from pretextlm.training.recipe import Recipe as Recipe
+from pretextlm.training.recipe import TrainingConfig as TrainingConfig
+from pretextlm.training.run_directory import Run as Run
+from pretextlm.training.trainable_parameters import LoraConfig as LoraConfig
+from pretextlm.training.trainable_parameters import TuningConfig as TuningConfig
+from pretextlm.training.trainer import pretrain as pretrain
+
+__version__: str
