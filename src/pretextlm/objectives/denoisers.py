@@ -40,7 +40,7 @@ from pretextlm.objectives.base import Objective, Role
 from pretextlm.objectives.protocol import Architecture
 from pretextlm.objectives.shared import layout
 from pretextlm.objectives.shared.layout import I32, I64
-from pretextlm.objectives.shared.prefix_split import Halves
+from pretextlm.objectives.shared.prefix_split import PrefixSplit
 from pretextlm.objectives.shared.span_noise import MAX_RATE, Edges, Spans
 
 Mode = Literal["[NLU]", "[NLG]", "[S2S]", "[R]", "[S]", "[X]"]
@@ -216,7 +216,7 @@ class Denoisers(Objective):
         mode = vocabulary.id_of(row.mode) if self.modes else None
 
         def lay_out(tokens: I32, example_ids: I64, rng: CounterRNG) -> Batch:
-            if isinstance(noise, Halves):
+            if isinstance(noise, PrefixSplit):
                 write = noise.joint_rows if self._joint else noise.pair_rows
                 return write(tokens, example_ids, vocabulary, rng, mode)
             source, target = noise.split(tokens, vocabulary, rng, mode)
@@ -235,10 +235,10 @@ class Denoisers(Objective):
             return Variant(row.title, raw=raw, length=noise.occupied(raw, True), weight=row.weight)
         return Variant(row.title, raw=raw, length=width, decoder_length=target, weight=row.weight)
 
-    def _noise(self, row: Denoiser) -> Spans | Halves:
+    def _noise(self, row: Denoiser) -> Spans | PrefixSplit:
         name = f"The denoiser {row.title!r}"
         if row.kind == "prefix":
-            return Halves(row.rate, self.modes, name)
+            return PrefixSplit(row.rate, self.modes, name)
         return Spans(row.rate, row.mean_span_length, self.edges, self.final_sentinel, self.modes, name)
 
     @property

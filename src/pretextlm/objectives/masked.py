@@ -174,9 +174,9 @@ class Masked(Objective):
         rates = self._rates(rows)
         if self.count == "bernoulli":
             if self.unit == "token":
-                return selection.toss_tokens(barred, rates, rng)
-            return selection.toss_words(Words.of(rows, barred), rates, rng)
-        wanted = selection.budget(barred, rates, rng)
+                return selection.sample_tokens(barred, rates, rng)
+            return selection.sample_words(Words.of(rows, barred), rates, rng)
+        wanted = selection.selection_counts(barred, rates, rng)
         if self.unit == "token":
             return selection.select_tokens(barred, wanted, rng)
         words = Words.of(rows, barred)

@@ -36,7 +36,7 @@ from pretextlm.errors import UserError
 from pretextlm.objectives.base import Objective, Role
 from pretextlm.objectives.protocol import Architecture
 from pretextlm.objectives.shared import layout
-from pretextlm.objectives.shared.prefix_split import CUT, I32, I64, Halves, prefix_range
+from pretextlm.objectives.shared.prefix_split import CUT, I32, I64, PrefixSplit, prefix_range
 from pretextlm.objectives.shared.span_noise import between
 
 
@@ -85,9 +85,9 @@ class Prefix(Objective):
             if length < 1:
                 raise UserError(f"Prefix rows of {length} tokens hold nothing.", "Give a length of at least 1.")
             return [Variant("main", raw=length + 1, length=length, overlap=1)]
-        self._halves.check(length, False, vocabulary)
-        raw = self._halves.raw_length(length)
-        width, target = self._halves.widths(raw)
+        self._split.check(length, False, vocabulary)
+        raw = self._split.raw_length(length)
+        width, target = self._split.widths(raw)
         return [Variant("main", raw=raw, length=width, decoder_length=target)]
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
@@ -96,13 +96,13 @@ class Prefix(Objective):
             return self._packed(rows, rng)
 
         def lay_out(tokens: I32, example_ids: I64, rng: CounterRNG) -> Batch:
-            return self._halves.pair_rows(tokens, example_ids, vocabulary, rng)
+            return self._split.pair_rows(tokens, example_ids, vocabulary, rng)
 
         return layout.each_length(rows, vocabulary, rng, lay_out)
 
     @property
-    def _halves(self) -> Halves:
-        return Halves(self.rate)
+    def _split(self) -> PrefixSplit:
+        return PrefixSplit(self.rate)
 
     def _packed(self, rows: Rows, rng: CounterRNG) -> Batch:
         """Each document of a row is cut by itself: the draw belongs to its number in the row."""

@@ -36,7 +36,7 @@ from pretextlm.objectives.base import Role
 from pretextlm.objectives.masked import Masked
 from pretextlm.objectives.protocol import Architecture, Outputs
 from pretextlm.objectives.registry import ObjectiveField, with_role
-from pretextlm.objectives.shared.token_selection import Lots
+from pretextlm.objectives.shared.token_selection import RandomOrder
 from pretextlm.objectives.shared.wrapper import Wrapper
 
 if TYPE_CHECKING:
@@ -129,17 +129,17 @@ class WordStructure(Wrapper):
         taken = np.zeros(begins.size, dtype=bool)
         starts, orders = [candidates[:0]], [candidates[:0]]
         left = wanted.copy()
-        lots = Lots(rng, per_row)
+        random_order = RandomOrder(rng, per_row)
         active = np.flatnonzero((left > 0) & (per_row > 0))
         while len(active):
-            number, chance = lots.draw(active)
+            number, chance = random_order.next(active)
             places = candidates[base[active] + number][:, None] + np.arange(SIZE)
             fits = np.flatnonzero(~taken.take(places).any(axis=1))
             taken[places[fits]] = True
             left[active[fits]] -= 1
             starts.append(places[fits, 0])
             orders.append((chance[fits] * np.uint64(len(ORDERS)) >> np.uint64(32)).astype(np.int64))
-            active = active[(left[active] > 0) & (lots.turn < per_row[active])]
+            active = active[(left[active] > 0) & (random_order.turn < per_row[active])]
         return np.concatenate(starts), np.concatenate(orders)
 
     def counts(self, batch: Batch) -> dict[str, int]:

@@ -15,7 +15,7 @@ from pretextlm.batch import IGNORE
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.errors import UserError
 from pretextlm.objectives.registry import build
-from pretextlm.objectives.shared.prefix_split import Halves, prefix_range
+from pretextlm.objectives.shared.prefix_split import PrefixSplit, prefix_range
 
 V = vocabulary()
 POSSIBLE = 1e-4
@@ -169,7 +169,7 @@ def test_every_token_of_a_stream_is_shown_or_written_once():
 def test_halves_together_are_the_text(length, rate, seed):
     rows = rows_of(text(8, length, V, seed))
     batch = build("prefix", {"rate": rate, "layout": "encoder_decoder"}).collate(rows, V, keyed(rows, seed))
-    widths = Halves(rate).widths(length)
+    widths = PrefixSplit(rate).widths(length)
     assert batch.input_ids.shape == batch.segment_ids.shape == (8, widths[0])
     assert batch.decoder_labels.shape == batch.decoder_input_ids.shape == (8, widths[1])
     for row, halves in enumerate(shown_and_written(batch)):
@@ -184,7 +184,7 @@ def test_halves_together_are_the_text(length, rate, seed):
 
 def test_halves_equal_the_slow_loop():
     rows = rows_of(text(20, 23, V))
-    batch = Halves(0.3, lead=True).pair_rows(rows.matrix(rows.tokens), rows.example_ids, V, keyed(rows), lead=99)
+    batch = PrefixSplit(0.3, lead=True).pair_rows(rows.matrix(rows.tokens), rows.example_ids, V, keyed(rows), lead=99)
     for row in range(20):
         cut = int(np.flatnonzero(batch.input_ids[row] == V.eos)[0]) - 1
         others = batch.input_ids.shape[1] - 4 - cut
@@ -202,7 +202,7 @@ def test_halves_equal_the_slow_loop():
 
 @pytest.mark.parametrize(("rate", "length"), [(0.5, 16), (0.25, 16), (0.25, 21), (0.3, 22)])
 def test_each_half_is_cut_uniformly_and_one_late_where_the_other_is_early(rate, length):
-    halves = Halves(rate)
+    halves = PrefixSplit(rate)
     assert halves._exact(length)
     rows = rows_of(text(15_000, length, V))
     batch = halves.pair_rows(rows.matrix(rows.tokens), rows.example_ids, V, keyed(rows))

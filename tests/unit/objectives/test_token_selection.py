@@ -1,4 +1,4 @@
-"""Spans, n-grams and lots: exact counts, the published rules, and equal to the loop over spans that they replace.
+"""Spans, n-grams and random order: exact counts, the published rules, and equal to the loops that they replace.
 
 Draws are fixed by their seed; a test with a p-value would fail by chance once in ten thousand seeds.
 """
@@ -17,7 +17,14 @@ from tests.unit.objectives.hand_rows import framed, keyed, rows_of, selected, ta
 
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.objectives.registry import build
-from pretextlm.objectives.shared.token_selection import TURNS, Lots, budget, run_lengths, select_ngrams, select_spans
+from pretextlm.objectives.shared.token_selection import (
+    TURNS,
+    RandomOrder,
+    run_lengths,
+    select_ngrams,
+    select_spans,
+    selection_counts,
+)
 from pretextlm.objectives.shared.whole_words import Words
 
 V = vocabulary()
@@ -73,9 +80,9 @@ def follow(words, first, count):
 
 def spans_by_loop(words, barred, wanted, longest, stop, rng):
     """SpanBERT's loop for one row: (column, bits) drawn in turns until enough is taken."""
-    lots, taken = Lots(rng.fork(TURNS), np.array([len(barred)])), set()
+    random_order, taken = RandomOrder(rng.fork(TURNS), np.array([len(barred)])), set()
     while len(taken) < wanted:
-        (column,), (chance,) = lots.draw(np.array([0]))
+        (column,), (chance,) = random_order.next(np.array([0]))
         if barred[column] or column in taken:
             continue
         length = 1 + outcome(chance, [(1 - stop) ** n for n in range(longest)])
@@ -89,10 +96,10 @@ def spans_by_loop(words, barred, wanted, longest, stop, rng):
 
 def ngrams_by_loop(words, wanted, longest, rng):
     """The loop over n-grams for one row: each in turn, shortened until it fits."""
-    lots, taken, held, total = Lots(rng.fork(TURNS), np.array([len(words)])), set(), [], 0
+    random_order, taken, held, total = RandomOrder(rng.fork(TURNS), np.array([len(words)])), set(), [], 0
     order = []
     for _ in words:
-        (number,), (chance,) = lots.draw(np.array([0]))
+        (number,), (chance,) = random_order.next(np.array([0]))
         order.append(number)
         length = 1 + outcome(chance, [1 / n for n in range(1, longest + 1)])
         for count in range(length, 0, -1):
@@ -114,7 +121,7 @@ def test_spans_in_turns_equal_the_loop_over_spans(seed, rate, longest, stop):
     rows = rows_with_padding(6, 30, seed)
     special = V.is_special[rows.matrix(rows.tokens)]
     rng = keyed(rows, seed)
-    wanted = budget(special, rate, rng)
+    wanted = selection_counts(special, rate, rng)
     got = select_spans(rows, Words.of(rows, special), special, wanted, longest, stop, rng)
     expected = []
     for row, words in enumerate(words_of(rows, special)):
@@ -131,7 +138,7 @@ def test_ngrams_in_turns_equal_the_loop_over_ngrams(seed, rate, longest):
     rows = rows_with_padding(6, 30, seed)
     special = V.is_special[rows.matrix(rows.tokens)]
     rng = keyed(rows, seed)
-    wanted = budget(special, rate, rng)
+    wanted = selection_counts(special, rate, rng)
     got = select_ngrams(rows, Words.of(rows, special), wanted, longest, rng)
     held = [
         (row, first, stop)
@@ -145,25 +152,25 @@ def test_ngrams_in_turns_equal_the_loop_over_ngrams(seed, rate, longest):
 
 def test_lots_are_permutations_and_every_one_is_equally_likely():
     sizes = np.full(24_000, 4)
-    lots = Lots(CounterRNG.of(3, 0, np.arange(24_000)), sizes)
-    drawn = np.stack([lots.draw(np.arange(24_000))[0] for _ in range(4)], axis=1)
+    random_order = RandomOrder(CounterRNG.of(3, 0, np.arange(24_000)), sizes)
+    drawn = np.stack([random_order.next(np.arange(24_000))[0] for _ in range(4)], axis=1)
     codes = {p: i for i, p in enumerate(permutations(range(4)))}
     counts = np.bincount([codes[tuple(row)] for row in drawn.tolist()], minlength=24)
     assert stats.chisquare(counts).pvalue > POSSIBLE
 
 
-def test_a_row_draws_the_same_lots_alone_and_among_rows_that_drop_out():
+def test_a_row_draws_the_same_order_alone_and_among_rows_that_drop_out():
     keys = CounterRNG.of(5, 0, np.arange(3))
-    lots = Lots(keys, np.array([100, 7, 70]))
+    random_order = RandomOrder(keys, np.array([100, 7, 70]))
     active, together = np.arange(3), {0: [], 1: [], 2: []}
     while len(active):
-        numbers, bits = lots.draw(active)
+        numbers, bits = random_order.next(active)
         for row, number, chance in zip(active.tolist(), numbers.tolist(), bits.tolist(), strict=True):
             together[row].append((number, chance))
-        active = active[lots.turn < lots.sizes[active]]
+        active = active[random_order.turn < random_order.sizes[active]]
     for row, size in enumerate([100, 7, 70]):
-        alone = Lots(CounterRNG(keys.keys[row : row + 1]), np.array([size]))
-        drawn = [tuple(int(x[0]) for x in alone.draw(np.array([0]))) for _ in range(size)]
+        alone = RandomOrder(CounterRNG(keys.keys[row : row + 1]), np.array([size]))
+        drawn = [tuple(int(x[0]) for x in alone.next(np.array([0]))) for _ in range(size)]
         assert drawn == together[row]
         assert sorted(number for number, _ in drawn) == list(range(size))
 
@@ -181,7 +188,7 @@ def test_ngrams_are_whole_words_and_never_over_the_count_unless_one_word_is(rate
     rows = framed(200, 70, V)
     special = V.is_special[rows.matrix(rows.tokens)]
     chosen = selected(collate(rows, unit="ngram", rate=rate))
-    wanted = budget(special, rate, keyed(rows))
+    wanted = selection_counts(special, rate, keyed(rows))
     for row, words in enumerate(words_of(rows, special)):
         held = [chosen[row, first:stop] for first, stop, _ in words]
         assert all(word.all() or not word.any() for word in held)
@@ -242,7 +249,7 @@ def test_spans_have_3_8_words_on_average_before_they_are_cut():
     none = np.zeros((20_000, 200), bool)
     words = Words.of(rows, none)
     (column, _), wanted = (
-        Lots(keyed(rows).fork(TURNS), np.full(20_000, 200)).draw(np.arange(20_000)),
+        RandomOrder(keyed(rows).fork(TURNS), np.full(20_000, 200)).next(np.arange(20_000)),
         np.full(20_000, 10),
     )
     got = select_spans(rows, words, none, wanted, 10, 0.2, keyed(rows))

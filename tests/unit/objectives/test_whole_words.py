@@ -10,7 +10,7 @@ from scipy import stats
 from tests.unit.objectives.hand_rows import framed, keyed, rows_of, selected, text, vocabulary
 
 from pretextlm.objectives.registry import build
-from pretextlm.objectives.shared.whole_words import Words, expand, greedy
+from pretextlm.objectives.shared.whole_words import Words, expand, take_words
 
 V = vocabulary()
 POSSIBLE = 1e-4
@@ -54,7 +54,7 @@ def test_taking_words_in_rounds_equals_taking_them_one_by_one(rows):
     none = 1000
     matrix = np.array([lengths + [none] * (width - len(lengths)) for lengths, _ in rows], dtype=np.int32)
     budget = np.array([b for _, b in rows])
-    got = greedy(matrix, budget)
+    got = take_words(matrix, budget)
     for row, (lengths, b) in enumerate(rows):
         assert got[row, : len(lengths)].tolist() == by_loop(lengths, b)
         assert not got[row, len(lengths) :].any()

@@ -19,7 +19,7 @@ from pretextlm.model.config import ModelConfig
 from pretextlm.model.model_inputs import prepare
 from pretextlm.model.transformer import Transformer
 from pretextlm.objectives.registry import build
-from pretextlm.objectives.shared.token_selection import Lots
+from pretextlm.objectives.shared.token_selection import RandomOrder
 from pretextlm.objectives.word_structure import HIDE, ORDERS, PLACES
 
 V = vocabulary()
@@ -116,11 +116,11 @@ def by_loop(batch, rows, row, wanted, rng):
     starts = [
         t for t in range(rows.width - 2) if visible[t : t + 3].all() and len(set(segments[t : t + 3].tolist())) == 1
     ]
-    lots, taken, found = Lots(rng, np.array([len(starts)])), set(), []
+    order, taken, found = RandomOrder(rng, np.array([len(starts)])), set(), []
     for _ in starts:
         if len(found) == wanted:
             break
-        (number,), (chance,) = lots.draw(np.array([0]))
+        (number,), (chance,) = order.next(np.array([0]))
         places = {starts[number] + i for i in range(3)}
         if not places & taken:
             taken |= places

@@ -1,4 +1,4 @@
-"""From a denoiser's (source, target) to a batch: noise decides what is hidden, layout decides where it is written.
+"""Batches from the (source, target) of a denoising objective: the layout decides which row holds which of the two.
 
 Source and target are (B, S) and (B, T) matrices without padding; an end token is part of each.
 
@@ -23,12 +23,12 @@ I64 = NDArray[np.int64]
 
 
 def write(source: I32, target: I32, vocabulary: Vocabulary, example_ids: I64, joint: bool) -> Batch:
-    """Both in one decoder row if `joint`, else in a row each."""
+    """Returns the batch with both in one decoder row if `joint`, else in a row each."""
     return (prefix if joint else encoder_decoder)(source, target, vocabulary, example_ids)
 
 
 def encoder_decoder(source: I32, target: I32, vocabulary: Vocabulary, example_ids: NDArray[np.int64]) -> Batch:
-    """The encoder reads the source; the decoder reads the target one place later, from its start token on."""
+    """Returns the batch whose encoder reads the source, and whose decoder reads the target shifted right by one."""
     shifted = np.empty_like(target)
     shifted[:, 0] = vocabulary.start
     shifted[:, 1:] = target[:, :-1]
@@ -36,7 +36,7 @@ def encoder_decoder(source: I32, target: I32, vocabulary: Vocabulary, example_id
 
 
 def prefix(source: I32, target: I32, vocabulary: Vocabulary, example_ids: NDArray[np.int64]) -> Batch:
-    """Source then target in one decoder row (B, S + T - 1), the source visible in both directions.
+    """Returns the batch of source and target in one decoder row (B, S + T - 1), the source visible in both directions.
 
     The position that reads the source's last token predicts the target's first, and lies in the bidirectional part;
     the target's last token is predicted and never read.
@@ -54,9 +54,13 @@ def prefix(source: I32, target: I32, vocabulary: Vocabulary, example_ids: NDArra
 
 
 def next_tokens(tokens: I32, segments: I32, positions: I32, example_ids: I64, isolate: bool) -> Batch:
-    """Rows (B, T + 1) as the inputs and labels (B, T) of a causal model: the label of a position is the token after it.
+    """Returns the inputs and labels (B, T) of a causal model: the label of a position is the token after it.
 
     Args:
+        tokens: (B, T + 1).
+        segments: (B, T + 1) document of each token, -1 for padding.
+        positions: (B, T + 1) within the document.
+        example_ids: (B,) of the rows.
         isolate: documents neither see nor predict each other; without it a row is one run of text.
     """
     here, following = segments[:, :-1], segments[:, 1:]
@@ -73,48 +77,52 @@ def next_tokens(tokens: I32, segments: I32, positions: I32, example_ids: I64, is
 def each_length(
     rows: Rows, vocabulary: Vocabulary, rng: CounterRNG, lay_out: Callable[[I32, I64, CounterRNG], Batch]
 ) -> Batch:
-    """The batch of rows some of which end in padding: each is laid out as the shorter text it is.
+    """Returns the batch of rows of which some end in padding; each of these is laid out as the shorter text it is.
 
     Args:
+        rows: all of one width.
+        vocabulary: for the padding.
+        rng: one stream per row.
         lay_out: (tokens (B, L), example ids, their generator) → batch, for rows of one length, 1 or more.
     """
     tokens = rows.matrix(rows.tokens)
-    whole = lay_out(tokens, rows.example_ids, rng)
+    full = lay_out(tokens, rows.example_ids, rng)
     if rows.segment_ids.min(initial=0) >= 0:
-        return whole
+        return full
     lengths = np.count_nonzero(rows.matrix(rows.segment_ids) >= 0, axis=1)
     parts = []
     for length in np.unique(lengths[lengths < rows.width]):
         short = np.flatnonzero(lengths == length)
         part = lay_out(tokens[short, : max(length, 1)], rows.example_ids[short], CounterRNG(rng.keys[short]))
         parts.append((short, part if length else part.map(lambda array: array[:, :0] if array.ndim > 1 else array)))
-    return with_short_rows(whole, parts, vocabulary)
+    return with_short_rows(full, parts, vocabulary)
 
 
-def with_short_rows(whole: Batch, parts: Iterable[tuple[NDArray[np.int64], Batch]], vocabulary: Vocabulary) -> Batch:
-    """A batch some of whose rows are shorter than the rest, as at the end of an evaluation.
+def with_short_rows(full: Batch, parts: Iterable[tuple[NDArray[np.int64], Batch]], vocabulary: Vocabulary) -> Batch:
+    """Returns a batch with some rows replaced by shorter ones, as at the end of an evaluation.
 
     Args:
-        whole: the batch at full width; the rows named in `parts` are written over.
-        parts: (row numbers, their narrower batch) for each width. What is left of those rows becomes padding:
-            the pad id, segment -1, no label.
+        full: the batch at full width.
+        parts: (row numbers, their narrower batch) for each width. The rest of these rows becomes padding: the pad id,
+            segment -1, no label.
+        vocabulary: for the pad id.
     """
     fills = {"input_ids": vocabulary.pad, "decoder_input_ids": vocabulary.pad, "prefix": 0}
     fills |= {"labels": IGNORE, "decoder_labels": IGNORE, "segment_ids": -1, "decoder_segment_ids": -1}
     fills |= {"position_ids": 0, "decoder_position_ids": 0}
-    whole = _with_segments(whole)
-    arrays = {name: getattr(whole, name).copy() for name in fills if getattr(whole, name) is not None}
+    full = _with_segments(full)
+    arrays = {name: getattr(full, name).copy() for name in fills if getattr(full, name) is not None}
     for rows, narrow in parts:
         part = _with_segments(narrow)
         for name, array in arrays.items():
             values = getattr(part, name)
             array[rows] = fills[name]
             array[rows, : values.shape[1]] = values
-    return dataclasses.replace(whole, **arrays)
+    return dataclasses.replace(full, **arrays)
 
 
 def _with_segments(batch: Batch) -> Batch:
-    """The batch with the segments written out where a row is one."""
+    """Returns the batch with explicit segments where they are None because each row is one segment."""
     segments, decoder = batch.segment_ids, batch.decoder_segment_ids
     if segments is None:
         segments = np.zeros_like(batch.input_ids)

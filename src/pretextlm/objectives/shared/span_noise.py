@@ -1,7 +1,7 @@
-"""The noise of span corruption as array functions: how much is hidden, where, and the two texts that come of it.
+"""The noise of span corruption as array functions: how much is hidden, where, and the source and target it results in.
 
-All rows of a length hide the same number of tokens in the same number of spans, so the two texts have one width each
-and nothing is padded; what is drawn is where the cuts are.
+All rows of one length hide the same number of tokens in the same number of spans, so that sources and targets have one
+width each and nothing is padded; only the positions of the cuts are random.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ I64 = NDArray[np.int64]
 Edges = Literal["t5", "free"]
 
 TEXT, HIDDEN = range(2)
-"""Streams of random numbers: how the text is cut, and how the hidden part is."""
+"""Streams of random numbers: where the text is cut, and where the hidden part is."""
 
 MAX_RATE = 0.9
 """Above it, a row would have to read more than ten times the text that fits into its input."""
@@ -39,8 +39,8 @@ class Spans:
         span_length: hidden tokens per span on average, or the shortest and the longest span.
         edges: "t5": a row begins with text and ends hidden; "free": it may begin and end either way.
         final_sentinel: the target ends with one more sentinel.
-        lead: a token stands before the source.
-        name: what errors call it.
+        lead: a token precedes the source.
+        name: for error messages.
     """
 
     rate: float
@@ -51,35 +51,36 @@ class Spans:
     name: str = "Span corruption"
 
     def counts(self, length: int) -> tuple[int, int]:
-        """(hidden tokens, spans) of a text of `length` tokens."""
+        """Returns (hidden tokens, spans) of a text of `length` tokens."""
         if isinstance(self.span_length, tuple):
             return counts_in_range(length, self.rate, *self.span_length)
         return span_counts(length, self.rate, self.span_length)
 
     def sentinels(self, length: int) -> int:
-        """How many sentinels a text of `length` tokens takes."""
+        """Returns how many sentinels a text of `length` tokens takes."""
         spans = self.counts(length)[1]
         return spans + 1 if spans and self.final_sentinel else spans
 
     def widths(self, length: int) -> tuple[int, int]:
-        """(source, target) tokens that a text of `length` tokens becomes."""
+        """Returns the (source, target) tokens that a text of `length` tokens becomes."""
         noise, spans = self.counts(length)
         return int(self.lead) + length - noise + spans + 1, noise + self.sentinels(length) + 1
 
     def occupied(self, length: int, joint: bool) -> int:
-        """Positions of the input row that a text of `length` tokens fills.
+        """Returns the positions of the input row that a text of `length` tokens fills.
 
         Args:
+            length: of the text.
             joint: the row holds source and target, whose last token is only predicted; else the source alone.
         """
         source, target = self.widths(length)
         return source + target - 1 if joint else source
 
     def raw_length(self, room: int, joint: bool = False) -> int:
-        """The longest text that fills `room` positions; if none fills them all, the longest that fits, or 0.
+        """Returns the length of the longest text that fills `room` positions; else of the longest that fits, or 0.
 
-        With rows of their own for source and target it is T5's helper, with its exception: at a rate of one half the
-        target is not to be longer than the source.
+        With separate rows for source and target it is T5's helper, with its exception: at a rate of one half the
+        target may not be longer than the source.
         """
         slack = max(self.span_length) if isinstance(self.span_length, tuple) else 0
         most = ceil((room + slack) / (1 - self.rate)) + 2
@@ -98,12 +99,16 @@ class Spans:
         return found if found > 1 else 0
 
     def split(self, tokens: I32, vocabulary: Vocabulary, rng: CounterRNG, lead: int | None = None) -> tuple[I32, I32]:
-        """(B, L) tokens → source (B, S) and target (B, T), each closed by </s>.
+        """Returns the source (B, S) and the target (B, T), each closed by </s>.
 
         Args:
+            tokens: (B, L) text.
+            vocabulary: for the sentinels and </s>.
+            rng: one stream per row.
             lead: id before the source, if the noise has one.
 
-        Raises UserError if the vocabulary has too few sentinels for a text of this length.
+        Raises:
+            UserError: the vocabulary has too few sentinels for a text of this length.
         """
         assert (lead is not None) == self.lead, "a lead token takes room"
         length = tokens.shape[1]
@@ -117,7 +122,11 @@ class Spans:
         return source_and_target(tokens, lengths, sentinels, vocabulary.eos, lead)
 
     def check(self, room: int, joint: bool, vocabulary: Vocabulary) -> None:
-        """Raises UserError, which names what would do, if rows of `room` positions cannot be made with `vocabulary`."""
+        """Checks that rows of `room` positions are possible with this vocabulary.
+
+        Raises:
+            UserError: they are not; names a length that would be.
+        """
         length = self.raw_length(room, joint)
         if length < 2:
             raise UserError(
@@ -148,7 +157,7 @@ class Spans:
         return self.counts(self.raw_length(room, joint))[0] >= self.span_length[0]
 
     def _longest(self, room: int, joint: bool, sentinels: int) -> int:
-        """Positions of the longest rows that get by with so many sentinels; 0 if none do."""
+        """Returns the positions of the longest rows that need no more sentinels than these; 0 if none do."""
         low, high = 0, room
         while high - low > 1:
             middle = (low + high) // 2
@@ -158,10 +167,10 @@ class Spans:
 
 
 def span_counts(length: int, rate: float, mean_span_length: float) -> tuple[int, int]:
-    """(hidden tokens, spans) of a row of `length` tokens; at least one of each and one token of text before each span.
+    """Returns (hidden tokens, spans) of a row: at least one of each, and one token of text before each span.
 
-    The one place that rounds (half to even, as T5), so that the size of a row and its mask cannot disagree. A row of
-    fewer than two tokens hides nothing.
+    Only this function rounds (half to even, as T5), so that the size of a row and its mask cannot disagree: 20 tokens
+    at a rate of 0.15 in spans of 3 give (3, 1). A row of fewer than two tokens hides none.
     """
     if length < 2:
         return 0, 0
@@ -171,10 +180,10 @@ def span_counts(length: int, rate: float, mean_span_length: float) -> tuple[int,
 
 
 def counts_in_range(length: int, rate: float, shortest: int, longest: int) -> tuple[int, int]:
-    """The same for spans of `shortest` to `longest` tokens, as many as their middle length suggests.
+    """Returns the same for spans of `shortest` to `longest` tokens, as many as their middle length suggests.
 
-    Where so many spans of these lengths cannot hold the tokens that the rate asks for, the nearest number that they
-    can is hidden. A text so short that the rate does not fill one span has one that is shorter.
+    Where so many spans of these lengths cannot hold as many tokens as the rate demands, the nearest possible number is
+    hidden. A text so short that the rate does not fill one span has one that is shorter.
     """
     noise, _ = span_counts(length, rate, 1.0)
     if noise < shortest:
@@ -193,17 +202,24 @@ def hidden_lengths(
     edges: Edges = "t5",
     hidden: I64 | None = None,
 ) -> I64:
-    """(B, spans, 2) runs of text and of hidden tokens in turn, uniform over all ways to cut so.
+    """Returns (B, spans, 2) lengths of the runs of text and of hidden tokens in turn, uniform over all such cuts.
 
-    With edges="free", the first run of text may be empty, and text may follow the last span: what is left of the row.
+    With edges="free", the first run of text may be empty, and text may follow the last span: the rest of the row.
 
     Args:
-        hidden: (B, spans) lengths of the spans, if they are drawn already.
+        rng: one stream per row.
+        streams: streams of random numbers for the text and for the hidden tokens.
+        length: tokens of a row.
+        noise: hidden tokens of a row.
+        spans: spans of a row.
+        edges: whether a row must begin with text and end hidden ("t5").
+        hidden: (B, spans) lengths of the spans, where they are known already.
     """
     lengths = np.empty((len(rng.keys), spans, 2), dtype=np.int64)
     if edges == "t5":
         lengths[:, :, 0] = _composition(rng, streams[0], length - noise, spans)
-    else:  # a token more at both ends makes every run positive
+    else:
+        # The runs at both ends may be empty: with one token more at each they are positive, as a composition needs.
         lengths[:, :, 0] = _composition(rng, streams[0], length - noise + 2, spans + 1)[:, :-1]
         lengths[:, :1, 0] -= 1
     lengths[:, :, 1] = _composition(rng, streams[1], noise, spans) if hidden is None else hidden
@@ -211,7 +227,11 @@ def hidden_lengths(
 
 
 def _composition(rng: CounterRNG, stream: int, total: int, parts: int) -> I64:
-    """(B, parts) positive whole numbers that sum to `total`, uniform over all such sequences."""
+    """Returns (B, parts) positive integers that sum to `total`, uniform over all such sequences.
+
+    A composition is a choice of parts - 1 of the total - 1 gaps between units: of 7 in 3 parts, the gaps after units 2
+    and 6 give 2, 4, 1.
+    """
     if not parts:
         return np.empty((len(rng.keys), 0), dtype=np.int64)
     edges = np.zeros((len(rng.keys), parts + 1), dtype=np.int64)
@@ -223,10 +243,16 @@ def _composition(rng: CounterRNG, stream: int, total: int, parts: int) -> I64:
 
 
 def _lengths_in_range(rng: CounterRNG, total: int, parts: int, shortest: int, longest: int) -> I64:
-    """(B, parts) lengths within the range that sum to `total`, uniform over all such sequences.
+    """Returns (B, parts) lengths within the range that sum to `total`, uniform over all such sequences.
 
-    A sum is shared out between the two halves of its parts, as often in each way as there are ways to go on, and so
-    down to single parts: so many draws at a time that a text of hundreds of spans takes but eight turns.
+    Subtracting `shortest` from each leaves numbers in 0 … most with a known sum. The sum is divided between the first
+    and the second half of the parts, with a probability in proportion to the number of sequences that each division
+    allows, then each half is divided again, down to single parts. All halves of one size are divided at once, so that
+    a text of hundreds of spans takes eight rounds.
+
+        4 parts    7
+        2 parts    3        4
+        1 part     1   2    4   0
     """
     if parts < 2:
         return np.full((len(rng.keys), parts), total, dtype=np.int64)
@@ -250,7 +276,11 @@ def _lengths_in_range(rng: CounterRNG, total: int, parts: int, shortest: int, lo
 
 
 def _first_half(words: NDArray[np.uint64], sums: I64, size: int, most: int) -> I64:
-    """Of `size` numbers in 0 … most with a known sum, the sum of the first half; arrays are (B, C)."""
+    """Returns the sum of the first half of `size` numbers in 0 … most with a known sum; arrays are (B, C).
+
+    P(first half sums to a) ∝ ways(half, a) · ways(rest, sum - a): the product of the row of `_ways` and a window of it
+    read backwards. A uniform number picks a by the cumulative weights.
+    """
     if size == 2:
         return between(words, np.maximum(sums - most, 0), np.minimum(sums, most))
     half = size // 2
@@ -263,7 +293,10 @@ def _first_half(words: NDArray[np.uint64], sums: I64, size: int, most: int) -> I
 
 @lru_cache(maxsize=256)
 def _ways(parts: int, most: int) -> NDArray[np.float64]:
-    """Share of the sequences of `parts` numbers in 0 … most that have each sum."""
+    """Returns, for each sum, the share of the sequences of `parts` numbers in 0 … most that have it.
+
+    The distribution of a sum is the convolution of those of its halves: for two numbers in 0 … 1, [¼, ½, ¼].
+    """
     if parts == 1:
         return np.full(most + 1, 1 / (most + 1))
     return np.convolve(_ways(parts // 2, most), _ways(parts - parts // 2, most))
@@ -271,26 +304,37 @@ def _ways(parts: int, most: int) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=256)
 def _windows(parts: int, most: int, count: int) -> NDArray[np.float64]:
-    """A view whose row s is the ways of `parts` numbers to reach s, s - 1, … s - count + 1."""
+    """Returns a view whose row s holds the ways of `parts` numbers to sum to s, s - 1, … s - count + 1."""
     ways = np.pad(_ways(parts, most), count - 1)
     return np.lib.stride_tricks.sliding_window_view(ways, count)[:, ::-1]
 
 
 def between(words: NDArray[np.uint64], low: int | NDArray[np.integer], high: int | NDArray[np.integer]) -> I64:
-    """Whole numbers uniform in low … high from 64-bit words, by multiply-and-shift; the ends broadcast."""
+    """Returns integers uniform in low … high, from 64-bit words; `low` and `high` broadcast.
+
+    The upper 32 bits u of a word are a fraction u / 2³²; u · count / 2³², rounded down, is uniform over 0 … count - 1.
+    """
     count = np.asarray(high - low + 1).astype(np.uint64)
     drawn: I64 = ((words >> np.uint64(32)) * count >> np.uint64(32)).astype(np.int64)
     return drawn + low
 
 
 def source_and_target(tokens: I32, lengths: I64, sentinels: I32, end: int, lead: int | None = None) -> tuple[I32, I32]:
-    """Cut (B, L) tokens into the text with a sentinel for each span, and the spans each after its sentinel.
+    """Cuts tokens into the text with a sentinel for each span, and the spans, each after its sentinel.
 
-    Both are made in place of a token: in the source the sentinel takes the span's first token, in the target the last
-    token of text before it, or the place of the lead; what then stays is copied out.
+    Each sentinel overwrites a token that is not kept: in the source the span's first token, in the target the token
+    before the span (of text, or the place of the lead). Then the kept tokens are copied out:
+
+        tokens            a b C D e F            lengths  2 2 | 1 1
+        row           </s> a b C D e F </s> </s>     (lead, tokens, final sentinel, end)
+        borders             3 5 | 6 7                flat positions where text and hidden parts alternate
+        hidden          0  0 0 1 1 0 1 0 0           their running exclusive or
+        source             a b <0>  e <1>   </s>     text, with C and F overwritten
+        target               <0> C D <1> F  </s>     hidden, with b and e overwritten
 
     Args:
-        lengths: (B, spans, 2) runs of text and hidden tokens in turn; what is left of a row is text.
+        tokens: (B, L) text.
+        lengths: (B, spans, 2) runs of text and hidden tokens in turn; the rest of a row is text.
         sentinels: (spans,) ids in order of use; with one more, the target ends with it.
         end: id that closes both.
         lead: id before the source.
@@ -311,7 +355,7 @@ def source_and_target(tokens: I32, lengths: I64, sentinels: I32, end: int, lead:
     flips = np.zeros(rows * width, dtype=bool)
     flips[borders] = True
     hidden = np.logical_xor.accumulate(flips).reshape(rows, width)
-    first = borders[:, ::2].reshape(-1)  # flat place of each span's first token
+    first = borders[:, ::2].reshape(-1)  # flat position of each span's first token
     marks = np.tile(sentinels[:spans], rows)
     text = ~hidden
     text[:, 0], text[:, -2] = lead is not None, False
@@ -320,7 +364,7 @@ def source_and_target(tokens: I32, lengths: I64, sentinels: I32, end: int, lead:
 
 
 def _copy_out(row: I32, keep: NDArray[np.bool_], places: I64, marks: I32) -> I32:
-    """The kept tokens of each row, `marks` written over flat `places` first. Changes its arguments."""
+    """Returns the kept tokens of each row, after `marks` are written to the flat `places`. Changes its arguments."""
     flat, kept = row.reshape(-1), keep.reshape(-1)
     flat[places] = marks
     kept[places] = True
