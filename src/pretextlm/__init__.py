@@ -37,6 +37,7 @@ _MODULES = {
     # Functions
     "prepare": "data.prepare",
     "pretrain": "training.trainer",
+    "finetune": "evaluation.finetune",
     "predict": "evaluation.predict",
     "compare": "study.compare",
     "import_model": "hf.import_model",

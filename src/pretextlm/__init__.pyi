@@ -3,6 +3,7 @@
 from pretextlm.data.prepare import prepare as prepare
 from pretextlm.data.store import Store as Store
 from pretextlm.errors import UserError as UserError
+from pretextlm.evaluation.finetune import finetune as finetune
 from pretextlm.evaluation.predict import predict as predict
 from pretextlm.extensions import register as register
 from pretextlm.hf.export_model import export_model as export_model

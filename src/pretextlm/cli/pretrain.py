@@ -62,13 +62,11 @@ def pretrain(
 
 def load_recipe(file: Path, overrides: list[str], out: Path | None) -> tuple[Recipe, Path]:
     """Returns (the recipe with its overrides, its run directory)."""
-    from pretextlm.config import read_toml
     from pretextlm.training.distributed import alike
-    from pretextlm.training.initial_weights import with_start
-    from pretextlm.training.recipe import Recipe, overridden
+    from pretextlm.training.initial_weights import resolve_recipe
 
     with alike():
-        loaded = Recipe.load(with_start(overridden(read_toml(file), overrides)), where=str(file))
+        loaded = resolve_recipe(file, overrides)
     return loaded, out or Path("runs") / loaded.name
 
 

@@ -9,15 +9,19 @@ imported from is carried on.
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pretextlm.config import read_toml
 from pretextlm.errors import UserError
+from pretextlm.files import AnyPath
 from pretextlm.model.families.registry import FAMILIES
 from pretextlm.tasks.base import HEAD
 from pretextlm.tasks.registry import TASKS
+from pretextlm.training.recipe import Recipe, overridden
 from pretextlm.training.run_directory import ENVIRONMENT, ORIGIN, Run
 
 if TYPE_CHECKING:
@@ -25,9 +29,35 @@ if TYPE_CHECKING:
 
     from pretextlm.model.transformer import Transformer
     from pretextlm.tasks.base import Task
-    from pretextlm.training.recipe import Recipe
 
 HEADS, POOLER = "heads.", "head_layers.pooler."
+
+
+def resolve_recipe(source: Recipe | AnyPath | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """Returns the recipe of a run to be trained.
+
+    If it starts from another run, its model has that run's shape: always where it comes from a file or from tables,
+    so that any recipe can be continued from any run; of a recipe object, unless the model was given.
+
+    Args:
+        source: a recipe, the path of a TOML file, or its tables.
+        overrides: such as "training.learning_rate=1e-3", for a file or tables.
+
+    Raises:
+        UserError: the recipe is wrong, or it starts from a directory that is not a run.
+    """
+    if not isinstance(source, Recipe):
+        if isinstance(source, Mapping):
+            values, where = dict(source), ""
+        else:
+            values, where = read_toml(Path(source)), os.fspath(source)
+        return Recipe.load(with_start(overridden(values, overrides)), where=where)
+    if not source.start or "model" in source.model_fields_set:
+        return source
+    values = source.dump()
+    if source.task is not None and "head" not in source.task.model_fields_set:
+        values["task"].pop("head", None)
+    return Recipe.load(with_start(values))
 
 
 def with_start(values: Mapping[str, Any]) -> dict[str, Any]:

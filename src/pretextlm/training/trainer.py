@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 from pretextlm.batch import Batch, Spare
 from pretextlm.data.loader import Loader
 from pretextlm.errors import Echo, UserError
-from pretextlm.files import write_json
+from pretextlm.files import AnyPath, write_json
 from pretextlm.model.parameter_count import total
 from pretextlm.objectives.protocol import TrainingObjective
 from pretextlm.training import checkpoint as checkpoints
@@ -31,7 +31,7 @@ from pretextlm.training.distributed import ALONE, World, joined
 from pretextlm.training.energy import Meter
 from pretextlm.training.forgetting import Remembered, as_begun
 from pretextlm.training.forward import Forward
-from pretextlm.training.initial_weights import load_start
+from pretextlm.training.initial_weights import load_start, resolve_recipe
 from pretextlm.training.look_back import LookBack
 from pretextlm.training.metrics import MetricsLog, peak_memory
 from pretextlm.training.objective_module import Task
@@ -62,26 +62,31 @@ SETTLED_STEPS = 20
 
 
 def pretrain(
-    recipe: Recipe,
-    directory: Path,
+    recipe: Recipe | AnyPath | Mapping[str, Any],
+    out: AnyPath,
     *,
     resume: bool = False,
     command: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Run:
-    """Train by the recipe into a run directory.
+    """Train a model by a recipe, and write checkpoints and metrics into a run directory.
 
     Args:
-        recipe: with the path of its store; the model's vocab_size may be 0.
-        directory: a new one, or with `resume` one to go on with (a missing one is then begun).
-        command: argv to record, so that a reader can do it again.
-        progress: told of every step.
+        recipe: a recipe, the path of a TOML file, or its tables.
+        out: a new directory or, with `resume`, the one of a run to resume (which is started if it does not exist).
+        resume: continue from the newest checkpoint; on a CPU the result is bit for bit that of an uninterrupted run.
+        command: argv to record, so that the run can be repeated.
+        progress: called after every step; nothing is printed without it.
+
+    Returns:
+        The run.
 
     Raises:
         UserError: wrong recipe, store or machine; a directory in use or not empty; a full disk; a loss that is
             not finite; another process of the run is lost or hangs.
         Stopped: SIGINT or SIGTERM came; a checkpoint of that step was written.
     """
+    recipe, directory = resolve_recipe(recipe), Path(out)
     with ExitStack() as held:
         world = held.enter_context(joined(recipe.training.timeout_seconds, recipe.training.join_seconds))
         watch = held.enter_context(watched(world, directory, recipe.training.timeout_seconds))

@@ -9,7 +9,7 @@ from tests.builders import make_store
 
 from pretextlm.errors import UserError
 from pretextlm.training import trainer as module
-from pretextlm.training.initial_weights import with_start
+from pretextlm.training.initial_weights import resolve_recipe, with_start
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
 from pretextlm.training.signals import Stopped
@@ -99,6 +99,17 @@ def test_heads_that_are_new_are_drawn_and_those_of_the_other_left_behind(store, 
 def test_another_architecture_is_refused(store, first):
     with pytest.raises(UserError, match="does not train a model of architecture 'encoder'"):
         from_first(store, first, "causal")
+
+
+def test_a_recipe_built_in_python_takes_the_shape_too_unless_it_has_its_own(store, first):
+    tables = values(store, start=first)
+    recipe = Recipe(**tables)
+    assert recipe.model.hidden_size != 32
+    resolved = resolve_recipe(recipe)
+    assert resolved.model == first.recipe.model
+    assert resolved == resolve_recipe(tables | {"start": str(first.directory)})
+    own = Recipe(**tables, model=recipe.model)
+    assert resolve_recipe(own) == own
 
 
 def test_another_shape_is_refused(store, first, tmp_path):
