@@ -88,8 +88,13 @@ def hidden_at(
     return out
 
 
-def by_length(lengths: Sequence[int], tokens: int = TOKENS_AT_ONCE) -> Iterator[I64]:
-    """Row numbers in groups of like lengths, each of at most `tokens` tokens with its padding (or one row)."""
+def by_length(lengths: Sequence[int], tokens: int | None = None) -> Iterator[I64]:
+    """Row numbers in groups of like lengths, each of at most `tokens` tokens with its padding (or one row).
+
+    Args:
+        tokens: `TOKENS_AT_ONCE` if not given.
+    """
+    tokens = TOKENS_AT_ONCE if tokens is None else tokens
     order = np.argsort(np.asarray(lengths, np.int64), kind="stable")
     start = 0
     while start < len(order):

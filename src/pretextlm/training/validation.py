@@ -168,13 +168,14 @@ def evaluation_batches(
     vocabulary: Vocabulary,
     rows: int,
     seed: int,
-    tokens_at_once: int = TOKENS_AT_ONCE,
+    tokens_at_once: int | None = None,
 ) -> Iterator[Batch]:
     """The first `rows` rows of one pass, corrupted under fixed draws; what lies after the end is padding.
 
     In order, but for rows of different variants, which come together with their like.
     """
     rows = min(rows, reader.rows_per_pass)
+    tokens_at_once = TOKENS_AT_ONCE if tokens_at_once is None else tokens_at_once
     step = max(1, int(tokens_at_once // reader.tokens_per_row))
     for start in range(0, rows, step):
         numbers = np.arange(start, min(start + step, rows))

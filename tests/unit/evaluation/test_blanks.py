@@ -131,7 +131,7 @@ def test_a_blind_model_gets_chance(store, texts):
 def test_results_do_not_depend_on_the_size_of_a_batch(store, blanks, objective, monkeypatch):
     filler = random_filler(objective, store)
     whole = answer_blanks(filler, blanks[:12])
-    monkeypatch.setattr(scoring.by_length, "__defaults__", (90,))
+    monkeypatch.setattr(scoring, "TOKENS_AT_ONCE", 90)
     parts = answer_blanks(filler, blanks[:12])
     assert [a.tokens for a in parts.answers] == [a.tokens for a in whole.answers]
     assert np.allclose(np.concatenate(parts.scores), np.concatenate(whole.scores), atol=5e-4)

@@ -209,6 +209,6 @@ def test_the_validate_is_the_same_in_batches_of_any_size(store, objective, monke
     assert measure(10**6).count >= whole.count
     if objective != "causal":
         assert measure(seed=8).total != whole.total
-    monkeypatch.setattr(validation.evaluation_batches, "__defaults__", (1,))
+    monkeypatch.setattr(validation, "TOKENS_AT_ONCE", 1)
     assert measure().count == whole.count
     assert measure().total == pytest.approx(whole.total, rel=1e-5)

@@ -40,7 +40,7 @@ def test_continuations_score_as_if_each_were_read_alone(store, kind, tokens_at_o
         random_filler("causal", store) if kind == "causal" else random_filler("span_corruption", store, layout=kind)
     )
     size = store.vocabulary.size
-    monkeypatch.setattr(scoring.by_length, "__defaults__", (tokens_at_once,))
+    monkeypatch.setattr(scoring, "TOKENS_AT_ONCE", tokens_at_once)
     contexts = [*texts(5, 100, size, 7, 1), [120]]
     choices = [texts(n, 100, size, 5, n) for n in (1, 4, 2, 3, 5, 1)]
     sources = None if kind == "causal" else texts(6, 100, size, 9, 2)
