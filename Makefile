@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup quickstart test faults lint bench clean
+.PHONY: help setup quickstart test test-quick faults lint bench clean
 
 help: ## Say what the targets do
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 setup: $(READY) ## Create .venv and install everything, pinned by constraints.txt
 
@@ -23,8 +23,11 @@ $(READY): pyproject.toml constraints.txt
 quickstart: setup ## Train causal, masked and span-corruption models on real text and compare them (about 6 minutes)
 	$(BIN)/pretextlm quickstart
 
-test: setup ## Run the tests, on two cores or WORKERS=8 (about 6 minutes on two)
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+test: setup ## Run all tests, on two cores or WORKERS=8 (under 8 minutes on two)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
+test-quick: setup ## Run the tests that take no long training, process or benchmark (under 90 seconds on two cores)
+	$(BIN)/python -m pytest -m "not slow" --numprocesses $(WORKERS) --dist worksteal
 
 faults: setup ## Kill, stop, break, fill up and crowd trainings hundreds of times (about 10 minutes)
 	PRETEXTLM_FAULTS=full $(BIN)/python -m pytest tests/faults --durations=10

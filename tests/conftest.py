@@ -1,12 +1,18 @@
 """Settings that hold for all tests."""
 
 import os
+import tempfile
 
 import pytest
 
 # As the command line does, before torch is loaded: spinning threads would make the tests several times slower beside
 # anything else.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# torch finds a compiled kernel again whichever instructions it was compiled for, and wider vectors overrun buffers of
+# narrower ones. A cache for each keeps runs with and without ATEN_CPU_CAPABILITY=avx2 apart.
+ISA = os.environ.get("ATEN_CPU_CAPABILITY", "native")
+CACHE = f"{tempfile.gettempdir()}/pretextlm-tests-{os.getuid()}/kernels-{ISA}"
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", CACHE)
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several that share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

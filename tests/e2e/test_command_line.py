@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from tests.builders import documents
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "model.hidden_size=32",
     "model.num_hidden_layers=2",

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from pretextlm.data.file_formats import Reader, ReadOptions
+from pretextlm.data.file_formats import DocumentReader, ReadOptions
 from pretextlm.data.prepare import PrepareConfig, prepare
 from pretextlm.data.sources import find_source
 from pretextlm.data.store import Store
@@ -23,7 +23,7 @@ GOOD = b'{"text": "a good document"}\n'
 
 
 def read(path, on_error="error", **options):
-    reader = Reader(ReadOptions(on_error=on_error, **options))
+    reader = DocumentReader(ReadOptions(on_error=on_error, **options))
     return list(find_source(str(path)).documents(reader)), reader.skipped
 
 
@@ -218,6 +218,7 @@ def contents(store):
     return {str(path.relative_to(store)): path.read_bytes() for path in sorted(store.rglob("*")) if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_killed_overwrite_never_loses_the_old_store_and_resumes_to_the_same_bytes(tmp_path):
     source = corpus(tmp_path, 3000)
     old = str(corpus(tmp_path, 40, "old.jsonl"))
@@ -242,6 +243,7 @@ def test_a_killed_overwrite_never_loses_the_old_store_and_resumes_to_the_same_by
     assert not (tmp_path / "store.previous").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("largest_file", [3_000, 20_000, 60_000])
 def test_a_disk_without_space_is_named_and_the_old_store_stays(tmp_path, largest_file):
     source = corpus(tmp_path, 3000)

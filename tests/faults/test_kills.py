@@ -8,6 +8,8 @@ import pytest
 from tests.builders import make_store
 from tests.faults.harness import FULL, Harness
 
+pytestmark = pytest.mark.slow
+
 KILLS, SEEDS = (200, 3) if FULL else (10, 1)
 KILLS_OF_TWO = 40 if FULL else 4
 STEPS = 50 if FULL else 20
@@ -31,7 +33,6 @@ def measure(store):
         yield lambda experiment, **options: harness.measure(experiment, store=store, **options)
 
 
-@pytest.mark.slow
 def test_a_run_that_is_killed_at_any_instant_ends_as_the_uninterrupted_one(measure, tmp_path):
     found = measure("kills.alone", place=str(tmp_path), kills=KILLS, seeds=SEEDS, steps=STEPS)
     assert found["kills"] == KILLS
@@ -40,7 +41,6 @@ def test_a_run_that_is_killed_at_any_instant_ends_as_the_uninterrupted_one(measu
         assert found["in a save"] >= IN_SAVES * KILLS
 
 
-@pytest.mark.slow
 def test_when_one_of_two_processes_is_killed_the_other_says_so_and_the_run_goes_on(measure, tmp_path):
     found = measure("kills.one_of_two", place=str(tmp_path), kills=KILLS_OF_TWO, ways=["ddp", "zero3"])
     assert found["kills"] == KILLS_OF_TWO
@@ -48,7 +48,6 @@ def test_when_one_of_two_processes_is_killed_the_other_says_so_and_the_run_goes_
     assert found["differ"] == []
 
 
-@pytest.mark.slow
 def test_a_signal_at_any_instant_leaves_a_checkpoint_within_seconds(measure, tmp_path):
     found = measure("signals.stopped", place=str(tmp_path), instants=INSTANTS)
     assert found["wrong"] == []
@@ -56,7 +55,6 @@ def test_a_signal_at_any_instant_leaves_a_checkpoint_within_seconds(measure, tmp
     assert max(found["slowest exit"].values()) <= EXIT_SECONDS
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not FULL, reason="cold compilations take long")
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="there is no C++ compiler")
 def test_a_signal_while_compiling_leaves_a_checkpoint_within_seconds(measure, tmp_path):
@@ -65,7 +63,6 @@ def test_a_signal_while_compiling_leaves_a_checkpoint_within_seconds(measure, tm
     assert found["slowest exit"]["compile"] <= EXIT_SECONDS
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="there is no C++ compiler")
 @pytest.mark.parametrize(
     ("way", "seconds", "to", "least", "most"),
@@ -83,7 +80,6 @@ def test_a_signal_while_several_processes_compile_ends_them_promptly(measure, tm
     assert found["same"]
 
 
-@pytest.mark.slow
 def test_of_twenty_simultaneous_starts_one_wins_and_the_others_name_it(measure, tmp_path):
     found = measure("starts.crowd", place=str(tmp_path), count=20)
     assert found["codes"] == [0] + [2] * 19
@@ -93,7 +89,6 @@ def test_of_twenty_simultaneous_starts_one_wins_and_the_others_name_it(measure, 
     assert found["most work"] < 1.0  # of a processor; twenty share what there is
 
 
-@pytest.mark.slow
 def test_when_one_process_hangs_all_end_in_time_and_say_what_their_threads_were_doing(measure, tmp_path):
 
     found = measure("starts.hang", place=str(tmp_path), patience=PATIENCE)
@@ -108,7 +103,6 @@ def test_when_one_process_hangs_all_end_in_time_and_say_what_their_threads_were_
         assert "--resume" in said
 
 
-@pytest.mark.slow
 def test_a_process_whose_fellow_never_starts_says_so(measure, tmp_path):
     found = measure("starts.alone_of_two", place=str(tmp_path), patience=2)
     assert found["code"] == 2
@@ -116,7 +110,6 @@ def test_a_process_whose_fellow_never_starts_says_so(measure, tmp_path):
     assert found["seconds"] < 20
 
 
-@pytest.mark.slow
 def test_a_process_whose_fellow_is_killed_while_they_join_says_so_soon(measure, tmp_path):
     found = measure("starts.killed_while_joining", place=str(tmp_path), patience=2)
     assert found["codes"] == [2, -9]
@@ -124,13 +117,11 @@ def test_a_process_whose_fellow_is_killed_while_they_join_says_so_soon(measure, 
     assert found["seconds"] < 20
 
 
-@pytest.mark.slow
 def test_once_they_have_joined_processes_have_the_patience_that_the_recipe_says(measure, tmp_path):
     found = measure("starts.slow", place=str(tmp_path), patience=3)
     assert found["codes"] == [0, 0], found["said"]
 
 
-@pytest.mark.slow
 def test_when_the_data_of_one_process_is_damaged_it_says_so_and_the_other_leaves(measure, tmp_path):
     found = measure("starts.one_fails", place=str(tmp_path), patience=30)
     assert found["codes"] == [2, 2]
@@ -139,7 +130,6 @@ def test_when_the_data_of_one_process_is_damaged_it_says_so_and_the_other_leaves
     assert found["seconds"] < 30
 
 
-@pytest.mark.slow
 def test_a_fault_of_the_first_process_ends_the_others_with_its_name(measure, tmp_path):
     found = measure("starts.first_fails", place=str(tmp_path), patience=30)
     assert found["codes"] == [1, 2]

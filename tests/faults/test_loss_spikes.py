@@ -17,6 +17,8 @@ from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
 from pretextlm.training.trainer import Trainer, pretrain
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
@@ -165,7 +167,6 @@ def test_a_run_of_which_no_step_was_sound_knows_no_usual_size(store, tmp_path):
     assert state(run)["skipped"] == trainer.SETTLED_STEPS
 
 
-@pytest.mark.slow
 def test_a_step_poisoned_on_one_process_is_left_out_on_all(store, tmp_path):
     """Its weights are not restored, so that every later step is poisoned too: the run ends after skip_steps."""
     common = {"checkpoint_seconds": 1e9, "log_every": 1, "steps": 8, "hidden_size": 32, "skip_steps": 2}

@@ -12,6 +12,8 @@ from pretextlm.objectives.registry import build
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.trainer import pretrain
 
+pytestmark = pytest.mark.slow
+
 TOKENS = [*NAMED, *(sentinel(i) for i in range(100)), *"abc"]
 V = Vocabulary.resolve({t: i for i, t in enumerate(TOKENS)}, len(TOKENS))
 

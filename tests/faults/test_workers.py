@@ -20,6 +20,8 @@ from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
 from pretextlm.training.trainer import Trainer, pretrain
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def store(tmp_path):
@@ -102,7 +104,6 @@ Loader.step = stalls
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_command_line_while_it_waits_for_data_ends_it_within_seconds(started, number):
     process = started(STALLS)
@@ -115,7 +116,6 @@ def test_a_signal_to_the_command_line_while_it_waits_for_data_ends_it_within_sec
     assert f"stopped by {number.name}; saved. Go on with --resume." in process.stderr
 
 
-@pytest.mark.slow
 def test_a_second_signal_ends_the_command_line_at_once_and_the_run_is_sound(started, tmp_path):
     process = started()
     process.send_signal(signal.SIGTERM)
@@ -125,7 +125,6 @@ def test_a_second_signal_ends_the_command_line_at_once_and_the_run_is_sound(star
     assert Run.open(tmp_path / "run").load_model()
 
 
-@pytest.mark.slow
 def test_a_shard_that_is_cut_short_under_way_ends_the_command_line_with_a_reason(started, store, tmp_path):
     process = started()
     for name in ("tokens.bin", "word_starts.bin"):

@@ -17,6 +17,8 @@ from pretextlm.hf.peft_adapter import export_adapter
 peft = pytest.importorskip("peft", reason="adapters are read by peft (extra lora)")
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
 
+pytestmark = pytest.mark.slow
+
 TASK = {"name": "text_classification"}
 
 

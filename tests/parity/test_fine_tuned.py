@@ -26,6 +26,8 @@ from pretextlm.training.trainer import pretrain
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
 
+pytestmark = pytest.mark.slow
+
 SHAPE = {name: value for name, value in BERT.items() if name not in ("model_type", "architectures")}
 GPT = {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 96, "pad_token_id": 0}
 LLAMA = {

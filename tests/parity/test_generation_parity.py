@@ -14,6 +14,8 @@ from pretextlm.model.generation import GenerationSettings, generate
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
 
+pytestmark = pytest.mark.slow
+
 SIZE, PAD, BOS, EOS, NEW = 60, 0, 1, 2, 14
 VOCABULARY = Vocabulary(SIZE, PAD, 3, 4, 5, 6, BOS, EOS, (7, 8), frozenset(range(9)))
 LAYERS = {

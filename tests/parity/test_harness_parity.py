@@ -17,6 +17,8 @@ from pretextlm.hf.import_model import import_model
 pytest.importorskip("lm_eval")
 transformers = pytest.importorskip("transformers")
 
+pytestmark = pytest.mark.slow
+
 
 END = "<|endoftext|>"
 

@@ -22,6 +22,8 @@ from pretextlm.training.corpus import read_split
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
 
+pytestmark = pytest.mark.slow
+
 CHOICES = [(TEXTS + PAIRS)[n : n + 2 + n % 3] for n in range(6)]
 RIGHT = [1, 0, 3, 1, 2, 0]
 ROWS = [{"text": t, "choices": c, "label": r} for t, c, r in zip(TEXTS, CHOICES, RIGHT, strict=True)]

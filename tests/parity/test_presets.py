@@ -13,6 +13,8 @@ from pretextlm.training.model_cost import published
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
 
+pytestmark = pytest.mark.slow
+
 BUFFERS = ("bart", "mbart")
 """Families whose head's bias is no parameter there."""
 

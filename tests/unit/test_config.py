@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from pretextlm.config import Config, apply_overrides, read_toml, write_toml
 from pretextlm.errors import UserError
-from pretextlm.registry import Registry
 
 KEYS = st.text(min_size=1, max_size=8).filter(lambda s: s.isprintable())
 SCALARS = st.one_of(
@@ -71,11 +70,3 @@ def test_strict_types_and_unknown_keys():
     for values in ({"width": "3"}, {"width": 3.0}, {"width": True}, {"width": 3, "heigth": 1}):
         with pytest.raises(UserError):
             Shape.parse(values)
-
-
-def test_a_registry_imports_late_and_suggests():
-    registry = Registry("shape", {"square": "math:sqrt", "broken": "no_such_module:x"})
-    assert registry["square"](9) == 3
-    with pytest.raises(UserError) as caught:
-        registry["sqare"]
-    assert "square" in caught.value.hint

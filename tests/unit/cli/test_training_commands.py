@@ -7,6 +7,8 @@ import sys
 import pytest
 from tests.builders import make_store
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 name = "small"
 [data]
@@ -71,7 +73,6 @@ def test_a_dry_run_prints_its_numbers_and_writes_nothing(command_line, recipe, t
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_torchrun_trains_one_model_of_which_the_first_process_alone_speaks(recipe, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "-m")
     words = ("pretrain", recipe, "training.budget_steps=5", "--json", "--out", "run")

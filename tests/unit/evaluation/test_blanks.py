@@ -21,6 +21,8 @@ from pretextlm.evaluation.blanks import (
 from pretextlm.evaluation.cloze import TokenTexts
 from pretextlm.evaluation.phrases import count_phrases, is_plain
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def texts(store):

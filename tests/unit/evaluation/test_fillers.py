@@ -16,6 +16,8 @@ from pretextlm.evaluation.scoring import score_batch
 from pretextlm.model.model_inputs import prepare
 from pretextlm.objectives.registry import build
 
+pytestmark = pytest.mark.slow
+
 KINDS = [
     ("causal", {}),
     ("masked", {}),

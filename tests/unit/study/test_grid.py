@@ -19,6 +19,8 @@ from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
 from pretextlm.training.trainer import pretrain
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):

@@ -23,6 +23,8 @@ from pretextlm.study.run_executor import RunExecutor
 from pretextlm.study.study_results import StudyRecorder, StudyResults
 from pretextlm.training.signals import StopFlag, Stopped
 
+pytestmark = pytest.mark.slow
+
 
 def train(recipe, directory: Path, *, resume, command, progress) -> None:
     """A trainer by name: one fails, one dies, one needs another's work; "long" waits for a signal."""

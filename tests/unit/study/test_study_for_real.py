@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from tests.builders import make_store
 
 from pretextlm.report.page import write_report
 from pretextlm.study.compare import run_plan
 from pretextlm.study.plan import StudyPlan
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_study_of_three_objectives_ends_in_a_table_and_a_page(tmp_path: Path) -> None:

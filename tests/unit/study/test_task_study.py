@@ -19,6 +19,8 @@ from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
 from pretextlm.training.trainer import pretrain
 
+pytestmark = pytest.mark.slow
+
 THREE_WAYS = Path(__file__).parents[3] / "recipes" / "mnli_three_ways.toml"
 
 

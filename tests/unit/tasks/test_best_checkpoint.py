@@ -11,6 +11,8 @@ from pretextlm.evaluation.task_evaluation import predictions
 from pretextlm.training.corpus import open_corpus
 from pretextlm.training.trainer import pretrain
 
+pytestmark = pytest.mark.slow
+
 TRAIN = [{"text": text, "label": i % 2} for i, text in enumerate(sentences(24))]
 OTHER = [{"text": text, "label": (i + 1) % 2} for i, text in enumerate(sentences(24))]
 """The same texts with the other labels: the better trained, the worse it is here."""

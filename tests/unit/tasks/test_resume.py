@@ -14,6 +14,8 @@ from pretextlm.training.progress import Silent
 from pretextlm.training.signals import Stopped
 from pretextlm.training.trainer import pretrain
 
+pytestmark = pytest.mark.slow
+
 RECORDS = [{"text": text, "label": i % 2} for i, text in enumerate(sentences(24))]
 WAYS = {
     "whole": {},

@@ -15,6 +15,8 @@ from pretextlm.training.run_directory import Run
 from pretextlm.training.runtime import Runtime
 from pretextlm.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 ROWS = 12
 TOLERANCE = 1e-6
 """Largest difference of a weight's gradient from that of the whole step, of their norms."""

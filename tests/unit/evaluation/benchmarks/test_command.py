@@ -59,6 +59,7 @@ def test_several_measurements_stand_in_one_answer_and_one_file(run, data):
     assert set(json.loads((run / "benchmarks.json").read_text())) >= {"benchmarks", "probes"}
 
 
+@pytest.mark.slow
 def test_lm_eval_answers_in_json_alone_and_may_be_asked_for_another_part(run, data):
     pytest.importorskip("lm_eval")
     asked = (str(run), "--harness", "piqa,lambada_openai", "--data", str(data))
