@@ -21,6 +21,8 @@ pytest.importorskip("lm_eval")
 
 from pretextlm.evaluation.harness import HarnessModel, evaluate_harness
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(store, tmp_path_factory) -> Path:

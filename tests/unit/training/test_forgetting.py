@@ -195,6 +195,7 @@ def test_every_kind_of_objective_is_watched_as_it_is_evaluated(some_of_all, opti
     assert found[f"loss_after:{name}"].value == pytest.approx(evaluate_run(run.directory)["metrics"]["loss"]["value"])
 
 
+@pytest.mark.slow
 def test_several_processes_find_what_one_finds(run, new, first, tmp_path):
     recipe = going_on(new, first).dump()
     ways = ("ddp", "zero3")

@@ -18,6 +18,8 @@ from pretextlm.training.run_directory import Run
 from pretextlm.training.signals import Stopped
 from pretextlm.training.trainer import Trainer, pretrain
 
+pytestmark = pytest.mark.slow
+
 STEPS, STEPS_PER_EPOCH, MICRO_BATCHES = 7, 4, 2
 POINTS = {
     "after the first step": (1,),

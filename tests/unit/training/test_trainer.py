@@ -201,6 +201,7 @@ def test_a_stop_flag_outside_the_main_thread_never_rises():
     assert seen == [0]
 
 
+@pytest.mark.slow
 def test_a_compiler_that_fails_ends_no_run_that_did_not_ask_for_it(store, tmp_path, monkeypatch):
     broken = tmp_path / "compiler"
     broken.write_text("#!/bin/sh\nexit 1\n")

@@ -35,6 +35,7 @@ def test_groups_score_as_multirc_scores_questions(records):
     assert group_f1(answers, wanted, groups).n == len(wanted)
 
 
+@pytest.mark.slow
 def test_the_error_of_a_group_f1_is_over_groups():
     rng = np.random.default_rng(0)
     group = np.repeat(np.arange(120), 5)

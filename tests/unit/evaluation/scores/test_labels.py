@@ -111,6 +111,7 @@ def many(seed=0, n=400):
     return np.where(rng.random(n) < 0.6, wanted, rng.integers(0, 4, n)).tolist(), wanted.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", [accuracy, f1_micro, f1_macro, f1_weighted, matthews])
 def test_standard_errors_are_the_spread_of_the_score_over_resamples(score):
     answers, wanted = (np.array(side) for side in many())

@@ -44,6 +44,7 @@ def test_the_kind_of_words_and_chrf_plus_plus_can_be_chosen():
     assert chrf(answers, wanted, word_order=2).value == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_the_error_of_bleu_is_its_spread_over_resampled_texts():
     pytest.importorskip("sacrebleu", reason="needs sacrebleu")
     rng = np.random.default_rng(0)
