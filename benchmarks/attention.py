@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pretextlm.model.attention import Sight, attend, self_sight
+from pretextlm.model.attention import AttentionMask, attend, self_attention_mask
 from pretextlm.model.biased_attention import attend_products
 
 LENGTHS = (128, 256, 384, 512, 1024)
@@ -25,7 +25,7 @@ Way = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    return attend(q, k, v, Sight(bias))
+    return attend(q, k, v, AttentionMask(bias))
 
 
 def written_out(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def main() -> None:
             torch._dynamo.reset()
             shape = (TOKENS // length, length)
             segments = torch.zeros(shape, dtype=torch.int32)
-            bias = self_sight(segments, None, None, "causal", shape, torch.device("cpu"), dtype).bias
+            bias = self_attention_mask(segments, None, None, "causal", shape, torch.device("cpu"), dtype).bias
             assert bias is not None, "segments were given"
             drawn = [torch.randn(*shape, HEADS, WIDTH).to(dtype) for _ in range(4)]
             inputs = [tensor.requires_grad_() for tensor in drawn[:3]]

@@ -36,26 +36,26 @@ def measure(kind: str, length: int, window: int, block: int, causal: bool) -> di
     """In this process: CPU seconds of forward and backward, and the megabytes that they need."""
     import torch
 
-    from pretextlm.model.attention import attend, self_sight
-    from pretextlm.model.block_sparse_attention import Sparsity
+    from pretextlm.model.attention import attend, self_attention_mask
+    from pretextlm.model.block_sparse_attention import BlockSparsity
 
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randn(1, length, HEADS, WIDTH, generator=generator).requires_grad_() for _ in range(3)]
     softcap = CAP if "capped" in kind else 0.0
-    given: dict[str, object] = {"capped": bool(softcap)}
+    given: dict[str, object] = {"has_softcap": bool(softcap)}
     if "window" in kind:
         given |= {"window": window, "global_tokens": GLOBALS if "global" in kind else 0}
     if kind == "blocks":
-        given["sparsity"] = Sparsity(block, RANDOM, draw=True)
+        given["sparsity"] = BlockSparsity(block, RANDOM, sample_random_blocks=True)
 
     def turn(tensors: list[torch.Tensor]) -> float:
         start, shape = time.process_time(), (1, tensors[0].size(1))
         attention = "causal" if causal else "bidirectional"
-        sight = self_sight(None, None, None, attention, shape, torch.device("cpu"), torch.float32, **given)
-        if sight.sparse is not None:
-            sight = type(sight)(sparse=sight.sparse.of_layer(0))
-        torch.autograd.grad(attend(*tensors, sight, softcap=softcap).square().sum(), tensors)
+        mask = self_attention_mask(None, None, None, attention, shape, torch.device("cpu"), torch.float32, **given)
+        if mask.block_sparse is not None:
+            mask = type(mask)(block_sparse=mask.block_sparse.for_layer(0))
+        torch.autograd.grad(attend(*tensors, mask, softcap=softcap).square().sum(), tensors)
         return time.process_time() - start
 
     turn([x[:, :1024] for x in inputs])  # what is loaded at first use is not counted

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from pretextlm.model.families.base import FAMILIES, weights_in, weights_out
-from pretextlm.model.incremental_decoding import Incremental
+from pretextlm.model.incremental_decoding import IncrementalDecoder
 from pretextlm.model.transformer import Transformer
 
 NEW_TOKENS = 48
@@ -121,7 +121,7 @@ def carried(model: Any) -> tuple[Transformer, int]:
 
 def greedy(ours: Transformer, ids: list[int], stops: set[int]) -> list[int]:
     """The likeliest token again and again, with a cache."""
-    reader, written, piece = Incremental(ours), [], ids
+    reader, written, piece = IncrementalDecoder(ours), [], ids
     while len(written) < NEW_TOKENS and not stops.intersection(piece[-1:] if written else []):
         written.append(int(ours.logits(reader.extend([piece])[0][-1:]).argmax()))
         piece = written[-1:]
@@ -137,7 +137,7 @@ def compare(model: Any, prompts: list[list[int]]) -> list[list[int]]:
     written, same, difference, seconds = [], 0, 0.0, [0.0, 0.0]
     for ids in prompts:
         expected_TV = model(torch.tensor([ids])).logits[0]
-        found_TV = ours.logits(Incremental(ours).extend([ids])[0])
+        found_TV = ours.logits(IncrementalDecoder(ours).extend([ids])[0])
         difference = max(difference, float((found_TV - expected_TV).abs().max()))
         start = time.perf_counter()
         written.append(greedy(ours, ids, stops))

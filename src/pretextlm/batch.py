@@ -1,4 +1,4 @@
-"""The closed schema between objectives, model and trainer: Rows in, Batch out, Terms back.
+"""The data that objectives, model and trainer exchange: Rows in, a Batch to the model, Terms of the loss back.
 
 Axis letters: B rows, T positions of a row, S positions of a decoder row, N all tokens of all rows.
 """
@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretextlm.attention_mask import Attention
+from pretextlm.attention_mask import AttentionKind
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 IGNORE = -100
-"""Label of a position that carries no loss."""
+"""Label of a position without a loss, torch's default ignore_index."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What a reader hands an objective: flat token arrays with boundaries, all rows of one variant.
+    """Rows as a reader yields them: flat token arrays with boundaries, all rows of one variant.
 
     Attributes:
         tokens: (N,) int32 token ids of all rows, one after another.
@@ -32,15 +32,15 @@ class Rows:
         segment_ids: (N,) int32 document of each token, counted from 0 inside its row.
         position_ids: (N,) int32 position of each token inside its segment of the row.
         word_starts: (N,) bool, True where a word begins (a special token begins one of its own).
-        example_ids: (B,) int64 number of each row: with seed and epoch, all that a draw depends on.
+        example_ids: (B,) int64 number of each row: with seed and epoch, all that its random numbers depend on.
         token_type_ids: (N,) int32 which part of its row a token belongs to, 0 or 1, where rows have two.
-        row_labels: (B,) int32 what the reader knows of a row as a whole (how sentence B relates to A); of examples with
-            labels (B,) or (B, K), also float32.
-        token_labels: (N,) int32 what the reader knows of each token, IGNORE where nothing; None of plain text.
-        sentence_starts: (N,) bool, True where a sentence begins; only for a frame that asks for it.
-        variant: index of the objective's variant whose shape these rows have.
+        row_labels: (B,) int32 label of each row, known to the reader (how sentence B relates to A); of labelled
+            examples (B,) or (B, K), also float32.
+        token_labels: (N,) int32 label of each token, IGNORE where there is none; None for plain text.
+        sentence_starts: (N,) bool, True where a sentence begins; only for a frame that requests it.
+        variant: Index of the objective's variant whose shape these rows have.
         progress: (B,) float64 share of training done when each row is read, for noise that follows a schedule; None
-            where there is no training, which counts as its end.
+            outside of training, which counts as its end.
     """
 
     tokens: NDArray[np.int32]
@@ -61,44 +61,51 @@ class Rows:
 
     @property
     def width(self) -> int:
-        """The common length of all rows. Raises AssertionError for ragged rows: rows of a stream never are."""
+        """The common length of all rows.
+
+        Raises:
+            AssertionError: Rows of different lengths; rows of a stream never are.
+        """
         lengths = np.diff(self.offsets)
         assert len(lengths), "no rows"
         assert (lengths == lengths[0]).all(), "rows of a stream have one width"
         return int(lengths[0])
 
     def matrix(self, flat: NDArray[Any]) -> NDArray[Any]:
-        """A (B, width) view of one of the flat arrays."""
+        """Return a (B, width) view of one of the flat arrays."""
         return flat.reshape(len(self), self.width)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What an objective hands the model. Arrays are numpy from the objective, torch in the trainer (see `map`).
+    """The input of a model and its labels. Arrays are numpy from the objective, torch in the trainer (see `map`).
 
-    Labels come aligned: labels[b, t] is the target of position t, and no loss ever shifts them.
+    Labels are aligned: labels[b, t] is the target of position t, and no loss ever shifts them.
 
     Attributes:
         input_ids: (B, T) int32.
         labels: (B, T) int32, IGNORE where there is no loss; None when the loss is the decoder's.
-        segment_ids: (B, T) int32, -1 for padding; None when every row is one whole segment.
+        segment_ids: (B, T) int32, -1 for padding; None when every row is one segment.
         position_ids: (B, T) int32 position inside the segment; None for 0 … T-1.
         prefix: (B, T) int32 length of the bidirectional part of the token's segment; None unless attention is "prefix".
-        attention: the kind of visibility that all rows share.
+        attention: Kind of attention mask that all rows share (attention_mask.py).
         token_type_ids: (B, T) int32 sentence A or B; None when there is one type.
-        row_labels: (B,) int32 label of a whole row; None when there is none. Where rows hold several examples with
-            labels, one an example, (E,) or (E, K), in the order in which they lie in the batch.
-        decoder_input_ids, decoder_labels: (B, S) of an encoder-decoder; its decoder is always causal.
-        decoder_segment_ids, decoder_position_ids: (B, S), as above; cross-attention stays within the segment.
+        row_labels: (B,) int32 label of each row; None when there is none. Where rows hold several labelled examples,
+            one for each example, (E,) or (E, K), in the order in which they lie in the batch.
+        decoder_input_ids: (B, S) int32 of an encoder-decoder, whose decoder is always causal.
+        decoder_labels: (B, S) int32 of an encoder-decoder.
+        decoder_segment_ids: (B, S) int32; cross-attention stays within the segment.
+        decoder_position_ids: (B, S) int32.
         shuffled_labels: (B, T) int32 further targets of the language-model head, counted apart from `labels`.
-        left, right: (B, T) int32 for a token inside a hidden span, columns of the visible tokens just outside it;
-            IGNORE for any other token.
-        rank, reach: (B, T) int32 when attention is "ranked": a position sees those of its segment whose rank is at
-            most its reach.
+        left: (B, T) int32 for a token inside a masked span, column of the visible token just before it; IGNORE for any
+            other token.
+        right: (B, T) int32 likewise, just after it.
+        rank: (B, T) int32 when attention is "ranked": see `may_attend`.
+        reach: (B, T) int32 when attention is "ranked".
         draws: (B, T) int32 uniform in 0 … 2³¹-1, for objectives that sample from a model's outputs.
         example_ids: (B,) int64 from the rows.
-        noise, decoder_noise: (B, T) and (B, S) int64 key of each token, by which a model that is trained drops numbers
-            (data/dropout_keys.py); None without dropout.
+        dropout_keys: (B, T) int64 key of each token's dropout (data/dropout_keys.py); None without dropout.
+        decoder_dropout_keys: (B, S) int64 likewise.
     """
 
     input_ids: Any
@@ -106,7 +113,7 @@ class Batch:
     segment_ids: Any = None
     position_ids: Any = None
     prefix: Any = None
-    attention: Attention = "bidirectional"
+    attention: AttentionKind = "bidirectional"
     token_type_ids: Any = None
     row_labels: Any = None
     decoder_input_ids: Any = None
@@ -120,11 +127,15 @@ class Batch:
     reach: Any = None
     draws: Any = None
     example_ids: Any = None
-    noise: Any = None
-    decoder_noise: Any = None
+    dropout_keys: Any = None
+    decoder_dropout_keys: Any = None
 
     def map(self, function: Callable[[Any], Any]) -> Batch:
-        """The same batch with `function` applied to every array that is there."""
+        """Apply a function to every array.
+
+        Returns:
+            The batch of the results.
+        """
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return Batch(**{k: v if v is None or k == "attention" else function(v) for k, v in values.items()})
 
@@ -136,20 +147,20 @@ class Batch:
 
 @dataclass(frozen=True)
 class Spare(Batch):
-    """A batch that is only there so that all processes make as many passes; it counts for nothing."""
+    """A batch that only lets all processes make equally many passes; it counts for nothing."""
 
 
 @dataclass(frozen=True)
 class Term:
-    """One part of a loss, as sums: only the trainer divides, by the count over the whole global step.
+    """One term of a loss, as sums: only the trainer divides, by the count over the global step.
 
     A batch with no target is (0, 0), never NaN.
 
     Attributes:
-        total: scalar tensor, the summed loss.
-        count: number of targets summed; known from the batch alone (`Objective.counts`).
-        coefficient: weight of total / count in the loss of the step.
-        correct: scalar tensor, how many of the targets were got right, for terms that are judged by it.
+        total: Scalar tensor, the summed loss.
+        count: Number of targets summed; known from the batch alone (`Objective.counts`).
+        coefficient: Weight of total / count in the loss of the step.
+        correct: Scalar tensor, number of targets that were predicted correctly, for terms that report an accuracy.
     """
 
     total: Tensor

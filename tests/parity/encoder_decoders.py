@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tests.parity.families import cached_logits, our_logits, round_trip, their_logits
 
-from pretextlm.model.incremental_decoding import Incremental
+from pretextlm.model.incremental_decoding import IncrementalDecoder
 
 VOCABULARY, SOURCE, TARGET = 70, 13, 9
 SOURCES = np.random.default_rng(0).integers(4, VOCABULARY, (3, SOURCE))
@@ -62,7 +62,7 @@ class EncoderDecoderParity:
         torch.testing.assert_close(cached_logits(ours, target, [1, 4], source), logits(model)[0], **CLOSE)
         sources = [SOURCES[0, :4].tolist(), SOURCES[1].tolist(), SOURCES[2, :1].tolist()]
         cuts, lengths = [3, 0, 5], [TARGET, 4, 6]
-        reader = Incremental(ours, sources)
+        reader = IncrementalDecoder(ours, sources)
         with torch.inference_mode():
             first = ours.logits(reader.extend([row[:cut].tolist() for row, cut in zip(TARGETS, cuts, strict=True)]))
             ends = zip(TARGETS, cuts, lengths, strict=True)

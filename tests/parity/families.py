@@ -15,7 +15,7 @@ from pretextlm.hf.export_model import export_model
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.base import values_out, weights_in, weights_out
 from pretextlm.model.families.registry import FAMILIES
-from pretextlm.model.incremental_decoding import Incremental
+from pretextlm.model.incremental_decoding import IncrementalDecoder
 from pretextlm.model.model_inputs import prepare
 from pretextlm.model.transformer import Transformer
 from pretextlm.training.run_directory import Run
@@ -67,7 +67,7 @@ def their_logits(model: Any, **arrays: Any) -> torch.Tensor:
 
 def cached_logits(ours: Transformer, ids: list[int], cuts: list[int], source: list[int] | None = None) -> torch.Tensor:
     """(T, V) of a decoder that reads the row piece by piece."""
-    reader = Incremental(ours, None if source is None else [source])
+    reader = IncrementalDecoder(ours, None if source is None else [source])
     with torch.inference_mode():
         pieces = [ids[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(ids)], strict=True)]
         return torch.cat([ours.logits(reader.extend([piece])[0]) for piece in pieces])

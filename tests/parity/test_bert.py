@@ -123,10 +123,10 @@ def test_a_bert_that_the_trunk_cannot_be_is_refused(values):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"norm": {"kind": "rms", "weight": True, "place": "after"}},
+        {"norm": {"kind": "rms", "weight": True, "placement": "post"}},
         {"positions": {"kind": "rotary"}},
-        {"attention": {"windows": [0, 8]}},
-        {"shared_layers": True},
+        {"attention": {"sliding_windows": [0, 8]}},
+        {"share_layers": True},
     ],
     ids=lambda changes: next(iter(changes)),
 )

@@ -102,12 +102,12 @@ def test_a_big_bird_that_the_trunk_cannot_be_is_refused(changes):
 
 def test_drawn_blocks_are_refused_on_the_way_out():
     values = BigBird().config_in(SHAPE).model_dump()
-    values["attention"]["draw_blocks"] = True
-    with pytest.raises(UserError, match="draw_blocks"):
+    values["attention"]["sample_random_blocks"] = True
+    with pytest.raises(UserError, match="sample_random_blocks"):
         values_out(BigBird(), ModelConfig.parse(values))
 
 
 def test_blocks_are_for_encoders_without_windows():
-    for change in ({"architecture": "decoder"}, {"attention": {"block_size": 4, "windows": (8,)}}):
+    for change in ({"architecture": "decoder"}, {"attention": {"block_size": 4, "sliding_windows": (8,)}}):
         with pytest.raises(UserError, match="block_size"):
             ModelConfig.parse({"vocab_size": 90, "attention": {"block_size": 4}, "architecture": "encoder", **change})

@@ -73,7 +73,7 @@ def test_repeated_early_and_forbidden_tokens_have_the_same_scores(penalty, step)
     before = texts[:, :prompt].tolist()
     ours = Constraints(stops, hidden, least, penalty, before, VOCAB, scores.device)
     for place in range(prompt, texts.size(1)):
-        ours.wrote(texts[:, place])
+        ours.update(texts[:, place])
     torch.testing.assert_close(ours.apply(scores.clone(), step), theirs(texts, scores.clone()), atol=1e-6, rtol=0)
 
 
@@ -81,6 +81,6 @@ def test_rows_that_are_left_out_or_repeated_take_their_repetitions_along():
     texts, scores = drawn(2)
     ours = Constraints([], [], 0, 2.0, texts.tolist(), VOCAB, scores.device)
     rows = torch.tensor([7, 7, 0, 31])
-    ours.keep(rows)
+    ours.select_rows(rows)
     expected = RepetitionPenaltyLogitsProcessor(2.0)(texts[rows], scores[rows])
     torch.testing.assert_close(ours.apply(scores[rows], 0), expected, atol=1e-6, rtol=0)

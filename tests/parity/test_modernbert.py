@@ -58,8 +58,8 @@ def test_an_older_configuration_names_its_angles_and_layers_otherwise():
     older = {"global_rope_theta": 500.0, "local_rope_theta": 20.0, "global_attn_every_n_layers": 2}
     config = ModernBert().config_in(older)
     assert config == ModernBert().config_in(transformers.ModernBertConfig(**older).to_dict())
-    assert (config.positions.theta, config.positions.local_theta) == (500.0, 20.0)
-    assert config.attention.windows == (0, 128)
+    assert (config.positions.rope_theta, config.positions.local_rope_theta) == (500.0, 20.0)
+    assert config.attention.sliding_windows == (0, 128)
 
 
 @pytest.mark.parametrize(

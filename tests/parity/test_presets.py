@@ -8,7 +8,7 @@ import torch
 from pretextlm.model.families.registry import FAMILIES
 from pretextlm.model.parameter_count import components, total
 from pretextlm.model.presets.preset import presets
-from pretextlm.model.transformer import on_meta
+from pretextlm.model.transformer import meta_model
 from pretextlm.training.model_cost import published
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
@@ -48,7 +48,7 @@ def by_depth():
 def test_a_preset_has_the_parameters_of_transformers_model(name):
     preset = presets()[name]
     config = preset.config()
-    model = on_meta(config)
+    model = meta_model(config)
     assert total(model) == theirs(preset, config)
     assert sum(part.parameters for part in components(model)) == total(model)
     assert published(preset, components(model))["agrees"]

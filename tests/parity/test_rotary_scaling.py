@@ -13,9 +13,9 @@ from tests.parity.families import our_logits, their_logits
 from tests.parity.test_llama import SHAPE
 
 from pretextlm.errors import UserError
-from pretextlm.model.config import ModelConfig, RotaryScaling
+from pretextlm.model.config import ModelConfig, RopeScaling
 from pretextlm.model.families.llama import Llama
-from pretextlm.model.rotary import angles_of, document_lengths
+from pretextlm.model.rotary import document_lengths, rotary_angles
 
 SHORT = [1.0, 1.1, 1.3, 1.7]
 LONG = [1.2, 2.0, 4.0, 8.0]
@@ -37,7 +37,7 @@ class LongTexts(DecoderParity):
             positions = torch.arange(length)[None]
             rotary = copy.deepcopy(both[0].model.rotary_emb)
             expected = rotary(torch.zeros(1, dtype=torch.float32), positions)
-            found = angles_of(both[1].config, positions, torch.float32)
+            found = rotary_angles(both[1].config, positions, torch.float32)
             for mine, theirs in zip(found[:2], expected, strict=True):
                 half = mine.size(-1)
                 torch.testing.assert_close(mine[:, :, 0].expand(1, length, half), theirs[..., :half], atol=1e-5, rtol=0)
@@ -88,7 +88,7 @@ class TestDynamic(LongTexts):
 
 
 def positions_of(rope_type: str, **parameters: Any) -> Any:
-    return Llama().config_in(scaled(rope_type, **parameters) | {"vocab_size": 90}).positions.scaling
+    return Llama().config_in(scaled(rope_type, **parameters) | {"vocab_size": 90}).positions.rope_scaling
 
 
 def test_two_factors_of_scores_are_read_as_the_one_that_they_mean():
@@ -101,17 +101,17 @@ def test_two_factors_of_scores_are_read_as_the_one_that_they_mean():
 
 
 def test_original_positions_left_out_are_the_longest_row():
-    assert positions_of(rope_type="yarn", factor=4.0).original_positions == 64
-    assert positions_of(rope_type="dynamic", factor=4.0).original_positions == 64
+    assert positions_of(rope_type="yarn", factor=4.0).original_max_position_embeddings == 64
+    assert positions_of(rope_type="dynamic", factor=4.0).original_max_position_embeddings == 64
 
 
 def test_factors_must_be_as_many_as_frequencies():
-    with pytest.raises(UserError, match="4 short_factors"):
+    with pytest.raises(UserError, match="4 numbers in short_factor"):
         positions_of(rope_type="longrope", short_factor=[1.0], long_factor=LONG, original_max_position_embeddings=16)
-    with pytest.raises(UserError, match="theta"):
-        ModelConfig.parse({"positions": {"theta": 1.0, "scaling": {"kind": "yarn"}}})
-    with pytest.raises(UserError, match="original_positions"):
-        RotaryScaling.parse({"kind": "longrope", "original_positions": 1})
+    with pytest.raises(UserError, match="rope_theta"):
+        ModelConfig.parse({"positions": {"rope_theta": 1.0, "rope_scaling": {"rope_type": "yarn"}}})
+    with pytest.raises(UserError, match="original_max_position_embeddings"):
+        RopeScaling.parse({"rope_type": "longrope", "original_max_position_embeddings": 1})
 
 
 def test_the_length_of_a_document_is_its_own_wherever_it_stands():

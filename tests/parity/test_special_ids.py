@@ -113,7 +113,7 @@ def test_a_run_begun_from_an_import_keeps_its_ids_and_its_export_names_them(llam
     assert Run.open(run.directory).vocabulary == run.vocabulary
     export_model(run.directory, tmp_path / "out")
     again = import_model(str(tmp_path / "out"), tmp_path / "again")
-    assert again.recipe.model.special_ids == run.recipe.model.special_ids
+    assert again.recipe.model.special_token_ids == run.recipe.model.special_token_ids
 
 
 @pytest.mark.parametrize("named", [SEP, CLS, "absent"])

@@ -83,7 +83,7 @@ def test_a_copy_of_the_table_is_left_out_and_another_table_is_refused(both):
 
 def test_a_shape_that_it_cannot_have_is_refused(both):
     config = T5().config_in(SHAPE)
-    for change in ({"final_norm": False}, {"architecture": "decoder"}, {"shared_layers": True}):
+    for change in ({"final_norm": False}, {"architecture": "decoder"}, {"share_layers": True}):
         with pytest.raises(UserError, match=next(iter(change))):
             values_out(T5(), config.model_copy(update=change))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pretextlm.attention_mask import visible
+from pretextlm.attention_mask import may_attend
 
 
 def by_loops(query_segments, key_segments, query_positions, key_positions, prefix):
@@ -27,39 +27,39 @@ def packed():
 
 def test_prefix_rows_follow_the_rule(packed):
     segments, positions, prefix = packed
-    got = visible(segments, segments, positions, positions, prefix, "prefix")
+    got = may_attend(segments, segments, positions, positions, prefix, "prefix")
     assert (got == by_loops(segments, segments, positions, positions, prefix)).all()
 
 
 def test_causal_is_the_rule_with_no_prefix(packed):
     segments, positions, prefix = packed
-    got = visible(segments, segments, positions, positions, attention="causal")
+    got = may_attend(segments, segments, positions, positions, attention="causal")
     assert (got == by_loops(segments, segments, positions, positions, prefix * 0)).all()
 
 
 def test_bidirectional_is_the_rule_with_an_endless_prefix(packed):
     segments, positions, prefix = packed
-    got = visible(segments, segments)
+    got = may_attend(segments, segments)
     assert (got == by_loops(segments, segments, positions, positions, prefix * 0 + 99)).all()
 
 
 def test_text_never_sees_padding_nor_another_document(packed):
     segments, positions, prefix = packed
     for attention in ("causal", "bidirectional", "prefix"):
-        mask = visible(segments, segments, positions, positions, prefix, attention)
+        mask = may_attend(segments, segments, positions, positions, prefix, attention)
         assert not mask[segments[:, :, None] != segments[:, None, :]].any()
 
 
 def test_every_position_sees_itself(packed):
     segments, positions, prefix = packed
     for attention in ("causal", "bidirectional", "prefix"):
-        mask = visible(segments, segments, positions, positions, prefix, attention)
+        mask = may_attend(segments, segments, positions, positions, prefix, attention)
         assert np.diagonal(mask, axis1=1, axis2=2).all()
 
 
 def test_cross_attention_stays_within_the_segment():
     decoder, encoder = np.array([[0, 0, 1, -1]]), np.array([[0, 1, 1, 1, -1]])
-    assert visible(decoder, encoder)[0, :3].astype(int).tolist() == [[1, 0, 0, 0, 0]] * 2 + [[0, 1, 1, 1, 0]]
+    assert may_attend(decoder, encoder)[0, :3].astype(int).tolist() == [[1, 0, 0, 0, 0]] * 2 + [[0, 1, 1, 1, 0]]
 
 
 @pytest.mark.parametrize("attention", ["causal", "bidirectional", "prefix"])
@@ -67,6 +67,6 @@ def test_torch_and_numpy_agree(packed, attention):
     import torch
 
     segments, positions, prefix = packed
-    as_numpy = visible(segments, segments, positions, positions, prefix, attention)
+    as_numpy = may_attend(segments, segments, positions, positions, prefix, attention)
     s, p, f = (torch.from_numpy(a) for a in packed)
-    assert (visible(s, s, p, p, f, attention).numpy() == as_numpy).all()
+    assert (may_attend(s, s, p, p, f, attention).numpy() == as_numpy).all()

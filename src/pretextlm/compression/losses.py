@@ -18,7 +18,7 @@ from pretextlm.errors import UserError
 from pretextlm.evaluation.evaluate import open_store
 from pretextlm.evaluation.held_out_metrics import HeldOut
 from pretextlm.metric import Metric, weighted_ratios
-from pretextlm.model.transformer import Transformer, on_meta
+from pretextlm.model.transformer import Transformer, meta_model
 from pretextlm.training.held_out import MAX_TOKENS, held_out_documents
 from pretextlm.training.run_directory import Run
 
@@ -101,7 +101,7 @@ class LossComparison:
 
 def model_of(run: Run, config: ModelConfig, weights: Mapping[str, Tensor]) -> Transformer:
     """Returns the run's model with other weights, in evaluation mode."""
-    model = on_meta(config, run.recipe.training_objective.heads)
+    model = meta_model(config, run.recipe.training_objective.heads)
     model.load_state_dict({name: tensor.clone() for name, tensor in weights.items()}, assign=True)
     return model.eval()
 

@@ -37,7 +37,7 @@ from pretextlm.evaluation.evaluate import open_store
 from pretextlm.files import whole_directory, write_json
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.parameter_count import total
-from pretextlm.model.transformer import on_meta
+from pretextlm.model.transformer import meta_model
 from pretextlm.training import checkpoint as checkpoints
 from pretextlm.training.initial_weights import carry_origin
 from pretextlm.training.plan import Position
@@ -222,7 +222,7 @@ def _check_modules(run: Run, state: _State) -> None:
         UserError: a module would need another shape along with the trunk's.
     """
     objective = run.recipe.training_objective
-    wanted = on_meta(state.config, objective.heads).state_dict()
+    wanted = meta_model(state.config, objective.heads).state_dict()
     for name, tensor in wanted.items():
         if name not in state.weights or state.weights[name].shape != tensor.shape:
             raise UserError(

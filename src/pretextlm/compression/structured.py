@@ -161,8 +161,8 @@ def keep_layers(
         UserError: a layer does not exist or is named twice, all layers are kept, or the layers are not one sequence.
     """
     wanted, there = sorted(set(layers)), config.num_hidden_layers
-    if config.architecture == "encoder_decoder" or config.shared_layers:
-        kind = "of an encoder-decoder are two rows" if not config.shared_layers else "of this model are all the same"
+    if config.architecture == "encoder_decoder" or config.share_layers:
+        kind = "of an encoder-decoder are two rows" if not config.share_layers else "of this model are all the same"
         raise UserError(f"The layers {kind}, so they cannot be chosen by number.", "Prune heads or channels.")
     if len(wanted) != len(layers) or not wanted or wanted[0] < 0 or wanted[-1] >= there:
         raise UserError(
@@ -171,7 +171,7 @@ def keep_layers(
         )
     if len(wanted) == there:
         raise UserError(f"All {there} layers would stay.", "Name only those that are to stay.")
-    if not config.norm.first and wanted[0] != 0:
+    if not config.norm.first_layer and wanted[0] != 0:
         raise UserError("The first layer of this model reads the embedding as it is and must stay.", "Keep layer 0.")
     number = {old: new for new, old in enumerate(wanted)}
     found = {}
@@ -181,9 +181,9 @@ def keep_layers(
             found[name] = weight
         elif int(parts[2]) in number:
             found[f"{parts[1]}.{number[int(parts[2])]}.{parts[3]}"] = weight
-    windows = config.attention.windows
+    windows = config.attention.sliding_windows
     own = tuple(windows[layer % len(windows)] for layer in wanted)
-    attention = config.attention.model_dump() | {"windows": own if len(set(own)) > 1 else own[:1]}
+    attention = config.attention.model_dump() | {"sliding_windows": own if len(set(own)) > 1 else own[:1]}
     return found, _changed(config, num_hidden_layers=len(wanted), num_decoder_layers=0, attention=attention)
 
 

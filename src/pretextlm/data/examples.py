@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretextlm.attention_mask import Attention
+from pretextlm.attention_mask import AttentionKind
 from pretextlm.batch import IGNORE, Batch, Rows
 from pretextlm.counter_rng import permute
 from pretextlm.data.sentence_pair_index import reachable
@@ -201,7 +201,7 @@ def well_filling(lengths: I64) -> I64:
     return np.fromiter((place for row in rows for place in row), np.int64, len(plain))
 
 
-def side_by_side(rows: Rows, pad: int, attention: Attention) -> Batch:
+def side_by_side(rows: Rows, pad: int, attention: AttentionKind) -> Batch:
     """Pack ragged rows into one batch, next-fit in their order; `row_labels` keep one entry per example.
 
     Returns:

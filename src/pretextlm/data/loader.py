@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pretextlm.batch import Batch, Rows, Spare
 from pretextlm.counter_rng import CounterRNG
-from pretextlm.data.dropout_keys import with_noise
+from pretextlm.data.dropout_keys import with_dropout_keys
 from pretextlm.data.row_reader import RowReader
 
 POLL_SECONDS = 0.2
@@ -30,7 +30,7 @@ class Loader:
         workers: threads that prepare steps ahead; numpy and the memory map release the interpreter's lock.
         copies: number of epochs after which the random numbers repeat; 0: never.
         total_rows: rows of the whole training if known; noise that follows a schedule needs it.
-        noise: "" for no dropout keys, "rows", or "packed" if a row of the batch holds several examples.
+        dropout_keys: "" for none, "rows", or "packed" if a row of the batch holds several examples.
         share: (rank, world size) of this process. All processes get the same number of batches, with a spare batch
             where there are too few rows.
     """
@@ -44,10 +44,10 @@ class Loader:
         copies: int = 0,
         total_rows: float | None = None,
         share: tuple[int, int] = (0, 1),
-        noise: Literal["", "rows", "packed"] = "",
+        dropout_keys: Literal["", "rows", "packed"] = "",
     ) -> None:
         self.reader, self.collate, self.seed, self.workers = reader, collate, seed, max(1, workers)
-        self.copies, self.total_rows, self.share, self.noise = copies, total_rows, share, noise
+        self.copies, self.total_rows, self.share, self.dropout_keys = copies, total_rows, share, dropout_keys
         self._pool: ThreadPoolExecutor | None = None
 
     def step(self, first_ordinal: int, count: int, rows_per_batch: int) -> list[Batch]:
@@ -67,9 +67,9 @@ class Loader:
                 if self.total_rows:
                     rows = dataclasses.replace(rows, progress=np.minimum(ordinals[some] / self.total_rows, 1.0))
                 batch = self.collate(rows, CounterRNG.of(self.seed, draws[some], rows.example_ids))
-                if self.noise:
+                if self.dropout_keys:
                     rng = CounterRNG.of(self.seed, epochs[some], rows.example_ids)
-                    batch = with_noise(batch, rows, rng, packed=self.noise == "packed")
+                    batch = with_dropout_keys(batch, rows, rng, packed=self.dropout_keys == "packed")
                 batches.append(batch if len(piece) else Spare(**vars(batch)))
         return batches
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pretextlm.evaluation.cloze import Answer, Cloze, Filler
 from pretextlm.evaluation.scoring import by_length, weigh_continuations
 from pretextlm.model.beam import Hypothesis, beam
-from pretextlm.model.incremental_decoding import Incremental
+from pretextlm.model.incremental_decoding import IncrementalDecoder
 
 CANDIDATES = 8
 RIGHT_WINDOW = 16
@@ -41,7 +41,7 @@ def continuations(
         seen = None if sources is None else [sources[i] for i in part]
         begin = None if starts is None else [starts[i] for i in part]
         results = beam(
-            Incremental(filler.model, seen, filler.vocabulary.pad, reread=reread, starts=begin),
+            IncrementalDecoder(filler.model, seen, filler.vocabulary.pad, reread=reread, starts=begin),
             [contexts[i] for i in part],
             [closers[i] for i in part],
             banned,

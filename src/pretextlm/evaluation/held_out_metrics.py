@@ -267,7 +267,7 @@ def _replaced_auc(held_out: HeldOut) -> dict[str, Metric]:
         judged = held_out.forward(replace(batch, input_ids=ids, labels=None, draws=None))
         real = np.ones(batch.input_ids.size, bool) if batch.segment_ids is None else batch.segment_ids.reshape(-1) >= 0
         places = np.flatnonzero(real)
-        logits.append(judged.heads["replaced"](judged.at(places)).double().cpu().numpy())
+        logits.append(judged.heads["replaced"](judged.hidden_at(places)).double().cpu().numpy())
         labels.append(replaced.cpu().numpy().reshape(-1)[places])
         units.append(np.full(len(places), unit))
     metric = area_under_curve(np.concatenate(logits), np.concatenate(labels), np.concatenate(units))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pretextlm.batch import Batch
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.model.incremental_decoding import Incremental, pad_left
+from pretextlm.model.incremental_decoding import IncrementalDecoder, pad_left
 from pretextlm.model.model_inputs import prepare
 from pretextlm.model.transformer import Transformer
 
@@ -136,11 +136,11 @@ def weigh_continuations(
     for part in by_length(loads):
         seen = None if sources is None else [sources[i] for i in part]
         begin = None if starts is None else [starts[i] for i in part]
-        reader = Incremental(model, seen, vocabulary.pad, reread=reread, starts=begin)
+        reader = IncrementalDecoder(model, seen, vocabulary.pad, reread=reread, starts=begin)
         if any(len(contexts[i]) > 1 for i in part):
             reader.extend([contexts[i][:-1] for i in part])
         counts = torch.tensor([len(continuations[i]) for i in part])
-        reader.keep(torch.arange(len(part)).repeat_interleave(counts).to(reader.device))
+        reader.select_rows(torch.arange(len(part)).repeat_interleave(counts).to(reader.device))
         targets = [[*c, *closing] for i in part for c in continuations[i]]
         pieces = [[contexts[i][-1], *c, *closing][:-1] for i in part for c in continuations[i]]
         labels, segments, _ = pad_left(targets, vocabulary.pad)

@@ -55,7 +55,9 @@ def forms(
 def _without_offset(config: ModelConfig, weights: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Returns the form in which position 0 has the first row of the table; the rows before it served padding alone."""
     offset = config.positions.offset
-    places = config.positions.model_copy(update={"offset": 0, "max_positions": config.positions.max_positions - offset})
+    places = config.positions.model_copy(
+        update={"offset": 0, "max_position_embeddings": config.positions.max_position_embeddings - offset}
+    )
     cut = {name: tensor[offset:] if name in POSITIONS else tensor for name, tensor in weights.items()}
     return config.model_copy(update={"positions": places}), cut
 

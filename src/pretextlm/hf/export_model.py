@@ -262,7 +262,7 @@ def _write_tokenizer(directory: Path, run: Run, untouched: bool) -> None:
     elif tokenizer.post_processor is None:
         tokenizer.post_processor = _frame(run, names)
     tokenizer.save(str(directory / "tokenizer.json"))
-    limit = run.recipe.model.positions.max_positions or run.recipe.data.length
+    limit = run.recipe.model.positions.max_position_embeddings or run.recipe.data.length
     inputs = ["input_ids", *(["token_type_ids"] if run.recipe.model.type_vocab_size else []), "attention_mask"]
     _write_json(
         directory / "tokenizer_config.json",

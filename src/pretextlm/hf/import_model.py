@@ -31,7 +31,7 @@ from pretextlm.hf.import_tokenizer import MAX_TOKENIZER_BYTES, ImportedTokenizer
 from pretextlm.hf.imported_objective import objective_of
 from pretextlm.hf.provenance import GENERATION, KEPT, Origin
 from pretextlm.hf.safetensors_files import FLOATS, INDEX, Stored, stored_tensors
-from pretextlm.hf.special_token_ids import special_ids
+from pretextlm.hf.special_token_ids import special_token_ids
 from pretextlm.hf.task_heads import task_of, without_pooler
 from pretextlm.hf.untrusted_files import MAX_JSON_BYTES, read_object, read_plain
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from pretextlm.model.config import ModelConfig, SpecialIds
+    from pretextlm.model.config import ModelConfig, SpecialTokenIds
     from pretextlm.model.families.base import Family
     from pretextlm.model.families.shared.tensor_maps import Map
     from pretextlm.objectives.protocol import TrainingObjective
@@ -123,7 +123,7 @@ def check(directory: Path, objective: str | None = None) -> ValidatedModel:
         stored = int8.as_dequantized(stored)
     config = family.settled(config, stored)
     blocks = config.num_hidden_layers + (config.num_decoder_layers if config.architecture == "encoder_decoder" else 0)
-    if not config.shared_layers and blocks > len(stored):
+    if not config.share_layers and blocks > len(stored):
         raise UserError(
             f"config.json speaks of {blocks} layers, but there are {len(stored)} tensors in all.",
             "config.json and the weights do not belong together.",
@@ -187,9 +187,9 @@ def _fit(
 
 
 def _shapes(config: ModelConfig, objective: TrainingObjective) -> dict[str, torch.Size]:
-    from pretextlm.model.transformer import on_meta
+    from pretextlm.model.transformer import meta_model
 
-    return {name: tensor.shape for name, tensor in on_meta(config, objective.heads).state_dict().items()}
+    return {name: tensor.shape for name, tensor in meta_model(config, objective.heads).state_dict().items()}
 
 
 def _recipe(checked: ValidatedModel, source: str, name: str) -> Recipe:
@@ -198,8 +198,12 @@ def _recipe(checked: ValidatedModel, source: str, name: str) -> Recipe:
     from pretextlm.training.recipe import Recipe
 
     config = checked.config
-    longest = config.positions.max_positions - config.positions.offset if config.positions.max_positions else LONGEST
-    grown_by = {"vocab_size": max(config.vocab_size, checked.taken.size), "special_ids": _special_ids(checked)}
+    longest = (
+        config.positions.max_position_embeddings - config.positions.offset
+        if config.positions.max_position_embeddings
+        else LONGEST
+    )
+    grown_by = {"vocab_size": max(config.vocab_size, checked.taken.size), "special_token_ids": _special_ids(checked)}
     model = config.model_dump() | grown_by
     learnt = checked.objective
     return Recipe.load(
@@ -215,10 +219,10 @@ def _recipe(checked: ValidatedModel, source: str, name: str) -> Recipe:
     )
 
 
-def _special_ids(checked: ValidatedModel) -> SpecialIds:
+def _special_ids(checked: ValidatedModel) -> SpecialTokenIds:
     place = checked.directory / GENERATION
     generation = read_object(place) if place.exists() else {}
-    return special_ids(checked.family, checked.config, checked.taken.tokenizer, checked.values, generation)
+    return special_token_ids(checked.family, checked.config, checked.taken.tokenizer, checked.values, generation)
 
 
 def _origin(source: str, checked: ValidatedModel) -> Origin:

@@ -220,7 +220,7 @@ def _scores(run: Run, quantised: Mapping[str, Any] | None) -> Iterator[str]:
 def _limits(run: Run, done: Translated, origin: Origin | None, untouched: bool) -> Iterator[str]:
     positions = done.config.positions
     if positions.kind in ("learned", "sinusoidal"):
-        yield f"* It reads at most {positions.max_positions - positions.offset} tokens."
+        yield f"* It reads at most {positions.max_position_embeddings - positions.offset} tokens."
     if not untouched:
         yield f"* It was trained here on rows of {run.recipe.data.length} tokens; longer texts are untried here."
     both_ways = run.recipe.training_objective.bidirectional_prompt

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pretextlm.data.tokenizer import vocabulary_of
-from pretextlm.model.config import SpecialIds
+from pretextlm.model.config import SpecialTokenIds
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 MOST_ENDS = 64
 
 
-def special_ids(
+def special_token_ids(
     family: Family,
     config: ModelConfig,
     tokenizer: Tokenizer,
     values: Mapping[str, Any],
     generation: Mapping[str, Any],
-) -> SpecialIds:
+) -> SpecialTokenIds:
     """Returns the ids in the roles given by the settings, if they differ from those found by name.
 
     Args:
@@ -55,7 +55,7 @@ def special_ids(
         name = "decoder_start_token_id"
         start = token(values.get(name), generation.get(name))
         start = ours[family.decoder_start] if start is None else start
-    return SpecialIds(
+    return SpecialTokenIds(
         pad=pad if pad != by_name.pad else None,
         bos=bos if bos != by_name.bos else None,
         eos=eos if eos and eos != (by_name.eos,) else None,

@@ -27,8 +27,8 @@ OWN_HEAD = ("head_layers.", "lm_head.")
 USUAL = ("bert", "llama", "gpt2", "t5", "bart")
 """Families that are tried first if several can represent a model."""
 SHAPES = {
-    "encoder": "bert: model.final_norm=false model.norm={kind='layer',weight=true,bias=true,place='after',eps=1e-12} "
-    "model.positions={kind='learned',max_positions=512} model.attention={qk_norm=false,bias=true,"
+    "encoder": "bert: model.final_norm=false model.norm={kind='layer',weight=true,bias=true,placement='post',"
+    "eps=1e-12} model.positions={kind='learned',max_position_embeddings=512} model.attention={qk_norm=false,bias=true,"
     "output_bias=true} model.feed_forward={activation='gelu',bias=true} model.type_vocab_size=2 "
     "model.head={dense=true,activation='gelu',norm=true,bias=true}",
     "decoder": "llama: model.norm={weight=true} model.attention={qk_norm=false} "

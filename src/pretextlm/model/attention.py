@@ -1,13 +1,15 @@
-"""Who sees whom, computed: one `attend` with backends that are tested equal.
+"""Attention under a mask: one function, `attend`, with backends that are tested to be equal.
 
-* rows: scaled_dot_product_attention over (B, T) rows with a mask from the visibility rule; runs everywhere. On a CPU
-  in half precision its backward is two to three times slower than plain matrix products while rows are short, so
-  there the products are written out.
-* windowed.py: blocks of a window and global tokens, linear in the row's length, where a window is short beside the row.
-* sparse.py: blocks of a document of which most see few others (BigBird), linear in the row's length.
-* varlen: flat tokens with cumulative segment lengths, no work between segments; CUDA in half precision only.
+* sdpa: `scaled_dot_product_attention` over (B, T) rows with a mask tensor; runs everywhere. On a CPU in half precision
+  its backward pass is two to three times slower than plain matrix products while rows are short, so there the products
+  are written out ("eager").
+* sliding_window_attention.py: blocks of a window and global tokens, linear in the row's length, where a window is short
+  beside the row.
+* block_sparse_attention.py: blocks of a document most of which attend to few others (BigBird), linear in the row's
+  length.
+* varlen: flat tokens with cumulative segment lengths (cu_seqlens), no work between segments; CUDA in half precision.
 
-Axis letters: B rows, T query positions, S key positions, H heads, K key-value heads, E width of a head.
+Axis letters: B rows, T query positions, S key positions, H heads, K key-value heads, E head_dim, G segments.
 """
 
 from __future__ import annotations
@@ -19,213 +21,257 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from pretextlm.attention_mask import Attention, visible
+from pretextlm.attention_mask import AttentionKind, may_attend
 from pretextlm.errors import UserError
-from pretextlm.model.biased_attention import attend_products
-from pretextlm.model.block_sparse_attention import Sparse, Sparsity, attend_sparse, sparse_sight
-from pretextlm.model.disentangled_attention import Places
-from pretextlm.model.sliding_window_attention import BLOCKS_PAY, Local, attend_local, local_sight
+from pretextlm.model.biased_attention import attend_eager
+from pretextlm.model.block_sparse_attention import (
+    BlockSparseMask,
+    BlockSparsity,
+    attend_block_sparse,
+    block_sparse_mask,
+)
+from pretextlm.model.disentangled_attention import RelativePositions
+from pretextlm.model.sliding_window_attention import (
+    MIN_WINDOWS_IN_ROW,
+    SlidingWindowMask,
+    attend_sliding_window,
+    sliding_window_mask,
+)
 
-LONGEST_PRODUCTS = 256
-"""Keys up to which written-out products are used on a CPU in half precision (measured by benchmarks/attention.py)."""
+MAX_EAGER_KEYS = 256
+"""Keys up to which eager products are faster on a CPU in half precision (measured by benchmarks/attention.py)."""
 
 
 @dataclass(frozen=True)
-class Sight:
-    """The visibility of one attention, made once per batch and shared by all layers.
+class AttentionMask:
+    """The mask of one attention, computed once per batch and shared by all layers, in the form its backend needs.
 
     Attributes:
         bias: (B, 1, T, S) added to the scores, 0 or -inf, or (B, H, T, S) with a bias of positions; None when every
             pair (or every earlier one) is visible.
-        causal: with no bias, only earlier positions are visible.
-        cu_queries, cu_keys: (G+1,) int32 starts of the segments in the flat arrays; None for the rows backend.
-        longest_query, longest_key: bounds of the segments' lengths, constants for the compiler.
-        products: write the matrix products out instead of calling the fused kernel.
-        local: a window's visibility in blocks, which needs none of the others.
-        sparse: a block-sparse visibility, which needs none of the others.
-        places: relative places that each layer compares with contents, where the model's positions are disentangled.
-        last: only the last so many keys are looked at, and the bias is of these; 0: all.
+        causal: Without a bias, only earlier positions are visible.
+        cu_seqlens_q: (G+1,) int32 starts of the segments in the flat queries; None unless the backend is varlen.
+        cu_seqlens_k: (G+1,) int32 starts of the segments in the flat keys.
+        max_seqlen_q: Bound of the queries' segment lengths, a constant for the compiler.
+        max_seqlen_k: Bound of the keys' segment lengths.
+        eager: Write the matrix products out instead of calling the fused kernel.
+        sliding_window: The mask of a window in blocks, which needs none of the others.
+        block_sparse: A block-sparse mask, which needs none of the others.
+        relative: Relative positions that each layer compares with contents, in DeBERTa.
+        last_keys: Only the last so many keys are read, and the bias is of these; 0 for all.
     """
 
     bias: Tensor | None = None
     causal: bool = False
-    cu_queries: Tensor | None = None
-    cu_keys: Tensor | None = None
-    longest_query: int = 0
-    longest_key: int = 0
-    products: bool = False
-    local: Local | None = None
-    sparse: Sparse | None = None
-    places: Places | None = None
-    last: int = 0
+    cu_seqlens_q: Tensor | None = None
+    cu_seqlens_k: Tensor | None = None
+    max_seqlen_q: int = 0
+    max_seqlen_k: int = 0
+    eager: bool = False
+    sliding_window: SlidingWindowMask | None = None
+    block_sparse: BlockSparseMask | None = None
+    relative: RelativePositions | None = None
+    last_keys: int = 0
 
 
 def attend(
     q_BTHE: Tensor,
     k_BSKE: Tensor,
     v_BSKE: Tensor,
-    sight: Sight,
+    mask: AttentionMask,
     scale: float = 0.0,
     softcap: float = 0.0,
-    of_globals: tuple[Tensor, Tensor, Tensor] | None = None,
+    global_qkv: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """softmax(scale · q·k) v over the visible keys, (B, T, H, E); a scale of 0 is 1/√E.
+    """Compute softmax(scale · q·k) v over the visible keys.
 
-    With a softcap, scores are bounded to ± that by tanh, for which the visibility must be a bias or in blocks.
-    `of_globals` are queries, keys and values for what global tokens see, where those have projections of their own.
+    Args:
+        q_BTHE: Queries.
+        k_BSKE: Keys, with as many heads as the queries or a divisor of it.
+        v_BSKE: Values.
+        mask: Which keys are visible, and the backend.
+        scale: Factor of the scores; 0 for 1/√E.
+        softcap: Bound of the scores; 0 for none. With one, the mask must be a bias or in blocks.
+        global_qkv: Queries, keys and values for global tokens, where these have projections of their own.
+
+    Returns:
+        (B, T, H, E).
     """
-    usual = q_BTHE.size(-1) ** -0.5
-    scale = scale or usual
-    if sight.last:
-        k_BSKE, v_BSKE = k_BSKE[:, -sight.last :], v_BSKE[:, -sight.last :]
-    if sight.local is not None:
-        return attend_local(q_BTHE, k_BSKE, v_BSKE, sight.local, scale, of_globals, softcap)
-    if sight.sparse is not None:
-        return attend_sparse(q_BTHE, k_BSKE, v_BSKE, sight.sparse, scale, softcap)
-    assert of_globals is None, "global tokens with projections of their own are computed in blocks"
+    default_scale = q_BTHE.size(-1) ** -0.5
+    scale = scale or default_scale
+    if mask.last_keys:
+        k_BSKE, v_BSKE = k_BSKE[:, -mask.last_keys :], v_BSKE[:, -mask.last_keys :]
+    if mask.sliding_window is not None:
+        return attend_sliding_window(q_BTHE, k_BSKE, v_BSKE, mask.sliding_window, scale, global_qkv, softcap)
+    if mask.block_sparse is not None:
+        return attend_block_sparse(q_BTHE, k_BSKE, v_BSKE, mask.block_sparse, scale, softcap)
+    assert global_qkv is None, "global tokens with projections of their own are computed in blocks"
     if softcap:
-        assert sight.cu_queries is None, "bounded scores are written out"
-        assert not sight.causal, "bounded scores are written out"
-        return attend_products(q_BTHE, k_BSKE, v_BSKE, sight.bias, scale, softcap)
-    if sight.cu_queries is not None:
-        return _attend_varlen(q_BTHE if scale == usual else q_BTHE * (scale / usual), k_BSKE, v_BSKE, sight)
+        assert mask.cu_seqlens_q is None, "bounded scores are written out"
+        assert not mask.causal, "bounded scores are written out"
+        return attend_eager(q_BTHE, k_BSKE, v_BSKE, mask.bias, scale, softcap)
+    if mask.cu_seqlens_q is not None:
+        q_BTHE = q_BTHE if scale == default_scale else q_BTHE * (scale / default_scale)  # the kernel scales by 1/√E
+        return _attend_varlen(q_BTHE, k_BSKE, v_BSKE, mask)
     grouped = q_BTHE.size(2) != k_BSKE.size(2)
-    if sight.products and not grouped:
-        return attend_products(q_BTHE, k_BSKE, v_BSKE, sight.bias, scale)
-    if grouped and q_BTHE.size(1) == 1 and not sight.causal and (sight.bias is None or sight.bias.size(1) == 1):
-        return _attend_one(q_BTHE, k_BSKE, v_BSKE, sight, scale)
+    if mask.eager and not grouped:
+        return attend_eager(q_BTHE, k_BSKE, v_BSKE, mask.bias, scale)
+    if grouped and q_BTHE.size(1) == 1 and not mask.causal and (mask.bias is None or mask.bias.size(1) == 1):
+        return _attend_one_query(q_BTHE, k_BSKE, v_BSKE, mask, scale)
     out = scaled_dot_product_attention(
         q_BTHE.transpose(1, 2),
         k_BSKE.transpose(1, 2),
         v_BSKE.transpose(1, 2),
-        attn_mask=sight.bias,
-        is_causal=sight.causal,
+        attn_mask=mask.bias,
+        is_causal=mask.causal,
         scale=scale,
         enable_gqa=grouped,
     )
     return out.transpose(1, 2)
 
 
-def _attend_one(q_B1HE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, sight: Sight, scale: float) -> Tensor:
-    """One query position: the heads that share keys are read like positions, so that no key is repeated."""
+def _attend_one_query(q_B1HE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, mask: AttentionMask, scale: float) -> Tensor:
+    """Attend from one position with grouped keys, without repeating a key.
+
+    The H / K query heads of a key head take the place of query positions: with H = 8 and K = 2, (B, 1, 8, E) becomes
+    (B, 2 heads, 4 positions, E), and each of the four meets the keys of its head.
+    """
     rows, _, heads, width = q_B1HE.shape
     q_BKGE = q_B1HE.reshape(rows, k_BSKE.size(2), -1, width)
     keys, values = k_BSKE.transpose(1, 2), v_BSKE.transpose(1, 2)
-    out = scaled_dot_product_attention(q_BKGE, keys, values, attn_mask=sight.bias, scale=scale)
+    out = scaled_dot_product_attention(q_BKGE, keys, values, attn_mask=mask.bias, scale=scale)
     return out.reshape(rows, 1, heads, width)
 
 
 def varlen_kernel(*args: Any, **kwargs: Any) -> Tensor:
-    """torch's packed-sequence attention, imported late: it is there from torch 2.10 on, for CUDA only."""
+    """Call torch's packed-sequence attention, imported late: it exists from torch 2.10 on, for CUDA only."""
     from torch.nn.attention.varlen import varlen_attn
 
     result = varlen_attn(*args, **kwargs)
-    assert isinstance(result, Tensor), "no log-sum-exp was asked for"
+    assert isinstance(result, Tensor), "the log-sum-exp was not requested"
     return result
 
 
-def _attend_varlen(q_BTHE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, sight: Sight) -> Tensor:
+def _attend_varlen(q_BTHE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, mask: AttentionMask) -> Tensor:
     groups = q_BTHE.size(2) // k_BSKE.size(2)
     if groups > 1:
         k_BSKE = k_BSKE.repeat_interleave(groups, dim=2)
         v_BSKE = v_BSKE.repeat_interleave(groups, dim=2)
-    window = (-1, 0) if sight.causal else (-1, -1)
+    window = (-1, 0) if mask.causal else (-1, -1)
     out = varlen_kernel(
         q_BTHE.flatten(0, 1),
         k_BSKE.flatten(0, 1),
         v_BSKE.flatten(0, 1),
-        sight.cu_queries,
-        sight.cu_keys,
-        sight.longest_query,
-        sight.longest_key,
+        mask.cu_seqlens_q,
+        mask.cu_seqlens_k,
+        mask.max_seqlen_q,
+        mask.max_seqlen_k,
         window_size=window,
     )
     return out.view_as(q_BTHE)
 
 
-def use_varlen(device: torch.device, dtype: torch.dtype, attention: Attention) -> bool:
-    """Whether the varlen backend can compute this visibility on this device; else the rows backend does."""
+def use_varlen(device: torch.device, dtype: torch.dtype, attention: AttentionKind) -> bool:
+    """Return whether the varlen backend can compute this kind of attention on this device."""
     return (
         device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and attention in ("causal", "bidirectional")
     )
 
 
-def _use_products(device: torch.device, dtype: torch.dtype, keys: int) -> bool:
-    return device.type == "cpu" and dtype == torch.bfloat16 and keys <= LONGEST_PRODUCTS
+def _use_eager(device: torch.device, dtype: torch.dtype, keys: int) -> bool:
+    return device.type == "cpu" and dtype == torch.bfloat16 and keys <= MAX_EAGER_KEYS
 
 
-def backend_name(device: torch.device, dtype: torch.dtype, attention: Attention, keys: int) -> str:
-    """Which backend computes the attention of plain rows of so many tokens there, for people."""
+def backend_name(device: torch.device, dtype: torch.dtype, attention: AttentionKind, keys: int) -> str:
+    """Return the backend that computes the attention of plain rows of `keys` tokens there, for people to read."""
     if use_varlen(device, dtype, attention):
         return "varlen kernel"
-    return "written-out products" if _use_products(device, dtype, keys) else "scaled_dot_product_attention"
+    return "written-out products" if _use_eager(device, dtype, keys) else "scaled_dot_product_attention"
 
 
-def self_sight(
+def self_attention_mask(
     segments_BT: Tensor | None,
     positions_BT: Tensor | None,
     prefix_BT: Tensor | None,
-    attention: Attention,
+    attention: AttentionKind,
     shape: tuple[int, int],
     device: torch.device,
     dtype: torch.dtype,
     ranks_BT: Tensor | None = None,
     reach_BT: Tensor | None = None,
     window: int = 0,
-    written_out: bool = False,
+    needs_bias: bool = False,
     global_tokens: int = 0,
     always_in_blocks: bool = False,
-    capped: bool = False,
-    sparsity: Sparsity | None = None,
-) -> Sight:
-    """Visibility inside one row. Segments None: every row is one whole segment.
+    has_softcap: bool = False,
+    sparsity: BlockSparsity | None = None,
+) -> AttentionMask:
+    """Build the mask of self-attention, for the backend that suits it.
 
     Args:
-        window: tokens that one sees, as in `AttentionConfig.windows`; 0: all.
-        global_tokens: tokens at each document's beginning that no window hides, and that see beyond theirs.
-        written_out: always as a bias, to which that of positions is added.
-        always_in_blocks: a window is computed in blocks however short the row is.
-        capped: scores are bounded, for which a bias is needed, or blocks.
-        sparsity: of a block-sparse visibility, for rows in which a document may be too long to be read as a whole.
+        segments_BT: Document of each position, -1 for padding; None when every row is one document.
+        positions_BT: Position inside the document; None for 0 … T-1.
+        prefix_BT: Length of the bidirectional part of each token's document, for "prefix".
+        attention: Kind of the mask.
+        shape: (B, T).
+        device: Where the mask is needed.
+        dtype: Type of the activations.
+        ranks_BT: Rank of each token, for "ranked".
+        reach_BT: Reach of each token, for "ranked".
+        window: Width of the window, as in `AttentionConfig.sliding_windows`; 0 for none.
+        needs_bias: Always give a tensor, to which a bias of positions is added.
+        global_tokens: Tokens at each document's beginning that attend to all of it and that all of it attends to,
+            whatever the window.
+        always_in_blocks: Compute a window in blocks however short the row is.
+        has_softcap: Scores are bounded, for which a tensor is needed, or blocks.
+        sparsity: Block-sparse attention, for rows in which a document may be too long for full attention.
 
     Raises:
-        UserError: a block-sparse visibility of rows that are not read in both directions.
+        UserError: Block-sparse attention of rows that are not bidirectional.
     """
-    if sparsity is not None and shape[1] > sparsity.whole:
+    if sparsity is not None and shape[1] > sparsity.max_full_length:
         if attention != "bidirectional":
             raise UserError(
                 "Block-sparse attention reads rows in both directions only.", "Give attention.block_size = 0."
             )
         if segments_BT is None:
             segments_BT = torch.zeros(shape, dtype=torch.int32, device=device)
-        return Sight(sparse=sparse_sight(segments_BT, sparsity))
-    in_blocks = window > 0 and not written_out and attention in ("causal", "bidirectional")
-    in_blocks = in_blocks and (always_in_blocks or shape[1] >= BLOCKS_PAY * window)
-    written_out = written_out or capped or window > 0
-    if not written_out and use_varlen(device, dtype, attention):
+        return AttentionMask(block_sparse=block_sparse_mask(segments_BT, sparsity))
+    in_blocks = window > 0 and not needs_bias and attention in ("causal", "bidirectional")
+    in_blocks = in_blocks and (always_in_blocks or shape[1] >= MIN_WINDOWS_IN_ROW * window)
+    needs_bias = needs_bias or has_softcap or window > 0
+    if not needs_bias and use_varlen(device, dtype, attention):
         starts = _segment_starts(segments_BT, shape, device)
-        return Sight(None, attention == "causal", starts, starts, shape[1], shape[1])
-    products = _use_products(device, dtype, shape[1])
-    if segments_BT is None and attention == "bidirectional" and not written_out:
-        return Sight(products=products)
-    if segments_BT is None and attention == "causal" and not products and not written_out:
-        return Sight(causal=True)
+        return AttentionMask(None, attention == "causal", starts, starts, shape[1], shape[1])
+    eager = _use_eager(device, dtype, shape[1])
+    if segments_BT is None and attention == "bidirectional" and not needs_bias:
+        return AttentionMask(eager=eager)
+    if segments_BT is None and attention == "causal" and not eager and not needs_bias:
+        return AttentionMask(causal=True)
     if segments_BT is None:
         segments_BT = torch.zeros(shape, dtype=torch.int32, device=device)
     if positions_BT is None:
         positions_BT = torch.arange(shape[1], dtype=torch.int32, device=device).expand(shape)
     if in_blocks:
-        return Sight(local=local_sight(segments_BT, positions_BT, window, global_tokens, attention == "causal", dtype))
-    seen = visible(segments_BT, segments_BT, positions_BT, positions_BT, prefix_BT, attention, ranks_BT, reach_BT)
+        causal = attention == "causal"
+        sliding = sliding_window_mask(segments_BT, positions_BT, window, global_tokens, causal, dtype)
+        return AttentionMask(sliding_window=sliding)
+    visible = may_attend(segments_BT, segments_BT, positions_BT, positions_BT, prefix_BT, attention, ranks_BT, reach_BT)
     if window:
-        seen = seen & in_window(positions_BT, positions_BT, window, attention, global_tokens)
-    return Sight(_bias(seen, dtype), products=products)
+        visible = visible & within_window(positions_BT, positions_BT, window, attention, global_tokens)
+    return AttentionMask(_additive(visible, dtype), eager=eager)
 
 
-def in_window(
-    query_positions_BT: Tensor, key_positions_BS: Tensor, window: int, attention: Attention, global_tokens: int = 0
+def within_window(
+    query_positions_BT: Tensor, key_positions_BS: Tensor, window: int, attention: AttentionKind, global_tokens: int = 0
 ) -> Tensor:
-    """(B, T, S) which keys are near enough: the last `window` of a causal row, half as many to each side of another."""
+    """Return which keys lie in the window of each query, or are exempt from it.
+
+    A causal window of 4 holds distances 0 … 3; a bidirectional one of 4 holds distances -2 … 2.
+
+    Returns:
+        (B, T, S) booleans.
+    """
     distance_BTS = query_positions_BT[:, :, None] - key_positions_BS[:, None, :]
     near = distance_BTS < window if attention == "causal" else distance_BTS.abs() <= window // 2
     if not global_tokens:
@@ -233,61 +279,71 @@ def in_window(
     return near | (query_positions_BT < global_tokens)[:, :, None] | (key_positions_BS < global_tokens)[:, None, :]
 
 
-def cross_sight(
+def cross_attention_mask(
     query_segments_BT: Tensor | None,
     key_segments_BS: Tensor | None,
     query_shape: tuple[int, int],
     key_shape: tuple[int, int],
     device: torch.device,
     dtype: torch.dtype,
-    written_out: bool = False,
-) -> Sight:
-    """Visibility of the encoder's row from the decoder's: everything inside the same segment.
+    needs_bias: bool = False,
+) -> AttentionMask:
+    """Build the mask of a decoder's attention to the encoder's row: all of the same segment is visible.
 
-    A query whose segment the encoder's row lacks (padding of the decoder's row alone) sees that whole row, so that no
-    result is NaN. The varlen backend, which `written_out` rules out, is used where both rows hold the same segments in
+    A query whose segment the encoder's row lacks (padding of the decoder's row) attends to all of that row, so that no
+    result is NaN. The varlen backend, which `needs_bias` rules out, is used where both rows hold the same segments in
     the same order.
+
+    Args:
+        query_segments_BT: Segments of the decoder's row; None when every row is one segment.
+        key_segments_BS: Segments of the encoder's row.
+        query_shape: (B, T).
+        key_shape: (B, S).
+        device: Where the mask is needed.
+        dtype: Type of the activations.
+        needs_bias: Scores are bounded.
     """
-    if not written_out and use_varlen(device, dtype, "bidirectional"):
+    if not needs_bias and use_varlen(device, dtype, "bidirectional"):
         queries = _segment_starts(query_segments_BT, query_shape, device)
         keys = _segment_starts(key_segments_BS, key_shape, device)
-        if _same_order(query_segments_BT, key_segments_BS, queries, keys, query_shape, key_shape):
-            return Sight(None, False, queries, keys, query_shape[1], key_shape[1])
-    products = _use_products(device, dtype, key_shape[1])
+        if _same_segments(query_segments_BT, key_segments_BS, queries, keys, query_shape, key_shape):
+            return AttentionMask(None, False, queries, keys, query_shape[1], key_shape[1])
+    eager = _use_eager(device, dtype, key_shape[1])
     if query_segments_BT is None and key_segments_BS is None:
-        return Sight(products=products)
+        return AttentionMask(eager=eager)
     if query_segments_BT is None:
         query_segments_BT = torch.zeros(query_shape, dtype=torch.int32, device=device)
     if key_segments_BS is None:
         key_segments_BS = torch.zeros(key_shape, dtype=torch.int32, device=device)
-    seen = visible(query_segments_BT, key_segments_BS)
-    return Sight(_bias(seen | ~seen.any(dim=2, keepdim=True), dtype), products=products)
+    visible = may_attend(query_segments_BT, key_segments_BS)
+    return AttentionMask(_additive(visible | ~visible.any(dim=2, keepdim=True), dtype), eager=eager)
 
 
-def cached_sight(
+def cached_attention_mask(
     query_segments_BT: Tensor,
     key_segments_BS: Tensor,
     query_positions_BT: Tensor,
     key_positions_BS: Tensor,
-    attention: Attention,
+    attention: AttentionKind,
     dtype: torch.dtype,
     window: int = 0,
     global_tokens: int = 0,
-) -> Sight:
-    """Visibility of new positions over all that was read so far, padding included."""
-    seen = visible(query_segments_BT, key_segments_BS, query_positions_BT, key_positions_BS, attention=attention)
+) -> AttentionMask:
+    """Build the mask of new positions over all positions in the cache, padding included."""
+    visible = may_attend(query_segments_BT, key_segments_BS, query_positions_BT, key_positions_BS, attention=attention)
     if window:
-        seen = seen & in_window(query_positions_BT, key_positions_BS, window, attention, global_tokens)
-    return Sight(_bias(seen, dtype))
+        visible = visible & within_window(query_positions_BT, key_positions_BS, window, attention, global_tokens)
+    return AttentionMask(_additive(visible, dtype))
 
 
-def _bias(seen_BTS: Tensor, dtype: torch.dtype) -> Tensor:
-    zero = torch.zeros((), dtype=dtype, device=seen_BTS.device)
-    return torch.where(seen_BTS, zero, float("-inf"))[:, None]
+def _additive(visible_BTS: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, 1, T, S) 0 where a key is visible, else -inf."""
+    zero = torch.zeros((), dtype=dtype, device=visible_BTS.device)
+    return torch.where(visible_BTS, zero, float("-inf"))[:, None]
 
 
 def _segment_starts(segments_BT: Tensor | None, shape: tuple[int, int], device: torch.device) -> Tensor:
-    """(G+1,) starts of the segments of all rows laid end to end."""
+    """(G+1,) starts of the segments of all rows laid end to end: rows [0 0 1], [0 1 1] start at 0, 2, 3, 4, and 6."""
     rows, width = shape
     if segments_BT is None:
         return torch.arange(0, (rows + 1) * width, width, dtype=torch.int32, device=device)
@@ -298,7 +354,7 @@ def _segment_starts(segments_BT: Tensor | None, shape: tuple[int, int], device: 
     return torch.cat([starts, end])
 
 
-def _same_order(
+def _same_segments(
     query_segments_BT: Tensor | None,
     key_segments_BS: Tensor | None,
     queries: Tensor,
@@ -306,16 +362,17 @@ def _same_order(
     query_shape: tuple[int, int],
     key_shape: tuple[int, int],
 ) -> bool:
-    """Whether two arrays that start segments at `queries` and `keys` start the same segments of the same rows."""
+    """Return whether segments that start at `queries` and `keys` have the same numbers in the same rows."""
     if query_segments_BT is None and key_segments_BS is None:
         return True
     return torch.equal(
-        _started(query_segments_BT, queries, query_shape[1]), _started(key_segments_BS, keys, key_shape[1])
+        _rows_and_segments(query_segments_BT, queries, query_shape[1]),
+        _rows_and_segments(key_segments_BS, keys, key_shape[1]),
     )
 
 
-def _started(segments_BT: Tensor | None, starts: Tensor, width: int) -> Tensor:
+def _rows_and_segments(segments_BT: Tensor | None, starts: Tensor, width: int) -> Tensor:
     """(2, G) row and number of the segments that start there."""
-    places = starts[:-1].long()
-    numbers = torch.zeros_like(places) if segments_BT is None else segments_BT.flatten()[places].long()
-    return torch.stack([places // width, numbers])
+    flat = starts[:-1].long()
+    numbers = torch.zeros_like(flat) if segments_BT is None else segments_BT.flatten()[flat].long()
+    return torch.stack([flat // width, numbers])

@@ -1,4 +1,4 @@
-"""Short continuations of a decoder, the most likely ones of every length.
+"""The most likely short continuations of every length, by beam search: candidates for a blank.
 
 Axis letters: B contexts, W beams of a context, V vocab_size.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pretextlm.model.incremental_decoding import Incremental
+from pretextlm.model.incremental_decoding import IncrementalDecoder
 
 LOG_ZERO = float("-inf")
 
@@ -21,9 +21,9 @@ class Hypothesis:
     """A continuation.
 
     Attributes:
-        tokens: its ids.
-        log_probability: of these tokens after the context, in nats.
-        closing: log-probability that one of the closing tokens follows them, in nats.
+        tokens: Its ids.
+        log_probability: Log-probability of these tokens after the context, in nats.
+        closing: Log-probability that one of the closing tokens follows them, in nats.
     """
 
     tokens: tuple[int, ...]
@@ -32,12 +32,13 @@ class Hypothesis:
 
     @property
     def total(self) -> float:
+        """Log-probability of the tokens and of the end."""
         return self.log_probability + self.closing
 
 
 @torch.inference_mode()
 def beam(
-    reader: Incremental,
+    reader: IncrementalDecoder,
     contexts: Sequence[Sequence[int]],
     closers: Sequence[Sequence[int]],
     banned_V: Tensor,
@@ -45,16 +46,21 @@ def beam(
     width: int,
     max_tokens: int,
 ) -> list[list[Hypothesis]]:
-    """For each context, the `width` likeliest continuations of each length 1 … max_tokens, best total first.
+    """Search for the most likely continuations of each context.
 
-    A continuation that could close also goes on: which length is right is for the caller to decide.
+    A continuation that could end is also extended: the caller decides which length is right.
 
     Args:
-        reader: has read nothing yet; it is used up.
-        contexts: ids before the continuation, none empty.
-        closers: for each context, at least one id that would end its continuation.
-        banned_V: True for ids that no continuation holds.
+        reader: Has read nothing yet; it is used up.
+        contexts: Ids before the continuation, none empty.
+        closers: For each context, at least one id that would end its continuation.
+        banned_V: True for ids that no continuation contains.
         banned_first_BV: True for ids that none of the context's continuations begins with.
+        width: W.
+        max_tokens: Length of the longest continuations.
+
+    Returns:
+        For each context, the `width` likeliest continuations of each length 1 … max_tokens, best total first.
     """
     count, device = len(contexts), reader.device
     scores_BV = _log_softmax(reader, reader.extend(contexts)[:, -1])
@@ -62,7 +68,7 @@ def beam(
     width = min(width, scores_BV.size(1))
     totals_BW, tokens_BW = scores_BV.topk(width, dim=1)
     texts = tokens_BW[:, :, None]
-    reader.keep(torch.arange(count, device=device).repeat_interleave(width))
+    reader.select_rows(torch.arange(count, device=device).repeat_interleave(width))
     closing_BV = _closing_table(closers, scores_BV)
     found: list[list[Hypothesis]] = [[] for _ in contexts]
     for step in range(max_tokens):
@@ -72,14 +78,14 @@ def beam(
         if step + 1 == max_tokens:
             break
         grown = totals_BW[:, :, None] + scores_BWV.masked_fill(banned_V, LOG_ZERO)
-        totals_BW, places_BW = grown.flatten(1).topk(width, dim=1)
-        parents_BW, tokens_BW = places_BW // grown.size(2), places_BW % grown.size(2)
-        reader.keep((torch.arange(count, device=device)[:, None] * width + parents_BW).flatten())
+        totals_BW, index_BW = grown.flatten(1).topk(width, dim=1)
+        parents_BW, tokens_BW = index_BW // grown.size(2), index_BW % grown.size(2)
+        reader.select_rows((torch.arange(count, device=device)[:, None] * width + parents_BW).flatten())
         texts = torch.cat([texts.gather(1, parents_BW[:, :, None].expand_as(texts)), tokens_BW[:, :, None]], dim=2)
     return [sorted(row, key=lambda hypothesis: -hypothesis.total) for row in found]
 
 
-def _log_softmax(reader: Incremental, hidden_ND: Tensor) -> Tensor:
+def _log_softmax(reader: IncrementalDecoder, hidden_ND: Tensor) -> Tensor:
     return reader.model.logits(hidden_ND).float().log_softmax(dim=1)
 
 

@@ -1,7 +1,7 @@
-"""The block of every stack: attention, cross-attention where there is an encoder, feed-forward, built from parts.
+"""The block of every stack: self-attention, cross-attention in a decoder over an encoder, feed-forward.
 
 Axis letters: B rows, T positions, S positions of the encoder's row, D hidden_size, F intermediate_size, H heads,
-K key-value heads, E width of a head.
+K key-value heads, E head_dim.
 """
 
 from __future__ import annotations
@@ -11,41 +11,16 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from pretextlm.model.attention import Sight, attend
+from pretextlm.model.attention import AttentionMask, attend
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.disentangled_attention import place_scores
-from pretextlm.model.dropout import Noise, dropped
-from pretextlm.model.kv_cache import LayerCache
+from pretextlm.model.disentangled_attention import disentangled_bias
+from pretextlm.model.dropout import DropoutKeys, dropout
+from pretextlm.model.kv_cache import KVCache
+from pretextlm.model.layers import ACTIVATIONS, Linear
 from pretextlm.model.norm import Norm
-from pretextlm.model.rotary import Angles, rotate
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu2": lambda x: functional.relu(x).square(),  # So et al. 2021, https://arxiv.org/abs/2109.08668
-    "relu": functional.relu,
-    "gelu": functional.gelu,
-    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
-    "silu": functional.silu,
-}
-
-
-class Linear(nn.Linear):
-    """A matrix kept in fp32 and rounded to the activations' type as it is used; by default without a bias."""
-
-    def __init__(self, in_features: int, out_features: int, bias: bool = False) -> None:
-        super().__init__(in_features, out_features, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
-
-
-class Table(nn.Embedding):
-    """Rows that its model draws. Drawing them here, on the meta device, would load torch's compiler: seconds."""
-
-    def reset_parameters(self) -> None:
-        pass
+from pretextlm.model.rotary import RotaryAngles, apply_rotary
 
 
 class Attention(nn.Module):
@@ -53,29 +28,39 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        parts = config.attention
+        attention = config.attention
         self.head_dim = config.head_dim
-        self.scale, self.softcap = parts.scale, parts.softcap
+        self.scale, self.softcap = attention.scale, attention.softcap
         queries, keys = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
-        self.q_proj = Linear(config.hidden_size, queries, parts.bias)
-        self.k_proj = Linear(config.hidden_size, keys, parts.bias)
-        self.v_proj = Linear(config.hidden_size, keys, parts.bias)
-        self.o_proj = Linear(queries, config.hidden_size, parts.output_bias)
-        own: Callable[[], nn.Module] = nn.Identity
-        if parts.qk_norm:
-            own = lambda: Norm(config.norm, config.head_dim, parts.head_norm_weight)  # noqa: E731
-        self.q_norm, self.k_norm = own(), own()
+        self.q_proj = Linear(config.hidden_size, queries, attention.bias)
+        self.k_proj = Linear(config.hidden_size, keys, attention.bias)
+        self.v_proj = Linear(config.hidden_size, keys, attention.bias)
+        self.o_proj = Linear(queries, config.hidden_size, attention.output_bias)
+        norm: Callable[[], nn.Module] = nn.Identity
+        if attention.qk_norm:
+            norm = lambda: Norm(config.norm, config.head_dim, attention.qk_norm_weight)  # noqa: E731
+        self.q_norm, self.k_norm = norm(), norm()
 
-    def heads(self, x_BTD: Tensor) -> Tensor:
-        """(B, T, H·E) → (B, T, H, E)."""
+    def split_heads(self, x_BTD: Tensor) -> Tensor:
+        """Reshape (B, T, H·E) to (B, T, H, E)."""
         return x_BTD.view(*x_BTD.shape[:2], -1, self.head_dim)
 
     def queries(self, x_BTD: Tensor) -> Tensor:
-        out: Tensor = self.q_norm(self.heads(self.q_proj(x_BTD)))
+        """Project to queries.
+
+        Returns:
+            (B, T, H, E), normalized head by head with `qk_norm`.
+        """
+        out: Tensor = self.q_norm(self.split_heads(self.q_proj(x_BTD)))
         return out
 
     def keys(self, x_BSD: Tensor) -> Tensor:
-        out: Tensor = self.k_norm(self.heads(self.k_proj(x_BSD)))
+        """Project to keys.
+
+        Returns:
+            (B, S, K, E), normalized head by head with `qk_norm`.
+        """
+        out: Tensor = self.k_norm(self.split_heads(self.k_proj(x_BSD)))
         return out
 
     def output(
@@ -83,16 +68,21 @@ class Attention(nn.Module):
         q_BTHE: Tensor,
         k_BSKE: Tensor,
         v_BSKE: Tensor,
-        sight: Sight,
-        of_globals: tuple[Tensor, Tensor, Tensor] | None = None,
+        mask: AttentionMask,
+        global_qkv: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> Tensor:
-        seen_BTHE = attend(q_BTHE, k_BSKE, v_BSKE, sight, self.scale, self.softcap, of_globals)
-        out: Tensor = self.o_proj(seen_BTHE.flatten(2))
+        """Attend and project back.
+
+        Returns:
+            (B, T, D).
+        """
+        attended_BTHE = attend(q_BTHE, k_BSKE, v_BSKE, mask, self.scale, self.softcap, global_qkv)
+        out: Tensor = self.o_proj(attended_BTHE.flatten(2))
         return out
 
 
 class GlobalProjections(nn.Module):
-    """Queries of global tokens, and the keys and values that these look at (Beltagy et al. 2020)."""
+    """Queries of global tokens, and the keys and values that these attend to (Beltagy et al. 2020)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -103,46 +93,73 @@ class GlobalProjections(nn.Module):
 
 
 class SelfAttention(Attention):
-    """Queries and keys are normalised, then turned by their positions, where those are rotary."""
+    """Self-attention: queries and keys are normalized, then rotated by their positions, where those are rotary."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.of_globals = GlobalProjections(config) if config.attention.global_projections else None
 
-    def forward(self, x_BTD: Tensor, sight: Sight, at: Angles | None, cache: LayerCache | None = None) -> Tensor:
+    def forward(
+        self, x_BTD: Tensor, mask: AttentionMask, angles: RotaryAngles | None, cache: KVCache | None = None
+    ) -> Tensor:
+        """Attend within a row.
+
+        Args:
+            x_BTD: Hidden states.
+            mask: Which positions may attend to which.
+            angles: Rotary angles of these positions; None without rotary positions.
+            cache: Keys and values of the positions before, which these are appended to; None without one.
+
+        Returns:
+            (B, T, D).
+        """
         q_BTHE, k_BTKE = self.queries(x_BTD), self.keys(x_BTD)
-        v_BTKE = self.heads(self.v_proj(x_BTD))
-        if at is not None:
-            q_BTHE, k_BTKE = rotate(q_BTHE, at), rotate(k_BTKE, at)
+        v_BTKE = self.split_heads(self.v_proj(x_BTD))
+        if angles is not None:
+            q_BTHE, k_BTKE = apply_rotary(q_BTHE, angles), apply_rotary(k_BTKE, angles)
         if cache is not None:
-            k_BTKE, v_BTKE = cache.extend(k_BTKE, v_BTKE)
-        if sight.places is not None:
-            assert sight.bias is not None, "a visibility to which positions are added is written out"
-            scores_BHTS = place_scores(q_BTHE, k_BTKE, self.queries, self.keys, sight.places)
+            k_BTKE, v_BTKE = cache.update(k_BTKE, v_BTKE)
+        if mask.relative is not None:
+            assert mask.bias is not None, "a mask to which positions are added is a tensor"
+            scores_BHTS = disentangled_bias(q_BTHE, k_BTKE, self.queries, self.keys, mask.relative)
             scaled = scores_BHTS * (self.scale or self.head_dim**-0.5)
-            sight = dataclasses.replace(sight, bias=sight.bias + scaled, places=None)
-        if self.of_globals is None or sight.local is None or sight.local.globals is None:
-            return self.output(q_BTHE, k_BTKE, v_BTKE, sight)
-        own = self.of_globals
-        other = (self.heads(own.q_proj(x_BTD)), self.heads(own.k_proj(x_BTD)), self.heads(own.v_proj(x_BTD)))
-        return self.output(q_BTHE, k_BTKE, v_BTKE, sight, other)
+            mask = dataclasses.replace(mask, bias=mask.bias + scaled, relative=None)
+        sliding = mask.sliding_window
+        if self.of_globals is None or sliding is None or sliding.global_columns is None:
+            return self.output(q_BTHE, k_BTKE, v_BTKE, mask)
+        own, split = self.of_globals, self.split_heads
+        global_qkv = split(own.q_proj(x_BTD)), split(own.k_proj(x_BTD)), split(own.v_proj(x_BTD))
+        return self.output(q_BTHE, k_BTKE, v_BTKE, mask, global_qkv)
 
 
 class CrossAttention(Attention):
-    """The decoder's look at the encoder's output: no positions, everything inside the segment is visible."""
+    """The decoder's attention to the encoder's output: no positions, all of the same segment is visible."""
 
-    def forward(self, x_BTD: Tensor, memory_BSD: Tensor, sight: Sight, cache: LayerCache | None = None) -> Tensor:
+    def forward(
+        self, x_BTD: Tensor, encoder_hidden_BSD: Tensor, mask: AttentionMask, cache: KVCache | None = None
+    ) -> Tensor:
+        """Attend to the encoder's output.
+
+        Args:
+            x_BTD: Hidden states of the decoder.
+            encoder_hidden_BSD: Output of the encoder.
+            mask: Which positions of the encoder's row each position may attend to.
+            cache: Filled on the first call; later calls read keys and values from it.
+
+        Returns:
+            (B, T, D).
+        """
         if cache is not None and cache.length:
             k_BSKE, v_BSKE = cache.read()
         else:
-            k_BSKE, v_BSKE = self.keys(memory_BSD), self.heads(self.v_proj(memory_BSD))
+            k_BSKE, v_BSKE = self.keys(encoder_hidden_BSD), self.split_heads(self.v_proj(encoder_hidden_BSD))
             if cache is not None:
-                cache.extend(k_BSKE, v_BSKE)
-        return self.output(self.queries(x_BTD), k_BSKE, v_BSKE, sight)
+                cache.update(k_BSKE, v_BSKE)
+        return self.output(self.queries(x_BTD), k_BSKE, v_BSKE, mask)
 
 
 class FeedForward(nn.Module):
-    """act(x W) W', or (act(x G) ⊙ x W) W' where it is gated."""
+    """down(act(up(x))), or down(act(gate(x)) ⊙ up(x)) where it is gated (GLU)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -153,6 +170,11 @@ class FeedForward(nn.Module):
         self.activation = ACTIVATIONS[parts.activation]
 
     def forward(self, x_BTD: Tensor) -> Tensor:
+        """Apply the layer to each position.
+
+        Returns:
+            (B, T, D).
+        """
         x_BTF = self.up_proj(x_BTD)
         x_BTF = self.activation(x_BTF) if self.gate_proj is None else self.activation(self.gate_proj(x_BTD)) * x_BTF
         out: Tensor = self.down_proj(x_BTF)
@@ -160,31 +182,40 @@ class FeedForward(nn.Module):
 
 
 class SubLayer(nn.Module):
-    """The norms around one sub-layer f: last(x + after(f(before(x)))), each of them there or not."""
+    """The norms around one sub-layer f: last(x + after(f(before(x)))), each of them a norm or the identity.
+
+    Pre-norm models have `before`, post-norm models `last`, Gemma 2 `before` and `after`.
+    """
 
     def __init__(self, config: ModelConfig, before: bool = True) -> None:
         super().__init__()
-        place = config.norm.place
+        placement = config.norm.placement
 
         def norm(there: bool) -> nn.Module:
             return Norm(config.norm, config.hidden_size) if there else nn.Identity()
 
-        self.before = norm(before and place in ("before", "both"))
-        self.after = norm(place == "both")
-        self.last = norm(place == "after")
+        self.before = norm(before and placement in ("pre", "both"))
+        self.after = norm(placement == "both")
+        self.last = norm(placement == "post")
 
 
 class Block(nn.Module):
     """Self-attention, then cross-attention in a decoder over an encoder, then feed-forward, each with its norms.
 
-    With `recomputed`, training keeps only its inputs, and the backward pass computes the rest again (Chen et al. 2016,
-    https://arxiv.org/abs/1604.06174).
+    Args:
+        config: Shape of the model.
+        cross: Whether the block attends to an encoder's output.
+        first: Whether it is the first block of its stack, whose attention may read the embedding without a norm.
+
+    Attributes:
+        gradient_checkpointing: Keep only the block's inputs in training and compute the rest again in the backward
+            pass (Chen et al. 2016, https://arxiv.org/abs/1604.06174).
     """
 
     def __init__(self, config: ModelConfig, cross: bool, first: bool = False) -> None:
         super().__init__()
-        self.recomputed = False
-        before = config.norm.first or not first
+        self.gradient_checkpointing = False
+        before = config.norm.first_layer or not first
         self.self_attn, self.self_attn_norm = SelfAttention(config), SubLayer(config, before)
         self.cross_attn = CrossAttention(config) if cross else None
         self.cross_attn_norm = SubLayer(config) if cross else None
@@ -193,52 +224,71 @@ class Block(nn.Module):
     def forward(
         self,
         x_BTD: Tensor,
-        sight: Sight,
-        at: Angles | None,
-        memory_BSD: Tensor | None = None,
-        cross_sight: Sight | None = None,
-        cache: tuple[LayerCache, LayerCache] | None = None,
-        noise: Noise | None = None,
+        mask: AttentionMask,
+        angles: RotaryAngles | None,
+        encoder_hidden_BSD: Tensor | None = None,
+        cross_attention_mask: AttentionMask | None = None,
+        cache: tuple[KVCache, KVCache] | None = None,
+        dropout_keys: DropoutKeys | None = None,
     ) -> Tensor:
-        if not (self.recomputed and torch.is_grad_enabled()):
-            return self._compute(x_BTD, sight, at, memory_BSD, cross_sight, noise, cache)
+        """Apply the block.
+
+        Args:
+            x_BTD: Hidden states.
+            mask: Mask of the self-attention.
+            angles: Rotary angles; None without rotary positions.
+            encoder_hidden_BSD: Output of the encoder, in a decoder over one.
+            cross_attention_mask: Mask of the cross-attention.
+            cache: Caches of self- and cross-attention, in generation.
+            dropout_keys: Keys of this layer's dropout; None for no dropout.
+
+        Returns:
+            (B, T, D) hidden states.
+        """
+        if not (self.gradient_checkpointing and torch.is_grad_enabled()):
+            return self._compute(x_BTD, mask, angles, encoder_hidden_BSD, cross_attention_mask, dropout_keys, cache)
         assert cache is None, "a cache is filled once"
-        read = x_BTD, sight, at, memory_BSD, cross_sight, noise
-        # What is dropped depends on the tokens' keys, so the generator's state need not be kept.
-        out: Tensor = checkpoint(self._compute, *read, use_reentrant=False, preserve_rng_state=False)
+        inputs = x_BTD, mask, angles, encoder_hidden_BSD, cross_attention_mask, dropout_keys
+        # Dropout is a function of the tokens' keys, so the state of torch's generator need not be kept.
+        out: Tensor = checkpoint(self._compute, *inputs, use_reentrant=False, preserve_rng_state=False)
         return out
 
     def _compute(
         self,
         x_BTD: Tensor,
-        sight: Sight,
-        at: Angles | None,
-        memory_BSD: Tensor | None,
-        cross_sight: Sight | None,
-        noise: Noise | None,
-        cache: tuple[LayerCache, LayerCache] | None = None,
+        mask: AttentionMask,
+        angles: RotaryAngles | None,
+        encoder_hidden_BSD: Tensor | None,
+        cross_attention_mask: AttentionMask | None,
+        dropout_keys: DropoutKeys | None,
+        cache: tuple[KVCache, KVCache] | None = None,
     ) -> Tensor:
         norm = self.self_attn_norm
-        own_BTD = norm.after(self.self_attn(norm.before(x_BTD), sight, at, cache and cache[0]))
-        x_BTD = norm.last(x_BTD + dropped(own_BTD, noise, 0))
+        attended_BTD = norm.after(self.self_attn(norm.before(x_BTD), mask, angles, cache and cache[0]))
+        x_BTD = norm.last(x_BTD + dropout(attended_BTD, dropout_keys, 0))
         if self.cross_attn is not None:
             assert self.cross_attn_norm is not None, "a sub-layer has its norms"
-            assert memory_BSD is not None, "a decoder over an encoder needs the encoder's output"
+            assert encoder_hidden_BSD is not None, "a decoder over an encoder needs the encoder's output"
             norm = self.cross_attn_norm
-            seen_BTD = self.cross_attn(norm.before(x_BTD), memory_BSD, cross_sight, cache and cache[1])
-            x_BTD = norm.last(x_BTD + dropped(norm.after(seen_BTD), noise, 1))
+            attended_BTD = self.cross_attn(
+                norm.before(x_BTD), encoder_hidden_BSD, cross_attention_mask, cache and cache[1]
+            )
+            x_BTD = norm.last(x_BTD + dropout(norm.after(attended_BTD), dropout_keys, 1))
         norm = self.mlp_norm
-        out: Tensor = norm.last(x_BTD + dropped(norm.after(self.mlp(norm.before(x_BTD))), noise, 2))
+        out: Tensor = norm.last(x_BTD + dropout(norm.after(self.mlp(norm.before(x_BTD))), dropout_keys, 2))
         return out
 
 
 def reset_blocks(blocks: nn.ModuleList, generator: torch.Generator | None) -> None:
-    """Matrices uniform with variance 1/fan-in, output projections zero, biases zero, norms neutral."""
+    """Initialize blocks: matrices uniform with variance 1/fan-in, output projections and biases zero, norms neutral.
+
+    With zero output projections every block starts as the identity.
+    """
     for name, parameter in blocks.named_parameters():
         if name.endswith(("o_proj.weight", "down_proj.weight")) or (name.endswith("bias") and "norm" not in name):
             nn.init.zeros_(parameter)
         elif parameter.ndim == 2:
-            bound = (3.0 / parameter.size(1)) ** 0.5
+            bound = (3.0 / parameter.size(1)) ** 0.5  # a uniform variable on ±b has variance b²/3
             nn.init.uniform_(parameter, -bound, bound, generator=generator)
     for module in blocks.modules():
         if isinstance(module, Norm):

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from pretextlm.model.blocks import Linear
+from pretextlm.model.layers import Linear
 from pretextlm.model.transformer import Transformer
 
 
@@ -25,7 +25,7 @@ def cast_for_inference(model: Transformer, dtype: torch.dtype) -> Transformer:
     Returns:
         A model that shares every other parameter with `model`; `model` itself if its matrices have this type already.
     """
-    if model.head_weight.dtype == dtype:
+    if model.lm_head_weight.dtype == dtype:
         return model
     # deepcopy looks parameters up in the memo before it copies them: those of the memo are shared or replaced.
     memo: dict[int, object] = {id(parameter): parameter for parameter in model.parameters()}
@@ -34,7 +34,7 @@ def cast_for_inference(model: Transformer, dtype: torch.dtype) -> Transformer:
             memo[id(module.weight)] = nn.Parameter(module.weight.detach().to(dtype), requires_grad=False)
     found = copy.deepcopy(model, memo)
     if found.lm_head is None:  # tied to the embedding, which stays in fp32: the head needs a matrix of its own
-        rows, width = model.head_weight.shape
+        rows, width = model.lm_head_weight.shape
         found.lm_head = Linear(width, rows).to_empty(device="meta")
-        found.lm_head.weight = nn.Parameter(model.head_weight.detach().to(dtype), requires_grad=False)
+        found.lm_head.weight = nn.Parameter(model.lm_head_weight.detach().to(dtype), requires_grad=False)
     return found

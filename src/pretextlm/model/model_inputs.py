@@ -1,4 +1,4 @@
-"""A batch made ready for the model: tensors on the device, visibility and angles worked out once for all layers."""
+"""A batch as the model reads it: tensors on the device, with masks and rotary angles computed once for all layers."""
 
 from __future__ import annotations
 
@@ -11,91 +11,104 @@ import torch
 from torch import Tensor
 
 from pretextlm.batch import IGNORE, Batch
-from pretextlm.model.attention import Sight, cross_sight, self_sight
-from pretextlm.model.block_sparse_attention import Sparsity
+from pretextlm.model.attention import AttentionMask, cross_attention_mask, self_attention_mask
+from pretextlm.model.block_sparse_attention import BlockSparsity
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.positions import BIASED
-from pretextlm.model.rotary import Angles, angles_of
+from pretextlm.model.positions import BIAS_KINDS
+from pretextlm.model.rotary import RotaryAngles, rotary_angles
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of tokens of each example, as a stack of blocks reads it.
+class StackInputs:
+    """The tokens that one stack of blocks reads.
 
     Attributes:
-        ids: (B, T) int.
-        positions: (B or 1, T) position of each token in its document.
-        sights: visibility under each window of the model's layers; 0 is the whole document.
-        angles: rotary angles, None for a model of other positions.
-        types: (B, T) int, where the row has two parts.
-        key_positions: (B, S) of all tokens read so far, where these are not the row's own.
-        noise: (B, T) int64 key of each token, where numbers are dropped (dropout.py).
+        input_ids: (B, T) int.
+        position_ids: (B or 1, T) position of each token in its document.
+        attention_masks: Mask under each window of the model's layers; the window 0 is the full document.
+        angles: Rotary angles; None for a model of other positions.
+        token_type_ids: (B, T) int, where the row has two parts.
+        key_position_ids: (B, S) of all tokens read so far, where these are not the row's own.
+        dropout_keys: (B, T) int64 key of each token's dropout; None without dropout.
     """
 
-    ids: Tensor
-    positions: Tensor
-    sights: Mapping[int, Sight]
-    angles: Angles | None
-    types: Tensor | None = None
-    key_positions: Tensor | None = None
-    noise: Tensor | None = None
+    input_ids: Tensor
+    position_ids: Tensor
+    attention_masks: Mapping[int, AttentionMask]
+    angles: RotaryAngles | None
+    token_type_ids: Tensor | None = None
+    key_position_ids: Tensor | None = None
+    dropout_keys: Tensor | None = None
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What the trunk reads. N labelled positions are given by index, so that logits are computed only there.
+class ModelInputs:
+    """The input of `Transformer.forward`. Labelled positions are given by index: logits are computed only there.
 
     Attributes:
-        row: the only row of tokens, or the encoder's.
+        tokens: Input of the only stack, or of the encoder.
         labels_N: (N,) int64 targets in row order.
-        label_index: (N,) int64 flat positions of the targets; None when every position has one.
-        dtype: type of the activations.
-        decoder_row, cross_sight: an encoder-decoder's second row, and what it sees of the first; None elsewhere.
+        label_indices: (N,) int64 flat positions of the targets; None when every position has one.
+        dtype: Type of the activations.
+        decoder_tokens: Input of the decoder in an encoder-decoder; else None.
+        cross_attention_mask: Which of the encoder's positions the decoder's may attend to; else None.
     """
 
-    row: Row
+    tokens: StackInputs
     labels_N: Tensor
-    label_index: Tensor | None
+    label_indices: Tensor | None
     dtype: torch.dtype
-    decoder_row: Row | None = None
-    cross_sight: Sight | None = None
+    decoder_tokens: StackInputs | None = None
+    cross_attention_mask: AttentionMask | None = None
 
 
-def prepare(batch: Batch, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Inputs:
-    """Move a numpy batch to the device. Label positions are found on the host, so the device is never waited for."""
+def prepare(batch: Batch, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> ModelInputs:
+    """Move a batch to the device and compute its masks and angles.
+
+    Positions of labels are found on the host, so that the device need not be synchronized for their number.
+
+    Args:
+        batch: Arrays of numpy, or tensors.
+        config: Shape of the model.
+        device: Where the model is.
+        dtype: Type of the activations.
+    """
     index, labels = _labelled(batch.targets)
     on_device = batch.map(lambda array: _tensor(array).to(device, non_blocking=True))
     common: dict[str, Any] = {
-        "row": _row(on_device, config, device, dtype),
+        "tokens": _stack_inputs(on_device, config, device, dtype),
         "labels_N": torch.from_numpy(labels).to(device, non_blocking=True),
-        "label_index": None if index is None else torch.from_numpy(index).to(device, non_blocking=True),
+        "label_indices": None if index is None else torch.from_numpy(index).to(device, non_blocking=True),
         "dtype": dtype,
     }
     if batch.decoder_input_ids is None:
-        return Inputs(**common)
-    second = Batch(
+        return ModelInputs(**common)
+    decoder = Batch(
         input_ids=on_device.decoder_input_ids,
         segment_ids=on_device.decoder_segment_ids,
         position_ids=on_device.decoder_position_ids,
         attention="causal",
-        noise=on_device.decoder_noise,
+        dropout_keys=on_device.decoder_dropout_keys,
     )
     shapes = _shape(batch.decoder_input_ids), _shape(batch.input_ids)
-    capped = config.attention.softcap > 0
-    across = cross_sight(on_device.decoder_segment_ids, on_device.segment_ids, *shapes, device, dtype, capped)
-    return Inputs(**common, decoder_row=_row(second, config, device, dtype), cross_sight=across)
+    segments = on_device.decoder_segment_ids, on_device.segment_ids
+    cross = cross_attention_mask(*segments, *shapes, device, dtype, needs_bias=config.attention.softcap > 0)
+    decoder_tokens = _stack_inputs(decoder, config, device, dtype)
+    return ModelInputs(**common, decoder_tokens=decoder_tokens, cross_attention_mask=cross)
 
 
-def _row(batch: Batch, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Row:
-    """The batch's first row; its arrays are tensors already."""
+def _stack_inputs(batch: Batch, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> StackInputs:
+    """The batch's `input_ids` as a stack reads them; its arrays are tensors already."""
     shape = _shape(batch.input_ids)
     positions = batch.position_ids
     if positions is None:
         positions = torch.arange(shape[1], device=device)[None]
-    parts = config.attention
-    sparsity = Sparsity(parts.block_size, parts.random_blocks, parts.draw_blocks) if parts.block_size else None
-    sights = {
-        window: self_sight(
+    attention = config.attention
+    sparsity = None
+    if attention.block_size:
+        sparsity = BlockSparsity(attention.block_size, attention.num_random_blocks, attention.sample_random_blocks)
+    masks = {
+        window: self_attention_mask(
             batch.segment_ids,
             batch.position_ids,
             batch.prefix,
@@ -106,21 +119,21 @@ def _row(batch: Batch, config: ModelConfig, device: torch.device, dtype: torch.d
             ranks_BT=batch.rank,
             reach_BT=batch.reach,
             window=window,
-            global_tokens=parts.global_tokens,
-            always_in_blocks=parts.global_projections,
-            written_out=config.positions.kind in BIASED,
-            capped=parts.softcap > 0,
+            global_tokens=attention.global_tokens,
+            always_in_blocks=attention.global_projections,
+            needs_bias=config.positions.kind in BIAS_KINDS,
+            has_softcap=attention.softcap > 0,
             sparsity=sparsity,
         )
-        for window in set(parts.windows)
+        for window in set(attention.sliding_windows)
     }
-    at = angles_of(config, positions, dtype, batch.segment_ids)
-    types = batch.token_type_ids if config.type_vocab_size > 1 else None  # of one type, all tokens are of it
-    return Row(batch.input_ids, positions, sights, at, types, noise=batch.noise)
+    angles = rotary_angles(config, positions, dtype, batch.segment_ids)
+    types = batch.token_type_ids if config.type_vocab_size > 1 else None  # with one type, all tokens have it
+    return StackInputs(batch.input_ids, positions, masks, angles, types, dropout_keys=batch.dropout_keys)
 
 
 def _tensor(array: Any) -> Tensor:
-    """A tensor is there already where one model made another's input."""
+    """A tensor stays as it is: one model may have computed another's input."""
     return array if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(array))
 
 

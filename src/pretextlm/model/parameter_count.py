@@ -104,7 +104,7 @@ def components(model: Transformer) -> list[Component]:
         one.layers = len(seen)
         one.even = all(times % len(seen) == 0 for times in one.shapes.values())
         one.shapes = Counter({shape: n // len(seen) if one.even else n for shape, n in one.shapes.items()})
-        if model.config.shared_layers:
+        if model.config.share_layers:
             one.note = f"shared by {model.config.layers('decoder' if one.group == 'decoder' else 'encoder')} layers"
     if model.lm_head is None:
         found["head", "matrix"] = Component("head", "matrix", note="tied to the tokens")

@@ -137,7 +137,7 @@ class Distillation(Wrapper):
         with torch.no_grad():
             teacher = forward(batch, "teacher")
         places = self._places(batch)
-        own_ND, wanted_NE = student.at(places), teacher.at(places)
+        own_ND, wanted_NE = student.hidden_at(places), teacher.hidden_at(places)
         terms = {}
         if self.weight_hard:
             for name, term in self.inner.terms(student, batch).items():
@@ -147,10 +147,10 @@ class Distillation(Wrapper):
             if own.config.vocab_size != wanted.config.vocab_size:
                 raise UserError("Teacher and student differ in vocab_size.", "Give both the same tokenizer.")
             total = linear_divergence(
-                own.before_head(own_ND),
-                own.head_weight,
-                wanted.before_head(wanted_NE),
-                wanted.head_weight,
+                own.lm_head_input(own_ND),
+                own.lm_head_weight,
+                wanted.lm_head_input(wanted_NE),
+                wanted.lm_head_weight,
                 self.temperature,
                 (own.config.logit_softcap, wanted.config.logit_softcap),
                 own.head_layers.bias,

@@ -92,12 +92,12 @@ class ReplacedToken(Wrapper):
 
     def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
         from pretextlm.model.replaced_token_head import DeltaEmbedding, Generator, ReplacedTokenHead, generator_config
-        from pretextlm.model.transformer import DELTA
+        from pretextlm.model.transformer import EMBED_DELTA
 
         generator = Generator(generator_config(config, self.generator_size), self.sharing != "none")
         heads: dict[str, nn.Module] = {"generator": generator, "replaced": ReplacedTokenHead(config)}
         if self.sharing == "gradient_disentangled":
-            heads[DELTA] = DeltaEmbedding(config.vocab_size, config.embedding_size)
+            heads[EMBED_DELTA] = DeltaEmbedding(config.vocab_size, config.embedding_size)
         return heads
 
     def flops(self, config: ModelConfig, batch: Batch) -> float:
@@ -125,7 +125,7 @@ class ReplacedToken(Wrapper):
         ids_BT, replaced_BT = propose(proposed, batch)
         judged = forward(dataclasses.replace(batch, input_ids=ids_BT, labels=None, draws=None))
         places = np.flatnonzero(_real(batch).reshape(-1))
-        logits_M = judged.heads["replaced"](judged.at(places))
+        logits_M = judged.heads["replaced"](judged.hidden_at(places))
         labels_M = replaced_BT.flatten()[torch.from_numpy(places).to(replaced_BT.device)]
         total = functional.binary_cross_entropy_with_logits(logits_M, labels_M.float(), reduction="sum")
         correct = ((logits_M.detach() > 0) == labels_M).sum()

@@ -108,7 +108,7 @@ class SpanBoundary(Masked):
         row = places // width * width
         before, after = row + left[places], row + batch.right.reshape(-1)[places]
         nth = places - before - 1
-        states = outputs.heads["span_boundary"](outputs.at(before), outputs.at(after), nth)
+        states = outputs.heads["span_boundary"](outputs.hidden_at(before), outputs.hidden_at(after), nth)
         total = outputs.cross_entropy_of(states, batch.labels.reshape(-1)[places])
         return {**super().terms(outputs, batch), "span_boundary": Term(total, len(places), self.weight)}
 

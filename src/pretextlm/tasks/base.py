@@ -217,7 +217,7 @@ class Task(TrainingObjective):
 
         An example is one text, unless the task makes several of it.
         """
-        return outputs.at(last_places(batch) if batch.attention == "causal" else first_places(batch))
+        return outputs.hidden_at(last_places(batch) if batch.attention == "causal" else first_places(batch))
 
 
 def boundary_tokens(vocabulary: Vocabulary, model: ModelConfig) -> tuple[int, int]:

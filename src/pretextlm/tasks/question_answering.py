@@ -166,7 +166,7 @@ class QuestionAnswering(Task):
 
         inside, example, place = tokens_of_texts(batch.segment_ids, batch.position_ids)
         longest, count = int(place.max()) + 1, int(example[-1]) + 1
-        found_NS = outputs.heads["task"](outputs.at(inside))
+        found_NS = outputs.heads["task"](outputs.hidden_at(inside))
         at = torch.from_numpy(example * longest + place).to(found_NS.device)
         empty_NS = found_NS.new_full((count * longest, 2), LOWEST_SCORE)
         out: Tensor = empty_NS.index_copy(0, at, found_NS).view(count, longest, 2)

@@ -125,7 +125,7 @@ class SentenceEmbedding(Task):
         from torch.nn import functional
 
         inside, text_N, _ = tokens_of_texts(batch.segment_ids, batch.position_ids)
-        hidden_ND = outputs.at(inside).float()
+        hidden_ND = outputs.hidden_at(inside).float()
         sizes_M = torch.from_numpy(np.bincount(text_N)).to(hidden_ND.device)
         index_N = torch.from_numpy(text_N).to(hidden_ND.device)
         sums_MD = hidden_ND.new_zeros(len(sizes_M), hidden_ND.size(1)).index_add(0, index_N, hidden_ND)

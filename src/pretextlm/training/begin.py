@@ -12,7 +12,7 @@ import torch
 from pretextlm.config import write_toml
 from pretextlm.errors import UserError
 from pretextlm.files import write_whole
-from pretextlm.model.transformer import Transformer, on_meta
+from pretextlm.model.transformer import Transformer, meta_model
 from pretextlm.training.corpus import Corpus
 from pretextlm.training.initial_weights import carry_origin, check_start
 from pretextlm.training.peak_flops import find_peak
@@ -23,7 +23,7 @@ from pretextlm.training.runtime import Runtime
 
 def build_model(recipe: Recipe, device: torch.device) -> Transformer:
     """The trunk with weights drawn from the recipe's seed alone, the same on every device."""
-    model = on_meta(recipe.model, recipe.training_objective.heads)
+    model = meta_model(recipe.model, recipe.training_objective.heads)
     model.to_empty(device="cpu")
     model.reset_parameters(generator_of(recipe, "weights"))
     return model.to(device)

@@ -50,7 +50,7 @@ def check_positions(recipe: Recipe) -> None:
     models = {"model": recipe.model}
     models |= {f"{role} {place}": Run.open(Path(place)).recipe.model for role, place in _frozen(recipe)}
     for name, model in models.items():
-        rows = model.positions.max_positions - model.positions.offset
+        rows = model.positions.max_position_embeddings - model.positions.offset
         if model.positions.kind == "learned" and recipe.data.length > rows:
             raise UserError(
                 f"data.length is {recipe.data.length}, but the {name} has a table of {rows} positions.",

@@ -74,7 +74,7 @@ def _open_labelled(recipe: Recipe) -> tuple[Recipe, Labelled]:
     train, validation = used = [task.filter_records(records) for records in read]
     left_out = sum(map(len, read)) - sum(map(len, used))
     task = task.fit_labels(train)
-    encoder = OffsetTokenizer(tokenizer, recipe.model.special_ids.roles(vocabulary))
+    encoder = OffsetTokenizer(tokenizer, recipe.model.special_token_ids.apply(vocabulary))
     made = [task.examples(records, encoder, recipe.model, recipe.data.length) for records in (train, validation)]
     recipe = recipe.model_copy(update={"task": task})
     return recipe, Labelled(place.parent, made[0], made[1], vocabulary, (train, validation), left_out)

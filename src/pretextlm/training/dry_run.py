@@ -18,7 +18,7 @@ import torch
 
 from pretextlm.model.flops import FORWARD_ONLY
 from pretextlm.model.parameter_count import total
-from pretextlm.model.transformer import Transformer, on_meta
+from pretextlm.model.transformer import Transformer, meta_model
 from pretextlm.training.distributed import World, joined
 from pretextlm.training.machine_report import place
 from pretextlm.training.memory_estimate import training_memory
@@ -69,7 +69,7 @@ def rehearse(recipe: Recipe, directory: Path) -> dict[str, Any]:
     """
     with joined(recipe.training.timeout_seconds, recipe.training.join_seconds) as world:
         ready = make_ready(recipe, world)
-        model = on_meta(ready.recipe.model, ready.recipe.training_objective.heads)
+        model = meta_model(ready.recipe.model, ready.recipe.training_objective.heads)
         needed = ready.fit
         probe = _probe(ready, directory, world) if needed.fits else None
         peak = find_peak(ready.runtime.device, ready.runtime.dtype)

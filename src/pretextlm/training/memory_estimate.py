@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pretextlm.model.blocks import Block
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.sliding_window_attention import BLOCKS_PAY
+from pretextlm.model.sliding_window_attention import MIN_WINDOWS_IN_ROW
 from pretextlm.model.transformer import Transformer
 from pretextlm.training.optimizers import kinds
 
@@ -64,7 +64,7 @@ def training_memory(
     Args:
         model: it may be on the meta device.
         length, target_length: tokens of a row, and of an encoder-decoder's second row.
-        recomputed: first blocks of which only the inputs are kept (`Transformer.recompute_blocks`).
+        recomputed: first blocks of which only the inputs are kept (`Transformer.set_gradient_checkpointing`).
     """
     tables, matrices, rest = (sum(p.numel() for p in kind) for kind in kinds(model))
     weights, trained = sum(p.numel() for p in model.parameters()), tables + matrices + rest
@@ -141,7 +141,7 @@ def _feed_forward(config: ModelConfig, size: int) -> int:
 
 def _norms(config: ModelConfig, size: int) -> int:
     """The inputs of a sub-layer's norms, which are normalised in fp32, and its own input."""
-    return config.hidden_size * (4 * (2 if config.norm.place == "both" else 1) + size)
+    return config.hidden_size * (4 * (2 if config.norm.placement == "both" else 1) + size)
 
 
 def _scores(config: ModelConfig, length: int, size: int) -> int:
@@ -150,6 +150,8 @@ def _scores(config: ModelConfig, length: int, size: int) -> int:
         return config.num_attention_heads * length * length * size
     if not config.attention.softcap:
         return 0
-    windows = config.attention.windows
-    seen = sum(2 * window if 0 < BLOCKS_PAY * window <= length else length for window in windows) // len(windows)
+    windows = config.attention.sliding_windows
+    seen = sum(2 * window if 0 < MIN_WINDOWS_IN_ROW * window <= length else length for window in windows) // len(
+        windows
+    )
     return config.num_attention_heads * length * seen * size

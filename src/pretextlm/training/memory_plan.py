@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from pretextlm.model.transformer import on_meta
+from pretextlm.model.transformer import meta_model
 from pretextlm.training.distributed import World
 from pretextlm.training.machine_report import memory
 from pretextlm.training.memory_estimate import Memory, on_each, training_memory
@@ -46,7 +46,7 @@ def fit(recipe: Recipe, plan: Plan, runtime: Runtime, world: World) -> Fit:
     Called on all processes together.
     """
     config, free = recipe.training, _free_everywhere(runtime.device, world)
-    model = on_meta(recipe.model, recipe.training_objective.heads)
+    model = meta_model(recipe.model, recipe.training_objective.heads)
     spread_over = world.local_size if config.parallel == "hybrid" else world.size
     dtype: Literal["bf16", "fp32"] = "bf16" if runtime.dtype == torch.bfloat16 else "fp32"
     for rows, recomputed in _ways(recipe, plan, runtime.device):
@@ -70,7 +70,7 @@ def _ways(recipe: Recipe, plan: Plan, device: torch.device) -> Iterator[tuple[in
         rows //= 2
         yield rows, recomputed
     if config.gradient_checkpointing == "auto":
-        for recomputed in (blocks,) if model.shared_layers else range(1, blocks + 1):
+        for recomputed in (blocks,) if model.share_layers else range(1, blocks + 1):
             yield rows, recomputed
     while cut and rows % 2 == 0:
         rows //= 2

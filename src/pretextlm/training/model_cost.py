@@ -9,7 +9,7 @@ from pretextlm.model.config import ModelConfig
 from pretextlm.model.flops import Flops, count
 from pretextlm.model.parameter_count import Component, components, group_totals, total
 from pretextlm.model.presets.preset import Preset
-from pretextlm.model.transformer import Heads, on_meta
+from pretextlm.model.transformer import Heads, meta_model
 from pretextlm.training.memory_estimate import FORMULA, training_memory
 
 Labels = dict[Literal["encoder", "decoder", "encoder_decoder"], float]
@@ -37,7 +37,7 @@ def account(
         rows, length: of a step's batch on one device; length 0: 512, or what the model's table of positions has.
         preset: whose published figure is explained; the shape must be its own.
     """
-    model = on_meta(config, heads)
+    model = meta_model(config, heads)
     parts = components(model)
     counted = total(model)
     length = length or min(DEFAULT_LENGTH, longest(config) or DEFAULT_LENGTH)
@@ -69,7 +69,7 @@ def account(
 def longest(config: ModelConfig) -> int:
     """Tokens of the longest text that a table of positions has rows for; 0: there is none."""
     places = config.positions
-    return places.max_positions - places.offset if places.kind in ("learned", "sinusoidal") else 0
+    return places.max_position_embeddings - places.offset if places.kind in ("learned", "sinusoidal") else 0
 
 
 def published(preset: Preset, parts: list[Component]) -> dict[str, Any]:

@@ -203,5 +203,5 @@ def make_loader(
         copies=objective.noise_period,
         total_rows=total_rows if objective.scheduled_noise else None,
         share=(world.rank, world.size),
-        noise="" if not recipe.training.dropout else "packed" if recipe.task else "rows",
+        dropout_keys="" if not recipe.training.dropout else "packed" if recipe.task else "rows",
     )

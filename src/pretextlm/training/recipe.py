@@ -357,7 +357,7 @@ class Recipe(Config):
 
     def vocabulary(self, store: WithVocabulary) -> Vocabulary:
         """Returns the store's special ids in the roles that the model gives them."""
-        return self.model.special_ids.roles(store.vocabulary)
+        return self.model.special_token_ids.apply(store.vocabulary)
 
     def trains_as(self, other: Recipe) -> bool:
         """Returns whether this recipe may resume a run of the other: all that affects the result is equal."""

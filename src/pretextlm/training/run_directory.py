@@ -105,19 +105,19 @@ class Run:
         """Special ids of the tokenizer, in the roles that the model gives them."""
         from pretextlm.data.tokenizer import vocabulary_of
 
-        return self.recipe.model.special_ids.roles(vocabulary_of(self.tokenizer))
+        return self.recipe.model.special_token_ids.apply(vocabulary_of(self.tokenizer))
 
     def load_model(self, device: torch.device | None = None) -> Transformer:
         """The trunk with the weights of the newest checkpoint that verifies, ready to evaluate."""
         import torch
 
-        from pretextlm.model.transformer import on_meta
+        from pretextlm.model.transformer import meta_model
         from pretextlm.training.checkpoint import newest
 
         checkpoint = newest(self.checkpoints)
         if checkpoint is None:
             raise UserError(f"{self.directory} has no checkpoint yet.", "Train it: pretextlm pretrain … --resume")
-        model = on_meta(self.recipe.model, self.recipe.training_objective.heads)
+        model = meta_model(self.recipe.model, self.recipe.training_objective.heads)
         adapted(model, self.recipe.tuning).load_state_dict(checkpoint.model(), assign=True)
         if self.recipe.tuning.lora:
             merged(model)

@@ -82,7 +82,7 @@ def adapted(model: Transformer, tuning: TuningConfig, generator: torch.Generator
         from peft import inject_adapter_in_model
     except ImportError:
         raise missing_extra("peft", "lora", "Training adapters") from None
-    from pretextlm.model.blocks import Linear
+    from pretextlm.model.layers import Linear
 
     matrices = [name for name, part in model.named_modules() if IN_A_BLOCK.match(name) and isinstance(part, Linear)]
     known = {_last(name) for name in matrices}

@@ -134,8 +134,8 @@ class Trainer:
         self.objective: TrainingObjective = run.recipe.training_objective
         self.position = Position()
         self.model = build_model(self.recipe, runtime.device)
-        self.model.recompute_blocks(plan.recomputed)
-        self.model.drop(self.config.dropout)
+        self.model.set_gradient_checkpointing(plan.recomputed)
+        self.model.set_dropout(self.config.dropout)
         self.forward = Forward(self.model, self.objective, runtime.device, runtime.dtype)
         self.objective.init_weights(self.forward.models)
         if fresh and self.recipe.start:
@@ -258,7 +258,7 @@ class Trainer:
             return
         start = time.perf_counter()
         alone = not in_parts(self.spread)
-        self.model.compile_parts(self.plan.shapes)
+        self.model.compile_blocks(self.plan.shapes)
         try:
             with stop.at_once() if alone else nullcontext():
                 self.gradients(loader.step(0, self.plan.rows, self.plan.micro_rows), alone)
@@ -272,7 +272,7 @@ class Trainer:
                 raise UserError(
                     f"The compiler failed: {' '.join(str(error).split())[:300]}.", "Use training.compile=off."
                 ) from None
-            self.model.run_uncompiled()
+            self.model.undo_compile()
             self.progress.note("the compiler failed; training goes on without it")
         self.model.zero_grad()
         self.compile_seconds = time.perf_counter() - start

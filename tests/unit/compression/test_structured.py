@@ -35,14 +35,14 @@ SHAPES = {
     "one_key_value_head": {"num_key_value_heads": 1},
     "gated": GATED,
     "encoder": {"architecture": "encoder", **BIASED},
-    "shared_layers": {"architecture": "encoder", "shared_layers": True},
-    "disentangled": {"architecture": "encoder", "positions": {"kind": "disentangled", "buckets": 4}, **BIASED},
+    "share_layers": {"architecture": "encoder", "share_layers": True},
+    "disentangled": {"architecture": "encoder", "positions": {"kind": "disentangled", "num_buckets": 4}, **BIASED},
     "global_projections": {
         "architecture": "encoder",
-        "attention": {"global_projections": True, "global_tokens": 1, "windows": (4,), "qk_norm": False},
+        "attention": {"global_projections": True, "global_tokens": 1, "sliding_windows": (4,), "qk_norm": False},
     },
     "encoder_decoder": {"architecture": "encoder_decoder", **GATED},
-    "relative": {"architecture": "encoder_decoder", "positions": {"kind": "relative", "buckets": 8}},
+    "relative": {"architecture": "encoder_decoder", "positions": {"kind": "relative", "num_buckets": 8}},
 }
 OBJECTIVES = {"decoder": "causal", "encoder": "masked", "encoder_decoder": "span_corruption"}
 
@@ -142,13 +142,13 @@ def test_the_gradient_score_is_what_the_loss_feels_of_a_mask_on_the_unit():
 
 
 def test_layers_that_stay_are_those_named_with_their_windows():
-    model = make_model(num_hidden_layers=5, attention={"windows": (0, 4)})
+    model = make_model(num_hidden_layers=5, attention={"sliding_windows": (0, 4)})
     weights, config = keep_layers(model.state_dict(), model.config, (4, 0, 1))
     assert config.num_hidden_layers == 3
-    assert config.attention.windows == (0, 4, 0)
+    assert config.attention.sliding_windows == (0, 4, 0)
     assert torch.equal(weights["decoder.2.mlp.up_proj.weight"], model.state_dict()["decoder.4.mlp.up_proj.weight"])
     assert set(weights) == set(Transformer(config).state_dict())
-    assert len(keep_layers(model.state_dict(), model.config, (0, 2))[1].attention.windows) == 1
+    assert len(keep_layers(model.state_dict(), model.config, (0, 2))[1].attention.sliding_windows) == 1
 
 
 @pytest.mark.parametrize("layers", [(), (0, 0), (5,), (-1,), (0, 1, 2, 3, 4)])
@@ -158,7 +158,7 @@ def test_layers_that_are_not_there_or_all_of_them_are_refused(layers):
         keep_layers(model.state_dict(), model.config, layers)
 
 
-@pytest.mark.parametrize("shape", ["encoder_decoder", "shared_layers"])
+@pytest.mark.parametrize("shape", ["encoder_decoder", "share_layers"])
 def test_layers_that_are_not_one_row_are_refused(shape):
     model = make_model(**SHAPES[shape])
     with pytest.raises(UserError, match="cannot be chosen"):
@@ -166,7 +166,7 @@ def test_layers_that_are_not_one_row_are_refused(shape):
 
 
 def test_a_first_layer_that_reads_the_embedding_as_it_is_stays():
-    model = make_model(norm={"first": False})
+    model = make_model(norm={"first_layer": False})
     with pytest.raises(UserError, match="must stay"):
         keep_layers(model.state_dict(), model.config, (1,))
 

@@ -69,7 +69,7 @@ def test_a_texts_vector_is_made_of_its_own_tokens_whatever_is_read_beside_it(run
         kept = []
         handle = blocks[-1].register_forward_hook(lambda _, __, out, kept=kept: kept.append(out))
         with torch.no_grad():
-            embedded = model.embed(inputs.row, torch.float32)[0]
+            embedded = model.embed(inputs.tokens, torch.float32)[0]
             _ = model.decode(inputs, None) if model.encoder is None else model.encode(inputs)
         handle.remove()
         for layer, states in ((0, embedded), (-1, kept[0][0])):

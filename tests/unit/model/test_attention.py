@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from pretextlm.attention_mask import visible
+from pretextlm.attention_mask import may_attend
 from pretextlm.model import attention as module
-from pretextlm.model.attention import Sight, attend, cross_sight, self_sight
+from pretextlm.model.attention import AttentionMask, attend, cross_attention_mask, self_attention_mask
 
 CPU = torch.device("cpu")
 SEGMENTS = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2], [0] * 8], dtype=torch.int32)
@@ -52,17 +52,19 @@ def test_the_rows_backend_follows_the_visibility_rule(kind, segmented, key_heads
     positions = POSITIONS if segmented else torch.arange(8, dtype=torch.int32).expand(2, 8)
     prefix = torch.full_like(SEGMENTS, 2) if kind == "prefix" else None
     given = (segments, positions) if segmented else (None, None)
-    sight = self_sight(*given, prefix, kind, (2, 8), CPU, torch.float32)
-    seen = visible(segments, segments, positions, positions, prefix, kind)
-    torch.testing.assert_close(attend(q, k, v, sight), by_definition(q, k, v, seen), atol=1e-5, rtol=1e-5)
+    mask = self_attention_mask(*given, prefix, kind, (2, 8), CPU, torch.float32)
+    seen = may_attend(segments, segments, positions, positions, prefix, kind)
+    torch.testing.assert_close(attend(q, k, v, mask), by_definition(q, k, v, seen), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_written_out_products_equal_the_fused_kernel_with_gradients(causal):
-    sight = self_sight(SEGMENTS, POSITIONS, None, "causal" if causal else "bidirectional", (2, 8), CPU, torch.float32)
-    products = Sight(sight.bias, products=True)
+    mask = self_attention_mask(
+        SEGMENTS, POSITIONS, None, "causal" if causal else "bidirectional", (2, 8), CPU, torch.float32
+    )
+    eager = AttentionMask(mask.bias, eager=True)
     results = []
-    for chosen in (sight, products):
+    for chosen in (mask, eager):
         tensors = [t.requires_grad_() for t in qkv()]
         out = attend(*tensors, chosen)
         out.square().sum().backward()
@@ -72,9 +74,9 @@ def test_written_out_products_equal_the_fused_kernel_with_gradients(causal):
 
 
 def test_on_a_cpu_short_rows_in_half_precision_use_products_and_long_ones_do_not():
-    assert self_sight(None, None, None, "bidirectional", (1, 64), CPU, torch.bfloat16).products
-    assert not self_sight(None, None, None, "bidirectional", (1, 4096), CPU, torch.bfloat16).products
-    assert not self_sight(None, None, None, "bidirectional", (1, 64), CPU, torch.float32).products
+    assert self_attention_mask(None, None, None, "bidirectional", (1, 64), CPU, torch.bfloat16).eager
+    assert not self_attention_mask(None, None, None, "bidirectional", (1, 4096), CPU, torch.bfloat16).eager
+    assert not self_attention_mask(None, None, None, "bidirectional", (1, 64), CPU, torch.float32).eager
 
 
 @pytest.mark.parametrize("kind", ["causal", "bidirectional"])
@@ -82,9 +84,9 @@ def test_on_a_cpu_short_rows_in_half_precision_use_products_and_long_ones_do_not
 def test_the_packed_backend_equals_the_rows_backend(monkeypatch, kind, key_heads):
     monkeypatch.setattr(module, "varlen_kernel", reference_varlen)
     q, k, v = qkv(key_heads=key_heads)
-    rows = attend(q, k, v, self_sight(SEGMENTS, POSITIONS, None, kind, (2, 8), CPU, torch.float32))
+    rows = attend(q, k, v, self_attention_mask(SEGMENTS, POSITIONS, None, kind, (2, 8), CPU, torch.float32))
     monkeypatch.setattr(module, "use_varlen", lambda *_: True)
-    packed = attend(q, k, v, self_sight(SEGMENTS, POSITIONS, None, kind, (2, 8), CPU, torch.float32))
+    packed = attend(q, k, v, self_attention_mask(SEGMENTS, POSITIONS, None, kind, (2, 8), CPU, torch.float32))
     torch.testing.assert_close(rows, packed, atol=1e-5, rtol=1e-5)
 
 
@@ -92,9 +94,9 @@ def test_the_packed_backend_equals_the_rows_backend_across_encoder_and_decoder(m
     monkeypatch.setattr(module, "varlen_kernel", reference_varlen)
     q, k, v = qkv(keys=10)
     keys = torch.tensor([[0] * 5 + [1] * 2 + [2] * 3, [0] * 10], dtype=torch.int32)
-    rows = attend(q, k, v, cross_sight(SEGMENTS, keys, (2, 8), (2, 10), CPU, torch.float32))
+    rows = attend(q, k, v, cross_attention_mask(SEGMENTS, keys, (2, 8), (2, 10), CPU, torch.float32))
     monkeypatch.setattr(module, "use_varlen", lambda *_: True)
-    packed = attend(q, k, v, cross_sight(SEGMENTS, keys, (2, 8), (2, 10), CPU, torch.float32))
+    packed = attend(q, k, v, cross_attention_mask(SEGMENTS, keys, (2, 8), (2, 10), CPU, torch.float32))
     torch.testing.assert_close(rows, packed, atol=1e-5, rtol=1e-5)
 
 
@@ -105,8 +107,8 @@ PADDED = torch.tensor([[0, 0, 0, 1, 1, -1, -1, -1], [0] * 8], dtype=torch.int32)
 def test_padding_of_the_decoder_alone_sees_the_whole_row_of_the_encoder(dtype):
     q, k, v = (x.to(dtype).requires_grad_() for x in qkv(keys=10))
     keys = torch.tensor([[0] * 5 + [1] * 5, [0] * 10], dtype=torch.int32)
-    out = attend(q, k, v, cross_sight(PADDED, keys, (2, 8), (2, 10), CPU, dtype))
-    torch.testing.assert_close(out[0, 5:], attend(q, k, v, Sight())[0, 5:], atol=1e-2, rtol=1e-2)
+    out = attend(q, k, v, cross_attention_mask(PADDED, keys, (2, 8), (2, 10), CPU, dtype))
+    torch.testing.assert_close(out[0, 5:], attend(q, k, v, AttentionMask())[0, 5:], atol=1e-2, rtol=1e-2)
     out.sum().backward()
     assert all(x.grad.isfinite().all() for x in (q, k, v))
 
@@ -114,9 +116,9 @@ def test_padding_of_the_decoder_alone_sees_the_whole_row_of_the_encoder(dtype):
 def test_padding_of_the_decoder_alone_changes_nothing_that_the_others_see():
     q, k, v = qkv(keys=10)
     keys = torch.tensor([[0] * 5 + [1] * 5, [0] * 10], dtype=torch.int32)
-    padded = attend(q, k, v, cross_sight(PADDED, keys, (2, 8), (2, 10), CPU, torch.float32))
+    padded = attend(q, k, v, cross_attention_mask(PADDED, keys, (2, 8), (2, 10), CPU, torch.float32))
     full = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1], [0] * 8], dtype=torch.int32)
-    whole = attend(q, k, v, cross_sight(full, keys, (2, 8), (2, 10), CPU, torch.float32))
+    whole = attend(q, k, v, cross_attention_mask(full, keys, (2, 8), (2, 10), CPU, torch.float32))
     assert torch.equal(padded[PADDED >= 0], whole[PADDED >= 0])
 
 
@@ -126,7 +128,7 @@ def test_the_packed_backend_is_left_where_the_rows_do_not_hold_the_same_segments
     other = torch.tensor([[0] * 8, [0] * 5 + [-1] * 3], dtype=torch.int32)  # as many segments, of other rows
 
     def packed(queries, keys):
-        return cross_sight(queries, keys, (2, 8), (2, 8), CPU, torch.float32).cu_queries is not None
+        return cross_attention_mask(queries, keys, (2, 8), (2, 8), CPU, torch.float32).cu_seqlens_q is not None
 
     first = torch.tensor([[0] * 5 + [-1] * 3, [0] * 8], dtype=torch.int32)
     assert packed(None, None)
@@ -143,10 +145,10 @@ def test_the_packed_backend_is_left_where_the_rows_do_not_hold_the_same_segments
 def test_padding_of_one_row_alone_is_the_same_on_both_devices():
     q, k, v = qkv(keys=10)
     keys = torch.tensor([[0] * 5 + [1] * 5, [0] * 7 + [-1] * 3], dtype=torch.int32)
-    expected = attend(q, k, v, cross_sight(PADDED, keys, (2, 8), (2, 10), CPU, torch.float32))
+    expected = attend(q, k, v, cross_attention_mask(PADDED, keys, (2, 8), (2, 10), CPU, torch.float32))
     device = torch.device("cuda")
-    sight = cross_sight(PADDED.to(device), keys.to(device), (2, 8), (2, 10), device, torch.bfloat16)
-    found = attend(*(x.to(device, torch.bfloat16) for x in (q, k, v)), sight)
+    mask = cross_attention_mask(PADDED.to(device), keys.to(device), (2, 8), (2, 10), device, torch.bfloat16)
+    found = attend(*(x.to(device, torch.bfloat16) for x in (q, k, v)), mask)
     torch.testing.assert_close(found.float().cpu(), expected, atol=2e-2, rtol=2e-2)
 
 
@@ -157,9 +159,9 @@ def test_the_packed_kernel_of_torch_equals_the_rows_backend_with_gradients(kind)
     device, results = torch.device("cuda"), []
     for dtype in (torch.float32, torch.bfloat16):
         tensors = [t.to(device, dtype).requires_grad_() for t in qkv()]
-        sight = self_sight(SEGMENTS.to(device), POSITIONS.to(device), None, kind, (2, 8), device, dtype)
-        assert (sight.cu_queries is not None) == (dtype == torch.bfloat16)
-        out = attend(*tensors, sight)
+        mask = self_attention_mask(SEGMENTS.to(device), POSITIONS.to(device), None, kind, (2, 8), device, dtype)
+        assert (mask.cu_seqlens_q is not None) == (dtype == torch.bfloat16)
+        out = attend(*tensors, mask)
         out.square().sum().backward()
         results.append([out.float(), *(t.grad.float() for t in tensors)])
     for rows, packed in zip(*results, strict=True):

@@ -10,10 +10,10 @@ import torch
 
 from pretextlm.batch import Batch
 from pretextlm.errors import UserError
-from pretextlm.model.attention import Sight, attend, cross_sight, self_sight
-from pretextlm.model.config import ModelConfig, RotaryScaling
+from pretextlm.model.attention import AttentionMask, attend, cross_attention_mask, self_attention_mask
+from pretextlm.model.config import ModelConfig, RopeScaling
 from pretextlm.model.model_inputs import prepare
-from pretextlm.model.rotary import angles, scaled
+from pretextlm.model.rotary import compute_angles, scaled_frequencies
 
 CPU = torch.device("cpu")
 
@@ -25,7 +25,7 @@ def _draw(*shape: int) -> torch.Tensor:
 def test_bounded_scores_are_what_their_formula_says_for_queries_that_share_keys():
     q, k, v = _draw(2, 6, 4, 8), _draw(2, 7, 2, 8), _draw(2, 7, 2, 8)
     bias = torch.zeros(2, 1, 6, 7).masked_fill(torch.ones(6, 7).triu(2) > 0, float("-inf"))
-    found = attend(q, k, v, Sight(bias), scale=0.7, softcap=1.3)
+    found = attend(q, k, v, AttentionMask(bias), scale=0.7, softcap=1.3)
     for head in range(4):
         scores = 1.3 * torch.tanh(0.7 * q[:, :, head] @ k[:, :, head // 2].transpose(1, 2) / 1.3) + bias[:, 0]
         torch.testing.assert_close(found[:, :, head], scores.softmax(-1) @ v[:, :, head // 2])
@@ -33,42 +33,47 @@ def test_bounded_scores_are_what_their_formula_says_for_queries_that_share_keys(
 
 def test_a_bound_far_above_all_scores_changes_nothing():
     q, k, v = _draw(1, 5, 4, 8), _draw(1, 5, 4, 8), _draw(1, 5, 4, 8)
-    sight = self_sight(None, None, None, "causal", (1, 5), CPU, torch.float32, written_out=True)
-    torch.testing.assert_close(attend(q, k, v, sight, softcap=1e4), attend(q, k, v, sight), atol=1e-5, rtol=1e-4)
+    mask = self_attention_mask(None, None, None, "causal", (1, 5), CPU, torch.float32, needs_bias=True)
+    torch.testing.assert_close(attend(q, k, v, mask, softcap=1e4), attend(q, k, v, mask), atol=1e-5, rtol=1e-4)
 
 
 def test_visibility_is_a_bias_or_in_blocks_for_bounded_scores_in_every_row_and_across():
-    config = ModelConfig.parse({"vocab_size": 16, "attention": {"softcap": 2.0, "windows": [0, 4]}})
+    config = ModelConfig.parse({"vocab_size": 16, "attention": {"softcap": 2.0, "sliding_windows": [0, 4]}})
     ids = np.zeros((1, 64), np.int32)
-    row = prepare(Batch(input_ids=ids, attention="causal"), config, CPU, torch.float32).row
-    assert row.sights[0].bias is not None
-    assert row.sights[4].local is not None
+    row = prepare(Batch(input_ids=ids, attention="causal"), config, CPU, torch.float32).tokens
+    assert row.attention_masks[0].bias is not None
+    assert row.attention_masks[4].sliding_window is not None
     segments = torch.zeros(1, 3, dtype=torch.int32)
-    across = cross_sight(segments, segments, (1, 3), (1, 3), CPU, torch.float32, written_out=True)
+    across = cross_attention_mask(segments, segments, (1, 3), (1, 3), CPU, torch.float32, needs_bias=True)
     assert across.bias is not None
 
 
 def test_linear_scaling_reads_a_position_as_one_so_many_times_nearer():
-    scaling = RotaryScaling(kind="linear", factor=4.0)
+    scaling = RopeScaling(rope_type="linear", factor=4.0)
     near, far = torch.arange(5)[None], 4 * torch.arange(5)[None]
-    found, expected = angles(far, 8, 100.0, torch.float32, scaling), angles(near, 8, 100.0, torch.float32)
+    found, expected = (
+        compute_angles(far, 8, 100.0, torch.float32, scaling),
+        compute_angles(near, 8, 100.0, torch.float32),
+    )
     torch.testing.assert_close(found.cos, expected.cos)
     torch.testing.assert_close(found.sin, expected.sin)
 
 
 def test_llama3_scaling_keeps_high_frequencies_divides_low_ones_and_fades_between():
-    scaling = RotaryScaling(kind="llama3", factor=8.0, low=1.0, high=4.0, original_positions=100)
+    scaling = RopeScaling(
+        rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=100
+    )
     turns = torch.tensor([400.0, 4.0, 2.5, 1.0, 0.1])
     frequencies = turns * 2 * math.pi / 100
-    shares = scaled(frequencies, scaling) / frequencies
+    shares = scaled_frequencies(frequencies, scaling) / frequencies
     torch.testing.assert_close(shares, torch.tensor([1.0, 1.0, (1 + 1 / 8) / 2, 1 / 8, 1 / 8]))
 
 
 def test_without_scaling_frequencies_are_the_very_same():
     frequencies = torch.rand(4)
-    assert scaled(frequencies, RotaryScaling()) is frequencies
+    assert scaled_frequencies(frequencies, RopeScaling()) is frequencies
 
 
 def test_low_frequencies_must_lie_below_high_ones():
-    with pytest.raises(UserError, match="low < high"):
-        RotaryScaling.parse({"kind": "llama3", "low": 4.0, "high": 4.0})
+    with pytest.raises(UserError, match="low_freq_factor < high_freq_factor"):
+        RopeScaling.parse({"rope_type": "llama3", "low_freq_factor": 4.0, "high_freq_factor": 4.0})

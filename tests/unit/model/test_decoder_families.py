@@ -99,15 +99,15 @@ def test_a_shape_that_no_published_family_has_is_not_written(name: str) -> None:
 def test_windows_are_written_layer_by_layer_however_they_are_repeated() -> None:
     family = FAMILIES["gemma2"]()
     config = family.config_in({**LLAMA, "sliding_window": 6})
-    assert config.attention.windows == (6, 0)
+    assert config.attention.sliding_windows == (6, 0)
     assert values_out(family, config)["layer_types"] == ["sliding_attention", "full_attention", "sliding_attention"]
-    spelt = config.attention.model_copy(update={"windows": (6, 0, 6)})
+    spelt = config.attention.model_copy(update={"sliding_windows": (6, 0, 6)})
     assert values_out(family, config.model_copy(update={"attention": spelt})) == values_out(family, config)
 
 
 def test_layers_of_two_windows_are_not_written() -> None:
     family = FAMILIES["gemma2"]()
     config = family.config_in(LLAMA)
-    two = config.attention.model_copy(update={"windows": (6, 4, 0)})
-    with pytest.raises(UserError, match="windows"):
+    two = config.attention.model_copy(update={"sliding_windows": (6, 4, 0)})
+    with pytest.raises(UserError, match="sliding_windows"):
         values_out(family, config.model_copy(update={"attention": two}))

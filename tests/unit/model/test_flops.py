@@ -23,9 +23,9 @@ SHAPES = {
     "heads wider than hidden_size": {"head_dim": 16},
     "narrow embedding": {"embedding_size": 16},
     "dense layer in the head": {"head": {"dense": True, "activation": "gelu"}},
-    "shared layers": {"shared_layers": True, "num_hidden_layers": 3},
+    "shared layers": {"share_layers": True, "num_hidden_layers": 3},
     "relative positions": {"positions": {"kind": "relative"}},
-    "disentangled positions": {"positions": {"kind": "disentangled", "buckets": 4, "max_distance": 16}},
+    "disentangled positions": {"positions": {"kind": "disentangled", "num_buckets": 4, "max_distance": 16}},
     "untied head": {"tie_word_embeddings": False},
 }
 
@@ -98,7 +98,7 @@ def test_pairs_are_those_of_the_visibility_but_for_the_diagonal(causal, window):
 
 
 def test_a_window_makes_long_rows_cheaper():
-    narrow = ModelConfig.parse({"vocab_size": 64, "attention": {"windows": (0, 8)}})
+    narrow = ModelConfig.parse({"vocab_size": 64, "attention": {"sliding_windows": (0, 8)}})
     full = ModelConfig.parse({"vocab_size": 64})
     saved = count(full, 1, 512, 0, causal=True).attention - count(narrow, 1, 512, 0, causal=True).attention
     assert saved == 12 * 256 * 3 * (512 * 512 / 2 - (512 * 8 - 32))

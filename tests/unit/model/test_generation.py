@@ -15,10 +15,10 @@ from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.generation import GenerationSettings, generate
-from pretextlm.model.incremental_decoding import Incremental
+from pretextlm.model.incremental_decoding import IncrementalDecoder
 from pretextlm.model.inference_weights import cast_for_inference
 from pretextlm.model.model_inputs import prepare
-from pretextlm.model.sampling import Sampling, choose, probabilities
+from pretextlm.model.sampling import Sampling, next_tokens, probabilities
 from pretextlm.model.transformer import Transformer
 
 SIZE = 40
@@ -88,11 +88,11 @@ def test_a_cached_batch_of_ragged_prompts_writes_what_reading_everything_anew_gi
 @pytest.mark.parametrize(
     "parts",
     [
-        {"attention": {"windows": (3, 0)}},
-        {"attention": {"windows": (4,), "global_tokens": 1}},
+        {"attention": {"sliding_windows": (3, 0)}},
+        {"attention": {"sliding_windows": (4,), "global_tokens": 1}},
         {"attention": {"softcap": 2.0}},
-        {"positions": {"kind": "relative", "buckets": 8}},
-        {"positions": {"kind": "learned", "max_positions": 64}},
+        {"positions": {"kind": "relative", "num_buckets": 8}},
+        {"positions": {"kind": "learned", "max_position_embeddings": 64}},
     ],
     ids=str,
 )
@@ -267,7 +267,9 @@ def test_matrices_cast_once_give_the_states_and_logits_of_casting_on_use(archite
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     found = cast_for_inference(model, torch.bfloat16)
     sources = prompts(3) if architecture == "encoder_decoder" else None
-    hidden = [Incremental(one, sources, dtype=torch.bfloat16).extend(prompts(3))[:, -1] for one in (model, found)]
+    hidden = [
+        IncrementalDecoder(one, sources, dtype=torch.bfloat16).extend(prompts(3))[:, -1] for one in (model, found)
+    ]
     assert torch.equal(*hidden)
     assert torch.equal(model.logits(hidden[0]), found.logits(hidden[0]))
     assert cast_for_inference(found, torch.bfloat16) is found
@@ -320,7 +322,9 @@ def test_draws_follow_the_softmax_under_temperature_top_k_top_p_and_min_p(temper
     expected = expected_distribution(temperature, top_k, top_p, min_p)
     assert np.allclose(probabilities(LOGITS, sampling)[0].numpy(), expected, atol=1e-12)
     n = 20_000
-    drawn = torch.cat([choose(LOGITS.expand(n // 10, -1), sampling, np.arange(n // 10), step) for step in range(10)])
+    drawn = torch.cat(
+        [next_tokens(LOGITS.expand(n // 10, -1), sampling, np.arange(n // 10), step) for step in range(10)]
+    )
     counts = np.bincount(drawn.numpy(), minlength=LOGITS.size(1))
     inside = expected > 0
     assert counts[~inside].sum() == 0
@@ -329,5 +333,5 @@ def test_draws_follow_the_softmax_under_temperature_top_k_top_p_and_min_p(temper
 
 def test_temperature_zero_takes_the_most_likely_token():
     sampling = Sampling(temperature=0)
-    assert choose(LOGITS, sampling, np.arange(1), 0).tolist() == [0]
+    assert next_tokens(LOGITS, sampling, np.arange(1), 0).tolist() == [0]
     assert probabilities(LOGITS, sampling)[0].tolist() == [1.0] + [0.0] * 7

@@ -14,7 +14,7 @@ IDS = [3, 1, 4, 1, 5, 9, 2, 6]
 
 def model(**changes):
     """A decoder whose every second layer has a window, with weights that are the same whatever the changes."""
-    positions = {"theta": 100.0, **changes.pop("positions", {})}
+    positions = {"rope_theta": 100.0, **changes.pop("positions", {})}
     config = ModelConfig.parse(
         {
             "vocab_size": 16,
@@ -22,7 +22,7 @@ def model(**changes):
             "num_hidden_layers": 4,
             "num_attention_heads": 2,
             "positions": positions,
-            "attention": {"windows": [0, 3]},
+            "attention": {"sliding_windows": [0, 3]},
             **changes,
         }
     )
@@ -39,25 +39,27 @@ def logits(of):
 
 
 def test_the_same_base_said_twice_changes_nothing():
-    assert torch.equal(logits(model(positions={"local_theta": 100.0})), logits(model()))
+    assert torch.equal(logits(model(positions={"local_rope_theta": 100.0})), logits(model()))
 
 
 def test_another_base_is_that_of_the_layers_with_a_window_alone():
-    local = model(positions={"theta": 7.0, "local_theta": 100.0}, attention={"windows": [3]})
-    assert torch.equal(logits(local), logits(model(attention={"windows": [3]})))
-    nowhere = model(positions={"local_theta": 7.0}, attention={"windows": [0]})
-    assert torch.equal(logits(nowhere), logits(model(attention={"windows": [0]})))
-    assert not torch.allclose(logits(model(positions={"local_theta": 7.0})), logits(model()))
+    local = model(positions={"rope_theta": 7.0, "local_rope_theta": 100.0}, attention={"sliding_windows": [3]})
+    assert torch.equal(logits(local), logits(model(attention={"sliding_windows": [3]})))
+    nowhere = model(positions={"local_rope_theta": 7.0}, attention={"sliding_windows": [0]})
+    assert torch.equal(logits(nowhere), logits(model(attention={"sliding_windows": [0]})))
+    assert not torch.allclose(logits(model(positions={"local_rope_theta": 7.0})), logits(model()))
 
 
 @pytest.mark.parametrize("cuts", [[1], [3, 4], list(range(1, 8))])
 def test_a_row_read_piece_by_piece_is_turned_by_the_same_angles(cuts):
-    one = model(positions={"local_theta": 7.0})
+    one = model(positions={"local_rope_theta": 7.0})
     torch.testing.assert_close(cached_logits(one, IDS, cuts), logits(one), atol=1e-5, rtol=1e-5)
 
 
 def test_the_first_block_alone_has_no_norm_before_its_attention():
-    names = {name for name, _ in model(norm={"weight": True, "first": False}).named_parameters() if "_norm.b" in name}
+    names = {
+        name for name, _ in model(norm={"weight": True, "first_layer": False}).named_parameters() if "_norm.b" in name
+    }
     assert names == {
         *(f"decoder.{i}.self_attn_norm.before.weight" for i in (1, 2, 3)),
         *(f"decoder.{i}.mlp_norm.before.weight" for i in range(4)),

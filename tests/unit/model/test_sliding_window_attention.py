@@ -7,11 +7,11 @@ import pytest
 import torch
 from tests.builders import make_model
 
-from pretextlm.attention_mask import visible
+from pretextlm.attention_mask import may_attend
 from pretextlm.batch import Batch
 from pretextlm.model import attention as attention_module
 from pretextlm.model.model_inputs import prepare
-from pretextlm.model.sliding_window_attention import attend_local, local_sight
+from pretextlm.model.sliding_window_attention import attend_sliding_window, sliding_window_mask
 
 
 def row(width: int, lengths: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,7 +27,7 @@ def row(width: int, lengths: list[list[int]]) -> tuple[torch.Tensor, torch.Tenso
 
 
 def by_definition(q, k, v, segments, positions, window, global_tokens, causal, scale, softcap=0.0):
-    seen = visible(segments, segments, positions, positions, attention="causal" if causal else "bidirectional")
+    seen = may_attend(segments, segments, positions, positions, attention="causal" if causal else "bidirectional")
     distance = positions[:, :, None] - positions[:, None, :]
     near = distance < window if causal else distance.abs() <= window // 2
     first = positions < global_tokens
@@ -54,10 +54,10 @@ def test_blocks_equal_the_definition(width, lengths, causal, window, global_toke
     q = torch.randn(2, width, 4, 6, generator=generator, dtype=torch.float64)
     k, v = (torch.randn(2, width, 2, 6, generator=generator, dtype=torch.float64) for _ in range(2))
     segments, positions = row(width, lengths)
-    sight = local_sight(segments, positions, window, global_tokens, causal, torch.float64)
+    mask = sliding_window_mask(segments, positions, window, global_tokens, causal, torch.float64)
     real = segments >= 0
     expected = by_definition(q, k, v, segments, positions, window, global_tokens, causal, 0.4, softcap)
-    torch.testing.assert_close(attend_local(q, k, v, sight, 0.4, softcap=softcap)[real], expected[real])
+    torch.testing.assert_close(attend_sliding_window(q, k, v, mask, 0.4, softcap=softcap)[real], expected[real])
 
 
 @pytest.mark.parametrize("softcap", [0.0, 0.8])
@@ -65,9 +65,9 @@ def test_gradients_equal_those_of_the_definition_and_padding_has_none(softcap):
     segments, positions = row(40, [[9, 11, 15], [40]])
     generator = torch.Generator().manual_seed(1)
     inputs = [torch.randn(2, 40, 2, 4, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(3)]
-    sight = local_sight(segments, positions, 6, 1, False, torch.float64)
+    mask = sliding_window_mask(segments, positions, 6, 1, False, torch.float64)
     real = segments >= 0
-    found = torch.autograd.grad(attend_local(*inputs, sight, 0.5, softcap=softcap)[real].square().sum(), inputs)
+    found = torch.autograd.grad(attend_sliding_window(*inputs, mask, 0.5, softcap=softcap)[real].square().sum(), inputs)
     expected = torch.autograd.grad(
         by_definition(*inputs, segments, positions, 6, 1, False, 0.5, softcap)[real].square().sum(), inputs
     )
@@ -78,17 +78,17 @@ def test_gradients_equal_those_of_the_definition_and_padding_has_none(softcap):
 
 def test_nothing_as_long_as_the_row_squared_is_made():
     segments, positions = row(4096, [[4096]])
-    sight = local_sight(segments, positions, 64, 2, False, torch.float32)
-    assert sight.bias.numel() == 4096 * (3 * 32 + 2)
-    assert sight.global_bias.numel() == 2 * 4096
+    mask = sliding_window_mask(segments, positions, 64, 2, False, torch.float32)
+    assert mask.bias.numel() == 4096 * (3 * 32 + 2)
+    assert mask.global_bias.numel() == 2 * 4096
 
 
 @pytest.mark.parametrize("architecture", ["encoder", "decoder"])
 @pytest.mark.parametrize("softcap", [0.0, 0.3])
 def test_a_model_with_windows_gives_the_same_states_in_blocks_and_by_a_matrix(architecture, softcap, monkeypatch):
-    attention = {"windows": (6, 0), "global_tokens": 1, "softcap": softcap}
+    attention = {"sliding_windows": (6, 0), "global_tokens": 1, "softcap": softcap}
     model = make_model(
-        architecture=architecture, attention=attention, positions={"kind": "learned", "max_positions": 64}
+        architecture=architecture, attention=attention, positions={"kind": "learned", "max_position_embeddings": 64}
     )
     ids = np.random.default_rng(0).integers(0, 128, (2, 50)).astype(np.int32)
     segments, positions = (array.numpy().astype(np.int32) for array in row(50, [[20, 30], [44]]))
@@ -98,11 +98,11 @@ def test_a_model_with_windows_gives_the_same_states_in_blocks_and_by_a_matrix(ar
     def states():
         inputs = prepare(batch, model.config, torch.device("cpu"), torch.float32)
         with torch.inference_mode():
-            return model(inputs).hidden_BTD, inputs.row.sights[6].local is not None
+            return model(inputs).hidden_BTD, inputs.tokens.attention_masks[6].sliding_window is not None
 
     in_blocks, really = states()
     assert really
-    monkeypatch.setattr(attention_module, "BLOCKS_PAY", 10**6)
+    monkeypatch.setattr(attention_module, "MIN_WINDOWS_IN_ROW", 10**6)
     dense, blocks = states()
     assert not blocks
     torch.testing.assert_close(in_blocks[segments >= 0], dense[segments >= 0], atol=1e-5, rtol=1e-5)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.builders import make_model
 
-from pretextlm.attention_mask import visible
+from pretextlm.attention_mask import may_attend
 from pretextlm.batch import Batch
 from pretextlm.model.model_inputs import prepare
 from pretextlm.model.transformer import Transformer
@@ -67,7 +67,7 @@ def influence(model: Transformer, batch: Batch, field: str) -> np.ndarray:
 @pytest.mark.parametrize("attention", ["causal", "bidirectional", "prefix"])
 def test_an_output_depends_on_exactly_the_tokens_it_may_see(architecture, attention):
     batch = row_batch(attention)
-    allowed = visible(SEGMENTS, SEGMENTS, POSITIONS, POSITIONS, PREFIXES[attention], attention)
+    allowed = may_attend(SEGMENTS, SEGMENTS, POSITIONS, POSITIONS, PREFIXES[attention], attention)
     if attention == "prefix":  # two layers deep: what a visible token sees comes along
         allowed = (allowed.astype(int) @ allowed.astype(int)) > 0
     seen = influence(make_model(architecture=architecture), batch, "input_ids")
@@ -76,9 +76,9 @@ def test_an_output_depends_on_exactly_the_tokens_it_may_see(architecture, attent
 
 def test_an_encoder_decoder_stays_within_the_document_and_never_looks_ahead():
     batch, model = two_row_batch(), make_model(architecture="encoder_decoder")
-    crossed = visible(batch.decoder_segment_ids, batch.segment_ids)
+    crossed = may_attend(batch.decoder_segment_ids, batch.segment_ids)
     assert (influence(model, batch, "input_ids") == crossed).all()
-    own = visible(
+    own = may_attend(
         batch.decoder_segment_ids,
         batch.decoder_segment_ids,
         batch.decoder_position_ids,

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.data.pair_splits import random_pairs, split_with_pairs
 from tests.unit.objectives.hand_rows import framed, keyed, vocabulary
 
-from pretextlm.attention_mask import visible
+from pretextlm.attention_mask import may_attend
 from pretextlm.batch import IGNORE
 from pretextlm.data.loader import Loader
 from pretextlm.errors import UserError
@@ -76,7 +76,7 @@ def test_both_parts_are_hidden_at_the_same_rate_and_special_tokens_never():
 
 def test_pairs_of_a_row_do_not_see_each_other():
     _, batch = batch_of()
-    seen = visible(batch.segment_ids, batch.segment_ids)
+    seen = may_attend(batch.segment_ids, batch.segment_ids)
     for b, segments in enumerate(batch.segment_ids):
         assert segments.max() > 0
         for place in np.flatnonzero(segments >= 0):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.unit.objectives.hand_rows import keyed, rows_of, text, vocabulary
 
-from pretextlm.attention_mask import visible
+from pretextlm.attention_mask import may_attend
 from pretextlm.batch import IGNORE
 from pretextlm.objectives.registry import build
 
@@ -51,7 +51,9 @@ def test_no_label_crosses_into_another_document():
     assert batch.labels.tolist() == [[t[1], t[2], IGNORE, t[4], IGNORE, t[6], t[7], t[8]]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 0, 1, 0, 1, 2]]
     assert batch.segment_ids.tolist() == [[0, 0, 0, 1, 1, 2, 2, 2]]
-    mask = visible(batch.segment_ids, batch.segment_ids, batch.position_ids, batch.position_ids, None, batch.attention)
+    mask = may_attend(
+        batch.segment_ids, batch.segment_ids, batch.position_ids, batch.position_ids, None, batch.attention
+    )
     assert mask[0].sum(axis=1).tolist() == [1, 2, 3, 1, 2, 1, 2, 3]
 
 

@@ -9,7 +9,7 @@ from tests.unit.objectives.test_text_to_text import hand_rows
 
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.errors import UserError
-from pretextlm.model.config import SpecialIds
+from pretextlm.model.config import SpecialTokenIds
 from pretextlm.objectives.registry import OBJECTIVES, build
 
 VOCABULARY = dataclasses.replace(vocabulary(), further={"[NLU]": 30, "[NLG]": 31, "[S2S]": 32})
@@ -33,7 +33,9 @@ def batch_of(name, known):
 @pytest.mark.parametrize("name", [*PLAIN, "text_to_text"])
 def test_the_decoder_starts_from_it_and_all_else_stays(name, start):
     index = getattr(VOCABULARY, start)
-    plain, other = (batch_of(name, known) for known in (VOCABULARY, SpecialIds(decoder_start=index).roles(VOCABULARY)))
+    plain, other = (
+        batch_of(name, known) for known in (VOCABULARY, SpecialTokenIds(decoder_start=index).apply(VOCABULARY))
+    )
     real = True if plain.decoder_segment_ids is None else plain.decoder_segment_ids >= 0
     opens = (plain.decoder_input_ids == VOCABULARY.pad) & real
     assert opens[:, 0].all()
@@ -48,13 +50,13 @@ def test_every_objective_with_a_decoder_of_its_own_is_among_them():
 
 
 def test_a_vocabulary_keeps_the_roles_of_its_names_where_none_is_given():
-    assert SpecialIds().roles(VOCABULARY) is VOCABULARY
+    assert SpecialTokenIds().apply(VOCABULARY) is VOCABULARY
     assert VOCABULARY.start == VOCABULARY.pad
     assert VOCABULARY.ends == (VOCABULARY.eos,)
-    assert SpecialIds(eos=(30, 31)).roles(VOCABULARY).ends == (30, 31)
-    assert SpecialIds(pad=30).roles(VOCABULARY).start == 30
+    assert SpecialTokenIds(eos=(30, 31)).roles(VOCABULARY).ends == (30, 31)
+    assert SpecialTokenIds(pad=30).apply(VOCABULARY).start == 30
 
 
 def test_an_id_that_the_tokenizer_lacks_is_refused():
     with pytest.raises(UserError, match="the token 400"):
-        SpecialIds(eos=(30, 400)).roles(VOCABULARY)
+        SpecialTokenIds(eos=(30, 400)).roles(VOCABULARY)

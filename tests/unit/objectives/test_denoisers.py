@@ -11,7 +11,7 @@ import pytest
 from tests.unit.data.small_splits import split_of
 from tests.unit.objectives.hand_rows import rows_of, take, text, vocabulary
 
-from pretextlm.attention_mask import visible
+from pretextlm.attention_mask import may_attend
 from pretextlm.batch import IGNORE
 from pretextlm.config import apply_overrides, write_toml
 from pretextlm.counter_rng import CounterRNG
@@ -181,7 +181,7 @@ def test_in_one_row_the_source_sees_itself_and_no_target_is_seen_before_its_time
     for index, variant in enumerate(objective.variants(V, 40)):
         batch = collate(objective, rows_for(variant, index, 4))
         zeros, positions = np.zeros_like(batch.input_ids), np.tile(np.arange(variant.length), (4, 1))
-        mask = visible(zeros, zeros, positions, positions, batch.prefix, batch.attention)
+        mask = may_attend(zeros, zeros, positions, positions, batch.prefix, batch.attention)
         for row in range(4):
             shown = int(batch.prefix[row, 0])
             assert (batch.labels[row] != IGNORE).tolist() == (np.arange(variant.length) >= shown - 1).tolist()

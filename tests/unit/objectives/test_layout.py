@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from tests.unit.objectives.hand_rows import keyed, rows_of, text, vocabulary
 
-from pretextlm.attention_mask import visible
+from pretextlm.attention_mask import may_attend
 from pretextlm.batch import IGNORE
 from pretextlm.objectives.registry import build
 from pretextlm.objectives.shared import layout
@@ -36,7 +36,7 @@ def test_a_prefix_row_predicts_the_target_from_the_last_token_of_the_source_on()
 def test_in_a_prefix_row_the_source_sees_itself_and_no_target_is_seen_before_its_time():
     batch = layout.prefix(SOURCE, TARGET, V, IDS)
     zeros, positions = np.zeros((1, 6), int), np.arange(6)[None]
-    mask = visible(zeros, zeros, positions, positions, batch.prefix, batch.attention)[0].astype(int)
+    mask = may_attend(zeros, zeros, positions, positions, batch.prefix, batch.attention)[0].astype(int)
     assert mask.tolist() == [[1, 1, 1, 1, 0, 0]] * 4 + [[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]]
     first_target = 3  # the position that predicts the first target lies in the bidirectional part
     assert mask[0].tolist() == mask[first_target].tolist()

@@ -13,7 +13,7 @@ import torch
 from scipy import stats
 from tests.unit.objectives.hand_rows import keyed, rows_of, take, text, vocabulary
 
-from pretextlm.attention_mask import visible
+from pretextlm.attention_mask import may_attend
 from pretextlm.batch import IGNORE
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.errors import UserError
@@ -54,7 +54,7 @@ def collate(objective, rows):
 
 def sight(batch):
     """(B, T, T) who sees whom."""
-    return visible(
+    return may_attend(
         batch.segment_ids,
         batch.segment_ids,
         batch.position_ids,

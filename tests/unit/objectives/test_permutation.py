@@ -16,14 +16,14 @@ from scipy import stats
 from tests.builders import make_model
 from tests.unit.objectives.hand_rows import framed, keyed, rows_of, take, text, vocabulary
 
-from pretextlm.attention_mask import visible
+from pretextlm.attention_mask import may_attend
 from pretextlm.batch import IGNORE
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.errors import UserError
-from pretextlm.model.attention import Sight, attend
+from pretextlm.model.attention import AttentionMask, attend
 from pretextlm.model.model_inputs import prepare
-from pretextlm.model.rotary import Angles, rotate
-from pretextlm.model.transformer import normalise
+from pretextlm.model.norm import rms_norm
+from pretextlm.model.rotary import RotaryAngles, apply_rotary
 from pretextlm.objectives.registry import build
 
 V = vocabulary()
@@ -49,7 +49,7 @@ def targets_of(batch, width):
 
 def sights(batch):
     """(B, T, T) who sees whom."""
-    return visible(
+    return may_attend(
         batch.segment_ids, batch.segment_ids, attention="ranked", key_ranks=batch.rank, query_reach=batch.reach
     )
 
@@ -326,10 +326,10 @@ def test_the_layout_equals_two_streams_of_attention():
     used = torch.tensor(batch.labels[:, width:] != IGNORE)
 
     def angles(part):
-        return Angles(inputs.row.angles.cos[:, part], inputs.row.angles.sin[:, part])
+        return RotaryAngles(inputs.tokens.angles.cos[:, part], inputs.tokens.angles.sin[:, part])
 
-    def sight(seen):
-        return Sight(torch.where(seen, 0.0, float("-inf"))[:, None])
+    def mask(seen):
+        return AttentionMask(torch.where(seen, 0.0, float("-inf"))[:, None])
 
     segments, rank = torch.tensor(batch.segment_ids), torch.tensor(batch.rank[:, :width])
     same = segments[:, :, None] == segments[:, None, :width]
@@ -337,22 +337,24 @@ def test_the_layout_equals_two_streams_of_attention():
     place[used] = (rank > 0).nonzero()[:, 1]
     order = rank.gather(1, place)
     content, queries = slice(None, width), slice(width, None)
-    of_content = sight(same[:, content] & (rank[:, None, :] <= rank[:, :, None]))
-    of_queries = sight(same[:, queries] & (rank[:, None, :] < order[:, :, None]))
-    h = model.embed(dataclasses.replace(inputs.row, ids=inputs.row.ids[:, content]), torch.float32)
-    g = model.embed(dataclasses.replace(inputs.row, ids=torch.full(used.shape, V.mask)), torch.float32)
+    of_content = mask(same[:, content] & (rank[:, None, :] <= rank[:, :, None]))
+    of_queries = mask(same[:, queries] & (rank[:, None, :] < order[:, :, None]))
+    h = model.embed(dataclasses.replace(inputs.tokens, input_ids=inputs.tokens.input_ids[:, content]), torch.float32)
+    g = model.embed(dataclasses.replace(inputs.tokens, input_ids=torch.full(used.shape, V.mask)), torch.float32)
     with torch.no_grad():
         for block in model.encoder:
-            attention, read = block.self_attn, normalise(h, eps)
-            keys = rotate(normalise(attention.heads(attention.k_proj(read)), eps), angles(content))
-            values = attention.heads(attention.v_proj(read))
+            attention, read = block.self_attn, rms_norm(h, eps)
+            keys = apply_rotary(rms_norm(attention.split_heads(attention.k_proj(read)), eps), angles(content))
+            values = attention.split_heads(attention.v_proj(read))
             streams = []
             for x, part, seen in ((h, content, of_content), (g, queries, of_queries)):
-                asked = rotate(normalise(attention.heads(attention.q_proj(normalise(x, eps))), eps), angles(part))
+                asked = apply_rotary(
+                    rms_norm(attention.split_heads(attention.q_proj(rms_norm(x, eps))), eps), angles(part)
+                )
                 x = x + attention.o_proj(attend(asked, keys, values, seen).flatten(2))
-                streams.append(x + block.mlp(normalise(x, eps)))
+                streams.append(x + block.mlp(rms_norm(x, eps)))
             h, g = streams
-        two = model.logits(normalise(g, eps))
+        two = model.logits(rms_norm(g, eps))
     torch.testing.assert_close(two[used], logits(model, batch)[:, queries][used], atol=1e-4, rtol=1e-4)
 
 

@@ -10,7 +10,7 @@ from scipy import stats
 from tests.unit.data.small_splits import split_of
 from tests.unit.objectives.hand_rows import keyed, rows_of, take, text, vocabulary
 
-from pretextlm.attention_mask import visible
+from pretextlm.attention_mask import may_attend
 from pretextlm.batch import IGNORE
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.errors import UserError
@@ -95,7 +95,7 @@ def test_packed_rows_equal_the_slow_loop():
 def test_what_is_shown_sees_all_that_is_shown_and_nothing_written_is_seen_before_its_time():
     rows = packed(6, 30)
     batch = collate(rows)
-    mask = visible(
+    mask = may_attend(
         batch.segment_ids, batch.segment_ids, batch.position_ids, batch.position_ids, batch.prefix, batch.attention
     )
     for row in range(6):
@@ -220,7 +220,7 @@ def test_each_half_is_cut_uniformly_and_one_late_where_the_other_is_early(rate, 
 def test_a_half_sees_nothing_of_the_other():
     rows = rows_of(text(5, 20, V))
     batch = collate(rows, layout="encoder_decoder")
-    cross = visible(batch.decoder_segment_ids, batch.segment_ids)
+    cross = may_attend(batch.decoder_segment_ids, batch.segment_ids)
     for row in range(5):
         source_of = np.where(batch.segment_ids[row] == 0, 0, 1)
         target_of = np.where(batch.decoder_segment_ids[row] == 0, 0, 1)

@@ -13,7 +13,7 @@ from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.model_inputs import prepare
 from pretextlm.model.replaced_token_head import generator_config, sample_tokens
-from pretextlm.model.transformer import DELTA, Transformer
+from pretextlm.model.transformer import EMBED_DELTA, Transformer
 from pretextlm.objectives.registry import build
 from pretextlm.objectives.replaced_token import propose
 from pretextlm.training.forward import Forward
@@ -113,7 +113,7 @@ def test_the_judges_gradient_reaches_the_generator_through_a_tied_embedding_only
     table = model.embed_tokens.weight.grad
     if sharing == "gradient_disentangled":
         assert table is None
-        assert model.heads[DELTA].weight.grad.abs().sum() > 0
+        assert model.heads[EMBED_DELTA].weight.grad.abs().sum() > 0
     else:
         assert table.abs().sum() > 0
 
@@ -132,12 +132,12 @@ def test_the_generators_gradient_moves_no_layer_of_the_model(sharing):
 def test_a_disentangled_model_begins_with_the_generators_embedding_and_then_adds_its_own():
     objective = build("replaced_token", {"sharing": "gradient_disentangled"})
     model = Transformer(SHAPE, objective.heads(SHAPE))
-    row = prepare(Batch(input_ids=np.array([[1, 2, 3]], np.int32)), SHAPE, torch.device("cpu"), torch.float32).row
+    row = prepare(Batch(input_ids=np.array([[1, 2, 3]], np.int32)), SHAPE, torch.device("cpu"), torch.float32).tokens
     plain = Transformer(SHAPE)
     plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("heads.")})
     assert torch.equal(model.embed(row, torch.float32), plain.embed(row, torch.float32))
     with torch.no_grad():
-        model.heads[DELTA].weight[2] = 1.0
+        model.heads[EMBED_DELTA].weight[2] = 1.0
     assert not torch.equal(model.embed(row, torch.float32), plain.embed(row, torch.float32))
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.data.pair_splits import random_pairs, split_with_pairs
 from tests.unit.objectives.hand_rows import framed, keyed, rows_of, text, vocabulary
 
-from pretextlm.attention_mask import visible
+from pretextlm.attention_mask import may_attend
 from pretextlm.batch import IGNORE
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.loader import Loader
@@ -140,9 +140,9 @@ def test_no_label_is_on_a_source_or_on_padding(layout):
 
 def test_pairs_of_a_row_see_neither_each_other_nor_padding():
     _, batch = batch_of(objective())
-    own = visible(batch.segment_ids, batch.segment_ids)
-    cross = visible(batch.decoder_segment_ids, batch.segment_ids)
-    decoder = visible(
+    own = may_attend(batch.segment_ids, batch.segment_ids)
+    cross = may_attend(batch.decoder_segment_ids, batch.segment_ids)
+    decoder = may_attend(
         batch.decoder_segment_ids,
         batch.decoder_segment_ids,
         batch.decoder_position_ids,
@@ -163,7 +163,9 @@ def test_pairs_of_a_row_see_neither_each_other_nor_padding():
 
 def test_a_prefix_row_sees_its_own_source_whole_and_its_target_so_far():
     _, batch = batch_of(objective(layout="prefix"))
-    seen = visible(batch.segment_ids, batch.segment_ids, batch.position_ids, batch.position_ids, batch.prefix, "prefix")
+    seen = may_attend(
+        batch.segment_ids, batch.segment_ids, batch.position_ids, batch.position_ids, batch.prefix, "prefix"
+    )
     for b in range(len(batch.input_ids)):
         for place in np.flatnonzero(batch.segment_ids[b] >= 0):
             mine = np.flatnonzero(batch.segment_ids[b] == batch.segment_ids[b, place])

@@ -110,7 +110,7 @@ def test_a_teacher_with_too_short_a_table_of_positions_is_refused(taught):
     chosen, teacher = taught("text_classification")
     config = teacher.directory / "config.toml"
     short = Run.open(teacher.directory).recipe.dump()
-    short["model"]["positions"] |= {"kind": "learned", "max_positions": 32}
+    short["model"]["positions"] |= {"kind": "learned", "max_position_embeddings": 32}
     config.write_text(write_toml(short))
     with pytest.raises(UserError, match=r"the teacher .* has a table of 32 positions"):
         make_ready(chosen, ALONE)

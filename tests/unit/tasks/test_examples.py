@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pretextlm.attention_mask import Attention
+from pretextlm.attention_mask import AttentionKind
 from pretextlm.batch import IGNORE, Batch
 from pretextlm.data.examples import (
     STEP,
@@ -37,7 +37,7 @@ def examples_of(lengths: list[int]) -> Examples:
     )
 
 
-def laid_out(lengths: list[int], attention: Attention) -> tuple[Examples, Batch]:
+def laid_out(lengths: list[int], attention: AttentionKind) -> tuple[Examples, Batch]:
     examples = examples_of(lengths)
     rows = ExampleReader(examples).read(np.arange(len(lengths)), np.zeros(len(lengths), np.int64), 0)
     return examples, side_by_side(rows, PAD, attention)

@@ -211,7 +211,7 @@ def scratch_targets(recipe):
 
 
 def test_a_table_of_positions_ends_an_answer(scratch, tmp_path):
-    model = {"positions": {"kind": "learned", "max_positions": 48}}
+    model = {"positions": {"kind": "learned", "max_position_embeddings": 48}}
     run = pretrain(scratch({**INSTRUCTION, "longest_answer": 60}, length=48, model=model), tmp_path / "run")
     _, corpus = open_corpus(run.recipe)
     found = predictions(run.load_model(), run.recipe.training_objective, corpus.train, run)

@@ -138,7 +138,7 @@ def test_a_run_that_is_not_there_is_refused(store, tmp_path):
 
 
 def test_rows_longer_than_the_table_of_positions_are_refused(store, tmp_path):
-    model = {**SHAPE, "positions": {"kind": "learned", "max_positions": 48}}
+    model = {**SHAPE, "positions": {"kind": "learned", "max_position_embeddings": 48}}
     with pytest.raises(UserError, match="a table of 48 positions"):
         pretrain(Recipe.load(values(store, model=model)), tmp_path / "run")
 

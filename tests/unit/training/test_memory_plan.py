@@ -9,7 +9,7 @@ import torch
 from tests.builders import make_store
 
 import pretextlm.training.memory_plan as module
-from pretextlm.model.transformer import on_meta
+from pretextlm.model.transformer import meta_model
 from pretextlm.training.distributed import ALONE
 from pretextlm.training.memory_estimate import training_memory
 from pretextlm.training.memory_plan import USABLE, Fit, fit
@@ -51,7 +51,7 @@ def found(store, free, device=CPU, monkeypatch=None, **options) -> Fit:
 def needed(store, recomputed, rows=8, **options) -> int:
     whole = recipe(store, **options)
     plan = make_plan(whole, store, CPU)
-    model = on_meta(whole.model, whole.training_objective.heads)
+    model = meta_model(whole.model, whole.training_objective.heads)
     return training_memory(model, "muon", rows, plan.length, "fp32", plan.target_length, recomputed).total
 
 
@@ -154,10 +154,10 @@ def test_on_a_gpu_the_batch_is_halved_before_blocks_are_recomputed_but_not_below
 
 def test_blocks_with_shared_weights_are_recomputed_all_together(store, monkeypatch):
     whole = recipe(store)
-    shared = whole.model_copy(update={"model": whole.model.model_copy(update={"shared_layers": True})})
+    shared = whole.model_copy(update={"model": whole.model.model_copy(update={"share_layers": True})})
     monkeypatch.setattr(module, "free_memory", lambda device: 1000)
     chosen = fit(shared, make_plan(shared, store, CPU), Runtime.choose(shared.training, 0.0), ALONE)
     assert chosen.recomputed == 4
-    model = on_meta(shared.model)
-    model.recompute_blocks(chosen.recomputed)
-    assert model.decoder[0].recomputed
+    model = meta_model(shared.model)
+    model.set_gradient_checkpointing(chosen.recomputed)
+    assert model.decoder[0].gradient_checkpointing

@@ -72,7 +72,9 @@ class Weigher(ABC):
     ) -> None:
         self.model, self.objective, self.texts, self.rows, self.batch_size = model, objective, texts, rows, batch_size
         positions = model.config.positions
-        self.longest = positions.max_positions - positions.offset if positions.max_positions else None
+        self.longest = (
+            positions.max_position_embeddings - positions.offset if positions.max_position_embeddings else None
+        )
         self.cropped = 0
 
     def weigh(self, requests: Sequence[Request], tick: Tick | None = None) -> list[Weight]:

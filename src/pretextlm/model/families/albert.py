@@ -64,7 +64,7 @@ class Albert(Family):
                 "Give an embedding_size below hidden_size.",
             )
         config = post_norm(self, values, activation_in(values["hidden_act"]))
-        return pooler_in(self, config.model_copy(update={"shared_layers": True}), values)
+        return pooler_in(self, config.model_copy(update={"share_layers": True}), values)
 
     def settled(self, config: ModelConfig, theirs: Collection[str]) -> ModelConfig:
         return with_pooler(config, has_pooler(self, POOLER, theirs))

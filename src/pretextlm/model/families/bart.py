@@ -38,7 +38,7 @@ class Bart(Family):
     }
     ignored: ClassVar[tuple[str, ...]] = (r"(en|de)coder\.version$",)
     decoder_start: ClassVar[Literal["pad", "eos"]] = "eos"
-    place: ClassVar[Literal["before", "after"]] = "after"
+    placement: ClassVar[Literal["pre", "post"]] = "post"
     """Where norms stand; a stack of norms before its sub-layers ends in another."""
 
     def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
@@ -62,16 +62,16 @@ class Bart(Family):
                 "num_hidden_layers": values["encoder_layers"],
                 "num_decoder_layers": values["decoder_layers"],
                 **{ours: values[first] for ours, (first, _) in BOTH.items()},
-                "final_norm": self.place == "before",
-                "norm": {"kind": "layer", "eps": EPS, "weight": True, "bias": True, "place": self.place},
+                "final_norm": self.placement == "pre",
+                "norm": {"kind": "layer", "eps": EPS, "weight": True, "bias": True, "placement": self.placement},
                 "positions": {
                     "kind": "learned",
-                    "max_positions": values["max_position_embeddings"] + OFFSET,
+                    "max_position_embeddings": values["max_position_embeddings"] + OFFSET,
                     "offset": OFFSET,
                 },
                 "attention": {"qk_norm": False, "bias": True, "output_bias": True},
                 "feed_forward": {"activation": activation_in(values["activation_function"]), "bias": True},
-                "embedding": {"scale": width**0.5 if values.get("scale_embedding") else 1.0, "apart": True},
+                "embedding": {"scale": width**0.5 if values.get("scale_embedding") else 1.0, "separate_decoder": True},
                 "head": {"bias": True},
             }
         )
@@ -86,7 +86,7 @@ class Bart(Family):
             "encoder_layers": config.num_hidden_layers,
             "decoder_layers": config.num_decoder_layers,
             **{name: getattr(config, ours) for ours, names in BOTH.items() for name in names},
-            "max_position_embeddings": config.positions.max_positions - OFFSET,
+            "max_position_embeddings": config.positions.max_position_embeddings - OFFSET,
             "activation_function": activation_out(config.feed_forward.activation),
             "scale_embedding": config.embedding.scale != 1,
             "tie_word_embeddings": config.tie_word_embeddings,
@@ -113,7 +113,7 @@ class Bart(Family):
     @property
     def norm(self) -> str:
         """Our name of a sub-layer's norm."""
-        return "last" if self.place == "after" else "before"
+        return "last" if self.placement == "post" else "before"
 
     def _block(self, stack: str, ours: str, theirs: str) -> dict[str, str]:
         """An attention and its norm."""

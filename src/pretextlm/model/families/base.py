@@ -203,11 +203,11 @@ def _with_head(family: Family, names: Collection[str]) -> WithHead | None:
 def _shape(config: ModelConfig) -> dict[str, Any]:
     """Every value of the shape by its full name; windows layer by layer, however they are repeated."""
     values: dict[str, Any] = {}
-    for name, value in config.model_dump(exclude={"special_ids"}).items():
+    for name, value in config.model_dump(exclude={"special_token_ids"}).items():
         values |= {f"{name}.{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
-    windows = config.attention.windows
+    windows = config.attention.sliding_windows
     layers = max(config.num_hidden_layers, config.num_decoder_layers)
-    return values | {"attention.windows": tuple(windows[i % len(windows)] for i in range(layers))}
+    return values | {"attention.sliding_windows": tuple(windows[i % len(windows)] for i in range(layers))}
 
 
 def _ours(one: Map, tensor: Tensor) -> Tensor:

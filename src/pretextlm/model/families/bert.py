@@ -148,9 +148,13 @@ def post_norm(family: Family, values: Mapping[str, Any], head_activation: str, o
                 "eps": values["layer_norm_eps"],
                 "weight": True,
                 "bias": True,
-                "place": "after",
+                "placement": "post",
             },
-            "positions": {"kind": "learned", "max_positions": values["max_position_embeddings"], "offset": offset},
+            "positions": {
+                "kind": "learned",
+                "max_position_embeddings": values["max_position_embeddings"],
+                "offset": offset,
+            },
             "attention": {"qk_norm": False, "bias": True, "output_bias": True},
             "feed_forward": {"activation": activation_in(values["hidden_act"]), "bias": True},
             "embedding": {"projection_bias": size != values["hidden_size"]},
@@ -167,7 +171,7 @@ def post_norm_out(family: Family, config: ModelConfig) -> dict[str, Any]:
         **{key: getattr(config, key) for key in SAME},
         "hidden_act": activation_out(config.feed_forward.activation),
         "layer_norm_eps": config.norm.eps,
-        "max_position_embeddings": config.positions.max_positions,
+        "max_position_embeddings": config.positions.max_position_embeddings,
         "tie_word_embeddings": config.tie_word_embeddings,
     }
 

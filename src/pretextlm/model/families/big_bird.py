@@ -4,8 +4,9 @@ Logits are transformers' for one document that is not being trained on (`model/b
 things differ:
 
 * Random blocks. In training transformers draws them, and a published BigBird was trained with them; outside of it, it
-  takes the first block in the place of each. We do the latter in training too. `attention.draw_blocks` has blocks
-  drawn, in training and in use; transformers has no such model, so it is not exported.
+  takes the first block in the place of each. We do the latter in training too. With
+  `attention.sample_random_blocks` they are sampled, in training and in inference; transformers has no such
+  model, so it is not exported.
 * Rows of several documents. Blocks are counted from each document's beginning, and the last is its own. transformers
   counts them over the padded batch: there a document's logits change with the padding behind it, here they do not.
 """
@@ -69,14 +70,14 @@ class BigBird(Family):
         plain = post_norm(self, values, activation_in(values["hidden_act"])).model_dump()
         attention = {"bias": values["use_bias"]}
         if kind == "block_sparse":
-            attention |= {"block_size": size, "random_blocks": random}
+            attention |= {"block_size": size, "num_random_blocks": random}
         scale = values["hidden_size"] ** 0.5 if values["rescale_embeddings"] else 1.0
         parts = {"attention": attention, "embedding": {"scale": scale}, "head": {"pooler": True}}
         return ModelConfig.parse({**plain, **{name: {**plain[name], **part} for name, part in parts.items()}})
 
     def config_out(self, config: ModelConfig) -> dict[str, Any]:
         parts = config.attention
-        blocks = {"block_size": parts.block_size, "num_random_blocks": parts.random_blocks}
+        blocks = {"block_size": parts.block_size, "num_random_blocks": parts.num_random_blocks}
         return post_norm_out(self, config) | {
             "attention_type": "block_sparse" if parts.block_size else "original_full",
             **(blocks if parts.block_size else {}),

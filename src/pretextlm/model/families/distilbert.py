@@ -60,8 +60,8 @@ class DistilBert(Family):
                 **{ours: values[theirs] for ours, theirs in NAMES.items()},
                 "tie_word_embeddings": values["tie_word_embeddings"],
                 "final_norm": False,
-                "norm": {"kind": "layer", "eps": EPS, "weight": True, "bias": True, "place": "after"},
-                "positions": {"kind": "learned", "max_positions": values["max_position_embeddings"]},
+                "norm": {"kind": "layer", "eps": EPS, "weight": True, "bias": True, "placement": "post"},
+                "positions": {"kind": "learned", "max_position_embeddings": values["max_position_embeddings"]},
                 "attention": {"qk_norm": False, "bias": True, "output_bias": True},
                 "feed_forward": {"activation": activation, "bias": True},
                 "head": {"dense": True, "activation": activation, "norm": True, "bias": True},
@@ -74,7 +74,7 @@ class DistilBert(Family):
             "architectures": [next(iter(self.classes))],
             **{theirs: getattr(config, ours) for ours, theirs in NAMES.items()},
             "activation": activation_out(config.feed_forward.activation),
-            "max_position_embeddings": config.positions.max_positions,
+            "max_position_embeddings": config.positions.max_position_embeddings,
             "tie_word_embeddings": config.tie_word_embeddings,
         }
 

@@ -34,7 +34,7 @@ class Gemma(Llama):
         refuse(values, "use_bidirectional_attention")
         name, bias = values["hidden_act"], values["attention_bias"]
         return {
-            "norm": {"kind": "rms", "eps": values["rms_norm_eps"], "weight": True, "around_one": True},
+            "norm": {"kind": "rms", "eps": values["rms_norm_eps"], "weight": True, "unit_offset": True},
             "attention": {"qk_norm": False, "bias": bias, "output_bias": bias},
             "feed_forward": {"activation": "gelu_tanh" if name == "gelu" else activation_in(name), "gated": True},
             "embedding": {"norm": False, "scale": values["hidden_size"] ** 0.5},

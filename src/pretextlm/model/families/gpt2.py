@@ -34,7 +34,7 @@ def gpt_parts(values: Mapping[str, Any], activation: str) -> dict[str, Any]:
         **{ours: values[theirs] for ours, theirs in NAMES.items()},
         "tie_word_embeddings": values["tie_word_embeddings"],
         "norm": {"kind": "layer", "eps": values["layer_norm_epsilon"], "weight": True, "bias": True},
-        "positions": {"kind": "learned", "max_positions": values["n_positions"]},
+        "positions": {"kind": "learned", "max_position_embeddings": values["n_positions"]},
         "attention": {"qk_norm": False, "bias": True, "output_bias": True},
         "feed_forward": {"activation": activation, "bias": True},
         "embedding": {"norm": False},
@@ -46,7 +46,7 @@ def gpt_values(config: ModelConfig) -> dict[str, Any]:
     return {
         "vocab_size": config.vocab_size,
         **{theirs: getattr(config, ours) for ours, theirs in NAMES.items()},
-        "n_positions": config.positions.max_positions or 1,  # a shape without a table is told apart by its kind
+        "n_positions": config.positions.max_position_embeddings or 1,  # without a table, the kind says so
         "layer_norm_epsilon": config.norm.eps,
         "tie_word_embeddings": config.tie_word_embeddings,
     }

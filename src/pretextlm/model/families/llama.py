@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.base import Family
 from pretextlm.model.families.bert import activation_in, activation_out
-from pretextlm.model.families.shared.rope import rope_in, rope_out
+from pretextlm.model.families.shared.rope import rope_from_hf, rope_to_hf
 from pretextlm.model.families.shared.task_classes import Kind, TaskClass, decoder_classes
 from pretextlm.model.families.shared.tensor_maps import Map, layer, same
 from pretextlm.model.families.shared.values import complete
@@ -54,7 +54,7 @@ class Llama(Family):
                 "architecture": "decoder",
                 **{key: values[key] for key in SAME},
                 "norm": {"kind": "rms", "eps": values["rms_norm_eps"], "weight": True},
-                "positions": rope_in(values),
+                "positions": rope_from_hf(values),
                 "attention": {"qk_norm": False},
                 "feed_forward": {"activation": activation_in(values[self.activation]), "gated": True},
                 "embedding": {"norm": False},
@@ -84,7 +84,7 @@ class Llama(Family):
             **width,
             self.activation: activation_out(config.feed_forward.activation),
             "rms_norm_eps": config.norm.eps,
-            **rope_out(config),
+            **rope_to_hf(config),
             **self.parts_out(config),
         }
 
@@ -104,7 +104,7 @@ class Llama(Family):
         modules = {f"self_attn.{name}": bias for name, bias in biased.items()}
         modules |= {f"mlp.{name}": wide for name in ("gate_proj", "up_proj", "down_proj")}
         norms = self.norms()
-        if attention.head_norm_weight:
+        if attention.qk_norm_weight:
             norms |= {f"self_attn.{name}": f"self_attn.{name}" for name in ("q_norm", "k_norm")}
         head = [] if config.tie_word_embeddings else [same("lm_head.weight", "lm_head.weight")]
         return [

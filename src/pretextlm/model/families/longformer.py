@@ -37,14 +37,14 @@ class Longformer(Roberta):
         if not all(isinstance(window, int) and window > 0 and window % 2 == 0 for window in windows):
             raise UserError(f"Windows {windows} are not even numbers above 0.", "Give attention_window so.")
         config = super().config_in(values)
-        attention = {"windows": windows, "global_tokens": 1, "global_projections": True}
+        attention = {"sliding_windows": windows, "global_tokens": 1, "global_projections": True}
         plain = config.model_dump()
         return ModelConfig.parse({**plain, "attention": {**plain["attention"], **attention}})
 
     def config_out(self, config: ModelConfig) -> dict[str, Any]:
         if not config.attention.global_projections:
             raise UserError("A Longformer has projections of its own for global tokens.", "Export it as roberta.")
-        windows, layers = config.attention.windows, config.num_hidden_layers
+        windows, layers = config.attention.sliding_windows, config.num_hidden_layers
         each = [windows[i % len(windows)] for i in range(layers)]
         return super().config_out(config) | {"attention_window": each}
 

@@ -16,4 +16,4 @@ class MBart(Bart):
         "MBartForConditionalGeneration": "encoder_decoder",
         "MBartModel": "encoder_decoder",
     }
-    place: ClassVar[Literal["before", "after"]] = "before"
+    placement: ClassVar[Literal["pre", "post"]] = "pre"

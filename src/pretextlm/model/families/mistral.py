@@ -29,7 +29,7 @@ class Mistral(Llama):
 
     def parts_in(self, values: Mapping[str, Any]) -> dict[str, Any]:
         window = values.get("sliding_window", 4096)  # null is no window
-        return {"attention": {"qk_norm": False, "windows": (window or 0,)}}
+        return {"attention": {"qk_norm": False, "sliding_windows": (window or 0,)}}
 
     def parts_out(self, config: ModelConfig) -> dict[str, Any]:
-        return {"sliding_window": config.attention.windows[0] or None}
+        return {"sliding_window": config.attention.sliding_windows[0] or None}

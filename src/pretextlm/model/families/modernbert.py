@@ -77,19 +77,19 @@ class ModernBert(Family):
                     "eps": values["norm_eps"],
                     "weight": True,
                     "bias": values["norm_bias"],
-                    "first": False,
+                    "first_layer": False,
                 },
                 "positions": {
                     "kind": "rotary",
-                    "theta": theta,
-                    "local_theta": 0.0 if local == theta else local,
-                    "max_positions": values["max_position_embeddings"],
+                    "rope_theta": theta,
+                    "local_rope_theta": 0.0 if local == theta else local,
+                    "max_position_embeddings": values["max_position_embeddings"],
                 },
                 "attention": {
                     "qk_norm": False,
                     "bias": bias,
                     "output_bias": bias,
-                    "windows": windows_in(values, values["local_attention"], lambda i: i % every > 0),
+                    "sliding_windows": windows_in(values, values["local_attention"], lambda i: i % every > 0),
                 },
                 "feed_forward": {
                     "activation": activation_in(values["hidden_activation"]),
@@ -108,13 +108,13 @@ class ModernBert(Family):
 
     def config_out(self, config: ModelConfig) -> dict[str, Any]:
         windows, places = windows_of(config), config.positions
-        thetas = zip(THETAS, (places.theta, places.local_theta or places.theta), strict=True)
+        thetas = zip(THETAS, (places.rope_theta, places.local_rope_theta or places.rope_theta), strict=True)
         return {
             "model_type": self.name,
             "architectures": [next(iter(self.classes))],
             **{key: getattr(config, key) for key in SAME},
             "hidden_activation": activation_out(config.feed_forward.activation),
-            "max_position_embeddings": places.max_positions or DEFAULTS["max_position_embeddings"],
+            "max_position_embeddings": places.max_position_embeddings or DEFAULTS["max_position_embeddings"],
             "norm_eps": config.norm.eps,
             "norm_bias": config.norm.bias,
             "attention_bias": config.attention.bias,

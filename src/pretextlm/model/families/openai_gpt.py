@@ -35,7 +35,7 @@ class OpenAIGpt(Family):
         if values["afn"] not in ACTIVATIONS:
             raise UserError(f"The activation {values['afn']!r} is not known.", f"Known: {', '.join(ACTIVATIONS)}.")
         parts = gpt_parts(values, ACTIVATIONS[values["afn"]])
-        parts["norm"]["place"] = "after"
+        parts["norm"]["placement"] = "post"
         return ModelConfig.parse({**parts, "final_norm": False})
 
     def config_out(self, config: ModelConfig) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Qwen2(Llama):
     }
 
     def parts_in(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {"attention": {"qk_norm": False, "bias": True, "windows": qwen_windows_in(values)}}
+        return {"attention": {"qk_norm": False, "bias": True, "sliding_windows": qwen_windows_in(values)}}
 
     def parts_out(self, config: ModelConfig) -> dict[str, Any]:
         return qwen_windows_out(config)

@@ -35,10 +35,10 @@ class Qwen3(Llama):
         return {
             "attention": {
                 "qk_norm": True,
-                "head_norm_weight": True,
+                "qk_norm_weight": True,
                 "bias": values["attention_bias"],
                 "output_bias": values["attention_bias"],
-                "windows": qwen_windows_in(values),
+                "sliding_windows": qwen_windows_in(values),
             }
         }
 

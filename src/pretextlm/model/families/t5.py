@@ -51,7 +51,7 @@ class T5(Family):
                 "norm": {"kind": "rms", "eps": values["layer_norm_epsilon"], "weight": True},
                 "positions": {
                     "kind": "relative",
-                    "buckets": values["relative_attention_num_buckets"],
+                    "num_buckets": values["relative_attention_num_buckets"],
                     "max_distance": values.get("relative_attention_max_distance", 128),
                 },
                 "attention": {"qk_norm": False, "scale": 1.0},
@@ -80,7 +80,7 @@ class T5(Family):
             "num_layers": config.num_hidden_layers,
             "num_decoder_layers": config.num_decoder_layers,
             "layer_norm_epsilon": config.norm.eps,
-            "relative_attention_num_buckets": config.positions.buckets,
+            "relative_attention_num_buckets": config.positions.num_buckets,
             "relative_attention_max_distance": config.positions.max_distance,
             "feed_forward_proj": projection_out(config),
             "tie_word_embeddings": config.tie_word_embeddings,

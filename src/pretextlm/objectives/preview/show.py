@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretextlm.attention_mask import visible
+from pretextlm.attention_mask import may_attend
 from pretextlm.batch import IGNORE, Batch, Rows
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.row_shapes import Variant
@@ -160,12 +160,12 @@ def describe_all() -> list[dict[str, Any]]:
 def visibility_of(batch: Batch) -> dict[str, NDArray[np.bool_]]:
     """Who may attend to whom in the batch's first row, by the one rule."""
     segments, positions = _laid_out(batch.input_ids, batch.segment_ids, batch.position_ids)
-    own = visible(segments, segments, positions, positions, batch.prefix, batch.attention, batch.rank, batch.reach)
+    own = may_attend(segments, segments, positions, positions, batch.prefix, batch.attention, batch.rank, batch.reach)
     sights = {"input": own[0]}
     if batch.decoder_input_ids is not None:
         own, places = _laid_out(batch.decoder_input_ids, batch.decoder_segment_ids, batch.decoder_position_ids)
-        sights["decoder"] = visible(own, own, places, places, None, "causal")[0]
-        sights["cross"] = visible(own, segments)[0]
+        sights["decoder"] = may_attend(own, own, places, places, None, "causal")[0]
+        sights["cross"] = may_attend(own, segments)[0]
     return sights
 
 

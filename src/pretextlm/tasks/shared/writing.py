@@ -104,7 +104,7 @@ class WritingTask(Task):
 def _positions(config: ModelConfig) -> int:
     """How many a model tells apart."""
     places = config.positions
-    return places.max_positions - places.offset if places.kind == "learned" else 1 << 40
+    return places.max_position_embeddings - places.offset if places.kind == "learned" else 1 << 40
 
 
 def ended(encoder: OffsetTokenizer, texts: list[str]) -> Any:

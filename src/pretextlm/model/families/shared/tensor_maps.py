@@ -33,7 +33,7 @@ class Map:
             yield self
             return
         stack: Literal["encoder", "decoder"] = "encoder" if self.ours[0].startswith("encoder") else "decoder"
-        for i in range(1 if config.shared_layers else config.layers(stack)):
+        for i in range(1 if config.share_layers else config.layers(stack)):
             names = tuple(name.replace(LAYER, str(i)) for name in self.ours)
             yield Map(names, self.theirs.replace(LAYER, str(i)), self.transposed, self.lifted)
 

@@ -36,7 +36,7 @@ def windows_in(values: Mapping[str, Any], window: int, usual: Callable[[int], bo
 
 def windows_of(config: ModelConfig) -> tuple[int, ...]:
     """The window of each layer."""
-    windows = config.attention.windows
+    windows = config.attention.sliding_windows
     return tuple(windows[i % len(windows)] for i in range(config.num_hidden_layers))
 
 
