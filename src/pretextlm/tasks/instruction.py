@@ -1,4 +1,4 @@
-"""Answer an instruction in words: a causal model that is trained on the answers alone (Wei et al. 2022).
+"""Answers to instructions: a causal model trained on the tokens of the answers alone (Wei et al. 2022).
 
     {"instruction": "Add up.", "input": "2 and 2", "output": "4 ."}
 
@@ -8,11 +8,11 @@
     labels     -   -  -  -  -  - -  - 4  . </s>        labels[t] is the row's token t + 1
 
 The prompt is a template with columns in braces; {{ and }} are braces. A paragraph of it whose columns are all empty is
-left out, so that one template serves records with and without an input. Spaces at its end go to the answer, as
-tokenizers count a space with the word behind it.
+left out, so that one template serves records with and without an input. Spaces at its end belong to the answer, since
+tokenizers join a space with the word after it.
 
-What is too long loses tokens: a prompt at its beginning, an answer at its end, the longer of the two first. An answer
-that is cut has no end token, so that no model learns to stop there.
+Examples that are too long lose tokens: a prompt at its beginning, an answer at its end, the longer of the two first. An
+answer that is cut has no end token, so that no model is trained to stop there.
 
 Paper: Finetuned language models are zero-shot learners, https://arxiv.org/abs/2109.01652
 """
@@ -42,9 +42,12 @@ PARAGRAPH = "\n\n"
 
 
 class Instruction(WritingTask):
-    """Args:
-    prompt: template with the names of columns in braces; A.B is the field B of the column A.
-    answer: column of the answer.
+    """Answers to instructions.
+
+    Args:
+        prompt: template with the names of columns in braces; A.B is the field B of the column A.
+        answer: column of the answer.
+        longest_answer: as for :class:`WritingTask`.
     """
 
     name: ClassVar[str] = "instruction"
@@ -65,11 +68,15 @@ class Instruction(WritingTask):
         return prompt
 
     def columns(self) -> dict[str, str]:
-        """Those of the prompt, and the answer."""
+        """Returns the columns of the prompt and the answer."""
         return {**columns_read("prompt", Template.parse(self.prompt)), "answer": self.answer}
 
     def texts(self, records: Records) -> list[str]:
-        """The prompt of each record. Raises UserError by row for one without a word."""
+        """Returns the prompt of each record.
+
+        Raises:
+            UserError: a prompt is empty; names its row.
+        """
         paragraphs = [Template.parse(paragraph) for paragraph in self.prompt.split(PARAGRAPH)]
         found = []
         for index, values in enumerate(values_read(records, "prompt", Template.parse(self.prompt), {})):
@@ -86,7 +93,7 @@ class Instruction(WritingTask):
         return self.prompt[len(self.prompt.rstrip(" ")) :]
 
     def examples(self, records: Records, encoder: OffsetTokenizer, model: ModelConfig, length: int) -> Examples:
-        """One a record; the end token is a label and never read."""
+        """Returns one example per record; the end token is a label and never an input."""
         if length < 4:
             raise UserError(f"data.length is {length}: there is no room for text.", "Give at least 8, usually 256.")
         prompts = encoder.encode(self.texts(records))
@@ -98,6 +105,8 @@ class Instruction(WritingTask):
             (answers, answers.offsets[:-1], theirs),
         ]
         joined = join(runs, len(records))
+        # Runs are 0 <s>, 1 the prompt, 2 the answer with </s>: a position is labelled if the next token is of run 2.
+        # The last token of an example is then removed, since nothing follows it.
         following = np.append(joined.tokens[1:], 0)
         labels = np.where(np.append(joined.run[1:], 0) == 2, following, IGNORE).astype(np.int32)
         read = np.ones(len(labels), bool)
@@ -110,12 +119,12 @@ class Instruction(WritingTask):
         )
 
     def prompts(self, examples: Examples) -> list[list[int]]:
-        """Up to the token that the answer's first one is predicted from."""
+        """Returns each example up to the token from which the answer's first one is predicted."""
         assert examples.token_labels is not None, "an instruction has an answer"
         first = np.flatnonzero(examples.token_labels != IGNORE)
         ends = first[np.searchsorted(first, examples.offsets[:-1])] + 1
         return [examples.tokens[a:b].tolist() for a, b in zip(examples.offsets[:-1], ends, strict=True)]
 
     def opening(self, prompt: list[int], vocabulary: Vocabulary) -> tuple[list[int], None]:
-        """The prompt, read from left to right."""
+        """Returns the prompt; a decoder reads it from left to right."""
         return prompt, None

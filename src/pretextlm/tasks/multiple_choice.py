@@ -8,13 +8,13 @@
 
     text = "{premise} {asks_for}"          wording.asks_for = {cause = "Why?", effect = "So what?"}
     choices = "choices"                    the column of a list, or columns: ["choice1", "choice2"]
-    label = "answer"                       label_names = ["0", "1"]: how the label calls the choices, in order
+    label = "answer"                       label_names = ["0", "1"]: the labels of the choices, in order
 
 Each choice is read with the text by itself, the head gives it one number, and the loss is the cross-entropy of these
 numbers over the choices of an example. Examples may have different numbers of choices. All choices of an example are
 read in one pass; the loss is a mean over examples.
 
-What is too long loses tokens at the end of the text, the same before all choices. A choice is never cut.
+Examples that are too long lose tokens at the end of the text, the same before all choices. A choice is never cut.
 
 Axis letters: E examples, M choices of all examples, K choices of the example that has most.
 """
@@ -46,20 +46,22 @@ if TYPE_CHECKING:
     from pretextlm.model.families.shared.task_classes import Kind, TaskClass
 
 CHOICE = "choice"
-"""What a choice is called in the template of the second text."""
+"""Placeholder of a choice in the template of the second text."""
 
 
 class MultipleChoice(DistilledTask, TextTask):
-    """Args:
-    text: column of what the choices are read with, or a template.
-    text_pair: template of the second text, in which {choice} is the choice.
-    choices: columns of the choices in order, or the one column of a list of them.
-    label: column of the right choice, as label_names calls it.
-    label_names: what the label calls the choices, in order: ["0", "1"], ["1", "2"], ["A", "B", "C", "D"]; or the column
-        of each record's own list of names.
-    teacher, temperature, weight_soft, weight_hard: of distillation (tasks/shared/distilled.py).
+    """Choice among texts.
 
-    Where one string is given, names with commas between them are several.
+    Args:
+        text, wording, marks, head: as for :class:`TextTask`; `text` is read with each choice.
+        text_pair: template of the second text, in which {choice} is the choice.
+        choices: columns of the choices in order, or the one column of a list of them.
+        label: column of the correct choice, by one of `label_names`.
+        label_names: labels of the choices, in order: ["0", "1"], ["1", "2"], ["A", "B", "C", "D"]; or the column of
+            each record's own list of labels.
+        teacher, temperature, weight_soft, weight_hard: as for :class:`DistilledTask`.
+
+    A string of `choices` or `label_names` with commas is a list.
     """
 
     name: ClassVar[str] = "multiple_choice"
@@ -73,7 +75,7 @@ class MultipleChoice(DistilledTask, TextTask):
     text_pair: str = Field(default="{choice}", description="template of the second text; {choice} is the choice")
     choices: str | tuple[str, ...] = Field(default="choices", description="columns of the choices, or that of a list")
     label_names: str | tuple[str, ...] = Field(
-        default=(), description="what the label calls the choices, or the column of a list of names"
+        default=(), description="labels of the choices, or the column of a list of labels"
     )
 
     @field_validator("choices", "label_names")
@@ -95,7 +97,7 @@ class MultipleChoice(DistilledTask, TextTask):
         return self
 
     def columns(self) -> dict[str, str]:
-        """Those of the texts, the choices, the label and its names."""
+        """Returns the columns of the texts, the choices, the label and its names."""
         given = {"choices": self.choices} if isinstance(self.choices, str) else _numbered(self.choices)
         named = {"label_names": self.label_names} if isinstance(self.label_names, str) else {}
         templates = self.templates()
@@ -103,7 +105,7 @@ class MultipleChoice(DistilledTask, TextTask):
         return {**texts, **self.marked_columns(), **given, "label": self.label, **named}
 
     def examples(self, records: Records, encoder: OffsetTokenizer, model: ModelConfig, length: int) -> Examples:
-        """One a record, of as many texts as it has choices; labels are the right choice and their number."""
+        """Returns one example per record, with a text for each choice; labels: (correct one, number of choices)."""
         given = self.choices_of(records)
         sizes = np.array([len(one) for one in given], np.int64)
         of = np.repeat(np.arange(len(records)), sizes)
@@ -141,29 +143,37 @@ class MultipleChoice(DistilledTask, TextTask):
             raise records.fault(index, message, f"Give data.length={length - int(room[index]) + 8} or more.")
 
     def choices_of(self, records: Records) -> list[list[str]]:
-        """The choices of each record. Raises UserError by row for fewer than two, and for one without a letter."""
+        """Returns the choices of each record.
+
+        Raises:
+            UserError: a record has fewer than two, or an empty one; names its row.
+        """
         if not isinstance(self.choices, str):
             columns = [records.texts(name) for name in _numbered(self.choices)]
             return [list(one) for one in zip(*columns, strict=True)]
         lists = records.text_lists("choices")
         for index, one in enumerate(lists):
             if len(one) < 2:
-                what = f"the column {self.choices!r} has {len(one)} choice{'s' * (not one)}."
-                raise records.fault(index, what, "Give each record a list of at least two.")
+                message = f"the column {self.choices!r} has {len(one)} choice{'s' * (not one)}."
+                raise records.fault(index, message, "Give each record a list of at least two.")
             empty = next((place for place, text in enumerate(one, 1) if not text.strip()), None)
             if empty is not None:
                 raise records.fault(index, f"choice {empty} of {len(one)} is empty.", "Leave such rows out.")
         return lists
 
     def names_of(self, records: Records) -> list[list[str]]:
-        """What the label calls the choices of each record. Raises UserError where that is not said."""
+        """Returns the labels of the choices of each record.
+
+        Raises:
+            UserError: the recipe or a record does not give them.
+        """
         given = self.choices_of(records)
         if isinstance(self.label_names, str):
             lists = records.text_lists("label_names")
             for index, (names, some) in enumerate(zip(lists, given, strict=True)):
                 if len(names) != len(some) or len(set(names)) != len(names):
-                    what = f"there are {len(some)} choices, and their names are {', '.join(names)}."
-                    raise records.fault(index, what, "Give each choice a name of its own.")
+                    message = f"there are {len(some)} choices, and their names are {', '.join(names)}."
+                    raise records.fault(index, message, "Give each choice a name of its own.")
             return lists
         if not self.label_names:
             raise UserError(
@@ -173,43 +183,47 @@ class MultipleChoice(DistilledTask, TextTask):
             )
         for index, some in enumerate(given):
             if len(some) > len(self.label_names):
-                what = f"there are {len(some)} choices, and task.label_names has {len(self.label_names)} names."
-                raise records.fault(index, what, "Name as many as the record with most choices has.")
+                message = f"there are {len(some)} choices, and task.label_names has {len(self.label_names)} names."
+                raise records.fault(index, message, "Name as many as the record with most choices has.")
         return [list(self.label_names[: len(some)]) for some in given]
 
     def labels_of(self, records: Records) -> NDArray[Any]:
-        """(E,) place of the right choice among those of its record. Raises UserError by row where it is none."""
+        """Returns (E,) the index of the correct choice of each record.
+
+        Raises:
+            UserError: a label names no choice; names its row.
+        """
         found = np.empty(len(records), np.int32)
         labels = [str(value) for value in records.labels("label")]
         for index, (label, names) in enumerate(zip(labels, self.names_of(records), strict=True)):
             if label not in names:
-                what = f"the label {label!r} is none of its choices {', '.join(names)}."
-                raise records.fault(index, what, did_you_mean(label, names))
+                message = f"the label {label!r} is none of its choices {', '.join(names)}."
+                raise records.fault(index, message, did_you_mean(label, names))
             found[index] = names.index(label)
         return found
 
     def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
-        """A score of a choice."""
+        """Returns a head with the score of a choice."""
         from pretextlm.tasks.shared.heads import SequenceHead
 
         return {"task": SequenceHead(config, 1, self.head or "tanh")}
 
     def own_counts(self, batch: Batch) -> dict[str, int]:
-        """Examples."""
+        """Returns the number of examples."""
         return {"choice": len(batch.row_labels)}
 
     def class_scores(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """(E, K) scores of the choices, LOWEST_SCORE where an example has fewer."""
+        """Returns (E, K) scores of the choices, LOWEST_SCORE where an example has fewer."""
         import torch
 
-        found_M = self.said(outputs, batch).squeeze(1)
+        found_M = self.head_scores(outputs, batch).squeeze(1)
         there_EK = _there(batch.row_labels[:, 1])
         at = torch.from_numpy(np.flatnonzero(there_EK)).to(found_M.device, non_blocking=True)
         empty = found_M.new_full((there_EK.size,), LOWEST_SCORE)
         return empty.index_copy(0, at, found_M).view(there_EK.shape)
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """Cross-entropy over the choices of each example, in nats."""
+        """Returns the cross-entropy over the choices of each example, in nats."""
         import torch
         from torch.nn import functional
 
@@ -223,14 +237,14 @@ class MultipleChoice(DistilledTask, TextTask):
         return cls(head=head.form) if outputs == 1 else None
 
     def predict(self, outputs: Outputs, batch: Batch) -> NDArray[Any]:
-        """(M,) probability of each choice among those of its example."""
+        """Returns (M,) the probability of each choice among those of its example."""
         found: NDArray[Any] = self.class_scores(outputs, batch).softmax(1).cpu().numpy()
         return found[_there(batch.row_labels[:, 1])]
 
     def answers(
         self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[Any]:
-        """Names of the likeliest choices."""
+        """Returns the labels of the most probable choices."""
         assert examples.labels is not None, "labels say how many choices there are"
         there_EK = _there(examples.labels[:, 1])
         found_EK = np.full(there_EK.shape, -1.0)
@@ -238,13 +252,13 @@ class MultipleChoice(DistilledTask, TextTask):
         return [names[place] for names, place in zip(self.names_of(records), found_EK.argmax(1).tolist(), strict=True)]
 
     def dummy_labels(self, records: Records) -> dict[str, list[Any]]:
-        """The first choice."""
+        """Returns the first choice's label for each record."""
         return {"label": [names[0] for names in self.names_of(records)]}
 
     def explain(
         self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[dict[str, Any]]:
-        """With the probability of each choice."""
+        """Returns the answers with the probability of each choice."""
         found, begin = super().explain(predictions, examples, encoder, records), 0
         for one, names in zip(found, self.names_of(records), strict=True):
             chances = predictions[begin : begin + len(names)].tolist()
@@ -253,7 +267,7 @@ class MultipleChoice(DistilledTask, TextTask):
         return found
 
     def references(self, records: Records) -> list[Any]:
-        """Names of the right choices."""
+        """Returns the labels of the correct choices."""
         return [str(value) for value in records.labels("label")]
 
 
@@ -262,6 +276,6 @@ def _numbered(columns: tuple[str, ...]) -> dict[str, str]:
 
 
 def _there(sizes_E: NDArray[Any]) -> NDArray[np.bool_]:
-    """(E, K) where there is a choice."""
+    """Returns (E, K) True where an example has a choice."""
     found: NDArray[np.bool_] = np.arange(sizes_E.max()) < sizes_E[:, None]
     return found

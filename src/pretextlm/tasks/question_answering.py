@@ -1,13 +1,13 @@
-"""The answer to a question as a stretch of a text (Rajpurkar et al. 2016, 2018).
+"""The answer to a question as a span of a text (Rajpurkar et al. 2016, 2018).
 
     {"question": "Who leads?", "context": "… led by an abbot.", "answers": {"text": ["an abbot"], "answer_start": [7]}}
 
     row       [CLS] who leads ? [SEP] … led by an abbot . [SEP]
     labels      -   -   -   -    -       -   - start end
 
-A long text is read in windows that overlap, `stride` tokens from one to the next. Where a window does not hold the
+A long text is read in overlapping windows, `stride` tokens from one to the next. Where a window does not hold the
 answer, or there is none, both labels are at [CLS]. Answers are cut from the text by characters, so they are exact; a
-training answer that does not stand where it is said to stand is refused by row.
+training answer that is not at its position is an error that names the row.
 """
 
 from __future__ import annotations
@@ -36,19 +36,21 @@ if TYPE_CHECKING:
 
 I64 = NDArray[np.int64]
 CONTEXT_RUN = 3
-"""Place of the context among the runs [CLS] question [SEP] context [SEP]."""
+"""Index of the context among the runs [CLS] question [SEP] context [SEP]."""
 
 
 class QuestionAnswering(Task):
-    """Args:
-    question, context, answer, start: columns; answers and starts are lists (training takes the first), empty where
-        there is no answer. A.B is the field B of the column A.
-    stride: tokens from one window of a long text to the next.
-    longest_question: tokens of a question that are read.
-    longest_answer: tokens of an answer that is given.
-    no_answer: whether a question may have no answer.
-    impossible: column that says that a question has none, whatever answers stand there: true, or 1 ("" for none).
-    misplaced: what becomes of records whose first answer does not stand where it is said to: "refuse" or "skip".
+    """Extractive question answering.
+
+    Args:
+        question, context, answer, start: columns; answers and starts are lists (training uses the first), empty where
+            there is no answer. A.B is the field B of the column A.
+        stride: tokens from one window of a long text to the next.
+        longest_question: most tokens of a question that are read.
+        longest_answer: most tokens of a predicted answer.
+        no_answer: whether a question may have no answer.
+        impossible: column that is true or 1 for a question without an answer, whatever its answers say; "" for none.
+        misplaced: "refuse" or "skip" records whose first answer is not at its position.
     """
 
     name: ClassVar[str] = "question_answering"
@@ -66,14 +68,14 @@ class QuestionAnswering(Task):
     answer: str = Field(default="answers.text", description="column of the answers, a list")
     start: str = Field(default="answers.answer_start", description="column of the answers' first characters, a list")
     stride: int = Field(default=128, ge=1, description="tokens from one window of a long text to the next")
-    longest_question: int = Field(default=64, ge=1, description="tokens of a question that are read")
-    longest_answer: int = Field(default=30, ge=1, description="tokens of an answer that is given")
+    longest_question: int = Field(default=64, ge=1, description="most tokens of a question that are read")
+    longest_answer: int = Field(default=30, ge=1, description="most tokens of a predicted answer")
     no_answer: bool = Field(default=False, description="whether a question may have no answer")
     impossible: str = Field(default="", description="column that says that a question has no answer; empty for none")
     misplaced: Literal["refuse", "skip"] = Field(default="refuse", description="records with an answer out of place")
 
     def columns(self) -> dict[str, str]:
-        """Question, text, answers and where they begin."""
+        """Returns the columns of the question, the text, the answers and their positions."""
         return {
             "question": self.question,
             "context": self.context,
@@ -83,20 +85,20 @@ class QuestionAnswering(Task):
         }
 
     def examples(self, records: Records, encoder: OffsetTokenizer, model: ModelConfig, length: int) -> Examples:
-        """One a window."""
+        """Returns one example per window."""
         contexts = encoder.encode(records.texts("context"))
         questions = encoder.encode(records.texts("question"))
-        asked = np.minimum(questions.lengths, self.longest_question)
-        room = length - 3 - asked
+        kept = np.minimum(questions.lengths, self.longest_question)
+        room = length - 3 - kept
         if (room < 1).any():
             raise UserError(f"data.length is {length}: no room is left for a text.", "Give 384, or a shorter question.")
         cut = windows(contexts.lengths, room, min(self.stride, int(room.min())))
         begin = contexts.offsets[:-1][cut.record] + cut.begin
         vocabulary = encoder.vocabulary
-        question = (questions, questions.offsets[:-1][cut.record], asked[cut.record])
+        question = (questions, questions.offsets[:-1][cut.record], kept[cut.record])
         runs: list[Part] = [vocabulary.cls, question, vocabulary.sep, (contexts, begin, cut.length), vocabulary.sep]
         joined = join(runs, len(cut.record))
-        before = 2 + asked[cut.record]
+        before = 2 + kept[cut.record]
         inside = (joined.run == CONTEXT_RUN)[:, None]
         return Examples(
             tokens=joined.tokens,
@@ -108,49 +110,49 @@ class QuestionAnswering(Task):
         )
 
     def _labels(self, records: Records, contexts: TokenizedTexts, cut: Windows, before: I64) -> NDArray[np.int32]:
-        """(W, 2) place in the window of the first and the last token of the answer; (0, 0) where it has none."""
+        """Returns (W, 2) the positions of the answer's first and last token in the window; (0, 0) without one."""
         first, last = _tokens_at(contexts, self._spans(records))
         start, end = first[cut.record] - cut.begin, last[cut.record] - cut.begin
         held = (first[cut.record] >= 0) & (start >= 0) & (end < cut.length)
         return np.where(held, np.stack([start, end]) + before, 0).T.astype(np.int32)
 
     def filter_records(self, records: Records) -> Records:
-        """Without those whose answer is misplaced, where these are to be left out."""
+        """Returns the records without those whose answer is misplaced, if these are skipped."""
         if self.misplaced == "refuse":
             return records
         columns = records.texts("context"), *self._answers(records)
-        kept = [i for i, one in enumerate(zip(*columns, strict=True)) if not one[1] or _stands(*one)]
+        kept = [i for i, one in enumerate(zip(*columns, strict=True)) if not one[1] or _is_in_place(*one)]
         return records.take(kept)
 
     def _spans(self, records: Records) -> NDArray[np.int64]:
-        """(E, 2) characters of each record's first answer, (-1, -1) where it has none."""
+        """Returns (E, 2) the characters of each record's first answer, (-1, -1) without one."""
         columns = records.texts("context"), *self._answers(records)
         spans = np.full((len(records), 2), -1, np.int64)
         for index, (text, answers, starts) in enumerate(zip(*columns, strict=True)):
             if len(answers) != len(starts):
-                message = f"there are {len(answers)} answers and {len(starts)} places where they begin."
-                raise records.fault(index, message, "Give each answer its place.")
+                message = f"there are {len(answers)} answers and {len(starts)} positions of their first characters."
+                raise records.fault(index, message, "Give each answer its position.")
             if not answers and not self.no_answer:
                 raise records.fault(index, "the question has no answer.", "Give task.no_answer=true.")
-            if answers and not _stands(text, answers, starts):
-                message = f"the answer {answers[0][:40]!r} does not stand at character {starts[0]}."
-                raise records.fault(index, message, 'Mend it, or leave such records out: task.misplaced="skip".')
+            if answers and not _is_in_place(text, answers, starts):
+                message = f"the answer {answers[0][:40]!r} is not at character {starts[0]}."
+                raise records.fault(index, message, 'Correct it, or leave such records out: task.misplaced="skip".')
             if answers:
                 spans[index] = starts[0], starts[0] + len(answers[0])
         return spans
 
     def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
-        """Two scores for each token: that the answer begins, and that it ends."""
+        """Returns a head with two scores for each token: that the answer begins there, and that it ends there."""
         from pretextlm.tasks.shared.heads import TokenHead
 
         return {"task": TokenHead(config, 2)}
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """Windows."""
+        """Returns the number of windows."""
         return {"span": len(batch.row_labels)}
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """Mean of the cross-entropies of start and end over the tokens of the window, in nats."""
+        """Returns the mean of the cross-entropies of start and end over the tokens of the window, in nats."""
         import torch
         from torch.nn import functional
 
@@ -161,7 +163,7 @@ class QuestionAnswering(Task):
         return {"span": Term(total, len(labels_ES), correct=correct)}
 
     def _scores(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """(E, L, 2) scores of the tokens of each window, LOWEST_SCORE beyond its end."""
+        """Returns (E, L, 2) the scores of the tokens of each window, LOWEST_SCORE beyond its end."""
         import torch
 
         inside, example, place = tokens_of_texts(batch.segment_ids, batch.position_ids)
@@ -177,9 +179,9 @@ class QuestionAnswering(Task):
         return cls() if outputs == 2 else None
 
     def predict(self, outputs: Outputs, batch: Batch) -> NDArray[Any]:
-        """(E, 4) of each window: score of its best stretch, its first and last token, score of no answer.
+        """Returns (E, 4) of each window: the score of its best span, its first and last token, the score of no answer.
 
-        The stretch is of at most `longest_answer` tokens and lies behind the second [SEP] (in the second part).
+        The span has at most `longest_answer` tokens and is in the text (token type 1).
         """
         import torch
 
@@ -188,10 +190,11 @@ class QuestionAnswering(Task):
         inside, example, place = tokens_of_texts(batch.segment_ids, batch.position_ids)
         types[example, place] = batch.token_type_ids.reshape(-1)[inside] == 1
         last = types.shape[1] - 1 - types[:, ::-1].argmax(1)
-        types[np.arange(len(types)), last] = False  # the [SEP] behind the text
+        types[np.arange(len(types)), last] = False  # the [SEP] after the text
         allowed = torch.from_numpy(types).to(scores_ELS.device)
         start, end = (scores_ELS[..., i].masked_fill(~allowed, LOWEST_SCORE) for i in (0, 1))
         best = torch.full((len(start), 3), LOWEST_SCORE, dtype=torch.float64)
+        # Spans of 1, 2, 3 … tokens: start[t] + end[t + more] for all t at once, by shifting the scores of the ends.
         for more in range(min(self.longest_answer, start.size(1))):
             score, at = (start[:, : start.size(1) - more] + end[:, more:]).max(1)
             better = score.double().cpu() > best[:, 0]
@@ -204,8 +207,9 @@ class QuestionAnswering(Task):
     def answers(
         self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[Any]:
-        """The stretch of the text with the best score over all windows; "" where no answer is likelier in each."""
+        """Returns the span with the best score over all windows; "" where no answer is more probable in each window."""
         assert examples.places is not None, "windows know their characters"
+        # Windows sorted by record, and within a record by falling score: the first of each record is its best.
         order = np.lexsort((-predictions[:, 0], examples.records))
         chosen = order[np.searchsorted(examples.records[order], np.arange(len(records)))]
         none = np.full(len(records), np.inf)
@@ -218,16 +222,16 @@ class QuestionAnswering(Task):
         return ["" if gone else text[a:b] for text, a, b, gone in zip(texts, first, last, empty, strict=True)]
 
     def dummy_labels(self, records: Records) -> dict[str, list[Any]]:
-        """The first character."""
+        """Returns the first character as the answer to each question."""
         answers = [[text[:1]] for text in records.texts("context")]
         return {"answers": answers, "starts": [[0]] * len(records), "impossible": [False] * len(records)}
 
     def references(self, records: Records) -> list[Any]:
-        """All right answers of each record; none where there is no answer."""
+        """Returns all correct answers of each record; an empty list where there is none."""
         return self._answers(records)[0]
 
     def _answers(self, records: Records) -> tuple[list[list[str]], list[list[int]]]:
-        """Answers of each record and where they begin; none of a question that has none."""
+        """Returns the answers of each record and their first characters; empty lists without an answer."""
         answers, starts = records.text_lists("answers"), records.integer_lists("starts")
         if self.impossible:
             gone = [str(value).lower() in ("1", "true") for value in records.labels("impossible")]
@@ -236,14 +240,19 @@ class QuestionAnswering(Task):
         return answers, starts
 
 
-def _stands(text: str, answers: list[str], starts: list[int]) -> bool:
-    """Whether the first answer is in the text where it is said to begin."""
+def _is_in_place(text: str, answers: list[str], starts: list[int]) -> bool:
+    """Whether the text has the first answer at its position."""
     start, answer = starts[0] if starts else -1, answers[0]
     return bool(answer) and start >= 0 and text.startswith(answer, start)
 
 
 def _tokens_at(texts: TokenizedTexts, spans: NDArray[np.int64]) -> tuple[I64, I64]:
-    """(first, last token (E,)) that stand for any character of spans[e] = (begin, end) of text e; -1 for (-1, -1)."""
+    """Returns the first and last token (E,) that overlap the characters spans[e] = (begin, end) of text e; else -1.
+
+    One search over all texts: positions of text e are shifted by e · wide, more than any text has, so that the shifted
+    starts and ends of all tokens ascend. The first token is the first whose end is after `begin`, the last token the
+    last whose start is before `end`.
+    """
     text = np.repeat(np.arange(len(texts.lengths)), texts.lengths)
     wide = int(texts.places.max(initial=0)) + 2
     starts, ends = text * wide + texts.places[:, 0], text * wide + texts.places[:, 1]

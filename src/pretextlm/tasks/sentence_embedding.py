@@ -1,21 +1,21 @@
-"""Sentences as points: those that mean the same lie close together (Reimers & Gurevych 2019; Gao et al. 2021).
+"""Sentence embeddings, close for sentences of the same meaning (Reimers & Gurevych 2019; Gao et al. 2021).
 
     {"anchor": "A man is eating.", "positive": "Someone eats.", "negative": "A man is cooking."}
 
     texts         [CLS] a man is eating . [SEP]    [CLS] someone eats . [SEP]    [CLS] a man is cooking . [SEP]
-    point         the mean of a text's last hidden states
+    embedding     the mean of a text's last hidden states
     loss          -log softmax of cos(anchor, positive) / temperature, among all positives and negatives of the step
 
-The loss compares each anchor with all other texts of its step, so a step cannot be cut: where it is cut, there are
-fewer negatives and the loss is another one. The task therefore takes each step in one pass, and refuses
-training.micro_batch_tokens below that, and several processes. To save memory, blocks are computed twice
-(training.gradient_checkpointing). A text is never a negative of an anchor whose positive is the same text.
+The loss compares each anchor with all other texts of its step. Micro-batches would have fewer negatives and another
+loss, so the task computes each step in one pass, and refuses smaller training.micro_batch_tokens and several processes.
+Gradient checkpointing (training.gradient_checkpointing) saves memory instead. A text is never a negative of an anchor
+whose positive is the same text.
 
-Judged by records with a score (`task.score`, as in STS): the rank correlation of cosines with scores; without it, by
-how often an anchor's nearest text, of all positives, is its own. The validation loss is then the squared difference of
-cosine and score, the scores scaled to 0 … 1, or the loss above among those computed together.
+It is evaluated on records with a score (`task.score`, as in STS) by the rank correlation of cosines with scores;
+without a score, by how often an anchor's nearest positive is its own. The validation loss is the squared difference of
+cosine and score, scores scaled to 0 … 1, or else the loss above within each batch.
 
-Axis letters: E examples, K texts of one, M all texts, N tokens, D hidden_size.
+Axis letters: E examples, K texts of an example, M all texts, N tokens, D hidden_size.
 """
 
 from __future__ import annotations
@@ -45,11 +45,13 @@ AT_ONCE = 1024
 
 
 class SentenceEmbedding(Task):
-    """Args:
-    anchor, positive, negative: columns of the training records; "" for no hard negatives.
-    temperature: by which cosines are divided; the smaller, the more the nearest negatives count.
-    first, second, score: columns of the validation records, where they are pairs with a score; "": they are as the
-        training records.
+    """Contrastive sentence embeddings.
+
+    Args:
+        anchor, positive, negative: columns of the training records; "" for no hard negatives.
+        temperature: by which cosines are divided; the smaller, the more weight the nearest negatives have.
+        first, second, score: columns of validation records that are pairs with a score; without a score, validation
+            records have the columns of training records.
     """
 
     name: ClassVar[str] = "sentence_embedding"
@@ -73,20 +75,24 @@ class SentenceEmbedding(Task):
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """Correlations where there are scores."""
+        """Correlations where there are scores, else accuracy."""
         return self.metrics or (self.default_metrics if self.score else ("accuracy",))
 
     def columns(self) -> dict[str, str]:
-        """Two texts or three."""
+        """Returns the columns of two texts, or three with a hard negative."""
         hard = {"text2": self.negative} if self.negative else {}
         return {"text0": self.anchor, "text1": self.positive, **hard}
 
     def validation_columns(self) -> dict[str, str]:
-        """Two texts and their score, where there is one."""
+        """Returns the columns of two texts and their score, if there is one."""
         return {"text0": self.first, "text1": self.second, "score": self.score} if self.score else self.columns()
 
     def fit_labels(self, records: Records) -> Self:
-        """Raises UserError where there is nothing to compare."""
+        """Returns the task unchanged.
+
+        Raises:
+            UserError: there is only one pair, which has no negatives.
+        """
         if len(records) < 2 and not self.negative:
             raise UserError(
                 f"{records.source} has one pair.", "Give at least two: each one's negatives are the others."
@@ -94,9 +100,9 @@ class SentenceEmbedding(Task):
         return self
 
     def examples(self, records: Records, encoder: OffsetTokenizer, model: ModelConfig, length: int) -> Examples:
-        """One a record, of two or three texts; what is too long loses tokens at its end.
+        """Returns one example per record, of two or three texts; long texts lose tokens at their end.
 
-        Labels are the score, or (E, K) numbers of the texts, equal where these are.
+        Labels are the score, or (E, K) numbers that are equal for equal texts.
         """
         if length < 3:
             raise UserError(f"data.length is {length}: there is no room for text.", "Give at least 8, usually 128.")
@@ -116,11 +122,11 @@ class SentenceEmbedding(Task):
         )
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """Examples."""
+        """Returns the number of examples."""
         return {_term(batch): len(batch.row_labels)}
 
-    def points(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """(E, K, D) the texts' points, of length 1, in fp32."""
+    def embeddings(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Returns (E, K, D) the texts' embeddings, of norm 1, in fp32."""
         import torch
         from torch.nn import functional
 
@@ -129,24 +135,26 @@ class SentenceEmbedding(Task):
         sizes_M = torch.from_numpy(np.bincount(text_N)).to(hidden_ND.device)
         index_N = torch.from_numpy(text_N).to(hidden_ND.device)
         sums_MD = hidden_ND.new_zeros(len(sizes_M), hidden_ND.size(1)).index_add(0, index_N, hidden_ND)
-        points_MD = functional.normalize(sums_MD / sizes_M[:, None], dim=1)
-        return points_MD.view(len(batch.row_labels), -1, hidden_ND.size(1))
+        embedded_MD = functional.normalize(sums_MD / sizes_M[:, None], dim=1)
+        return embedded_MD.view(len(batch.row_labels), -1, hidden_ND.size(1))
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """Cross-entropy of the positives among all candidates in nats, or the squared distance from the scores."""
+        """Returns the cross-entropy of the positives among all candidates in nats, or the squared error of scores."""
         import torch
         from torch.nn import functional
 
-        points_EKD = self.points(outputs, batch)
-        device, count = points_EKD.device, len(batch.row_labels)
-        anchors_ED, positives_ED = points_EKD[:, 0], points_EKD[:, 1]
+        embedded_EKD = self.embeddings(outputs, batch)
+        device, count = embedded_EKD.device, len(batch.row_labels)
+        anchors_ED, positives_ED = embedded_EKD[:, 0], embedded_EKD[:, 1]
         if _term(batch) == "score":
-            wanted_E = torch.from_numpy(batch.row_labels).to(device)
-            return {"score": Term(((anchors_ED * positives_ED).sum(1) - wanted_E).square().sum(), count)}
-        candidates_CD = points_EKD[:, 1:].transpose(0, 1).flatten(0, 1)  # all positives, then all negatives
+            labels_E = torch.from_numpy(batch.row_labels).to(device)
+            return {"score": Term(((anchors_ED * positives_ED).sum(1) - labels_E).square().sum(), count)}
+        candidates_CD = embedded_EKD[:, 1:].transpose(0, 1).flatten(0, 1)  # all positives, then all negatives
         scores_EC = anchors_ED @ candidates_CD.T / self.temperature
         texts_EK = torch.from_numpy(batch.row_labels.astype(np.int64)).to(device)
         own_E = torch.arange(count, device=device)
+        # Candidates are masked if they are the same text as the anchor's positive, but for that positive itself: they
+        # are no negatives. Columns 0 … E - 1 are the positives, so anchor e's own is column e.
         same_EC = texts_EK[:, 1:].T.reshape(1, -1) == texts_EK[:, 1:2]
         same_EC[own_E, own_E] = False
         scores_EC = scores_EC.masked_fill(same_EC, float("-inf"))
@@ -154,14 +162,14 @@ class SentenceEmbedding(Task):
         return {"contrast": Term(total, count, correct=(scores_EC.argmax(1) == own_E).sum())}
 
     def predict(self, outputs: Outputs, batch: Batch) -> NDArray[Any]:
-        """(E, K, D) points."""
-        found: NDArray[Any] = self.points(outputs, batch).cpu().numpy()
+        """Returns (E, K, D) embeddings."""
+        found: NDArray[Any] = self.embeddings(outputs, batch).cpu().numpy()
         return found
 
     def answers(
         self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[Any]:
-        """The cosine of each pair, or the number of the record whose positive is nearest to each anchor."""
+        """Returns the cosine of each pair, or the index of the record whose positive is nearest to each anchor."""
         anchors, positives = predictions[:, 0], predictions[:, 1]
         if "score" in records.columns:
             return [float(value) for value in (anchors * positives).sum(1)]
@@ -172,17 +180,17 @@ class SentenceEmbedding(Task):
         return [int(number) for number in np.where(texts[nearest] == texts, np.arange(len(texts)), nearest)]
 
     def dummy_labels(self, records: Records) -> dict[str, list[Any]]:
-        """A text is a point by itself."""
+        """Returns no columns: a text has an embedding by itself."""
         return {}
 
     def explain(
         self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[dict[str, Any]]:
-        """The point of the anchor."""
-        return [{"answer": point[0].tolist()} for point in predictions]
+        """Returns the embedding of each anchor."""
+        return [{"answer": embedding[0].tolist()} for embedding in predictions]
 
     def references(self, records: Records) -> list[Any]:
-        """The scores, or the records' own numbers."""
+        """Returns the scores, or the records' own indices."""
         if "score" in records.columns:
             return [float(value) for value in records.numbers("score")]
         return list(range(len(records)))
@@ -193,15 +201,19 @@ def _term(batch: Batch) -> str:
 
 
 def _scaled(records: Records) -> NDArray[np.float32]:
-    """(E,) scores from 0 to 1. Raises UserError where all are the same."""
+    """Returns (E,) scores from 0 to 1.
+
+    Raises:
+        UserError: all scores are equal.
+    """
     scores = records.numbers("score")
     least, most = float(scores.min()), float(scores.max())
     if least == most:
-        raise UserError(f"All scores of {records.source} are {least:g}.", "There is nothing to compare with.")
+        raise UserError(f"All scores of {records.source} are {least:g}.", "Give records with different scores.")
     return ((scores - least) / (most - least)).astype(np.float32)
 
 
 def _numbers(texts: list[list[str]]) -> NDArray[np.int32]:
-    """(E, K) the number of each text, the same for the same text."""
+    """Returns (E, K) a number for each text, the same for the same text."""
     numbers: dict[str, int] = {}
     return np.array([[numbers.setdefault(text, len(numbers)) for text in column] for column in texts], np.int32).T

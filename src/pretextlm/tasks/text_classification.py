@@ -4,8 +4,8 @@
 
     row       [CLS] a gorgeous … movie [SEP]          class  positive
 
-Several short examples share a row, none sees another, and the loss counts examples. In a decoder, the last token speaks
-for the example; in an encoder the first one does.
+Several short examples share a row without seeing each other, and the loss is a mean over examples. The state of an
+example is that of its last token in a decoder, of its first token in an encoder.
 """
 
 from __future__ import annotations
@@ -38,13 +38,17 @@ PROBLEM_TYPE = "single_label_classification"
 
 
 class TextClassification(DistilledTask, TextTask):
-    """Args:
-    text, text_pair, label: columns; a label is the name of a class, or its number among `labels`.
-    labels: names of the classes in order; by default all that occur in the training records.
-    teacher, temperature, weight_soft, weight_hard: of distillation (tasks/shared/distilled.py).
-    class_weights: "none", or "balanced": rare classes count more, all classes as much in sum.
-    none_label: the class that means none of the others; averages over classes leave it out (relation extraction).
-    group: columns that say which records belong together, for scores over groups (MultiRC's answers to a question).
+    """Classification of a text, or of a pair of texts.
+
+    Args:
+        text, text_pair, wording, marks, label, head: as for :class:`TextTask`; a label is the name of a class, or its
+            index in `labels`.
+        labels: names of the classes in order; by default all that occur in the training records.
+        teacher, temperature, weight_soft, weight_hard: as for :class:`DistilledTask`.
+        class_weights: "none", or "balanced": all classes have the same total weight, so that rare ones count more.
+        weights: of each class; computed from class_weights.
+        none_label: the class that means none of the others; averages over classes leave it out (relation extraction).
+        group: columns whose values identify records that belong together, for scores over groups (MultiRC).
     """
 
     name: ClassVar[str] = "text_classification"
@@ -56,49 +60,49 @@ class TextClassification(DistilledTask, TextTask):
 
     labels: tuple[str, ...] = Field(default=(), description="names of the classes; by default those that occur")
     class_weights: Literal["none", "balanced"] = Field(default="none", description="whether rare classes count more")
-    weights: tuple[float, ...] = Field(default=(), description="of each class; worked out from class_weights")
+    weights: tuple[float, ...] = Field(default=(), description="of each class; computed from class_weights")
     none_label: str = Field(default="", description="class that means none of the others; averages leave it out")
-    group: tuple[str, ...] = Field(default=(), description="columns that say which records belong together")
+    group: tuple[str, ...] = Field(default=(), description="columns that identify records of one group")
 
     def validation_columns(self) -> dict[str, str]:
-        """Also those of the groups."""
+        """Returns the columns of training records and those of the groups."""
         return self.columns() | {f"group: {name}": name for name in self.group}
 
     def fit_labels(self, records: Records) -> Self:
-        """With names and weights of the classes."""
+        """Returns the task with the names and weights of the classes."""
         names = names_of(records.labels("label"), self.labels)
         if self.none_label and self.none_label not in names:
-            what = f"task.none_label is {self.none_label!r}, which is none of the classes."
-            raise UserError(what, did_you_mean(self.none_label, names))
+            message = f"task.none_label is {self.none_label!r}, which is none of the classes."
+            raise UserError(message, did_you_mean(self.none_label, names))
         classes = classes_of(records, names)
         check_all_occur(classes, names, records.source)
         weights = weights_of(classes, len(names)) if self.class_weights == "balanced" else ()
         return self.model_copy(update={"labels": names, "weights": self.weights or weights})
 
     def labels_of(self, records: Records) -> NDArray[Any]:
-        """Numbers of the classes."""
+        """Returns (E,) the index of each record's class."""
         return classes_of(records, self.labels)
 
     def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
-        """A score for each class."""
+        """Returns a head with a score for each class."""
         from pretextlm.tasks.shared.heads import SequenceHead
 
         return {"task": SequenceHead(config, len(self.labels), self.head or "tanh")}
 
     def own_counts(self, batch: Batch) -> dict[str, int]:
-        """Examples."""
+        """Returns the number of examples."""
         return {"class": len(batch.row_labels)}
 
     def class_scores(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """(E, C) of the examples."""
-        return self.said(outputs, batch)
+        """Returns (E, C) the scores of the examples."""
+        return self.head_scores(outputs, batch)
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """Cross-entropy, weighted by class, in nats."""
+        """Returns the cross-entropy, weighted by class, in nats."""
         import torch
         from torch.nn import functional
 
-        logits_EC = self.said(outputs, batch)
+        logits_EC = self.head_scores(outputs, batch)
         labels_E = torch.from_numpy(batch.row_labels.astype(np.int64)).to(logits_EC.device, non_blocking=True)
         weights_C = torch.tensor(self.weights, device=logits_EC.device) if self.weights else None
         total = functional.cross_entropy(logits_EC, labels_E, weights_C, reduction="sum")
@@ -114,41 +118,41 @@ class TextClassification(DistilledTask, TextTask):
         return cls(head=head.form, labels=label_names(values, outputs))
 
     def predict(self, outputs: Outputs, batch: Batch) -> NDArray[Any]:
-        """(E, C) probabilities."""
-        found: NDArray[Any] = self.said(outputs, batch).softmax(1).cpu().numpy()
+        """Returns (E, C) probabilities."""
+        found: NDArray[Any] = self.head_scores(outputs, batch).softmax(1).cpu().numpy()
         return found
 
     def answers(
         self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[Any]:
-        """Names of the likeliest classes."""
+        """Returns the names of the most probable classes."""
         return [self.labels[place] for place in predictions.argmax(1).tolist()]
 
     def dummy_labels(self, records: Records) -> dict[str, list[Any]]:
-        """The first class."""
+        """Returns the first class for each record."""
         return {"label": [self.labels[0]] * len(records)}
 
     def explain(
         self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[dict[str, Any]]:
-        """With the probability of each class."""
+        """Returns the answers with the probability of each class."""
         found = super().explain(predictions, examples, encoder, records)
         for one, chances in zip(found, predictions.tolist(), strict=True):
             one["probabilities"] = dict(zip(self.labels, chances, strict=True))
         return found
 
     def chances(self, predictions: NDArray[Any]) -> NDArray[Any]:
-        """Probabilities."""
+        """Returns (E, C) the probabilities."""
         return predictions
 
     def groups(self, records: Records) -> list[Any]:
-        """What the columns of the group hold."""
+        """Returns the values of the group's columns, for each record."""
         return list(zip(*(records.labels(f"group: {name}") for name in self.group), strict=True))
 
     def judged_classes(self) -> list[int]:
-        """All but the one that means none of the others."""
+        """Returns the indices of all classes but `none_label`."""
         return [number for number, name in enumerate(self.labels) if name != self.none_label]
 
     def references(self, records: Records) -> list[Any]:
-        """Names of the classes."""
+        """Returns the names of the classes."""
         return [self.labels[place] for place in self.labels_of(records).tolist()]

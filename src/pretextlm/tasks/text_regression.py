@@ -1,9 +1,9 @@
-"""One number for a text, or for a pair of texts: how alike two sentences are (STS), how good a review is.
+"""One number for a text, or for a pair of texts: the similarity of two sentences (STS), the rating of a review.
 
     {"sentence1": "A plane is taking off.", "sentence2": "An air plane is taking off.", "score": 5.0}
 
-Trained by the squared error of the number, moved and scaled by the training labels' mean and spread, so that one
-learning rate serves any unit; answers are in the labels' own unit.
+Trained by the squared error of the number, standardised by the training labels' mean and standard deviation, so that
+one learning rate suits any unit; answers are in the labels' own unit.
 """
 
 from __future__ import annotations
@@ -39,9 +39,12 @@ PROBLEM_TYPE = "regression"
 
 
 class TextRegression(TextTask):
-    """Args:
-    text, text_pair, label: columns; a label is a number.
-    mean, spread: of the training labels, by which they are moved and scaled; worked out.
+    """Regression of a number from a text.
+
+    Args:
+        text, text_pair, wording, marks, label, head: as for :class:`TextTask`; a label is a number.
+        mean: of the training labels; computed.
+        spread: standard deviation of the training labels; computed.
     """
 
     name: ClassVar[str] = "text_regression"
@@ -51,37 +54,41 @@ class TextRegression(TextTask):
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder", "decoder")
     default_metrics: ClassVar[tuple[str, ...]] = ("pearson", "spearman")
 
-    mean: float = Field(default=0.0, description="of the training labels; worked out")
-    spread: float = Field(default=0.0, ge=0, description="standard deviation of the training labels; worked out")
+    mean: float = Field(default=0.0, description="of the training labels; computed")
+    spread: float = Field(default=0.0, ge=0, description="standard deviation of the training labels; computed")
 
     def fit_labels(self, records: Records) -> Self:
-        """With mean and spread of the labels. Raises UserError where all are the same."""
+        """Returns the task with the mean and standard deviation of the labels.
+
+        Raises:
+            UserError: all labels are equal.
+        """
         values = np.asarray(records.numbers("label"))
         if not values.std():
-            raise UserError(f"All labels of {records.source} are {values[0]:g}.", "There is nothing to learn.")
+            raise UserError(f"All labels of {records.source} are {values[0]:g}.", "Give records with different labels.")
         return self.model_copy(update={"mean": float(values.mean()), "spread": float(values.std())})
 
     def labels_of(self, records: Records) -> NDArray[Any]:
-        """Moved and scaled."""
+        """Returns (E,) the standardised labels."""
         return ((np.asarray(records.numbers("label")) - self.mean) / (self.spread or 1.0)).astype(np.float32)
 
     def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
-        """One number."""
+        """Returns a head with one output."""
         from pretextlm.tasks.shared.heads import SequenceHead
 
         return {"task": SequenceHead(config, 1, self.head or "tanh")}
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """Examples."""
+        """Returns the number of examples."""
         return {"number": len(batch.row_labels)}
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """Squared error in units of the labels' variance."""
+        """Returns the squared error in units of the labels' variance."""
         import torch
 
-        found_E = self.said(outputs, batch).squeeze(1)
-        wanted_E = torch.from_numpy(batch.row_labels).to(found_E.device, non_blocking=True)
-        return {"number": Term((found_E - wanted_E).square().sum(), len(wanted_E))}
+        found_E = self.head_scores(outputs, batch).squeeze(1)
+        labels_E = torch.from_numpy(batch.row_labels).to(found_E.device, non_blocking=True)
+        return {"number": Term((found_E - labels_E).square().sum(), len(labels_E))}
 
     def head_of_same_task(self, other: Self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Returns the weights in the unit of this task's labels.
@@ -121,20 +128,20 @@ class TextRegression(TextTask):
         return cls(head=head.form, mean=0.0, spread=1.0)
 
     def predict(self, outputs: Outputs, batch: Batch) -> NDArray[Any]:
-        """(E,) numbers in the labels' unit."""
-        found: NDArray[Any] = self.said(outputs, batch).squeeze(1).cpu().numpy()
+        """Returns (E,) numbers in the labels' unit."""
+        found: NDArray[Any] = self.head_scores(outputs, batch).squeeze(1).cpu().numpy()
         return found * self.spread + self.mean
 
     def answers(
         self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[Any]:
-        """The numbers."""
+        """Returns the numbers."""
         return [float(value) for value in predictions]
 
     def dummy_labels(self, records: Records) -> dict[str, list[Any]]:
-        """The mean of what was learnt from."""
+        """Returns the mean of the training labels."""
         return {"label": [self.mean] * len(records)}
 
     def references(self, records: Records) -> list[Any]:
-        """The labels."""
+        """Returns the labels."""
         return [float(value) for value in records.numbers("label")]

@@ -1,4 +1,4 @@
-"""Write the target that belongs to a source: translation, summaries, any task in words (Raffel et al. 2020).
+"""Sequence to sequence: the target text of a source text, as in translation or summaries (Raffel et al. 2020).
 
     {"en": "A dog.", "de": "Ein Hund."}          prefix = "translate English to German: "
 
@@ -6,13 +6,13 @@
     decoder input      [PAD] Ein Hund .
     decoder labels     Ein Hund . </s>
 
-In a decoder, the source is a prefix that is read in both directions (layout "prefix" of the objective text_to_text):
+In a decoder, the source is a prefix with bidirectional attention (layout "prefix" of the objective text_to_text):
 
     input              translate English to German: A dog . </s> Ein Hund . </s>
     labels             -         -       -  -       - -   -  Ein Hund . </s> -
 
-Pairs share rows without seeing each other. A source or a target that is too long is cut at its end, before </s>; where
-both stand in one row, the longer of the two first.
+Pairs share rows without seeing each other. A source or target that is too long is cut at its end, before </s>; if both
+share a row, the longer of the two first.
 
 Paper: Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer,
 https://arxiv.org/abs/1910.10683
@@ -44,10 +44,13 @@ if TYPE_CHECKING:
 
 
 class SequenceToSequence(WritingTask):
-    """Args:
-    source, target: columns.
-    prefix: text put before every source, which names the task.
-    target_length: tokens of a target at most; 0: as many as of a source, data.length.
+    """Sequence to sequence.
+
+    Args:
+        source, target: columns.
+        prefix: text before every source, which names the task.
+        target_length: most tokens of a target; 0: as many as of a source, data.length.
+        longest_answer: as for :class:`WritingTask`.
     """
 
     name: ClassVar[str] = "text_to_text"
@@ -57,17 +60,17 @@ class SequenceToSequence(WritingTask):
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder_decoder", "decoder")
     default_metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf", "exact_match")
 
-    source: str = Field(default="source", description="column of what is read")
-    target: str = Field(default="target", description="column of what is written")
+    source: str = Field(default="source", description="column of the source text")
+    target: str = Field(default="target", description="column of the target text")
     prefix: str = Field(default="", description="text before every source")
-    target_length: int = Field(default=0, ge=0, description="tokens of a target at most; 0: as many as of a source")
+    target_length: int = Field(default=0, ge=0, description="most tokens of a target; 0: as many as of a source")
 
     def columns(self) -> dict[str, str]:
-        """Source and target."""
+        """Returns the columns of source and target."""
         return {"source": self.source, "answer": self.target}
 
     def examples(self, records: Records, encoder: OffsetTokenizer, model: ModelConfig, length: int) -> Examples:
-        """One a record: the source is of type 0, the target of type 1."""
+        """Returns one example per record, with token type 0 in the source and 1 in the target."""
         longest = self.target_length or length
         if min(length, longest) < 4:
             raise UserError("There is no room for text in 4 tokens.", "Give data.length and task.target_length of 8.")
@@ -75,7 +78,7 @@ class SequenceToSequence(WritingTask):
         targets = encoder.encode(records.texts("answer"))
         if self.causal:
             own, theirs = truncated(sources.lengths, np.minimum(targets.lengths, longest - 1), length - 2)
-        else:  # the last place of each row is padding
+        else:  # the last position of each row is padding
             own, theirs = np.minimum(sources.lengths, length - 2), np.minimum(targets.lengths, longest - 2)
         eos = encoder.vocabulary.eos
         runs: list[Part] = [(sources, sources.offsets[:-1], own), eos, (targets, targets.offsets[:-1], theirs), eos]
@@ -88,26 +91,30 @@ class SequenceToSequence(WritingTask):
         )
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
-        """Pairs side by side in two rows, or in one."""
+        """Returns the pairs side by side, in encoder and decoder rows or in one decoder row."""
         packed, target_length = _packed(rows, vocabulary.pad, self.causal)
         layout: dict[str, Any] = {"layout": "prefix"} if self.causal else {"target_length": target_length}
         pairs = text_to_text.TextToText.parse({**layout, "unsupervised": 0.0})
         return dataclasses.replace(pairs.collate(packed, vocabulary, rng), example_ids=rows.example_ids)
 
     def prompts(self, examples: Examples) -> list[list[int]]:
-        """The sources, each with its end token."""
+        """Returns the sources, each with its end token."""
         assert examples.types is not None, "a pair has two parts"
         sizes = np.add.reduceat(1 - examples.types, examples.offsets[:-1])
         begins = examples.offsets[:-1]
         return [examples.tokens[a:b].tolist() for a, b in zip(begins, begins + sizes, strict=True)]
 
     def opening(self, prompt: list[int], vocabulary: Vocabulary) -> tuple[list[int], list[int]]:
-        """The source; the decoder goes on from its end token, or begins with its start token in a row of its own."""
+        """Returns the source and the decoder's first token: the source's end token, or the decoder's start token."""
         return prompt, prompt[-1:] if self.causal else [vocabulary.start]
 
 
 def _packed(rows: Rows, pad: int, joint: bool) -> tuple[Rows, int]:
-    """(pairs of their own length as rows of one width, the width of a decoder's row of its own)."""
+    """Packs pairs of different lengths into rows of one width.
+
+    Returns:
+        The rows, and the width of the decoder's row; 0 for a joint row.
+    """
     assert rows.token_type_ids is not None, "a pair has two parts"
     lengths = np.diff(rows.offsets)
     targets = np.add.reduceat(rows.token_type_ids, rows.offsets[:-1]).astype(np.int64)
@@ -115,12 +122,13 @@ def _packed(rows: Rows, pad: int, joint: bool) -> tuple[Rows, int]:
     if joint:
         target_width, width = 0, _width(int(lengths.max()), ROW_TOKENS)
         first = next_fit((lengths, width))
-    else:  # rows of the two sides that become full together
+    else:  # the two widths have the ratio of targets to sources, so that both rows fill up together
         source_width = _width(int(sources.max()) + 1, ROW_TOKENS)
         target_width = _width(int(targets.max()) + 1, int(source_width * targets.sum() / sources.sum()))
         width = source_width + target_width - 2
         first = next_fit((sources, source_width - 1), (targets, target_width - 1))
     row_of = np.searchsorted(first, np.arange(len(lengths)), side="right") - 1
+    # Token i of the pairs goes to position i plus a shift: the start of its row less the start of the row's first pair.
     places = np.arange(int(rows.offsets[-1])) + np.repeat(row_of * width - rows.offsets[first][row_of], lengths)
 
     def spread(values: NDArray[Any], empty: int) -> NDArray[np.int32]:

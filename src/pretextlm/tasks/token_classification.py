@@ -1,15 +1,15 @@
-"""A tag for each word, or for each character: names, parts of speech (Tjong Kim Sang & De Meulder 2003).
+"""A tag for each word or character: named entities, parts of speech (Tjong Kim Sang & De Meulder 2003).
 
     {"tokens": ["Empire", "State", "Building", "=", "ESB"], "tags": ["B-location", "I-location", "I-location", "O", …]}
 
     row       [CLS] empire state building = es ##b [SEP]
     label             B      I      I     O B   -
 
-The first token of a word has its tag, the others none. With units = "characters" the words are characters, spaces among
-them, as in KLUE: the text is written as it stands, a token has the tag of its first character, and the further
-characters of a token go on with the name that the first one began, spaces if the name goes on behind them.
+The first token of a word has its tag, the others have none. With units = "characters" the units are characters, spaces
+included, as in KLUE: they are joined without spaces, a token has the tag of its first character, and its further
+characters continue the entity that the first one began; spaces only do so if the entity continues after them.
 
-Sentences that are too long are cut into windows. A word that the tokenizer makes nothing of is outside of every name.
+Sentences that are too long are cut into windows. A word without a token is outside of every entity.
 """
 
 from __future__ import annotations
@@ -44,12 +44,14 @@ I64 = NDArray[np.int64]
 
 
 class TokenClassification(DistilledTask):
-    """Args:
-    tokens, tags: columns of the words (or characters) and of their tags, lists of one length. A tag is one of the
-        labels, or its number among those that the recipe gives.
-    units: what the tagged units are: "words", which stand apart, or "characters", which follow each other.
-    teacher, temperature, weight_soft, weight_hard: of distillation (tasks/shared/distilled.py).
-    labels: the tags; by default all that occur in the training records.
+    """Sequence labelling.
+
+    Args:
+        tokens, tags: columns of the units and of their tags, lists of one length. A tag is one of the labels, or its
+            index in those that the recipe gives.
+        units: "words", which are separated by spaces, or "characters", which are not.
+        labels: the tags; by default all that occur in the training records.
+        teacher, temperature, weight_soft, weight_hard: as for :class:`DistilledTask`.
     """
 
     name: ClassVar[str] = "token_classification"
@@ -64,28 +66,34 @@ class TokenClassification(DistilledTask):
 
     tokens: str = Field(default="tokens", description="column of the words or characters, a list")
     tags: str = Field(default="tags", description="column of their tags, a list as long")
-    units: Literal["words", "characters"] = Field(default="words", description="what is tagged")
+    units: Literal["words", "characters"] = Field(default="words", description="the tagged units")
     labels: tuple[str, ...] = Field(default=(), description="the tags; by default those that occur")
 
     def columns(self) -> dict[str, str]:
-        """Units and tags."""
+        """Returns the columns of units and tags."""
         return {"tokens": self.tokens, "tags": self.tags}
 
     def fit_labels(self, records: Records) -> Self:
-        """With the tags in order: O first, then by the alphabet."""
+        """Returns the task with its tags in order: O first, then by the alphabet.
+
+        Raises:
+            UserError: there is only one tag.
+        """
         names = self.labels or tuple(sorted(set(chain.from_iterable(self._tags(records))), key=_o_first))
         if len(names) < 2:
-            raise UserError(f"All tags of {records.source} are {names[0]!r}.", "There is nothing to tell apart.")
+            raise UserError(f"All tags of {records.source} are {names[0]!r}.", "Give records of at least two tags.")
         return self.model_copy(update={"labels": names})
 
     def examples(self, records: Records, encoder: OffsetTokenizer, model: ModelConfig, length: int) -> Examples:
-        """One a window."""
+        """Returns one example per window."""
         units = _Units(records, " " if self.units == "words" else "")
         encoded = encoder.encode(units.texts)
         lead, end = boundary_tokens(encoder.vocabulary, model)
         room = length - 2
         cut = windows(encoded.lengths, room, room)
         runs = (encoded, encoded.offsets[:-1][cut.record] + cut.begin, cut.length)
+        # `join` copies tokens; the same call with labels in place of tokens copies each token's label. Special tokens
+        # then have the index of the IGNORE that is appended.
         labels = np.append(self._labels(records, units, encoded), IGNORE)
         marked = TokenizedTexts(labels, encoded.offsets, np.zeros((len(labels), 2), np.int32))
         joined = join([lead, runs, end], len(cut.record))
@@ -99,7 +107,7 @@ class TokenClassification(DistilledTask):
         )
 
     def _labels(self, records: Records, units: _Units, encoded: TokenizedTexts) -> NDArray[np.int32]:
-        """(N,) label of each token of the texts, IGNORE for those that do not begin a unit."""
+        """Returns (N,) the label of each token of the texts, IGNORE for those that do not begin a unit."""
         places = {name: place for place, name in enumerate(self.labels)}
         tags = self._tags(records)
         for index, (words, found) in enumerate(zip(units.words, tags, strict=True)):
@@ -118,22 +126,22 @@ class TokenClassification(DistilledTask):
         return np.where(units.begun(encoded), flat[units.of(encoded)], IGNORE).astype(np.int32)
 
     def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
-        """A score for each tag."""
+        """Returns a head with a score for each tag."""
         from pretextlm.tasks.shared.heads import TokenHead
 
         return {"task": TokenHead(config, len(self.labels))}
 
     def own_counts(self, batch: Batch) -> dict[str, int]:
-        """Units."""
+        """Returns the number of labelled tokens, one per unit."""
         return {"tag": int(np.count_nonzero(batch.labels != IGNORE))}
 
     def class_scores(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """(N, C) of the labelled tokens."""
+        """Returns (N, C) the scores of the labelled tokens."""
         scores_NC: Tensor = outputs.heads["task"](outputs.hidden_ND)
         return scores_NC
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """Cross-entropy of the units' tags, in nats."""
+        """Returns the cross-entropy of the units' tags, in nats."""
         from torch.nn import functional
 
         logits_NC = self.class_scores(outputs, batch)
@@ -149,14 +157,14 @@ class TokenClassification(DistilledTask):
         return cls(labels=label_names(values, outputs))
 
     def predict(self, outputs: Outputs, batch: Batch) -> NDArray[Any]:
-        """(N,) number of the likeliest tag of each labelled token."""
+        """Returns (N,) the index of the most probable tag of each labelled token."""
         found: NDArray[Any] = outputs.heads["task"](outputs.hidden_ND).argmax(1).cpu().numpy()
         return found
 
     def answers(
         self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[Any]:
-        """The tags of each record's units."""
+        """Returns the tags of each record's units."""
         units = _Units(records, " " if self.units == "words" else "")
         encoded = encoder.encode(units.texts)
         found = np.full(units.count, -1)
@@ -166,32 +174,32 @@ class TokenClassification(DistilledTask):
         return [_filled(tags[a:b], some, characters) for (a, b), some in zip(bounds, units.words, strict=True)]
 
     def dummy_labels(self, records: Records) -> dict[str, list[Any]]:
-        """The first tag for each unit."""
+        """Returns the first tag for each unit."""
         return {"tags": [[self.labels[0]] * len(units) for units in records.words("tokens")]}
 
     def explain(
         self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[dict[str, Any]]:
-        """With what is tagged."""
+        """Returns the answers with the tagged units."""
         found = super().explain(predictions, examples, encoder, records)
         return [{**one, "tokens": units} for one, units in zip(found, records.words("tokens"), strict=True)]
 
     def references(self, records: Records) -> list[Any]:
-        """The records' tags."""
+        """Returns the records' tags."""
         return self._tags(records)
 
     def _tags(self, records: Records) -> list[list[str]]:
-        """The records' tags by name."""
+        """Returns the names of the records' tags."""
         return records.words("tags", self.labels)
 
 
 class _Units:
-    """The tagged units of records, one record after another.
+    """The tagged units of several records, one record after another.
 
     Attributes:
-        texts: of the records, their units with `between` them.
-        first: (E+1,) number of each record's first unit.
-        count: of all units.
+        texts: of the records: their units joined by `between`.
+        first: (E+1,) index of each record's first unit.
+        count: number of all units.
     """
 
     def __init__(self, records: Records, between: str) -> None:
@@ -202,26 +210,27 @@ class _Units:
         lengths = np.fromiter((len(word) for word in chain.from_iterable(self.words)), np.int64, self.count)
         steps = lengths + len(between)
         text = np.repeat(np.arange(len(self.words)), np.diff(self.first))
-        # Places among the characters of all texts put together.
+        # First characters of units and of texts, counted over all texts joined: each unit is followed by `between`,
+        # but for the last of a text, so that text t is `t · len(between)` characters shorter in sum.
         self._begin = np.cumsum(steps) - steps - text * len(between)
         self._text_begin = np.cumsum([0, *map(len, self.texts)])[:-1]
 
     def of(self, encoded: TokenizedTexts) -> I64:
-        """(N,) the unit that each token begins in."""
+        """Returns (N,) the unit in which each token begins: the last that begins at or before its first character."""
         text = np.repeat(np.arange(len(self.words)), encoded.lengths)
         return np.searchsorted(self._begin, self._text_begin[text] + encoded.places[:, 0], side="right") - 1
 
     def begun(self, encoded: TokenizedTexts) -> NDArray[np.bool_]:
-        """(N,) whether a token is the first of its unit."""
+        """Returns (N,) whether a token is the first of its unit."""
         found: NDArray[np.bool_] = np.diff(self.of(encoded), prepend=-1) != 0
         return found
 
 
 def _filled(tags: list[str | None], units: list[str], characters: bool) -> list[str]:
-    """Tags of all units, also of those that no token begins with.
+    """Returns the tags of all units, also of those with which no token begins.
 
-    Words are outside of every name then. Characters go on with what was begun before them, spaces only where it goes on
-    behind them.
+    Words are then outside of every entity. Characters continue the entity before them, spaces only if it continues
+    after them.
     """
     if not characters:
         return [OUTSIDE if tag is None else tag for tag in tags]

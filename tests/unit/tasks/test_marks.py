@@ -57,12 +57,12 @@ def test_stretches_may_touch_and_lie_in_one_another(written):
 )
 def test_a_stretch_that_is_not_in_the_text_is_refused_by_row(written, mark, places):
     file = written([BANK, {**BANK, "a": places[0], "b": places[1]}])
-    with pytest.raises(UserError, match=r"line 2: the stretch .* of 'a' is not in the text"):
+    with pytest.raises(UserError, match=r"line 2: the span .* of 'a' is not in the text"):
         texts(task({"start": "a", **mark}), file)
 
 
 def test_words_that_the_text_has_not_are_refused_by_row(written):
-    with pytest.raises(UserError, match="line 1: the stretch"):
+    with pytest.raises(UserError, match="line 1: the span"):
         texts(task({"start": "c", "words": "two"}), written([BANK]))
 
 

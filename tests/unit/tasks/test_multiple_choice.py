@@ -124,7 +124,7 @@ def test_choices_in_another_order_have_their_scores_in_that_order(recipe, writte
 class Told(MultipleChoice):
     """Whose scores are what the model returns."""
 
-    def said(self, outputs, batch):
+    def head_scores(self, outputs, batch):
         return outputs[:, None]
 
 

@@ -105,7 +105,7 @@ def test_answers_out_of_place_and_missing_ones_are_refused_by_row_or_left_out(st
     good = record("The river carries the letters.", 0, 9)
     misplaced = {**good, "answers": {"text": ["the law"], "answer_start": [4]}}
     none = {**good, "answers": {"text": [], "answer_start": []}}
-    with pytest.raises(UserError, match=r"line 2: the answer 'the law' does not stand at character 4"):
+    with pytest.raises(UserError, match=r"line 2: the answer 'the law' is not at character 4"):
         examples_of(QuestionAnswering(), start, written([good, misplaced]))
     with pytest.raises(UserError, match=r"line 2: the question has no answer"):
         examples_of(QuestionAnswering(), start, written([good, none]))

@@ -79,7 +79,7 @@ def test_a_text_is_no_negative_of_an_anchor_whose_positive_it_is(recipe, written
 
 def test_texts_of_an_example_do_not_see_each_other(recipe, written):
     whole, corpus, model = opened(recipe(HARD, written(PAIRS)))
-    found = whole.training_objective.points(outputs_of(model, batch_of(whole, corpus)), batch_of(whole, corpus))
+    found = whole.training_objective.embeddings(outputs_of(model, batch_of(whole, corpus)), batch_of(whole, corpus))
     for place, text in ((0, A[5]), (1, B[5]), (2, C[5])):
         assert torch.allclose(found[5, place], point(model, whole, corpus, text), atol=1e-5)
 

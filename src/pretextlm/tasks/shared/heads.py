@@ -1,4 +1,4 @@
-"""What a task trains on top of the trunk.
+"""The heads of tasks: modules on top of the model's hidden states.
 
 Axis letters: E examples, N tokens, D hidden_size, C outputs.
 """
@@ -19,16 +19,19 @@ FORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
     "gelu": functional.gelu,
 }
-"""What may follow the dense layer of a head."""
+"""Activations of a head's dense layer."""
 
 
 class SequenceHead(nn.Module):
-    """A number or a score for each class of an example, from the state that speaks for it: dense, tanh, a matrix.
+    """Scores of an example from its pooled state: a dense layer, an activation, and an output layer.
 
-    As BERT's pooler and classifier (Devlin et al. 2019). In fp32 whatever the trunk's type: it is one state an example.
+    As BERT's pooler and classifier (Devlin et al. 2019). It computes in fp32 whatever the model's type, since it reads
+    one state per example.
 
     Args:
-        form: what follows the dense layer; "plain": there is none, and the matrix has no bias, as decoders have it.
+        config: shape of the model.
+        outputs: number of scores.
+        form: activation of the dense layer; "plain": no dense layer, and an output layer without bias, as in decoders.
     """
 
     def __init__(self, config: ModelConfig, outputs: int, form: str = "tanh") -> None:
@@ -39,7 +42,7 @@ class SequenceHead(nn.Module):
         self.out = nn.Linear(config.hidden_size, outputs, bias=not plain)
 
     def forward(self, state_ED: Tensor) -> Tensor:
-        """(E, D) → (E, C)."""
+        """Returns (E, C) scores of the pooled states (E, D)."""
         state_ED = state_ED.to(self.out.weight.dtype)
         if self.dense is not None and self.activation is not None:
             state_ED = self.activation(self.dense(state_ED))
@@ -48,7 +51,7 @@ class SequenceHead(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Matrices N(0, 0.02²), biases 0."""
+        """Initialises matrices from N(0, 0.02²) and biases with 0."""
         for layer in (self.dense, self.out):
             if layer is not None:
                 layer.weight.normal_(0.0, STD, generator=generator)
@@ -57,20 +60,25 @@ class SequenceHead(nn.Module):
 
 
 class TokenHead(nn.Module):
-    """Scores for each token: one matrix."""
+    """Scores of each token: one linear layer.
+
+    Args:
+        config: shape of the model.
+        outputs: number of scores.
+    """
 
     def __init__(self, config: ModelConfig, outputs: int) -> None:
         super().__init__()
         self.out = nn.Linear(config.hidden_size, outputs)
 
     def forward(self, hidden_ND: Tensor) -> Tensor:
-        """(N, D) → (N, C) in fp32."""
+        """Returns (N, C) scores in fp32 of the hidden states (N, D)."""
         layer = self.out
         scores: Tensor = functional.linear(hidden_ND, layer.weight.to(hidden_ND.dtype)).float() + layer.bias
         return scores
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """The matrix N(0, 0.02²), the bias 0."""
+        """Initialises the matrix from N(0, 0.02²) and the bias with 0."""
         self.out.weight.normal_(0.0, STD, generator=generator)
         self.out.bias.zero_()

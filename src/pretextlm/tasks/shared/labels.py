@@ -1,4 +1,4 @@
-"""Names of classes: taken from the recipe or from the training records, and found again in every record."""
+"""Names of classes: from the recipe or the training records, and the class of each record."""
 
 from __future__ import annotations
 
@@ -18,18 +18,26 @@ UNLABELLED = "The hub writes -1 where there is no label, as in test parts: use a
 
 
 def names_of(values: Sequence[Any], given: Sequence[str]) -> tuple[str, ...]:
-    """The classes in order: those given, else all values that occur, numbers by size and words by the alphabet."""
+    """Returns the classes in order.
+
+    Args:
+        values: labels of the training records.
+        given: names of the recipe; if empty, all values that occur: numbers by size, words by the alphabet.
+    """
     if given:
         return tuple(given)
     found = set(values)
-    whole = all(isinstance(value, int) for value in found)
-    return tuple(str(value) for value in sorted(found, key=(lambda v: v) if whole else str))
+    numeric = all(isinstance(value, int) for value in found)
+    return tuple(str(value) for value in sorted(found, key=(lambda v: v) if numeric else str))
 
 
 def classes_of(records: Records, names: Sequence[str]) -> NDArray[np.int32]:
-    """(E,) the class of each record. Raises UserError naming the row of a label that is none of them.
+    """Returns (E,) the class of each record.
 
-    A label is one of the names; where the names are words, a number is the place of one, counted from 0.
+    A label is one of the names; where the names are words, a number is the index of one, counted from 0.
+
+    Raises:
+        UserError: a label is none of them; names its row.
     """
     places = {name: place for place, name in enumerate(names)}
     if not all(name.lstrip("-").isdecimal() for name in names):
@@ -47,7 +55,11 @@ def classes_of(records: Records, names: Sequence[str]) -> NDArray[np.int32]:
 
 
 def check_all_occur(classes: NDArray[np.int32], names: Sequence[str], source: str) -> None:
-    """Raises UserError where a class has no example, or there is only one class."""
+    """Checks that there are several classes and each has an example.
+
+    Raises:
+        UserError: a class has none, or there is only one class.
+    """
     counts = Counter(classes.tolist())
     missing = [name for place, name in enumerate(names) if not counts[place]]
     if missing:
@@ -56,11 +68,14 @@ def check_all_occur(classes: NDArray[np.int32], names: Sequence[str], source: st
             "A model cannot learn it: add examples, or leave it out of objective.labels.",
         )
     if len(names) < 2:
-        raise UserError(f"All labels of {source} are {names[0]!r}.", "There is nothing to tell apart.")
+        raise UserError(f"All labels of {source} are {names[0]!r}.", "Give records of at least two classes.")
 
 
 def weights_of(classes: NDArray[np.int32], count: int) -> tuple[float, ...]:
-    """Weight of each class under which all count the same: E / (C · examples of the class)."""
+    """Returns the weight of each class under which all count equally: E / (C · examples of the class).
+
+    Of 6 examples, 4 of class 0 and 2 of class 1, the weights are 0.75 and 1.5: each class sums to 3.
+    """
     return tuple(float(w) for w in len(classes) / (count * np.bincount(classes, minlength=count)))
 
 

@@ -6,8 +6,8 @@
     text      "{premise} {asks_for}"       →  I ran. cause
     wording   asks_for, cause = "Why?"     →  I ran. Why?
 
-{{ and }} are braces. A.B is the field B of the column A. A column with a wording is read as what the wording says for
-its value; a value that it says nothing for is refused by row.
+{{ and }} are braces. A.B is the field B of the column A. A value of a column with a wording is replaced by its words; a
+value without words is an error that names the row.
 """
 
 from __future__ import annotations
@@ -23,20 +23,24 @@ if TYPE_CHECKING:
     from pretextlm.data.records import Records
 
 Wording = Mapping[str, Mapping[str, str]]
-"""Column → value → what is read for it."""
+"""Column → value → the words that replace it."""
 Piece = tuple[str, str]
 """A literal text, and the column that follows it, if any."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """A text with places for columns."""
+    """A text with placeholders for columns."""
 
     pieces: tuple[Piece, ...]
 
     @classmethod
     def parse(cls, text: str) -> Template:
-        """A text with columns in braces, or without any. Raises ValueError where a brace holds something else."""
+        """Returns the template of a text with or without columns in braces.
+
+        Raises:
+            ValueError: a brace holds anything but the name of a column.
+        """
         pieces = []
         for literal, name, form, turned in string.Formatter().parse(text):
             if name is not None and (not name.strip() or form or turned):
@@ -46,7 +50,11 @@ class Template:
 
     @classmethod
     def of(cls, text: str) -> Template:
-        """The column of that name, or a template where there are braces. Raises ValueError for one without a column."""
+        """Returns the column of that name, or the template of a text with braces.
+
+        Raises:
+            ValueError: the template names no column.
+        """
         if "{" not in text and "}" not in text:
             return cls((("", text),))
         found = cls.parse(text)
@@ -61,19 +69,21 @@ class Template:
 
     @property
     def is_column(self) -> bool:
-        """Whether it is one column and nothing else."""
+        """Whether it is one column without any text."""
         return len(self.pieces) == 1 and self.pieces[0][0] == "" and bool(self.pieces[0][1])
 
     def filled(self, values: Mapping[str, str]) -> str:
-        """The text of one record, whose columns have these values."""
+        """Returns the text of a record whose columns have these values."""
         return "".join(literal + (values[name] if name else "") for literal, name in self.pieces)
 
 
 def columns_read(role: str, template: Template, besides: str = "") -> dict[str, str]:
-    """What for → column, of all that a template names but the one that is no column.
+    """Returns the columns of a template: role → name.
 
     Args:
-        role: what the text is, which tells its columns from those of another text.
+        role: name of the text, which tells its columns from those of another text.
+        template: of the text.
+        besides: placeholder that is no column.
     """
     return {f"{role}: {name}": name for name in template.columns if name != besides}
 
@@ -81,18 +91,23 @@ def columns_read(role: str, template: Template, besides: str = "") -> dict[str, 
 def values_read(
     records: Records, role: str, template: Template, wording: Wording, besides: str = ""
 ) -> list[dict[str, str]]:
-    """Of each record, the values of the columns in words. Raises UserError by row for one that is not a text."""
+    """Returns, for each record, the values of the template's columns in words.
+
+    Raises:
+        UserError: a value is no text; names its row.
+    """
     columns = {}
     for key, name in columns_read(role, template, besides).items():
-        said = wording.get(name)
-        columns[name] = records.texts(key, empty=True) if said is None else _worded(records, key, said)
+        words = wording.get(name)
+        columns[name] = records.texts(key, empty=True) if words is None else _in_words(records, key, words)
     return [{name: values[index] for name, values in columns.items()} for index in range(len(records))]
 
 
 def texts_read(records: Records, role: str, template: Template, wording: Wording) -> list[str]:
-    """The text of each record, a template's without spaces around it.
+    """Returns the text of each record; that of a template has no spaces around it.
 
-    Raises UserError by row for one whose columns are all empty.
+    Raises:
+        UserError: all columns of a record are empty; names its row.
     """
     if template.is_column and template.columns[0] not in wording:
         return records.texts(next(iter(columns_read(role, template))))
@@ -104,13 +119,13 @@ def texts_read(records: Records, role: str, template: Template, wording: Wording
     return texts
 
 
-def _worded(records: Records, key: str, said: Mapping[str, str]) -> list[str]:
-    """What is said for each value of a column."""
+def _in_words(records: Records, key: str, words: Mapping[str, str]) -> list[str]:
+    """Returns the words for each value of a column."""
     found = []
     for index, value in enumerate(records.labels(key)):
         given = str(value).strip()
-        if given not in said:
-            what = f"the column {records.names[key]!r} is {given!r}, for which task.wording has no words."
-            raise records.fault(index, what, did_you_mean(given, said))
-        found.append(said[given])
+        if given not in words:
+            message = f"the column {records.names[key]!r} is {given!r}, for which task.wording has no words."
+            raise records.fault(index, message, did_you_mean(given, words))
+        found.append(words[given])
     return found

@@ -1,4 +1,4 @@
-"""Tasks that say one thing of a whole text, or of a pair of texts."""
+"""Tasks with one prediction for a text, or for a pair of texts."""
 
 from __future__ import annotations
 
@@ -27,25 +27,27 @@ if TYPE_CHECKING:
 
 
 class TextTask(Task):
-    """Args:
-    text: column of the text, or a template with columns in braces (tasks/shared/template.py).
-    text_pair: the same of a second text; "" for none.
-    wording: of columns of the two, value → what is read for it.
-    marks: stretches of the two that stand between marks (tasks/shared/marks.py).
-    label: column of what is said of it.
-    head: how the text's state is read (tasks/shared/heads.py): a dense layer and tanh, relu or gelu, then a
-        matrix, or that matrix alone ("plain"); by default as the published family of the model has it.
+    """Base of the tasks with one prediction per text.
+
+    Args:
+        text: column of the text, or a template with columns in braces (tasks/shared/template.py).
+        text_pair: the same for a second text; "" for none.
+        wording: column → value → the words that replace the value.
+        marks: spans of the texts that are put between marks (tasks/shared/marks.py).
+        label: column of the label.
+        head: form of the head (tasks/shared/heads.py): the activation of its dense layer, or "plain" for an output
+            layer alone; by default that of the model's published family.
     """
 
     head_kind: ClassVar[Kind | None] = "sequence"
 
     text: str = Field(default="text", description="column of the text, or a template with columns in braces")
     text_pair: str = Field(default="", description="the same of a second text; empty for none")
-    wording: dict[str, dict[str, str]] = Field(default={}, description="column → value → what is read for it")
-    marks: tuple[Mark, ...] = Field(default=(), description="stretches of the texts that stand between marks")
+    wording: dict[str, dict[str, str]] = Field(default={}, description="column → value → the words that replace it")
+    marks: tuple[Mark, ...] = Field(default=(), description="spans of the texts that are put between marks")
     label: str = Field(default="label", description="column of the label")
     head: Literal["", "tanh", "relu", "gelu", "plain"] = Field(
-        default="", description="how the text's state is read; by default as the model's family has it"
+        default="", description="activation of the head's dense layer, or plain; by default as in the model's family"
     )
 
     @field_validator("text", "text_pair")
@@ -73,38 +75,38 @@ class TextTask(Task):
         return self
 
     def templates(self) -> dict[str, Template]:
-        """What the text or texts are made of."""
+        """Returns the template of each text."""
         given = {"text": self.text, "text_pair": self.text_pair}
         return {role: Template.of(text) for role, text in given.items() if text or role == "text"}
 
     def columns(self) -> dict[str, str]:
-        """Those of the text or texts, and the label."""
+        """Returns the columns of the texts and the label."""
         read = [columns_read(role, template) for role, template in self.templates().items()]
         return {key: name for one in read for key, name in one.items()} | self.marked_columns() | {"label": self.label}
 
     def marked_columns(self) -> dict[str, str]:
-        """Those that say where marks stand."""
+        """Returns the columns with the positions of marks."""
         columns = [mark.columns(number) for number, mark in enumerate(self.marks)]
         return {key: name for one in columns for key, name in one.items()}
 
     def examples(self, records: Records, encoder: OffsetTokenizer, model: ModelConfig, length: int) -> Examples:
-        """One a record, whose second text is of the second type."""
+        """Returns one example per record; the tokens of a second text have token type 1."""
         texts = [self.texts_of(records, role) for role in self.templates()]
         joined = add_special_tokens([encoder.encode(text) for text in texts], encoder.vocabulary, model, length)
         return Examples(
             tokens=joined.tokens,
             offsets=joined.offsets,
             records=np.arange(len(records)),
-            types=(joined.run > 2).astype(np.int32),
+            types=(joined.run > 2).astype(np.int32),  # runs: [CLS] text [SEP] second text [SEP]
             labels=self.labels_of(records),
         )
 
     def texts_of(self, records: Records, role: str) -> Sequence[str]:
-        """The text or the second text of each record, with its marks."""
+        """Returns one of the texts of each record, with its marks."""
         return marked(texts_read(records, role, self.templates()[role], self.wording), records, role, self.marks)
 
     def for_architecture(self, architecture: Architecture) -> Self:
-        """As for any task; a decoder's state is read by a matrix alone, where nothing else is said."""
+        """Returns the task with the reading direction of this architecture and, by default, its usual head."""
         usual: Literal["plain", "tanh"] = "plain" if architecture == "decoder" else "tanh"
         return super().for_architecture(architecture).model_copy(update={"head": self.head or usual})
 
@@ -116,10 +118,10 @@ class TextTask(Task):
             )
 
     def labels_of(self, records: Records) -> NDArray[Any]:
-        """(E,) what is said of each record, as the loss reads it."""
+        """Returns (E, …) the label of each record, as the loss reads it."""
         raise NotImplementedError
 
-    def said(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """(E, C) what the head says of each example."""
+    def head_scores(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Returns (E, C) the head's scores of each example."""
         out: Tensor = outputs.heads["task"](self.pooled(outputs, batch))
         return out

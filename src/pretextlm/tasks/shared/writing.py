@@ -1,4 +1,4 @@
-"""Tasks whose answer is a text that the model writes: trained on the answer's tokens, judged by what it writes itself.
+"""Tasks whose answer is a generated text: trained on the answer's tokens, evaluated by greedy generation.
 
 Axis letters: E examples.
 """
@@ -28,8 +28,10 @@ I64 = NDArray[np.int64]
 
 
 class WritingTask(Task):
-    """Args:
-    longest_answer: tokens of an answer that the model writes, at most.
+    """Base of the tasks with generated answers.
+
+    Args:
+        longest_answer: most tokens of a generated answer.
     """
 
     label_columns: ClassVar[tuple[str, ...]] = ("answer",)
@@ -37,32 +39,51 @@ class WritingTask(Task):
     longest_answer: int = Field(default=128, ge=1, description="most tokens of an answer that is written")
 
     def opening(self, prompt: list[int], vocabulary: Vocabulary) -> tuple[list[int], list[int] | None]:
-        """What the model is given before it writes: (what is read, what its decoder begins with, if that is apart)."""
+        """Returns the model's input before it generates: (tokens it reads, first tokens of its decoder or None).
+
+        Args:
+            prompt: of an example, as `prompts` returns it.
+            vocabulary: for special tokens.
+        """
         raise NotImplementedError
 
     def prompts(self, examples: Examples) -> list[list[int]]:
-        """What each example gives to be answered, without the answer."""
+        """Returns the tokens of each example without those of the answer."""
         raise NotImplementedError
 
     def dummy_labels(self, records: Records) -> dict[str, list[Any]]:
-        """A point."""
+        """Returns a full stop for each record."""
         return {"answer": ["."] * len(records)}
 
     def flops(self, config: ModelConfig, batch: Batch) -> float:
-        """The trunk's, and the head's at every token of an answer."""
+        """Returns the operations of the model with the language-model head at every token of an answer."""
         from pretextlm.model.flops import training_flops
 
         return training_flops(config, batch, int(np.count_nonzero(batch.targets != IGNORE)))
 
     def predict(self, outputs: Outputs, batch: Batch) -> NDArray[Any]:
-        """One pass writes no text; see `write`."""
+        """Not available: one forward pass generates no text; see `write`.
+
+        Raises:
+            TypeError: always.
+        """
         raise TypeError(f"{self.name} answers by writing")
 
     def write(self, model: Transformer, examples: Examples, vocabulary: Vocabulary) -> NDArray[Any]:
-        """(E,) lists of the tokens that the model writes: always the likeliest, up to the end token.
+        """Generates an answer for each example, greedily, up to the end token.
 
-        Each depends on its own prompt alone. Where the model has a table of positions, an answer ends at the latest
-        where the table does.
+        Each answer depends on its own prompt alone. It ends at the latest where the model's position table does.
+
+        Args:
+            model: to generate with.
+            examples: with the prompts.
+            vocabulary: for special tokens.
+
+        Returns:
+            (E,) lists of generated tokens.
+
+        Raises:
+            UserError: a prompt leaves no position for an answer.
         """
         from pretextlm.model.generation import GenerationSettings, generate
 
@@ -87,28 +108,28 @@ class WritingTask(Task):
 
     @staticmethod
     def _begins_at(model: Transformer, read: list[int], begun: list[int] | None) -> int:
-        """Position of the first token that is written."""
+        """Returns the position of the first generated token."""
         return len(begun) if model.encoder is not None and begun is not None else len(read)
 
     def answers(
         self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[Any]:
-        """The texts, without spaces around them."""
+        """Returns the generated texts, without spaces around them."""
         return [encoder.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in predictions]
 
     def references(self, records: Records) -> list[Any]:
-        """The records' answers."""
+        """Returns the records' answers."""
         return list(records.texts("answer"))
 
 
 def _positions(config: ModelConfig) -> int:
-    """How many a model tells apart."""
+    """Returns the number of positions that a model can represent."""
     places = config.positions
     return places.max_position_embeddings - places.offset if places.kind == "learned" else 1 << 40
 
 
 def ended(encoder: OffsetTokenizer, texts: list[str]) -> Any:
-    """Texts with the end token behind each, as runs to be joined."""
+    """Returns texts followed by the end token each, as runs to be joined."""
     from pretextlm.data.offset_mapping import TokenizedTexts, join
 
     found = encoder.encode(texts)
