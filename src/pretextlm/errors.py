@@ -23,8 +23,8 @@ class UserError(Exception):
         return f"{self.message}\n{self.hint}" if self.hint else self.message
 
 
-class Echo(UserError):
-    """A UserError that the first of several processes tells as well; this one need not."""
+class DuplicateUserError(UserError):
+    """A UserError that the main one of several processes reports as well."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -167,19 +167,19 @@ def training(recipe: dict, out: Path, place: dict[str, str] | None = None) -> Ca
         from pretextlm.training.recipe import Recipe
 
         os.environ.update(place or {})
-        joined, train = trainer.joined, trainer.Trainer.train
+        process_group, train = trainer.process_group, trainer.Trainer.train
 
         @contextmanager
         def telling(*of):
-            with joined(*of) as world:
+            with process_group(*of) as distributed:
                 say("joined")
-                yield world
+                yield distributed
 
         def then(self, *of):
             say("training")
             train(self, *of)
 
-        trainer.joined, trainer.Trainer.train = telling, then
+        trainer.process_group, trainer.Trainer.train = telling, then
         trainer.pretrain(Recipe.load(recipe), out, resume=True)
 
     return work

@@ -97,9 +97,9 @@ def killed_while_joining(store: str, place: str, patience: float) -> dict:
     root = Path(place)
 
     def killed(train, say) -> None:
-        from torch import distributed
+        import torch.distributed as dist
 
-        distributed.init_process_group = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+        dist.init_process_group = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
         train(say)
 
     jobs = [training(values(store, join_seconds=patience), root / "run", one) for one in places(2)]

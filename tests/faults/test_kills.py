@@ -134,4 +134,4 @@ def test_a_fault_of_the_first_process_ends_the_others_with_its_name(measure, tmp
     found = measure("starts.first_fails", place=str(tmp_path), patience=30)
     assert found["codes"] == [1, 2]
     assert "ZeroDivisionError: a fault of ours" in found["said"][0]
-    assert "The first process failed: ZeroDivisionError: a fault of ours." in found["said"][1]
+    assert "The main process failed: ZeroDivisionError: a fault of ours." in found["said"][1]

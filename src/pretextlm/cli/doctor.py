@@ -18,12 +18,12 @@ def doctor(
     Nothing is written. For the memory and time of one recipe: pretextlm pretrain RECIPE --dry-run.
     """
     from pretextlm.cli.shared.console import print_json
-    from pretextlm.training.distributed import joined
+    from pretextlm.training.distributed import process_group
     from pretextlm.training.machine_report import chosen, offers
 
-    with joined(60.0) as world:
-        found = {"machine": offers(world), "training": chosen(world)}
-        if not world.first:
+    with process_group(60.0) as distributed:
+        found = {"machine": offers(distributed), "training": chosen(distributed)}
+        if not distributed.is_main:
             return
         if as_json:
             print_json(found)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from pretextlm import __version__
-from pretextlm.errors import Echo, UserError
+from pretextlm.errors import DuplicateUserError, UserError
 from pretextlm.registry import Registry
 
 OTHERS_WAIT_SECONDS = 3.0
@@ -105,7 +105,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        if isinstance(error, Echo):
+        if isinstance(error, DuplicateUserError):
             time.sleep(OTHERS_WAIT_SECONDS)
         _print_error(error)
         _leave(2)

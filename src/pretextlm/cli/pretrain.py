@@ -62,17 +62,17 @@ def pretrain(
 
 def load_recipe(file: Path, overrides: list[str], out: Path | None) -> tuple[Recipe, Path]:
     """Returns (the recipe with its overrides, its run directory)."""
-    from pretextlm.training.distributed import alike
+    from pretextlm.training.distributed import report_once
     from pretextlm.training.initial_weights import resolve_recipe
 
-    with alike():
+    with report_once():
         loaded = resolve_recipe(file, overrides)
     return loaded, out or Path("runs") / loaded.name
 
 
 def train_or_dry_run(recipe: Recipe, directory: Path, *, resume: bool, dry_run: bool, as_json: bool) -> Run | None:
     """Returns the trained run; None after a dry run, and on processes other than the first."""
-    from pretextlm.training.distributed import speaks
+    from pretextlm.training.distributed import is_main_process
     from pretextlm.training.runtime import tune_process
     from pretextlm.training.signals import Stopped
     from pretextlm.training.trainer import pretrain as train
@@ -87,17 +87,17 @@ def train_or_dry_run(recipe: Recipe, directory: Path, *, resume: bool, dry_run: 
         except Stopped as stopped:
             display.note(f"{stopped}; saved. Go on with --resume.")
             raise typer.Exit(stopped.exit_code) from None
-    return run if speaks() else None
+    return run if is_main_process() else None
 
 
 def _rehearse(recipe: Recipe, directory: Path, as_json: bool) -> None:
     from pretextlm.cli.shared.console import print_json
     from pretextlm.cli.shared.dry_run import show
-    from pretextlm.training.distributed import speaks
+    from pretextlm.training.distributed import is_main_process
     from pretextlm.training.dry_run import rehearse
 
     found = rehearse(recipe, directory)
-    if speaks():
+    if is_main_process():
         print_json(found) if as_json else show(found)
 
 
@@ -113,9 +113,9 @@ class TrainingDisplay:
         self._printed = 0.0
 
     def __enter__(self) -> TrainingDisplay:
-        from pretextlm.training.distributed import speaks
+        from pretextlm.training.distributed import is_main_process
 
-        if self.console.is_terminal and speaks():
+        if self.console.is_terminal and is_main_process():
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
             self._bar = Progress(
@@ -149,8 +149,8 @@ class TrainingDisplay:
 
     def note(self, text: str) -> None:
         """Print a line, from the first process alone."""
-        from pretextlm.training.distributed import speaks
+        from pretextlm.training.distributed import is_main_process
 
-        if not speaks():
+        if not is_main_process():
             return
         self.console.print(f"{self.title}: {text}", highlight=False, markup=False)

@@ -13,7 +13,7 @@ from pretextlm.training.checkpoint_writer import Saver
 
 if TYPE_CHECKING:
     from pretextlm.model.transformer import Transformer
-    from pretextlm.training.distributed import World
+    from pretextlm.training.distributed import DistributedContext
     from pretextlm.training.plan import Position
     from pretextlm.training.recipe import TrainingConfig
     from pretextlm.training.validation import Validation
@@ -25,9 +25,9 @@ DIRECTORY = "best"
 class Best:
     """Nothing is written unless the recipe keeps the best weights."""
 
-    def __init__(self, run: Path, config: TrainingConfig, world: World) -> None:
-        self.config, self.world, self.directory = config, world, run / DIRECTORY
-        self.saver = Saver(self.directory, 1, world, config.timeout_seconds) if config.keep_best else None
+    def __init__(self, run: Path, config: TrainingConfig, distributed: DistributedContext) -> None:
+        self.config, self.distributed, self.directory = config, distributed, run / DIRECTORY
+        self.saver = Saver(self.directory, 1, distributed, config.timeout_seconds) if config.keep_best else None
 
     def judge(self, found: Validation, model: Transformer, at: Position) -> None:
         """Note a validation in the position; keep the weights of the best. The same on all processes.
@@ -54,7 +54,7 @@ class Best:
 
     def forget(self) -> None:
         """Remove what was kept, when the run's last checkpoint is written."""
-        if self.world.first:
+        if self.distributed.is_main:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def close(self) -> None:

@@ -8,11 +8,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, distributed
+import torch.distributed as dist
+from torch import Tensor
 
 from pretextlm.training import checkpoint as checkpoints
 from pretextlm.training import sharded_checkpoint as parts
-from pretextlm.training.distributed import World
+from pretextlm.training.distributed import DistributedContext
 
 POLL_SECONDS = 1.0
 
@@ -26,27 +27,29 @@ class Saver:
     Args:
         parent: directory of the checkpoints.
         keep: how many of the newest stay.
-        world: all of its processes call every method together.
+        distributed: all of its processes call every method together.
         timeout_seconds: how long they wait for each other while they write.
     """
 
-    def __init__(self, parent: Path, keep: int, world: World, timeout_seconds: float = 600.0) -> None:
-        self.parent, self.keep, self.world = parent, keep, world
+    def __init__(
+        self, parent: Path, keep: int, distributed: DistributedContext, timeout_seconds: float = 600.0
+    ) -> None:
+        self.parent, self.keep, self.distributed = parent, keep, distributed
         self.alive: Callable[[], None] = lambda: None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._pending: list[Future[Any]] = []
-        self._processes: Any = _group(timeout_seconds) if world.size > 1 else None
+        self._processes: Any = _group(timeout_seconds) if distributed.world_size > 1 else None
 
     def save(
         self, step: int, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: Mapping[str, Any]
     ) -> None:
         """Begin to write a checkpoint, after the one before is done. Raises UserError when that one failed."""
         self.wait()
-        if self.world.from_first(lambda: checkpoints.place(self.parent, step).exists()):
+        if self.distributed.broadcast_from_main(lambda: checkpoints.place(self.parent, step).exists()):
             return
         if any(map(parts.is_part, model.values())):
             self._in_parts(step, model, optimizer, dict(state))
-        elif self.world.first:
+        elif self.distributed.is_main:
             mine, kept = copied(model), copied(optimizer)
             work = self._writer.submit(checkpoints.save, self.parent, step, mine, kept, dict(state), self.keep)
             self._pending = [work]
@@ -55,13 +58,15 @@ class Saver:
         self, step: int, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: dict[str, Any]
     ) -> None:
         final = checkpoints.place(self.parent, step)
-        size = round(sum(self.world.sums([checkpoints.size_of(model) + checkpoints.size_of(optimizer)])))
+        size = round(
+            sum(self.distributed.all_reduce_sum([checkpoints.size_of(model) + checkpoints.size_of(optimizer)]))
+        )
 
         def begin() -> Path:
             with checkpoints.told(final, size):
                 return checkpoints.begin(self.parent, step, size)
 
-        partial = self.world.from_first(begin)
+        partial = self.distributed.broadcast_from_main(begin)
         place = partial / checkpoints.PARTS
         written = parts.write(place, {"model": model, "optimizer": optimizer}, self._processes)
         self._pending = [written]
@@ -71,7 +76,7 @@ class Saver:
                 written.result()
                 checkpoints.finish(partial, final, state, self.keep)
 
-        if self.world.first:
+        if self.distributed.is_main:
             self._pending = [self._writer.submit(finish)]
 
     def wait(self) -> None:
@@ -82,7 +87,7 @@ class Saver:
         while True:
             done = not wait(self._pending, timeout=POLL_SECONDS).not_done
             self.alive()
-            if self.world.gather([done]).min() > 0:
+            if self.distributed.all_gather([done]).min() > 0:
                 break
         pending, self._pending = self._pending, []
         fault: BaseException | None = None
@@ -93,7 +98,7 @@ class Saver:
             if fault is not None:
                 raise fault
 
-        self.world.from_first(outcome)
+        self.distributed.broadcast_from_main(outcome)
 
     def close(self) -> None:
         """End the thread, after what it writes is written."""
@@ -103,7 +108,7 @@ class Saver:
 
 
 def _group(timeout_seconds: float) -> Any:
-    return distributed.new_group(backend="gloo", timeout=timedelta(seconds=timeout_seconds))
+    return dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_seconds))
 
 
 def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

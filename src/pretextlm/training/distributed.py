@@ -1,7 +1,8 @@
-"""The processes that train one model together: who we are among them, and what they agree on.
+"""The processes that train one model together, and the exchanges between them.
 
-torchrun, Slurm or anything else that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT starts them; a
-process without these is alone. What is agreed on goes over the CPU's network (gloo): a few numbers a step.
+torchrun, Slurm or any other launcher that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT starts them;
+a process without these variables trains alone. The values exchanged here are a few scalars per step and go over gloo
+on the CPU; gradients and weights are exchanged by DDP and FSDP2 (parallel.py).
 """
 
 from __future__ import annotations
@@ -14,188 +15,224 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from pretextlm.errors import Echo, UserError
+from pretextlm.errors import DuplicateUserError, UserError
 
 if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
 
-NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 JOIN_SECONDS = 120.0
-"""Processes that one program starts come within seconds of each other."""
+"""Processes started by one launcher join within seconds of each other."""
 
 
 @dataclass(frozen=True)
-class World:
-    """Attributes: rank: our number, 0 … size-1; size: how many we are; local_rank: our number on this machine;
-    local_size: how many are on it."""
+class DistributedContext:
+    """This process's place among those that train together. Collective methods are called by every process.
+
+    Attributes:
+        rank: number of this process, 0 … world_size-1.
+        world_size: number of processes.
+        local_rank: number of this process on its node.
+        local_world_size: number of processes on this node.
+    """
 
     rank: int = 0
-    size: int = 1
+    world_size: int = 1
     local_rank: int = 0
-    local_size: int = 1
+    local_world_size: int = 1
 
     @property
-    def first(self) -> bool:
-        """Whether we are the one that writes and speaks."""
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which writes files and reports progress."""
         return self.rank == 0
 
     @property
-    def machines(self) -> int:
-        """How many machines we are on."""
-        return -(-self.size // self.local_size)
+    def num_nodes(self) -> int:
+        """Number of machines."""
+        return -(-self.world_size // self.local_world_size)
 
-    def gather(self, values: Sequence[float]) -> torch.Tensor:
-        """(size, n) float64: everyone's n numbers, the same on all."""
+    def all_gather(self, values: Sequence[float]) -> torch.Tensor:
+        """Gather n numbers of every process.
+
+        Returns:
+            (world_size, n) float64, the same on all processes.
+        """
         import torch
-        from torch import distributed
+        import torch.distributed as dist
 
-        mine = torch.tensor(values, dtype=torch.float64)
-        if self.size == 1:
-            return mine[None]
-        everyone = [torch.empty_like(mine) for _ in range(self.size)]
-        distributed.all_gather(everyone, mine)
-        return torch.stack(everyone)
+        own = torch.tensor(values, dtype=torch.float64)
+        if self.world_size == 1:
+            return own[None]
+        gathered = [torch.empty_like(own) for _ in range(self.world_size)]
+        dist.all_gather(gathered, own)
+        return torch.stack(gathered)
 
-    def sums(self, values: Sequence[float]) -> list[float]:
-        """Everyone's numbers added up in the order of ranks, so that all have the same sums to the last bit."""
-        found: list[float] = self.gather(values).sum(0).tolist()
-        return found
+    def all_reduce_sum(self, values: Sequence[float]) -> list[float]:
+        """Sum each number over the processes.
 
-    def from_first(self, make: Callable[[], T]) -> T:
-        """What the first process makes, on all. Raises the UserError that it raised, on all."""
-        if self.size == 1:
+        Returns:
+            The sums. They are added in the order of ranks on every process, so all have the same sums to the last bit,
+            which the algorithm of a real all-reduce does not guarantee.
+        """
+        sums: list[float] = self.all_gather(values).sum(0).tolist()
+        return sums
+
+    def broadcast_from_main(self, make: Callable[[], T]) -> T:
+        """Call `make` on the main process only.
+
+        Returns:
+            Its (picklable) result, on all processes.
+
+        Raises:
+            UserError: on all processes, when `make` raised one.
+        """
+        if self.world_size == 1:
             return make()
-        from torch import distributed
+        import torch.distributed as dist
 
         box: list[object] = [None, None]
-        if self.first:
+        if self.is_main:
             try:
                 box[0] = make()
             except UserError as error:
                 box[1] = (error.message, error.hint)
             except BaseException as error:
-                box[1] = (f"The first process failed: {type(error).__name__}: {error}.", "It says more.")
-                distributed.broadcast_object_list(box, src=0)
+                box[1] = (f"The main process failed: {type(error).__name__}: {error}.", "See its own message.")
+                dist.broadcast_object_list(box, src=0)
                 raise
-        distributed.broadcast_object_list(box, src=0)
+        dist.broadcast_object_list(box, src=0)
         if box[1] is not None:
             assert isinstance(box[1], tuple)
-            raise UserError(*box[1]) if self.first else Echo(*box[1])
+            raise UserError(*box[1]) if self.is_main else DuplicateUserError(*box[1])
         return box[0]  # type: ignore[return-value]
 
-    def everywhere(self, make: Callable[[], T]) -> T:
-        """What each process makes for itself. Raises the same UserError on all where it failed on any."""
-        if self.size == 1:
+    def run_on_all(self, make: Callable[[], T]) -> T:
+        """Call `make` on every process.
+
+        Returns:
+            The result of this process.
+
+        Raises:
+            UserError: on all processes, when `make` raised one on any of them.
+        """
+        if self.world_size == 1:
             return make()
-        from torch import distributed
+        import torch.distributed as dist
 
-        made: T | None = None
-        fault: tuple[str, str] | None = None
+        result: T | None = None
+        error: tuple[str, str] | None = None
         try:
-            made = make()
-        except UserError as error:
-            fault = (error.message, error.hint)
-        faults: list[tuple[str, str] | None] = [None] * self.size
-        distributed.all_gather_object(faults, fault)
-        wrong = [(rank, one) for rank, one in enumerate(faults) if one is not None]
-        if wrong:
-            rank, (message, hint) = wrong[0]
-            where = "" if len(wrong) == self.size else f"Process {rank}: "
-            raise UserError(where + message, hint) if self.first else Echo(where + message, hint)
-        return made  # type: ignore[return-value]
+            result = make()
+        except UserError as raised:
+            error = (raised.message, raised.hint)
+        errors: list[tuple[str, str] | None] = [None] * self.world_size
+        dist.all_gather_object(errors, error)
+        failed = [(rank, one) for rank, one in enumerate(errors) if one is not None]
+        if failed:
+            rank, (message, hint) = failed[0]
+            prefix = "" if len(failed) == self.world_size else f"Process {rank}: "
+            raise UserError(prefix + message, hint) if self.is_main else DuplicateUserError(prefix + message, hint)
+        return result  # type: ignore[return-value]
 
-    def wait(self) -> None:
-        """Until all are here."""
-        if self.size > 1:
-            from torch import distributed
+    def barrier(self) -> None:
+        """Wait until every process has called this."""
+        if self.world_size > 1:
+            import torch.distributed as dist
 
-            distributed.barrier()
-
-
-ALONE = World()
+            dist.barrier()
 
 
-def speaks() -> bool:
-    """Whether this process is the one that writes to the terminal, known before it joins the others."""
+SINGLE_PROCESS = DistributedContext()
+
+
+def is_main_process() -> bool:
+    """Whether this process writes to the terminal; can be called before it joins a process group."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
-def alike() -> Iterator[None]:
-    """What fails in the block, before processes join, fails on each of them: only the first need tell."""
+def report_once() -> Iterator[None]:
+    """For code that runs before the processes join and fails on all of them alike: only the main process reports it.
+
+    Raises:
+        UserError: on the main process; DuplicateUserError on the others.
+    """
     try:
         yield
     except UserError as error:
-        raise (error if speaks() else Echo(error.message, error.hint)) from None
+        raise (error if is_main_process() else DuplicateUserError(error.message, error.hint)) from None
 
 
 @contextmanager
-def joined(timeout_seconds: float, join_seconds: float = JOIN_SECONDS) -> Iterator[World]:
-    """The processes started together with this one, as long as the block lasts; a group that is there already is used.
+def process_group(timeout_seconds: float, join_seconds: float = JOIN_SECONDS) -> Iterator[DistributedContext]:
+    """Join the processes that were started with this one until the block ends; an existing default group is reused.
 
     Args:
-        timeout_seconds: how long to wait for the others before this process gives up.
-        join_seconds: how long to wait for them to join, if that is less.
+        timeout_seconds: longest wait for the other processes in an exchange.
+        join_seconds: longest wait for them to join, if that is less.
+
+    Yields:
+        This process's place among them.
 
     Raises:
-        UserError: the environment names a place among processes that makes no sense, or the others do not come.
+        UserError: the environment variables contradict each other, or the other processes do not join in time.
     """
     if "WORLD_SIZE" not in os.environ:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
-    world = _of_environment()
-    if world.size == 1:
-        yield world
+    context = _context_from_environment()
+    if context.world_size == 1:
+        yield context
         return
     import torch
-    from torch import distributed
+    import torch.distributed as dist
 
-    if distributed.is_initialized():
-        yield world
+    if dist.is_initialized():
+        yield context
         return
     for renamed in ("`broadcast_buffers`", "`torch.distributed.all_gather_into_tensor`"):  # since torch 2.13
         warnings.filterwarnings("ignore", f"{renamed} is deprecated", FutureWarning)
     cuda = torch.cuda.is_available()
     if cuda:
-        torch.cuda.set_device(world.local_rank)
+        torch.cuda.set_device(context.local_rank)
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     patience = min(timeout_seconds, join_seconds)
     try:
-        _form_group(backend, timedelta(seconds=patience), timedelta(seconds=timeout_seconds))
+        _init_process_group(backend, timedelta(seconds=patience), timedelta(seconds=timeout_seconds))
     except RuntimeError as error:
         raise UserError(
-            f"Rank {world.rank} of {world.size} cannot reach the others, for which it waits {patience:g} seconds "
-            f"(training.join_seconds): {str(error).strip().splitlines()[0]}",
-            "See that all were started, with the same MASTER_ADDR and a free MASTER_PORT, and what they say.",
+            f"Rank {context.rank} of {context.world_size} cannot reach the others, for which it waits {patience:g} "
+            f"seconds (training.join_seconds): {str(error).strip().splitlines()[0]}",
+            "Check that all were started with the same MASTER_ADDR and a free MASTER_PORT, and read their messages.",
         ) from None
     try:
-        yield world
+        yield context
     finally:
-        distributed.destroy_process_group()
+        dist.destroy_process_group()
 
 
-def _form_group(backend: str, patience: timedelta, timeout: timedelta) -> None:
-    """The default group, whose processes wait for each other for so long while they join, and so long from then on."""
-    from torch import distributed
+def _init_process_group(backend: str, join_timeout: timedelta, timeout: timedelta) -> None:
+    """Form the default group with one timeout for joining and another one for every exchange after that."""
+    import torch.distributed as dist
     from torch.distributed.distributed_c10d import _set_pg_timeout
     from torch.distributed.rendezvous import rendezvous
 
-    store, rank, size = next(rendezvous("env://", timeout=patience))
-    store.set_timeout(patience)
-    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
+    store, rank, size = next(rendezvous("env://", timeout=join_timeout))
+    store.set_timeout(join_timeout)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=join_timeout)
     store.set_timeout(timeout)
     _set_pg_timeout(timeout)
 
 
-def _of_environment() -> World:
+def _context_from_environment() -> DistributedContext:
     try:
-        rank, size, local = (int(os.environ[name]) for name in NAMES)
+        rank, size, local_rank = (int(os.environ[name]) for name in VARIABLES)
         local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
     except (KeyError, ValueError):
-        rank, size, local, local_size = -1, 0, 0, 1
-    if not 0 <= rank < size or not 0 <= local < local_size:
-        given = ", ".join(f"{name}={os.environ.get(name)!r}" for name in NAMES)
-        raise UserError(f"The place of this process makes no sense: {given}.", "Start it by torchrun.")
-    return World(rank, size, local, local_size)
+        rank, size, local_rank, local_size = -1, 0, 0, 1
+    if not 0 <= rank < size or not 0 <= local_rank < local_size:
+        given = ", ".join(f"{name}={os.environ.get(name)!r}" for name in VARIABLES)
+        raise UserError(f"The environment describes an impossible process: {given}.", "Start it by torchrun.")
+    return DistributedContext(rank, size, local_rank, local_size)

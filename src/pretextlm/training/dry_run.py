@@ -19,7 +19,7 @@ import torch
 from pretextlm.model.flops import FORWARD_ONLY
 from pretextlm.model.parameter_count import total
 from pretextlm.model.transformer import Transformer, meta_model
-from pretextlm.training.distributed import World, joined
+from pretextlm.training.distributed import DistributedContext, process_group
 from pretextlm.training.machine_report import place
 from pretextlm.training.memory_estimate import training_memory
 from pretextlm.training.metrics import peak_memory
@@ -67,18 +67,18 @@ def rehearse(recipe: Recipe, directory: Path) -> dict[str, Any]:
     Raises:
         UserError: as training by the recipe would.
     """
-    with joined(recipe.training.timeout_seconds, recipe.training.join_seconds) as world:
-        ready = make_ready(recipe, world)
+    with process_group(recipe.training.timeout_seconds, recipe.training.join_seconds) as distributed:
+        ready = make_ready(recipe, distributed)
         model = meta_model(ready.recipe.model, ready.recipe.training_objective.heads)
         needed = ready.fit
-        probe = _probe(ready, directory, world) if needed.fits else None
+        probe = _probe(ready, directory, distributed) if needed.fits else None
         peak = find_peak(ready.runtime.device, ready.runtime.dtype)
         return {
             "recipe": recipe.name,
             "objective": recipe.training_objective.name,
             "architecture": recipe.model.architecture,
             "parameters": total(model),
-            "device": _device(ready, world, peak),
+            "device": _device(ready, distributed, peak),
             "memory": {
                 **asdict(needed.memory),
                 "total": needed.memory.total,
@@ -87,9 +87,9 @@ def rehearse(recipe: Recipe, directory: Path) -> dict[str, Any]:
                 "recomputed_blocks": needed.recomputed,
                 "measured": probe.memory if probe else None,
             },
-            "step": _step(ready, world),
+            "step": _step(ready, distributed),
             "disk": _disk(model, ready, directory),
-            **_run(ready, world, probe, peak),
+            **_run(ready, distributed, probe, peak),
         }
 
 
@@ -103,25 +103,25 @@ def steps_of(recipe: Recipe, plan: Plan, seconds_per_step: float | None) -> int 
     return None if per_step is None else max(1, math.ceil(size / per_step - 1e-9))
 
 
-def _device(ready: Ready, world: World, peak: Peak) -> dict[str, Any]:
+def _device(ready: Ready, distributed: DistributedContext, peak: Peak) -> dict[str, Any]:
     return {
         "name": device_name(ready.runtime.device),
         "dtype": dtype_name(ready.runtime.dtype),
         "threads": ready.runtime.threads,
         "compile": ready.runtime.compile,
-        "processes": world.size,
-        "parallel": ready.recipe.training.parallel if world.size > 1 else None,
+        "processes": distributed.world_size,
+        "parallel": ready.recipe.training.parallel if distributed.world_size > 1 else None,
         "peak_flops_per_second": peak.flops_per_second,
         "peak_source": peak.source,
     }
 
 
-def _step(ready: Ready, world: World) -> dict[str, Any]:
+def _step(ready: Ready, distributed: DistributedContext) -> dict[str, Any]:
     plan = ready.plan
     return {
         "rows": plan.rows,
         "rows_of_a_pass": plan.micro_rows,
-        "passes_of_a_process": -(-plan.rows // (plan.micro_rows * world.size)),
+        "passes_of_a_process": -(-plan.rows // (plan.micro_rows * distributed.world_size)),
         "length": plan.length,
         "target_length": plan.target_length,
         "tokens": plan.tokens_per_step,
@@ -143,7 +143,7 @@ def _disk(model: Transformer, ready: Ready, directory: Path) -> dict[str, Any]:
     }
 
 
-def _run(ready: Ready, world: World, probe: Probe | None, peak: Peak) -> dict[str, Any]:
+def _run(ready: Ready, distributed: DistributedContext, probe: Probe | None, peak: Peak) -> dict[str, Any]:
     """The whole run, its speed and its time."""
     recipe, plan, config = ready.recipe, ready.plan, ready.recipe.training
     flops = plan.rows * plan.flops_per_row
@@ -167,7 +167,7 @@ def _run(ready: Ready, world: World, probe: Probe | None, peak: Peak) -> dict[st
         "seconds_per_step": per_step,
         "tokens_per_second": plan.tokens_per_step / per_step,
         "flops_per_second": rate,
-        "mfu": rate / (peak.flops_per_second * world.size),
+        "mfu": rate / (peak.flops_per_second * distributed.world_size),
     }
     training = size if kind == "seconds" else steps * per_step
     measured = config.validations + 1 if config.validations else 0
@@ -185,28 +185,28 @@ def _run(ready: Ready, world: World, probe: Probe | None, peak: Peak) -> dict[st
     return {"run": run, "speed": speed, "time": seconds}
 
 
-def _probe(ready: Ready, directory: Path, world: World) -> Probe:
+def _probe(ready: Ready, directory: Path, distributed: DistributedContext) -> Probe:
     """Measure some steps; all processes take part."""
     plan, recipe = ready.plan, ready.recipe
     with ExitStack() as held:
         run = Run(directory, recipe)
-        trainer = Trainer(run, ready.store, plan, ready.runtime, Silent(), world, fresh=False)
+        trainer = Trainer(run, ready.store, plan, ready.runtime, Silent(), distributed, fresh=False)
         held.enter_context(closing(trainer))
         reader = recipe.training_objective.reader(ready.store.train, recipe.vocabulary(ready.store), recipe.data.length)
-        loader = held.enter_context(closing(make_loader(recipe, ready.store, reader, plan.total_rows, world)))
+        loader = held.enter_context(closing(make_loader(recipe, ready.store, reader, plan.total_rows, distributed)))
         trainer.compile(loader, StopFlag())
 
         def seconds(rows: int) -> float:
             batches = list(loader.step(0, rows, plan.micro_rows))
-            world.wait()
+            distributed.barrier()
             start = time.perf_counter()
             trainer.gradients(batches)
             trainer.optimizer.step(0.0, trainer.gradient_norm())
             if ready.runtime.device.type == "cuda":
                 torch.cuda.synchronize()
-            return float(world.gather([time.perf_counter() - start]).max())
+            return float(distributed.all_gather([time.perf_counter() - start]).max())
 
-        pass_rows = min(plan.rows, plan.micro_rows * world.size)
+        pass_rows = min(plan.rows, plan.micro_rows * distributed.world_size)
         seconds(pass_rows)  # the first one allocates
         passes = max(1, int(STEP_SECONDS / seconds(pass_rows)))
         rows = min(plan.rows, passes * pass_rows)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pretextlm.training.distributed import ALONE, World
+from pretextlm.training.distributed import SINGLE_PROCESS, DistributedContext
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,9 @@ class Meter:
         reason: why nothing is counted.
     """
 
-    def __init__(self, device: torch.device, world: World = ALONE, powercap: Path = POWERCAP) -> None:
+    def __init__(
+        self, device: torch.device, distributed: DistributedContext = SINGLE_PROCESS, powercap: Path = POWERCAP
+    ) -> None:
         self._counters: list[Callable[[], float]] = []
         self._totals: list[float] = []
         found, missing = [], []
@@ -41,11 +43,11 @@ class Meter:
                 found.append("GPUs (NVML)")
             else:
                 missing.append(reason)
-        packages = package_counters(powercap) if world.local_rank == 0 else []
+        packages = package_counters(powercap) if distributed.local_rank == 0 else []
         self._counters += packages
         if packages:
             found.append("processors (RAPL)")
-        elif world.local_rank == 0:
+        elif distributed.local_rank == 0:
             missing.append(f"no counter of a processor can be read under {powercap}")
         self.source = ", ".join(found)
         self.reason = "" if found else "; ".join(missing)

@@ -24,7 +24,7 @@ from pretextlm.data.row_reader import DocumentRowReader, RowReader
 from pretextlm.data.store import Store, sha256_of
 from pretextlm.errors import UserError
 from pretextlm.files import write_json
-from pretextlm.training.distributed import ALONE, World
+from pretextlm.training.distributed import SINGLE_PROCESS, DistributedContext
 from pretextlm.training.held_out import MAX_TOKENS, UNIT_TOKENS, held_out_documents, held_out_rows
 from pretextlm.training.run_directory import CONFIG, REMEMBERED, TOKENIZER, Run
 from pretextlm.training.validation import evaluation_batches, read_through
@@ -96,7 +96,7 @@ class Remembered:
         self,
         model: nn.Module,
         step: Callable[[Batch], Mapping[str, Term]],
-        world: World = ALONE,
+        distributed: DistributedContext = SINGLE_PROCESS,
         before_batch: Callable[[], None] = lambda: None,
     ) -> Found:
         """The loss of each group of rows; the same on all processes, which share the work."""
@@ -110,14 +110,14 @@ class Remembered:
                 found[number] = terms
 
         batches = self._counted(counted)
-        read_through(model, batches, step, take, world=world, before_batch=before_batch)
+        read_through(model, batches, step, take, distributed=distributed, before_batch=before_batch)
         names = list(dict.fromkeys(name for counts in counted for name in counts))
         totals = np.zeros((len(names), len(counted)))
         for number, terms in found.items():
             for place, name in enumerate(names):
                 totals[place, number] = float(terms[name].total) if name in terms else 0.0
-        weights = world.gather([coefficients.get(name, 0.0) for name in names]).max(0).values.tolist()
-        summed = np.array(world.sums(totals.reshape(-1).tolist())).reshape(totals.shape)
+        weights = distributed.all_gather([coefficients.get(name, 0.0) for name in names]).max(0).values.tolist()
+        summed = np.array(distributed.all_reduce_sum(totals.reshape(-1).tolist())).reshape(totals.shape)
         counts = np.array([[counts.get(name, 0) for counts in counted] for name in names], np.int64)
         return Found(summed, counts, weights)
 

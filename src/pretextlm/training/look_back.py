@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pretextlm.model.transformer import Transformer
-    from pretextlm.training.distributed import World
+    from pretextlm.training.distributed import DistributedContext
 
 
 class LookBack:
@@ -37,9 +37,9 @@ class LookBack:
         model: Transformer,
         module: nn.Module,
         device: torch.device,
-        world: World,
+        distributed: DistributedContext,
     ) -> None:
-        self.stores, self.model, self.module, self.device, self.world = stores, model, module, device, world
+        self.stores, self.model, self.module, self.device, self.distributed = stores, model, module, device, distributed
         self._memory = Memory(run)
         self._found: tuple[int, list[tuple[Remembered, Found]]] | None = None
 
@@ -52,7 +52,7 @@ class LookBack:
             for store in self.stores:
                 way = store.objective, Forward(self.model, store.objective, self.device, torch.float32)
                 measure = partial(lambda way, batch: self.module(batch, way)[1], way)
-                found.append((store, store.measure(self.model, measure, self.world, before_batch)))
+                found.append((store, store.measure(self.model, measure, self.distributed, before_batch)))
             self._found = step, found
         return self._found[1]
 
@@ -61,7 +61,7 @@ class LookBack:
         if self.stores and not step:
             with suppress(Interrupted):
                 found = self.losses(step, before_batch)
-                self.world.from_first(lambda: self._memory.note("before", step, found))
+                self.distributed.broadcast_from_main(lambda: self._memory.note("before", step, found))
 
     def end(self, step: int, before_batch: Callable[[], None], recalled: bool) -> None:
         """Put down the losses of the weights that the run ends with.
@@ -74,4 +74,4 @@ class LookBack:
         if self.stores:
             self._found = None if recalled else self._found
             found = self.losses(step, before_batch)
-            self.world.from_first(lambda: self._memory.note("after", step, found))
+            self.distributed.broadcast_from_main(lambda: self._memory.note("after", step, found))

@@ -19,7 +19,7 @@ import torch
 from pretextlm import __version__
 from pretextlm.files import writable
 from pretextlm.model.attention import backend_name
-from pretextlm.training.distributed import World
+from pretextlm.training.distributed import DistributedContext
 from pretextlm.training.energy import Meter
 from pretextlm.training.peak_flops import find_peak
 from pretextlm.training.recipe import DataConfig, TrainingConfig
@@ -50,9 +50,9 @@ MEMORY = Path("/proc/meminfo")
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
-def offers(world: World) -> dict[str, Any]:
+def offers(distributed: DistributedContext) -> dict[str, Any]:
     """Plain values: versions, processor, memory, GPUs, compiler, optional parts, disk, counters of energy."""
-    meter = Meter(choose_device(), world)
+    meter = Meter(choose_device(), distributed)
     return {
         "pretextlm": __version__,
         "python": platform.python_version(),
@@ -71,11 +71,15 @@ def offers(world: World) -> dict[str, Any]:
         "temporary": place(Path(tempfile.gettempdir())),
         "energy": meter.source or f"cannot be measured: {meter.reason}",
         "extras": {name: _extra(name) for name in EXTRAS},
-        "processes": {"rank": world.rank, "size": world.size, "on_this_machine": world.local_size},
+        "processes": {
+            "rank": distributed.rank,
+            "size": distributed.world_size,
+            "on_this_machine": distributed.local_world_size,
+        },
     }
 
 
-def chosen(world: World) -> dict[str, Any]:
+def chosen(distributed: DistributedContext) -> dict[str, Any]:
     """Plain values: what a long training with a recipe's defaults takes of the machine."""
     config = TrainingConfig(budget_steps=1)
     runtime = Runtime.choose(config, float("inf"))
@@ -92,7 +96,7 @@ def chosen(world: World) -> dict[str, Any]:
         },
         "length": length,
         "optimizer": config.optimizer,
-        "parallel": config.parallel if world.size > 1 else "one process",
+        "parallel": config.parallel if distributed.world_size > 1 else "one process",
         "peak_flops_per_second": peak.flops_per_second,
         "peak_source": peak.source,
     }

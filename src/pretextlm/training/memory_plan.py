@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from pretextlm.model.transformer import meta_model
-from pretextlm.training.distributed import World
+from pretextlm.training.distributed import DistributedContext
 from pretextlm.training.machine_report import memory
 from pretextlm.training.memory_estimate import Memory, on_each, training_memory
 from pretextlm.training.plan import Plan
@@ -40,14 +40,14 @@ class Fit:
         return self.free is None or self.memory.total < USABLE * self.free
 
 
-def fit(recipe: Recipe, plan: Plan, runtime: Runtime, world: World) -> Fit:
+def fit(recipe: Recipe, plan: Plan, runtime: Runtime, distributed: DistributedContext) -> Fit:
     """The first way that fits on every process, of those from the fastest to the smallest; the smallest if none does.
 
     Called on all processes together.
     """
-    config, free = recipe.training, _free_everywhere(runtime.device, world)
+    config, free = recipe.training, _free_everywhere(runtime.device, distributed)
     model = meta_model(recipe.model, recipe.training_objective.heads)
-    spread_over = world.local_size if config.parallel == "hybrid" else world.size
+    spread_over = distributed.local_world_size if config.parallel == "hybrid" else distributed.world_size
     dtype: Literal["bf16", "fp32"] = "bf16" if runtime.dtype == torch.bfloat16 else "fp32"
     for rows, recomputed in _ways(recipe, plan, runtime.device):
         needed = training_memory(
@@ -77,11 +77,11 @@ def _ways(recipe: Recipe, plan: Plan, device: torch.device) -> Iterator[tuple[in
         yield rows, recomputed
 
 
-def _free_everywhere(device: torch.device, world: World) -> int | None:
+def _free_everywhere(device: torch.device, distributed: DistributedContext) -> int | None:
     """The least that any process can count on."""
     free = free_memory(device)
-    shared_by = 1 if device.type == "cuda" else world.local_size
-    least = float(world.gather([float("inf") if free is None else free // shared_by]).min())
+    shared_by = 1 if device.type == "cuda" else distributed.local_world_size
+    least = float(distributed.all_gather([float("inf") if free is None else free // shared_by]).min())
     return None if least == float("inf") else int(least)
 
 

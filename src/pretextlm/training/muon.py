@@ -14,7 +14,8 @@ import itertools
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor, distributed, nn
+import torch.distributed as dist
+from torch import Tensor, nn
 
 from pretextlm.training.sharded_checkpoint import is_part, local
 
@@ -95,17 +96,17 @@ class Muon:
 def in_copies(stack_GRC: Tensor, size: int, work: Callable[[Tensor], Tensor]) -> Tensor:
     """`work` on matrices that every process has: each does its share and all exchange what they found."""
     share = -(-len(stack_GRC) // size)
-    first = distributed.get_rank() * share
+    first = dist.get_rank() * share
     mine = stack_GRC.new_zeros(share, *stack_GRC.shape[1:])
     some = stack_GRC[first : first + share]
     if len(some):
         mine[: len(some)] = work(some)
     everyone = stack_GRC.new_empty(share * size, *stack_GRC.shape[1:])
-    distributed.all_gather_into_tensor(everyone, mine)
+    dist.all_gather_into_tensor(everyone, mine)
     return everyone[: len(stack_GRC)]
 
 
-def in_parts(stack_GrC: Tensor, rows: int, group: distributed.ProcessGroup, work: Callable[[Tensor], Tensor]) -> Tensor:
+def in_parts(stack_GrC: Tensor, rows: int, group: dist.ProcessGroup, work: Callable[[Tensor], Tensor]) -> Tensor:
     """`work` on matrices of which every process has some rows: each gets its share of them whole, and sends rows back.
 
     Args:
@@ -117,11 +118,11 @@ def in_parts(stack_GrC: Tensor, rows: int, group: distributed.ProcessGroup, work
     out = stack_GrC.new_zeros(share * size, most, columns)
     out[: len(stack_GrC), :held] = stack_GrC
     parts = torch.empty_like(out)
-    distributed.all_to_all_single(parts, out, group=group)
+    dist.all_to_all_single(parts, out, group=group)
     whole = parts.view(size, share, most, columns).transpose(0, 1).reshape(share, size * most, columns)
     whole[:, :rows] = work(whole[:, :rows])
     parts = whole.view(share, size, most, columns).transpose(0, 1).contiguous().view_as(out)
-    distributed.all_to_all_single(out, parts, group=group)
+    dist.all_to_all_single(out, parts, group=group)
     return out[: len(stack_GrC), :held]
 
 

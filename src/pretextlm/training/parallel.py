@@ -15,12 +15,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import distributed, nn
+import torch.distributed as dist
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pretextlm.errors import UserError
 from pretextlm.model.blocks import Block
-from pretextlm.training.distributed import World
+from pretextlm.training.distributed import DistributedContext
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -32,7 +33,9 @@ _KEPT: list[nn.Module] = []
 thread of that group is just giving back a tensor, it waits for that lock, and both wait for ever."""
 
 
-def spread(module: nn.Module, world: World, way: Way, device: torch.device, every_weight_used: bool) -> nn.Module:
+def spread(
+    module: nn.Module, distributed: DistributedContext, way: Way, device: torch.device, every_weight_used: bool
+) -> nn.Module:
     """The module as it is to be called; its weights are the same on all processes before.
 
     Args:
@@ -41,7 +44,7 @@ def spread(module: nn.Module, world: World, way: Way, device: torch.device, ever
     Raises:
         UserError: "hybrid" where the machines differ in their number of processes.
     """
-    if world.size == 1:
+    if distributed.world_size == 1:
         return module
     if way == "ddp":
         whole = DistributedDataParallel(
@@ -52,7 +55,7 @@ def spread(module: nn.Module, world: World, way: Way, device: torch.device, ever
         return whole
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-    mesh = _mesh(world, way, device)
+    mesh = _mesh(distributed, way, device)
     policy = MixedPrecisionPolicy(cast_forward_inputs=False)
     for block in [part for part in module.modules() if isinstance(part, Block)]:
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=way != "zero2")
@@ -79,20 +82,21 @@ def in_parts(module: nn.Module) -> bool:
 
 def _sum(_, bucket):  # type: ignore[no-untyped-def]  # the wrapper refuses annotations that are strings
     """All processes' gradients of some weights, added up."""
-    work = distributed.all_reduce(bucket.buffer(), async_op=True)
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
     assert work is not None, "the work goes on behind us"
     return work.get_future().then(lambda done: done.value()[0])
 
 
-def _mesh(world: World, way: Way, device: torch.device) -> DeviceMesh:
+def _mesh(distributed: DistributedContext, way: Way, device: torch.device) -> DeviceMesh:
     from torch.distributed.device_mesh import init_device_mesh
 
     if way != "hybrid":
-        return init_device_mesh(device.type, (world.size,), mesh_dim_names=("shard",))
-    if world.size % world.local_size:
+        return init_device_mesh(device.type, (distributed.world_size,), mesh_dim_names=("shard",))
+    if distributed.world_size % distributed.local_world_size:
         raise UserError(
-            f"training.parallel is 'hybrid', but {world.size} processes are not some times {world.local_size}.",
+            f"training.parallel is 'hybrid', but {distributed.world_size} processes are not a multiple of "
+            f"{distributed.local_world_size}.",
             "Start as many processes on each machine, or use training.parallel=zero3.",
         )
-    shape = (world.size // world.local_size, world.local_size)
+    shape = (distributed.world_size // distributed.local_world_size, distributed.local_world_size)
     return init_device_mesh(device.type, shape, mesh_dim_names=("replicate", "shard"))

@@ -15,7 +15,7 @@ from pretextlm.data.row_reader import RowReader
 from pretextlm.errors import UserError
 from pretextlm.model.flops import FORWARD_ONLY
 from pretextlm.training.corpus import Corpus
-from pretextlm.training.distributed import ALONE, World
+from pretextlm.training.distributed import SINGLE_PROCESS, DistributedContext
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
 
@@ -105,7 +105,9 @@ class Plan:
         return min(1.0, used[kind] / size)
 
 
-def make_plan(recipe: Recipe, store: Corpus, device: torch.device, world: World = ALONE) -> Plan:
+def make_plan(
+    recipe: Recipe, store: Corpus, device: torch.device, distributed: DistributedContext = SINGLE_PROCESS
+) -> Plan:
     """The same steps for any number of processes; only how they are cut depends on it.
 
     Raises UserError when the objective cannot be had with this vocabulary, length or batch.
@@ -119,7 +121,7 @@ def make_plan(recipe: Recipe, store: Corpus, device: torch.device, world: World 
     )
     micro = max(1, min(rows, int(micro_tokens // per_row)))
     if objective.needs_full_batch:
-        _check_whole(objective.name, config.micro_batch_tokens, rows * per_row, world)
+        _check_whole(objective.name, config.micro_batch_tokens, rows * per_row, distributed)
         micro = rows
     elif config.batch_rows:
         micro = -(-rows // -(-rows // micro))
@@ -142,7 +144,7 @@ def make_plan(recipe: Recipe, store: Corpus, device: torch.device, world: World 
     length = max(batch.input_ids.shape[1] for batch in sample)
     seconds = [batch.decoder_input_ids.shape[1] for batch in sample if batch.decoder_input_ids is not None]
     terms = tuple(sorted({name for batch in sample for name in objective.counts(batch)}))
-    micro = min(micro, -(-rows // world.size))
+    micro = min(micro, -(-rows // distributed.world_size))
     total_rows = size / per_unit if per_unit else None
     return Plan(
         rows=rows,
@@ -158,13 +160,13 @@ def make_plan(recipe: Recipe, store: Corpus, device: torch.device, world: World 
     )
 
 
-def _check_whole(name: str, micro_batch_tokens: int, tokens: float, world: World) -> None:
+def _check_whole(name: str, micro_batch_tokens: int, tokens: float, distributed: DistributedContext) -> None:
     """Raises UserError where a step that has to be one pass would be cut."""
-    if 0 < micro_batch_tokens < tokens or world.size > 1:
+    if 0 < micro_batch_tokens < tokens or distributed.world_size > 1:
         raise UserError(
             f"The loss of {name!r} compares all rows of a step, so that a step is one pass of one process.",
             'Leave out training.micro_batch_tokens; training.gradient_checkpointing="blocks" saves memory too.'
-            if world.size == 1
+            if distributed.world_size == 1
             else "Train it in one process.",
         )
 
@@ -182,7 +184,11 @@ def expected_seconds(kind: str, budget: float, plan: Plan) -> float:
 
 
 def make_loader(
-    recipe: Recipe, store: Corpus, reader: RowReader, total_rows: float | None, world: World = ALONE
+    recipe: Recipe,
+    store: Corpus,
+    reader: RowReader,
+    total_rows: float | None,
+    distributed: DistributedContext = SINGLE_PROCESS,
 ) -> Loader:
     """Batches of this process by the recipe. Tokens that the store's tokenizer does not have raise UserError."""
     objective, vocabulary = recipe.training_objective, recipe.vocabulary(store)
@@ -202,6 +208,6 @@ def make_loader(
         workers=recipe.data.workers,
         copies=objective.noise_period,
         total_rows=total_rows if objective.scheduled_noise else None,
-        share=(world.rank, world.size),
+        share=(distributed.rank, distributed.world_size),
         dropout_keys="" if not recipe.training.dropout else "packed" if recipe.task else "rows",
     )

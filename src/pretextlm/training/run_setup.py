@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from pretextlm.training.compatibility import check_positions, check_teachers, check_tokenizers
 from pretextlm.training.corpus import Corpus, Labelled, open_corpus
-from pretextlm.training.distributed import World
+from pretextlm.training.distributed import DistributedContext
 from pretextlm.training.forgetting import Remembered, with_remembered
 from pretextlm.training.memory_plan import Fit, fit
 from pretextlm.training.plan import Plan, expected_seconds, make_plan
@@ -43,7 +43,7 @@ class Ready:
         return (*self.runtime.notes, cut, *filter(None, [left_out, watched]))
 
 
-def make_ready(recipe: Recipe, world: World) -> Ready:
+def make_ready(recipe: Recipe, distributed: DistributedContext) -> Ready:
     """On every process for itself. Raises UserError, on all of them, when one cannot train by the recipe."""
 
     def found() -> tuple[Recipe, Corpus, Plan, Runtime, list[Remembered]]:
@@ -52,14 +52,14 @@ def make_ready(recipe: Recipe, world: World) -> Ready:
         check_positions(whole)
         check_teachers(whole)
         whole, remembered = with_remembered(whole, store)
-        if world.first:
+        if distributed.is_main:
             check_installed(whole.training.trackers)
         device = Runtime.choose(whole.training, 0.0).device
-        plan = make_plan(whole, store, device, world)
+        plan = make_plan(whole, store, device, distributed)
         runtime = Runtime.choose(whole.training, expected_seconds(*whole.training.budget, plan))
         return whole, store, plan, runtime, remembered
 
-    whole, store, plan, runtime, remembered = world.everywhere(found)
-    chosen = fit(whole, plan, runtime, world)
+    whole, store, plan, runtime, remembered = distributed.run_on_all(found)
+    chosen = fit(whole, plan, runtime, distributed)
     plan = replace(plan, micro_rows=chosen.micro_rows, recomputed=chosen.recomputed)
     return Ready(whole, store, plan, runtime, chosen, tuple(remembered))

@@ -18,7 +18,7 @@ import torch
 
 from pretextlm.batch import Batch, Spare
 from pretextlm.data.loader import Loader
-from pretextlm.errors import Echo, UserError
+from pretextlm.errors import DuplicateUserError, UserError
 from pretextlm.files import AnyPath, write_json
 from pretextlm.model.parameter_count import total
 from pretextlm.objectives.protocol import TrainingObjective
@@ -27,7 +27,7 @@ from pretextlm.training.begin import begin, build_model, generator_of
 from pretextlm.training.best_checkpoint import Best
 from pretextlm.training.checkpoint_writer import Saver
 from pretextlm.training.corpus import Corpus
-from pretextlm.training.distributed import ALONE, World, joined
+from pretextlm.training.distributed import SINGLE_PROCESS, DistributedContext, process_group
 from pretextlm.training.energy import Meter
 from pretextlm.training.forgetting import Remembered, as_begun
 from pretextlm.training.forward import Forward
@@ -88,20 +88,22 @@ def pretrain(
     """
     recipe, directory = resolve_recipe(recipe), Path(out)
     with ExitStack() as held:
-        world = held.enter_context(joined(recipe.training.timeout_seconds, recipe.training.join_seconds))
-        watch = held.enter_context(watched(world, directory, recipe.training.timeout_seconds))
-        progress = progress if progress and world.first else Silent()
-        ready = make_ready(as_begun(recipe, directory) if resume else recipe, world)
+        distributed = held.enter_context(process_group(recipe.training.timeout_seconds, recipe.training.join_seconds))
+        watch = held.enter_context(watched(distributed, directory, recipe.training.timeout_seconds))
+        progress = progress if progress and distributed.is_main else Silent()
+        ready = make_ready(as_begun(recipe, directory) if resume else recipe, distributed)
         recipe, store, plan, runtime = ready.recipe, ready.store, ready.plan, ready.runtime
         progress.note("; ".join(ready.notes))
-        world.from_first(lambda: held.enter_context(locked(directory)))
+        distributed.broadcast_from_main(lambda: held.enter_context(locked(directory)))
         stop = held.enter_context(StopFlag())
-        world.from_first(lambda: begin(recipe, directory, resume, store, runtime, command))
+        distributed.broadcast_from_main(lambda: begin(recipe, directory, resume, store, runtime, command))
         run = Run.open(directory)
-        found = world.from_first(lambda: checkpoints.newest(run.checkpoints, quarantine=True) if resume else None)
+        found = distributed.broadcast_from_main(
+            lambda: checkpoints.newest(run.checkpoints, quarantine=True) if resume else None
+        )
         watch.alive()
         fresh = found is None
-        trainer = Trainer(run, store, plan, runtime, progress, world, fresh, ready.remembered)
+        trainer = Trainer(run, store, plan, runtime, progress, distributed, fresh, ready.remembered)
         held.enter_context(closing(trainer))
         watch.alive()
         trainer.restore(found)
@@ -113,7 +115,7 @@ class Trainer:
     """The state of one run in memory. Use `pretrain`; the parts are open for tests and for exact experiments.
 
     Args:
-        world: the processes that train it together.
+        distributed: the processes that train it together.
         fresh: whether weights are to be taken from the run that the recipe starts from.
         remembered: stores that it is measured on beside its own.
     """
@@ -125,12 +127,12 @@ class Trainer:
         plan: Plan,
         runtime: Runtime,
         progress: Progress,
-        world: World = ALONE,
+        distributed: DistributedContext = SINGLE_PROCESS,
         fresh: bool = True,
         remembered: Sequence[Remembered] = (),
     ) -> None:
         self.run, self.store, self.plan, self.runtime, self.progress = run, store, plan, runtime, progress
-        self.recipe, self.config, self.world = run.recipe, run.recipe.training, world
+        self.recipe, self.config, self.distributed = run.recipe, run.recipe.training, distributed
         self.objective: TrainingObjective = run.recipe.training_objective
         self.position = Position()
         self.model = build_model(self.recipe, runtime.device)
@@ -145,20 +147,20 @@ class Trainer:
         adapted(self.model, tuning, generator_of(self.recipe, "adapters"))
         freeze(self.model, tuning.freeze)
         self.task = Task(self.model, self.objective, self.forward)
-        self.spread = spread(self.task, world, self.config.parallel, runtime.device, not self.model.heads)
+        self.spread = spread(self.task, distributed, self.config.parallel, runtime.device, not self.model.heads)
         scale = lambda name: tuning.layer_decay ** depth(name, self.model)  # noqa: E731
-        self.optimizer = Optimizer(self.model, self.config, runtime.dtype, world.size, scale)
+        self.optimizer = Optimizer(self.model, self.config, runtime.dtype, distributed.world_size, scale)
         self.log = MetricsLog(run)
-        self.saver = Saver(run.checkpoints, self.config.keep_checkpoints, world, self.config.timeout_seconds)
-        self.best = Best(run.directory, self.config, world)
+        self.saver = Saver(run.checkpoints, self.config.keep_checkpoints, distributed, self.config.timeout_seconds)
+        self.best = Best(run.directory, self.config, distributed)
         self.whole = self.spread if in_parts(self.spread) else self.task
-        self.look_back = LookBack(remembered, run.directory, self.model, self.whole, runtime.device, world)
+        self.look_back = LookBack(remembered, run.directory, self.model, self.whole, runtime.device, distributed)
         self._alive: Callable[[], None] = lambda: None
         self.compile_seconds = 0.0
         self.memory = 0
-        self.meter = Meter(runtime.device, world)
-        self.devices = world.size if runtime.device.type == "cuda" else world.machines
-        self.peak = peak_of_run(run.directory, runtime.device, runtime.dtype) if world.first else None
+        self.meter = Meter(runtime.device, distributed)
+        self.devices = distributed.world_size if runtime.device.type == "cuda" else distributed.num_nodes
+        self.peak = peak_of_run(run.directory, runtime.device, runtime.dtype) if distributed.is_main else None
 
     def restore(self, found: checkpoints.Checkpoint | None) -> None:
         """Go on from a checkpoint; from the start where there is none."""
@@ -170,7 +172,7 @@ class Trainer:
             for fault in found.faults:
                 self.progress.note(f"set aside as broken: {fault}")
             self.progress.note(f"resumed at step {found.step:,}")
-        if self.world.first:
+        if self.distributed.is_main:
             checkpoints.sweep(self.run.checkpoints)
             self.run.sweep()
             self.run.rewind_metrics(self.position.step, validated=not self._validation_due())
@@ -191,8 +193,8 @@ class Trainer:
         self._alive = self.saver.alive = alive
         saved_at, number = time.monotonic(), 0
         reader = self.objective.reader(self.store.train, self.recipe.vocabulary(self.store), self.recipe.data.length)
-        loader = make_loader(self.recipe, self.store, reader, self.plan.total_rows, self.world)
-        if self.world.first and self.config.trackers:
+        loader = make_loader(self.recipe, self.store, reader, self.plan.total_rows, self.distributed)
+        if self.distributed.is_main and self.config.trackers:
             names, step = self.config.trackers, self.position.step
             self.log.trackers = Trackers(names, self.run.directory, self.recipe, step, self.progress.note)
         try:
@@ -215,26 +217,26 @@ class Trainer:
         finally:
             loader.close(wait=not stop.number)
         self._alive()
-        self.position.energy_joules += sum(self.world.sums([self.meter.used(at_once=True)]))
+        self.position.energy_joules += sum(self.distributed.all_reduce_sum([self.meter.used(at_once=True)]))
         if not number:
             self.best.recall(self.model, self.position, self.progress.note)
             try:
                 with torch.compiler.set_stance("eager_on_recompile"):
                     self.look_back.end(self.position.step, self._unless(stop), self.config.keep_best)
             except Interrupted:
-                number = int(self.world.gather([stop.number]).max())
+                number = int(self.distributed.all_gather([stop.number]).max())
         self.save()
         self.saver.wait()
         if number:
             raise Stopped(number)
         self.best.forget()
-        if self.world.first:
+        if self.distributed.is_main:
             write_json(self.run.directory / "cost.json", self._cost())
 
     def _agree(self, stop: StopFlag, due: bool) -> tuple[int, bool]:
         """(signal that came to any process, whether to save): the same on all, as are the seconds from here on."""
         memory = peak_memory(self.runtime.device) if self._logs(self.position.step + 1) else 0
-        found = self.world.gather([stop.number, due, self.position.seconds, self.meter.used(), memory])
+        found = self.distributed.all_gather([stop.number, due, self.position.seconds, self.meter.used(), memory])
         self.position.seconds = float(found[0, 2])
         self.position.energy_joules += float(found[:, 3].sum())
         self.memory = max(self.memory, int(found[:, 4].max()))
@@ -280,7 +282,7 @@ class Trainer:
 
     def save(self) -> None:
         """Begin to write a checkpoint of this moment."""
-        if self.world.first:
+        if self.distributed.is_main:
             self.log.flush()
         weights, state = self.model.state_dict(), self.optimizer.state()
         self.saver.save(self.position.step, weights, state, vars(self.position))
@@ -294,14 +296,14 @@ class Trainer:
         Args:
             alone: by this process's batches only, and nothing is exchanged.
         """
-        world = ALONE if alone else self.world
+        distributed = SINGLE_PROCESS if alone else self.distributed
         names = self.plan.terms
         found: Counter[str] = Counter()
         for batch in batches:
             if not isinstance(batch, Spare):
                 found.update(self.objective.counts(batch))
         assert set(found) <= set(names), "a step has the terms of the first one"
-        counts = dict(zip(names, world.sums([found[name] for name in names]), strict=True))
+        counts = dict(zip(names, distributed.all_reduce_sum([found[name] for name in names]), strict=True))
         parts = torch.zeros(len(names), dtype=torch.float64, device=self.runtime.device)
         for number, batch in enumerate(batches, 1):
             exchange_gradients(self.spread, number == len(batches) and not alone)
@@ -313,7 +315,7 @@ class Trainer:
             losses = torch.stack([weights[name] * totals[name] for name in names])
             losses.sum().backward()  # type: ignore[no-untyped-call]
             parts += losses.detach()
-        return dict(zip(names, world.sums(parts.tolist()), strict=True))
+        return dict(zip(names, distributed.all_reduce_sum(parts.tolist()), strict=True))
 
     def _step(self, batches: list[Batch], share: float, waited: float) -> None:
         start = time.perf_counter()
@@ -345,7 +347,7 @@ class Trainer:
         }
         if self.peak:
             values["mfu"] = self._mfu(seconds)
-        if self.world.first:
+        if self.distributed.is_main:
             if self._logs(at.step):
                 values["memory"] = max(self.memory, peak_memory(self.runtime.device))
             at.window = self.log.train(values, at.window, self.config.log_every)
@@ -379,7 +381,7 @@ class Trainer:
         self.model.zero_grad()
         self.save()
         self.saver.wait()
-        raise (UserError if self.world.first else Echo)(
+        raise (UserError if self.distributed.is_main else DuplicateUserError)(
             f"The gradient {what} at step {at.step + 1}; the weights before it are saved.",
             "Lower training.learning_rate, raise training.warmup, or allow training.skip_steps=10.",
         )
@@ -407,7 +409,7 @@ class Trainer:
                 rows=rows,
                 seed=seed,
                 step=lambda batch: self.whole(batch)[1],
-                world=self.world,
+                distributed=self.distributed,
                 before_batch=self._unless(stop),
             )
             looked_back = self.look_back.losses(at.step, self._unless(stop))
@@ -415,7 +417,7 @@ class Trainer:
             return
         at.validations = self._validations()
         where = {"step": at.step, "tokens": self._tokens(), "seconds": at.seconds, "flops": at.flops}
-        if self.world.first:
+        if self.distributed.is_main:
             self.log.validation({**where, "loss": found.loss, **found.parts})
             for store, back in looked_back:
                 self.log.remembered(store.name, {**where, "loss": back.loss})
@@ -428,7 +430,7 @@ class Trainer:
 
         def check() -> None:
             self._alive()
-            if self.world.gather([stop.number]).max() > 0:
+            if self.distributed.all_gather([stop.number]).max() > 0:
                 raise Interrupted
 
         return check
@@ -454,7 +456,7 @@ class Trainer:
         """Share of what all processes' devices could compute in these seconds that the model needed for a step."""
         assert self.peak is not None, "asked for where the peak is known"
         flops = self.plan.rows * self.plan.flops_per_row
-        return flops / seconds / (self.peak.flops_per_second * self.world.size)
+        return flops / seconds / (self.peak.flops_per_second * self.distributed.world_size)
 
     def _cost(self) -> dict[str, Any]:
         at, meter = self.position, self.meter

@@ -12,7 +12,7 @@ import numpy as np
 
 from pretextlm.batch import Batch, Spare, Term
 from pretextlm.counter_rng import CounterRNG
-from pretextlm.training.distributed import ALONE, World
+from pretextlm.training.distributed import SINGLE_PROCESS, DistributedContext
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,14 +67,14 @@ class Validation:
             sums.total += float(term.total)
             sums.count += term.count
 
-    def over(self, world: World) -> Validation:
+    def over(self, distributed: DistributedContext) -> Validation:
         """What all processes found together; all have found the same terms."""
-        if world.size == 1:
+        if distributed.world_size == 1:
             return self
         names = sorted(self.terms)
         flat = [value for name in names for value in (self.terms[name].total, self.terms[name].count)]
         right = [self.terms[name].correct for name in names]
-        sums = world.sums([*flat, *(value or 0.0 for value in right)])
+        sums = distributed.all_reduce_sum([*flat, *(value or 0.0 for value in right)])
         for i, name in enumerate(names):
             term = self.terms[name]
             term.total, term.count = sums[2 * i], round(sums[2 * i + 1])
@@ -95,7 +95,7 @@ def validate(
     seed: int,
     *,
     step: Callable[[Batch], Mapping[str, Term]] | None = None,
-    world: World = ALONE,
+    distributed: DistributedContext = SINGLE_PROCESS,
     before_batch: Callable[[], None] = lambda: None,
 ) -> Validation:
     """The objective's loss on the first `rows` rows of a split, or all if there are fewer.
@@ -107,7 +107,7 @@ def validate(
         reader: over the validation split.
         seed: of the noise; the same for all runs that are compared.
         step: how a batch becomes terms, where the model is spread over devices.
-        world: processes that share the work; all call this.
+        distributed: processes that share the work; all call this.
         before_batch: called before every batch; may raise to end it.
     """
     found = Validation()
@@ -118,8 +118,8 @@ def validate(
 
     batches = evaluation_batches(reader, objective, vocabulary, rows, seed)
     measure = step or (lambda batch: objective.step(forward, batch))
-    read_through(forward.models["model"], batches, measure, take, world=world, before_batch=before_batch)
-    return found.over(world)
+    read_through(forward.models["model"], batches, measure, take, distributed=distributed, before_batch=before_batch)
+    return found.over(distributed)
 
 
 def read_through(
@@ -128,7 +128,7 @@ def read_through(
     measure: Callable[[Batch], Mapping[str, Term]],
     take: Callable[[int, Batch, Mapping[str, Term]], None],
     *,
-    world: World = ALONE,
+    distributed: DistributedContext = SINGLE_PROCESS,
     before_batch: Callable[[], None] = lambda: None,
 ) -> None:
     """Measure batches without learning from them, this process its share; the model is left in the mode it was in.
@@ -143,23 +143,23 @@ def read_through(
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode() if world.size == 1 else torch.no_grad():
-            for number, batch in _shared(batches, world):
+        with torch.inference_mode() if distributed.world_size == 1 else torch.no_grad():
+            for number, batch in _shared(batches, distributed):
                 before_batch()
                 take(number, batch, measure(batch))
     finally:
         model.train(training)
 
 
-def _shared(batches: Iterator[Batch], world: World) -> Iterator[tuple[int, Batch]]:
+def _shared(batches: Iterator[Batch], distributed: DistributedContext) -> Iterator[tuple[int, Batch]]:
     """Every so-manyth batch with its number; at the end a spare one where others have one more."""
     numbered = enumerate(batches)
-    if world.size == 1:
+    if distributed.world_size == 1:
         yield from numbered
         return
-    while turn := list(itertools.islice(numbered, world.size)):
-        own = world.rank < len(turn)
-        yield turn[world.rank] if own else (turn[0][0], Spare(**vars(turn[0][1])))
+    while turn := list(itertools.islice(numbered, distributed.world_size)):
+        own = distributed.rank < len(turn)
+        yield turn[distributed.rank] if own else (turn[0][0], Spare(**vars(turn[0][1])))
 
 
 def evaluation_batches(

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pretextlm.errors import UserError
-from pretextlm.training.distributed import World
+from pretextlm.training.distributed import DistributedContext
 
 PATIENCE = 1.1
 """A process that hangs ends itself a little later than those that wait for it, which then can say so."""
@@ -30,9 +30,9 @@ SPOKEN_OF = ("gloo", "nccl", "by peer", "broken pipe", "timed out waiting", "wai
 class Watch:
     """`alive` is called at least once in so many seconds, or the process ends."""
 
-    def __init__(self, world: World, directory: Path, timeout_seconds: float) -> None:
-        self.world, self.seconds = world, timeout_seconds
-        self.stacks = directory / f"{STACKS}-rank{world.rank}.txt"
+    def __init__(self, distributed: DistributedContext, directory: Path, timeout_seconds: float) -> None:
+        self.distributed, self.seconds = distributed, timeout_seconds
+        self.stacks = directory / f"{STACKS}-rank{distributed.rank}.txt"
         self._seen = time.monotonic()
         self._over = threading.Event()
 
@@ -52,7 +52,7 @@ class Watch:
         came = "".join(traceback.format_exception(error)) if error else ""
         try:
             with self.stacks.open("w", encoding="utf-8") as file:
-                file.write(f"rank {self.world.rank}, process {os.getpid()}\n{came}\n")
+                file.write(f"rank {self.distributed.rank}, process {os.getpid()}\n{came}\n")
                 file.flush()
                 faulthandler.dump_traceback(file, all_threads=True)
             return str(self.stacks)
@@ -67,8 +67,8 @@ class Watch:
                 return
         where = self.write_stacks()
         sys.stderr.write(
-            f"error: Rank {self.world.rank} has made no step for {self.seconds:g} seconds (training.timeout_seconds); "
-            f"it ends, and the others with it. What its threads were doing: {where}.\n"
+            f"error: Rank {self.distributed.rank} has made no step for {self.seconds:g} seconds "
+            f"(training.timeout_seconds); it ends, and the others with it. The stack of each thread: {where}.\n"
             "hint:  Go on with --resume from the last checkpoint.\n"
         )
         sys.stderr.flush()
@@ -76,14 +76,14 @@ class Watch:
 
 
 @contextmanager
-def watched(world: World, directory: Path, timeout_seconds: float) -> Iterator[Watch]:
+def watched(distributed: DistributedContext, directory: Path, timeout_seconds: float) -> Iterator[Watch]:
     """Watch this process for as long as the block lasts, if there are others.
 
     Raises:
         UserError: another process was lost, or did not answer in time.
     """
-    watch = Watch(world, directory, timeout_seconds)
-    if world.size == 1:
+    watch = Watch(distributed, directory, timeout_seconds)
+    if distributed.world_size == 1:
         yield watch
         return
     watch.begin()
@@ -92,7 +92,7 @@ def watched(world: World, directory: Path, timeout_seconds: float) -> Iterator[W
     except RuntimeError as error:
         if not is_of_network(error):
             raise
-        raise lost(error, world, timeout_seconds, watch.write_stacks(error)) from None
+        raise lost(error, distributed, timeout_seconds, watch.write_stacks(error)) from None
     finally:
         watch.end()
 
@@ -105,7 +105,7 @@ def is_of_network(error: BaseException) -> bool:
     return isinstance(error, DistError) or any(word in text for word in SPOKEN_OF)
 
 
-def lost(error: BaseException, world: World, timeout_seconds: float, stacks: str) -> UserError:
+def lost(error: BaseException, distributed: DistributedContext, timeout_seconds: float, stacks: str) -> UserError:
     """The error that people see."""
     late = any(word in str(error).lower() for word in ("timed out", "timeout"))
     what = (
@@ -114,6 +114,6 @@ def lost(error: BaseException, world: World, timeout_seconds: float, stacks: str
         else "lost another process, which ended or cannot be reached any more"
     )
     return UserError(
-        f"Rank {world.rank} of {world.size} {what}. What its threads were doing: {stacks}.",
+        f"Rank {distributed.rank} of {distributed.world_size} {what}. What its threads were doing: {stacks}.",
         "See what the others say; then start all of them again with --resume, which goes on from the last checkpoint.",
     )

@@ -14,7 +14,7 @@ from pretextlm.config import write_toml
 from pretextlm.errors import UserError
 from pretextlm.evaluation.task_evaluation import evaluate_task
 from pretextlm.training.corpus import open_corpus
-from pretextlm.training.distributed import ALONE
+from pretextlm.training.distributed import SINGLE_PROCESS
 from pretextlm.training.plan import make_loader, make_plan
 from pretextlm.training.progress import Silent
 from pretextlm.training.run_directory import Run
@@ -98,12 +98,12 @@ def test_a_teacher_of_other_classes_or_another_task_is_refused(taught, recipe, w
     other = [{**record, "label": record["label"].replace("left", "up")} for record in SIDES]
     chosen, teacher = taught("text_classification", other)
     with pytest.raises(UserError, match="tells apart left, right; the task has right, up"):
-        make_ready(chosen, ALONE)
+        make_ready(chosen, SINGLE_PROCESS)
     tags = {"name": "token_classification", "teacher": str(teacher.directory)}
     with pytest.raises(UserError, match="not for the task 'token_classification'"):
-        make_ready(recipe(tags, written(TAGS)), ALONE)
+        make_ready(recipe(tags, written(TAGS)), SINGLE_PROCESS)
     with pytest.raises(UserError, match="was trained by 'masked'"):
-        make_ready(recipe({"name": "text_classification", "teacher": str(start)}, written(SIDES)), ALONE)
+        make_ready(recipe({"name": "text_classification", "teacher": str(start)}, written(SIDES)), SINGLE_PROCESS)
 
 
 def test_a_teacher_with_too_short_a_table_of_positions_is_refused(taught):
@@ -113,4 +113,4 @@ def test_a_teacher_with_too_short_a_table_of_positions_is_refused(taught):
     short["model"]["positions"] |= {"kind": "learned", "max_position_embeddings": 32}
     config.write_text(write_toml(short))
     with pytest.raises(UserError, match=r"the teacher .* has a table of 32 positions"):
-        make_ready(chosen, ALONE)
+        make_ready(chosen, SINGLE_PROCESS)

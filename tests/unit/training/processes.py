@@ -93,11 +93,11 @@ def _group(jobs: list[dict], processes: int, machine: int) -> list[dict]:
 
 
 def _be_child(jobs: list[dict], writer: int) -> None:
-    from pretextlm.training.distributed import joined
+    from pretextlm.training.distributed import process_group
 
     os.dup2(2, 1)
     try:
-        with joined(120):
+        with process_group(120):
             found: dict = {"outcomes": [outcome(job) for job in jobs]}
     except BaseException:
         found = {"failed": traceback.format_exc()[-4000:]}
@@ -154,7 +154,7 @@ def _gradients(recipe: Any, out: Path) -> tuple[float, list[list[int]]]:
 
     from pretextlm.batch import Spare
     from pretextlm.training import trainer
-    from pretextlm.training.distributed import joined
+    from pretextlm.training.distributed import process_group
     from pretextlm.training.plan import make_loader
     from pretextlm.training.run_directory import Run
     from pretextlm.training.run_setup import make_ready
@@ -172,17 +172,17 @@ def _gradients(recipe: Any, out: Path) -> tuple[float, list[list[int]]]:
 
     trainer.build_model = shaken
     try:
-        with joined(120) as world:
-            ready = make_ready(recipe, world)
+        with process_group(120) as distributed:
+            ready = make_ready(recipe, distributed)
             plan, run = ready.plan, Run(out, ready.recipe)
-            at_work = trainer.Trainer(run, ready.store, plan, ready.runtime, trainer.Silent(), world)
+            at_work = trainer.Trainer(run, ready.store, plan, ready.runtime, trainer.Silent(), distributed)
             reader = recipe.training_objective.reader(ready.store.train, ready.store.vocabulary, recipe.data.length)
-            loader = make_loader(ready.recipe, ready.store, reader, plan.total_rows, world)
+            loader = make_loader(ready.recipe, ready.store, reader, plan.total_rows, distributed)
             steps = [loader.step(number * plan.rows, plan.rows, plan.micro_rows) for number in range(STEPS)]
             losses = at_work.gradients(steps[0])
             named = {name: weight.grad for name, weight in at_work.model.named_parameters() if weight.grad is not None}
             whole = {name: grad.full_tensor() if is_part(grad) else grad for name, grad in named.items()}
-            if world.first:
+            if distributed.is_main:
                 out.mkdir(parents=True, exist_ok=True)
                 save_file(whole, out / "gradients.safetensors")
             mine = [[int(i) for b in step if not isinstance(b, Spare) for i in b.example_ids] for step in steps]

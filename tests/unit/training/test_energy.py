@@ -10,7 +10,7 @@ import torch
 from tests.builders import make_store
 
 from pretextlm.training import trainer
-from pretextlm.training.distributed import World
+from pretextlm.training.distributed import DistributedContext
 from pretextlm.training.energy import Meter
 from pretextlm.training.progress import Silent
 from pretextlm.training.recipe import Recipe
@@ -51,8 +51,8 @@ def test_a_counter_that_fails_in_the_middle_adds_nothing(tmp_path):
 
 def test_processors_are_counted_by_the_first_process_of_a_machine_alone(tmp_path):
     zone(tmp_path, 0, "package-0", 0)
-    assert Meter(CPU, World(3, 4, 1, 2), tmp_path).source == ""
-    assert Meter(CPU, World(2, 4, 0, 2), tmp_path).source == "processors (RAPL)"
+    assert Meter(CPU, DistributedContext(3, 4, 1, 2), tmp_path).source == ""
+    assert Meter(CPU, DistributedContext(2, 4, 0, 2), tmp_path).source == "processors (RAPL)"
 
 
 def test_where_nothing_can_be_read_the_reason_is_given(tmp_path):
@@ -125,7 +125,7 @@ class Counting:
 
     source, reason, calls = "a meter", "", 0
 
-    def __init__(self, device, world) -> None:
+    def __init__(self, device, distributed) -> None:
         pass
 
     def used(self, at_once: bool = False) -> float:

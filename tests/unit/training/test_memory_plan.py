@@ -10,7 +10,7 @@ from tests.builders import make_store
 
 import pretextlm.training.memory_plan as module
 from pretextlm.model.transformer import meta_model
-from pretextlm.training.distributed import ALONE
+from pretextlm.training.distributed import SINGLE_PROCESS
 from pretextlm.training.memory_estimate import training_memory
 from pretextlm.training.memory_plan import USABLE, Fit, fit
 from pretextlm.training.plan import make_loader, make_plan
@@ -45,7 +45,7 @@ def found(store, free, device=CPU, monkeypatch=None, **options) -> Fit:
     monkeypatch.setattr(module, "free_memory", lambda device: free)
     whole = recipe(store, **options)
     runtime = replace(Runtime.choose(whole.training, 0.0), device=device)
-    return fit(whole, make_plan(whole, store, device), runtime, ALONE)
+    return fit(whole, make_plan(whole, store, device), runtime, SINGLE_PROCESS)
 
 
 def needed(store, recomputed, rows=8, **options) -> int:
@@ -156,7 +156,7 @@ def test_blocks_with_shared_weights_are_recomputed_all_together(store, monkeypat
     whole = recipe(store)
     shared = whole.model_copy(update={"model": whole.model.model_copy(update={"share_layers": True})})
     monkeypatch.setattr(module, "free_memory", lambda device: 1000)
-    chosen = fit(shared, make_plan(shared, store, CPU), Runtime.choose(shared.training, 0.0), ALONE)
+    chosen = fit(shared, make_plan(shared, store, CPU), Runtime.choose(shared.training, 0.0), SINGLE_PROCESS)
     assert chosen.recomputed == 4
     model = meta_model(shared.model)
     model.set_gradient_checkpointing(chosen.recomputed)
