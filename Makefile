@@ -6,10 +6,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup quickstart test test-quick faults lint bench clean
+KERNELS := tests/unit/tasks/test_distilled.py tests/unit/tasks/test_text_tasks.py tests/unit/model/test_loss.py \
+	tests/unit/model/test_attention.py tests/unit/training/test_accumulation.py
+
+.PHONY: help setup quickstart test test-quick test-cpu-kernels faults lint bench clean
 
 help: ## Say what the targets do
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 
 setup: $(READY) ## Create .venv and install everything, pinned by constraints.txt
 
@@ -28,6 +31,10 @@ test: setup ## Run all tests, on two cores or WORKERS=8 (under 8 minutes on two)
 
 test-quick: setup ## Run the tests that take no long training, process or benchmark (under 90 seconds on two cores)
 	$(BIN)/python -m pytest -m "not slow" --numprocesses $(WORKERS) --dist worksteal
+
+test-cpu-kernels: setup ## Run tests of sums and gradients with the kernels of older processors (about a minute)
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(KERNELS)
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(KERNELS)
 
 faults: setup ## Kill, stop, break, fill up and crowd trainings hundreds of times (about 10 minutes)
 	PRETEXTLM_FAULTS=full $(BIN)/python -m pytest tests/faults --durations=10
