@@ -28,7 +28,8 @@ from transformers import (
 )
 
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.model.families.base import FAMILIES, weights_in
+from pretextlm.model.families.base import weights_from_hf
+from pretextlm.model.families.registry import FAMILIES
 from pretextlm.model.generation import GenerationSettings, generate
 from pretextlm.model.inference_weights import cast_for_inference
 from pretextlm.model.transformer import Transformer
@@ -53,10 +54,10 @@ def ours_of(model: Any) -> Transformer:
     """Our model with the weights of theirs."""
     family = FAMILIES[model.config.model_type]()
     theirs = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    config = family.settled(family.config_in(model.config.to_dict()), theirs)
+    config = family.adjust_config(family.config_from_hf(model.config.to_dict()), theirs)
     ours = Transformer(config)
     shapes = {name: tensor.shape for name, tensor in ours.state_dict().items()}
-    found = weights_in(family, config, theirs, shapes)
+    found = weights_from_hf(family, config, theirs, shapes)
     assert not found.missing, found.missing
     ours.load_state_dict(found.weights, strict=False)
     return ours.eval()

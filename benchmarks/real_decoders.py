@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pretextlm.model.families.base import FAMILIES, weights_in, weights_out
+from pretextlm.model.families.base import weights_from_hf, weights_to_hf
+from pretextlm.model.families.registry import FAMILIES
 from pretextlm.model.incremental_decoding import IncrementalDecoder
 from pretextlm.model.transformer import Transformer
 
@@ -106,14 +107,14 @@ def pieces_of(path: Path) -> list[str]:
 def carried(model: Any) -> tuple[Transformer, int]:
     """(our model with the same weights, tensors that came back otherwise or were not carried)."""
     family = FAMILIES[model.config.model_type]()
-    config = family.config_in(model.config.to_dict())
+    config = family.config_from_hf(model.config.to_dict())
     theirs = dict(model.state_dict())
     if config.tie_word_embeddings:
         theirs.pop("lm_head.weight", None)
     ours = Transformer(config)
     shapes = {name: tensor.shape for name, tensor in ours.state_dict().items()}
-    found = weights_in(family, config, theirs, shapes)
-    back = weights_out(family, config, found.weights)
+    found = weights_from_hf(family, config, theirs, shapes)
+    back = weights_to_hf(family, config, found.weights)
     changed = sum(name not in back or not torch.equal(back[name], tensor) for name, tensor in theirs.items())
     ours.load_state_dict(found.weights)
     return ours.eval(), changed + len(found.left)

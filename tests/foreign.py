@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from pretextlm.model.families.base import values_out, weights_out
+from pretextlm.model.families.base import hf_config_values, weights_to_hf
 from pretextlm.model.families.registry import FAMILIES
 from pretextlm.model.transformer import Transformer
 
@@ -50,15 +50,15 @@ def bert_directory(directory: Path, **changes: Any) -> Path:
     """A sound one, with random weights; `changes` are values of its config.json alone."""
     directory.mkdir(parents=True, exist_ok=True)
     family = FAMILIES["bert"]()
-    config = family.config_in(BERT)
+    config = family.config_from_hf(BERT)
     model = Transformer(config)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
-    weights = weights_out(family, config, model.state_dict())
+    weights = weights_to_hf(family, config, model.state_dict())
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
-    values = {**BERT, **values_out(family, config, model.state_dict()), **changes}
+    values = {**BERT, **hf_config_values(family, config, model.state_dict()), **changes}
     (directory / "config.json").write_text(json.dumps(values))
     word_pieces().save(str(directory / "tokenizer.json"))
     return directory

@@ -72,7 +72,7 @@ class Rows:
         return int(lengths[0])
 
     def matrix(self, flat: NDArray[Any]) -> NDArray[Any]:
-        """Return a (B, width) view of one of the flat arrays."""
+        """Returns a (B, width) view of one of the flat arrays."""
         return flat.reshape(len(self), self.width)
 
 

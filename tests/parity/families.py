@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from pretextlm.batch import Batch
 from pretextlm.hf.export_model import export_model
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import values_out, weights_in, weights_out
+from pretextlm.model.families.base import hf_config_values, weights_from_hf, weights_to_hf
 from pretextlm.model.families.registry import FAMILIES
 from pretextlm.model.incremental_decoding import IncrementalDecoder
 from pretextlm.model.model_inputs import prepare
@@ -39,10 +39,10 @@ def imported(model: Any, directory: Path, heads: Heads | None = None) -> tuple[T
     model.save_pretrained(directory)
     family = FAMILIES[model.config.model_type]()
     theirs = load_file(directory / "model.safetensors")
-    config = family.settled(family.config_in(model.config.to_dict()), theirs)
+    config = family.adjust_config(family.config_from_hf(model.config.to_dict()), theirs)
     ours = Transformer(config, heads(config) if heads else None)
     shapes = {name: parameter.shape for name, parameter in ours.state_dict().items()}
-    found = weights_in(family, config, theirs, shapes)
+    found = weights_from_hf(family, config, theirs, shapes)
     ours.load_state_dict(found.weights, strict=False)
     return ours.eval(), found
 
@@ -76,13 +76,13 @@ def cached_logits(ours: Transformer, ids: list[int], cuts: list[int], source: li
 def round_trip(ours: Transformer, model: Any, directory: Path) -> Any:
     """Written back by our map and loaded by transformers without a missing or unexpected key; the same bytes."""
     family = FAMILIES[model.config.model_type]()
-    written = weights_out(family, ours.config, ours.state_dict())
+    written = weights_to_hf(family, ours.config, ours.state_dict())
     original = load_file(directory / "model.safetensors")
     for name, tensor in written.items():
         assert name in original, name
         assert torch.equal(tensor, original[name]), name
     assert set(original) == set(written)
-    values = values_out(family, ours.config, ours.state_dict())
+    values = hf_config_values(family, ours.config, ours.state_dict())
     config = type(model.config).from_dict({**model.config.to_dict(), **values})
     assert config.to_dict() == model.config.to_dict()
     back = directory / "back"

@@ -9,7 +9,7 @@ from tests.parity.families import imported, our_states, randomised, round_trip
 
 from pretextlm.errors import UserError
 from pretextlm.model.families.albert import Albert
-from pretextlm.model.families.base import values_out
+from pretextlm.model.families.base import hf_config_values
 from pretextlm.model.families.registry import FAMILIES
 from pretextlm.model.heads import PairHead
 
@@ -54,15 +54,15 @@ def test_the_head_of_pairs_is_carried_both_ways(tmp_path):
 
 
 def test_a_value_left_out_is_the_one_that_transformers_takes():
-    assert Albert().config_in({}) == Albert().config_in(transformers.AlbertConfig().to_dict())
+    assert Albert().config_from_hf({}) == Albert().config_from_hf(transformers.AlbertConfig().to_dict())
 
 
 @pytest.mark.parametrize("values", [{"num_hidden_groups": 2}, {"inner_group_num": 2}, {"embedding_size": 24}])
 def test_an_albert_that_the_trunk_cannot_be_is_refused(values):
     with pytest.raises(UserError):
-        Albert().config_in({**SHAPE, **values})
+        Albert().config_from_hf({**SHAPE, **values})
 
 
 def test_layers_of_different_weights_are_refused_on_the_way_out():
     with pytest.raises(UserError):
-        values_out(Albert(), FAMILIES["electra"]().config_in({}))
+        hf_config_values(Albert(), FAMILIES["electra"]().config_from_hf({}))

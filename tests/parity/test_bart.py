@@ -9,7 +9,7 @@ from tests.parity.families import imported, randomised
 
 from pretextlm.errors import UserError
 from pretextlm.model.families.bart import Bart
-from pretextlm.model.families.base import values_out
+from pretextlm.model.families.base import hf_config_values
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
 
@@ -52,14 +52,14 @@ def test_a_model_without_its_head_is_read_too(both, tmp_path):
 )
 def test_stacks_that_differ_in_more_than_layers_are_refused(change):
     with pytest.raises(UserError, match=next(iter(change))):
-        Bart().config_in(SHAPE | change)
+        Bart().config_from_hf(SHAPE | change)
 
 
 def test_a_shape_that_it_cannot_have_is_refused():
-    config = Bart().config_in(SHAPE)
+    config = Bart().config_from_hf(SHAPE)
     for change in ({"final_norm": True}, {"architecture": "encoder"}, {"tie_word_embeddings": False}):
         with pytest.raises(UserError, match=next(iter(change))):
-            values_out(Bart(), config.model_copy(update=change))
+            hf_config_values(Bart(), config.model_copy(update=change))
 
 
 def test_the_decoder_starts_from_the_end_token():

@@ -10,7 +10,7 @@ from tests.parity.families import imported, our_states, randomised, round_trip
 
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import values_out, weights_in, weights_out
+from pretextlm.model.families.base import hf_config_values, weights_from_hf, weights_to_hf
 from pretextlm.model.families.bert import Bert
 from pretextlm.model.heads import PairHead
 from pretextlm.model.transformer import Transformer
@@ -67,7 +67,7 @@ def test_a_model_without_a_head_of_pairs_leaves_its_tensors(both_with_pairs):
     _, ours, _, directory = both_with_pairs
     plain = Transformer(ours.config)
     shapes = {name: tensor.shape for name, tensor in plain.state_dict().items()}
-    found = weights_in(Bert(), ours.config, load_file(directory / "model.safetensors"), shapes)
+    found = weights_from_hf(Bert(), ours.config, load_file(directory / "model.safetensors"), shapes)
     assert found.missing == []
     assert sorted(found.left) == [
         "bert.pooler.dense.bias",
@@ -81,7 +81,7 @@ def test_a_head_of_three_classes_is_refused_on_the_way_out(both):
     config = both[1].config
     model = Transformer(config, {"pair": PairHead(config, 3)})
     with pytest.raises(UserError, match="BertForPreTraining has 2 rows"):
-        weights_out(Bert(), config, model.state_dict())
+        weights_to_hf(Bert(), config, model.state_dict())
 
 
 def test_a_bare_model_leaves_out_its_prefix_and_an_old_one_names_its_norms_otherwise(both):
@@ -91,7 +91,7 @@ def test_a_bare_model_leaves_out_its_prefix_and_an_old_one_names_its_norms_other
         name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
         for name, tensor in model.bert.state_dict().items()
     }
-    found = weights_in(Bert(), ours.config, bare, shapes)
+    found = weights_from_hf(Bert(), ours.config, bare, shapes)
     assert [name for name in found.missing if not name.startswith("head_layers.")] == []
     assert found.left == []
     for name, tensor in found.weights.items():
@@ -99,7 +99,7 @@ def test_a_bare_model_leaves_out_its_prefix_and_an_old_one_names_its_norms_other
 
 
 def test_a_value_left_out_is_the_one_that_transformers_takes():
-    assert Bert().config_in({}) == Bert().config_in(transformers.BertConfig().to_dict())
+    assert Bert().config_from_hf({}) == Bert().config_from_hf(transformers.BertConfig().to_dict())
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_value_left_out_is_the_one_that_transformers_takes():
 )
 def test_a_bert_that_the_trunk_cannot_be_is_refused(values):
     with pytest.raises(UserError):
-        Bert().config_in({**SHAPE, **values})
+        Bert().config_from_hf({**SHAPE, **values})
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_a_bert_that_the_trunk_cannot_be_is_refused(values):
     ids=lambda changes: next(iter(changes)),
 )
 def test_a_shape_that_no_bert_has_is_refused_on_the_way_out(changes):
-    values = Bert().config_in(SHAPE).model_dump()
+    values = Bert().config_from_hf(SHAPE).model_dump()
     for name, change in changes.items():
         values[name] = {**values[name], **change} if isinstance(change, dict) else change
     with pytest.raises(UserError):
-        values_out(Bert(), ModelConfig.parse(values))
+        hf_config_values(Bert(), ModelConfig.parse(values))

@@ -11,7 +11,7 @@ from tests.parity.families import imported, our_logits, randomised, round_trip, 
 
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import values_out
+from pretextlm.model.families.base import hf_config_values
 from pretextlm.model.families.big_bird import BigBird
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
@@ -91,20 +91,20 @@ def test_what_is_written_back_loads_without_a_missing_or_unexpected_key(both):
 
 
 def test_a_value_left_out_is_the_one_that_transformers_takes():
-    assert BigBird().config_in({}) == BigBird().config_in(transformers.BigBirdConfig().to_dict())
+    assert BigBird().config_from_hf({}) == BigBird().config_from_hf(transformers.BigBirdConfig().to_dict())
 
 
 @pytest.mark.parametrize("changes", [{"attention_type": "sparse"}, {"block_size": 0}, {"is_decoder": True}])
 def test_a_big_bird_that_the_trunk_cannot_be_is_refused(changes):
     with pytest.raises(UserError):
-        BigBird().config_in({**SHAPE, **changes})
+        BigBird().config_from_hf({**SHAPE, **changes})
 
 
 def test_drawn_blocks_are_refused_on_the_way_out():
-    values = BigBird().config_in(SHAPE).model_dump()
+    values = BigBird().config_from_hf(SHAPE).model_dump()
     values["attention"]["sample_random_blocks"] = True
     with pytest.raises(UserError, match="sample_random_blocks"):
-        values_out(BigBird(), ModelConfig.parse(values))
+        hf_config_values(BigBird(), ModelConfig.parse(values))
 
 
 def test_blocks_are_for_encoders_without_windows():

@@ -54,4 +54,4 @@ class TestParity(EncoderParity):
 def test_a_relative_that_the_trunk_is_not_is_refused(change):
     values = transformers.DebertaV2Config(**{**SHAPE, **change}).to_dict()
     with pytest.raises(UserError, match="DeBERTa"):
-        FAMILIES["deberta-v2"]().config_in(values)
+        FAMILIES["deberta-v2"]().config_from_hf(values)

@@ -7,7 +7,7 @@ from tests.parity.encoders import EncoderParity
 from tests.parity.families import imported, randomised
 
 from pretextlm.errors import UserError
-from pretextlm.model.families.base import values_out
+from pretextlm.model.families.base import hf_config_values
 from pretextlm.model.families.distilbert import DistilBert
 from pretextlm.model.families.registry import FAMILIES
 
@@ -38,9 +38,9 @@ class TestParity(EncoderParity):
 
 
 def test_a_value_left_out_is_the_one_that_transformers_takes():
-    assert DistilBert().config_in({}) == DistilBert().config_in(transformers.DistilBertConfig().to_dict())
+    assert DistilBert().config_from_hf({}) == DistilBert().config_from_hf(transformers.DistilBertConfig().to_dict())
 
 
 def test_token_types_are_refused_on_the_way_out():
     with pytest.raises(UserError, match="type_vocab_size"):
-        values_out(DistilBert(), FAMILIES["bert"]().config_in({}))
+        hf_config_values(DistilBert(), FAMILIES["bert"]().config_from_hf({}))

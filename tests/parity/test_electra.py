@@ -8,7 +8,7 @@ from tests.parity.encoders import CLOSE, IDS, MASK, EncoderParity
 from tests.parity.families import imported, our_states, randomised, round_trip, their_logits
 
 from pretextlm.errors import UserError
-from pretextlm.model.families.base import values_out, weights_out
+from pretextlm.model.families.base import hf_config_values, weights_to_hf
 from pretextlm.model.families.electra import JUDGE, Electra
 from pretextlm.model.replaced_token_head import ReplacedTokenHead
 from pretextlm.model.transformer import Transformer
@@ -76,18 +76,18 @@ def test_a_discriminator_judges_alike_and_loads_when_it_is_written_back(judges):
 
 
 def test_a_model_trained_on_replaced_tokens_is_written_as_its_discriminator():
-    config = Electra().config_in(SHAPE)
+    config = Electra().config_from_hf(SHAPE)
     model = Transformer(config, build("replaced_token", {"generator_size": 0.5}).heads(config))
     names = model.state_dict()
-    assert values_out(Electra(), config, names)["architectures"] == [JUDGE]
+    assert hf_config_values(Electra(), config, names)["architectures"] == [JUDGE]
     theirs = transformers.ElectraForPreTraining(transformers.ElectraConfig(**SHAPE))
-    assert set(weights_out(Electra(), config, names)) == set(theirs.state_dict())
+    assert set(weights_to_hf(Electra(), config, names)) == set(theirs.state_dict())
 
 
 def test_a_value_left_out_is_the_one_that_transformers_takes():
-    assert Electra().config_in({}) == Electra().config_in(transformers.ElectraConfig().to_dict())
+    assert Electra().config_from_hf({}) == Electra().config_from_hf(transformers.ElectraConfig().to_dict())
 
 
 def test_a_discriminator_of_another_activation_is_refused():
     with pytest.raises(UserError, match="activation 'relu'"):
-        Electra().config_in({**SHAPE, "hidden_act": "relu", "architectures": [JUDGE]})
+        Electra().config_from_hf({**SHAPE, "hidden_act": "relu", "architectures": [JUDGE]})

@@ -26,4 +26,6 @@ class TestGemmaWithBiasesAndAnotherActivation(DecoderParity):
 
 
 def test_gelu_in_its_older_files_means_the_one_with_tanh():
-    assert Gemma().config_in({**SHAPE, "vocab_size": 90, "hidden_act": "gelu"}).feed_forward.activation == "gelu_tanh"
+    assert (
+        Gemma().config_from_hf({**SHAPE, "vocab_size": 90, "hidden_act": "gelu"}).feed_forward.activation == "gelu_tanh"
+    )

@@ -10,7 +10,7 @@ from tests.parity.decoders import IDS, DecoderParity
 from tests.parity.families import our_logits
 
 from pretextlm.errors import UserError
-from pretextlm.model.families.base import values_out, weights_in
+from pretextlm.model.families.base import hf_config_values, weights_from_hf
 from pretextlm.model.families.gpt2 import Gpt2
 from pretextlm.model.transformer import Transformer
 
@@ -41,9 +41,9 @@ def test_a_model_without_a_head_and_with_the_masks_of_older_files_is_read_whole(
     transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
     bare = transformers.GPT2Model(transformers.GPT2Config(vocab_size=90, **SHAPE))
     weights = dict(bare.state_dict()) | {"h.0.attn.bias": torch.ones(1, 1, 20, 20).tril()}
-    config = Gpt2().config_in(bare.config.to_dict())
+    config = Gpt2().config_from_hf(bare.config.to_dict())
     ours = Transformer(config)
-    found = weights_in(Gpt2(), config, weights, {name: tensor.shape for name, tensor in ours.state_dict().items()})
+    found = weights_from_hf(Gpt2(), config, weights, {name: tensor.shape for name, tensor in ours.state_dict().items()})
     assert (found.missing, found.left) == ([], [])
     ours.load_state_dict(found.weights)
     states = bare.eval()(torch.as_tensor(IDS)).last_hidden_state
@@ -51,23 +51,23 @@ def test_a_model_without_a_head_and_with_the_masks_of_older_files_is_read_whole(
 
 
 def test_a_width_of_the_inner_layer_that_is_not_given_is_four_times_the_models():
-    assert Gpt2().config_in({**SHAPE, "vocab_size": 90, "n_inner": None}).intermediate_size == 96
+    assert Gpt2().config_from_hf({**SHAPE, "vocab_size": 90, "n_inner": None}).intermediate_size == 96
 
 
 def test_an_option_that_the_trunk_lacks_is_refused_by_name():
     with pytest.raises(UserError, match="scale_attn_by_inverse_layer_idx"):
-        Gpt2().config_in({**SHAPE, "vocab_size": 90, "scale_attn_by_inverse_layer_idx": True})
+        Gpt2().config_from_hf({**SHAPE, "vocab_size": 90, "scale_attn_by_inverse_layer_idx": True})
 
 
 def test_a_value_that_is_absent_or_no_number_is_refused_by_name():
     with pytest.raises(UserError, match="vocab_size"):
-        Gpt2().config_in(SHAPE)
+        Gpt2().config_from_hf(SHAPE)
     with pytest.raises(UserError, match="n_embd"):
-        Gpt2().config_in({**SHAPE, "vocab_size": 90, "n_embd": "wide"})
+        Gpt2().config_from_hf({**SHAPE, "vocab_size": 90, "n_embd": "wide"})
 
 
 def test_a_shape_that_it_cannot_be_is_not_written():
-    config = Gpt2().config_in({**SHAPE, "vocab_size": 90})
-    assert Gpt2().config_in(values_out(Gpt2(), config)) == config
+    config = Gpt2().config_from_hf({**SHAPE, "vocab_size": 90})
+    assert Gpt2().config_from_hf(hf_config_values(Gpt2(), config)) == config
     with pytest.raises(UserError, match="final_norm"):
-        values_out(Gpt2(), config.model_copy(update={"final_norm": False}))
+        hf_config_values(Gpt2(), config.model_copy(update={"final_norm": False}))

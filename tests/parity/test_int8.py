@@ -12,7 +12,7 @@ from tests.parity.families import imported, our_logits, randomised, their_logits
 
 from pretextlm.errors import UserError
 from pretextlm.hf import int8
-from pretextlm.model.families.base import weights_in, weights_out
+from pretextlm.model.families.base import weights_from_hf, weights_to_hf
 from pretextlm.model.families.registry import FAMILIES
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
@@ -51,7 +51,7 @@ def both(request, tmp_path_factory):
     ours, _ = imported(model, directory)
     family, config = FAMILIES[model.config.model_type](), ours.config
     patterns = int8.quantizable(family, config)
-    form, written = int8.format_of_config(config), weights_out(family, config, ours.state_dict())
+    form, written = int8.format_of_config(config), weights_to_hf(family, config, ours.state_dict())
     packed = int8.quantized_weights(written, patterns, family.prefix, form, torch.float32)
     out = tmp_path_factory.mktemp("packed")
     save_file(packed, out / "model.safetensors", metadata={"format": "pt"})
@@ -60,7 +60,7 @@ def both(request, tmp_path_factory):
     again, report = kind.from_pretrained(out, output_loading_info=True)
     shapes = {name: tensor.shape for name, tensor in ours.state_dict().items()}
     whole = int8.dequantized_weights(load_file(out / "model.safetensors"))
-    ours.load_state_dict(weights_in(family, config, whole, shapes).weights)
+    ours.load_state_dict(weights_from_hf(family, config, whole, shapes).weights)
     return ours, again.eval(), report, packed, model
 
 
@@ -111,4 +111,4 @@ def test_a_family_that_keeps_its_matrices_transposed_is_refused(kind):
     config = getattr(transformers, kind).config_class(n_embd=24, n_layer=1, n_head=4, vocab_size=90)
     family = FAMILIES[config.model_type]()
     with pytest.raises(UserError, match="Conv1D"):
-        int8.quantizable(family, family.config_in(config.to_dict()))
+        int8.quantizable(family, family.config_from_hf(config.to_dict()))

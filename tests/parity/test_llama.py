@@ -60,11 +60,13 @@ def test_the_older_way_of_writing_rotary_positions_means_the_same():
     scaling = {key: value for key, value in LLAMA3.items() if key not in ("rope_type", "rope_theta")}
     older = {"rope_theta": 500.0, "rope_scaling": {"type": "llama3", **scaling}}
     shape = {**SHAPE, "vocab_size": 90}
-    assert Llama().config_in({**shape, **older}) == Llama().config_in({**shape, "rope_parameters": LLAMA3})
+    assert Llama().config_from_hf({**shape, **older}) == Llama().config_from_hf({**shape, "rope_parameters": LLAMA3})
 
 
 def test_a_scaling_that_is_not_known_or_lacks_a_number_is_refused():
     with pytest.raises(UserError, match="proportional"):
-        Llama().config_in({**SHAPE, "vocab_size": 90, "rope_parameters": {"rope_type": "proportional", "factor": 2.0}})
+        Llama().config_from_hf(
+            {**SHAPE, "vocab_size": 90, "rope_parameters": {"rope_type": "proportional", "factor": 2.0}}
+        )
     with pytest.raises(UserError, match="low_freq_factor"):
-        Llama().config_in({**SHAPE, "vocab_size": 90, "rope_parameters": {"rope_type": "llama3", "factor": 2.0}})
+        Llama().config_from_hf({**SHAPE, "vocab_size": 90, "rope_parameters": {"rope_type": "llama3", "factor": 2.0}})

@@ -7,7 +7,7 @@ from tests.parity.encoders import EncoderParity
 from tests.parity.families import imported, randomised
 
 from pretextlm.errors import UserError
-from pretextlm.model.families.base import values_out
+from pretextlm.model.families.base import hf_config_values
 from pretextlm.model.families.modernbert import ModernBert
 from pretextlm.model.families.registry import FAMILIES
 
@@ -51,13 +51,13 @@ class TestParity(EncoderParity):
 
 
 def test_a_value_left_out_is_the_one_that_transformers_takes():
-    assert ModernBert().config_in({}) == ModernBert().config_in(transformers.ModernBertConfig().to_dict())
+    assert ModernBert().config_from_hf({}) == ModernBert().config_from_hf(transformers.ModernBertConfig().to_dict())
 
 
 def test_an_older_configuration_names_its_angles_and_layers_otherwise():
     older = {"global_rope_theta": 500.0, "local_rope_theta": 20.0, "global_attn_every_n_layers": 2}
-    config = ModernBert().config_in(older)
-    assert config == ModernBert().config_in(transformers.ModernBertConfig(**older).to_dict())
+    config = ModernBert().config_from_hf(older)
+    assert config == ModernBert().config_from_hf(transformers.ModernBertConfig(**older).to_dict())
     assert (config.positions.rope_theta, config.positions.local_rope_theta) == (500.0, 20.0)
     assert config.attention.sliding_windows == (0, 128)
 
@@ -73,9 +73,9 @@ def test_an_older_configuration_names_its_angles_and_layers_otherwise():
 )
 def test_a_modernbert_that_the_trunk_cannot_be_is_refused(values):
     with pytest.raises(UserError):
-        ModernBert().config_in({**SHAPE, **values})
+        ModernBert().config_from_hf({**SHAPE, **values})
 
 
 def test_a_bert_is_refused_on_the_way_out():
     with pytest.raises(UserError):
-        values_out(ModernBert(), FAMILIES["bert"]().config_in({}))
+        hf_config_values(ModernBert(), FAMILIES["bert"]().config_from_hf({}))

@@ -9,7 +9,7 @@ from tests.parity.encoders import CLOSE, IDS, MASK, EncoderParity
 from tests.parity.families import imported, our_logits, randomised, their_logits
 
 from pretextlm.errors import UserError
-from pretextlm.model.families.base import values_out
+from pretextlm.model.families.base import hf_config_values
 from pretextlm.model.families.registry import FAMILIES
 from pretextlm.model.families.roberta import Roberta
 
@@ -54,15 +54,15 @@ def test_rows_filled_up_with_the_padding_id_have_the_same_logits(both):
 def test_a_value_left_out_is_the_one_that_transformers_takes(name, config):
     values = getattr(transformers, config)().to_dict()
     size = {"vocab_size": values["vocab_size"]}
-    assert FAMILIES[name]().config_in(size) == FAMILIES[name]().config_in(values)
+    assert FAMILIES[name]().config_from_hf(size) == FAMILIES[name]().config_from_hf(values)
 
 
 def test_positions_that_begin_with_row_0_are_refused_on_the_way_out():
-    bert = FAMILIES["bert"]().config_in({})
+    bert = FAMILIES["bert"]().config_from_hf({})
     with pytest.raises(UserError, match="row 0"):
-        values_out(Roberta(), bert)
+        hf_config_values(Roberta(), bert)
 
 
 def test_a_model_without_a_padding_id_is_refused():
     with pytest.raises(UserError, match="padding"):
-        Roberta().config_in({"pad_token_id": None})
+        Roberta().config_from_hf({"pad_token_id": None})

@@ -88,7 +88,7 @@ class TestDynamic(LongTexts):
 
 
 def positions_of(rope_type: str, **parameters: Any) -> Any:
-    return Llama().config_in(scaled(rope_type, **parameters) | {"vocab_size": 90}).positions.rope_scaling
+    return Llama().config_from_hf(scaled(rope_type, **parameters) | {"vocab_size": 90}).positions.rope_scaling
 
 
 def test_two_factors_of_scores_are_read_as_the_one_that_they_mean():

@@ -8,7 +8,7 @@ from tests.parity.encoder_decoders import CLOSE, SOURCES, VOCABULARY, EncoderDec
 from tests.parity.families import imported, our_states, randomised
 
 from pretextlm.errors import UserError
-from pretextlm.model.families.base import values_out, weights_in
+from pretextlm.model.families.base import hf_config_values, weights_from_hf
 from pretextlm.model.families.t5 import T5
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
@@ -64,28 +64,28 @@ def test_the_encoder_alone_has_the_same_states(both, tmp_path):
 def test_values_of_the_first_releases_are_read(both):
     values = {**SHAPE, "architectures": ["T5ForConditionalGeneration"]}
     del values["relative_attention_max_distance"]
-    first = T5().config_in(values)
+    first = T5().config_from_hf(values)
     assert (first.feed_forward.activation, first.head.scale) == ("relu", 24**-0.5)
-    later = T5().config_in(values | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False})
+    later = T5().config_from_hf(values | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False})
     assert (later.tie_word_embeddings, later.head.scale, later.positions.max_distance) == (False, 1.0, 128)
 
 
 def test_a_copy_of_the_table_is_left_out_and_another_table_is_refused(both):
-    config = T5().config_in(SHAPE)
+    config = T5().config_from_hf(SHAPE)
     table = torch.randn(VOCABULARY, 24)
     theirs = {"shared.weight": table, "lm_head.weight": table.clone(), "encoder.embed_tokens.weight": table.clone()}
     shapes = {"embed_tokens.weight": table.shape}
-    assert weights_in(T5(), config, theirs, shapes).left == []
-    assert weights_in(T5(), config, {name: one.to("meta") for name, one in theirs.items()}, shapes).left == []
+    assert weights_from_hf(T5(), config, theirs, shapes).left == []
+    assert weights_from_hf(T5(), config, {name: one.to("meta") for name, one in theirs.items()}, shapes).left == []
     with pytest.raises(UserError, match="not the table"):
-        weights_in(T5(), config, theirs | {"lm_head.weight": table + 1}, shapes)
+        weights_from_hf(T5(), config, theirs | {"lm_head.weight": table + 1}, shapes)
 
 
 def test_a_shape_that_it_cannot_have_is_refused(both):
-    config = T5().config_in(SHAPE)
+    config = T5().config_from_hf(SHAPE)
     for change in ({"final_norm": False}, {"architecture": "decoder"}, {"share_layers": True}):
         with pytest.raises(UserError, match=next(iter(change))):
-            values_out(T5(), config.model_copy(update=change))
+            hf_config_values(T5(), config.model_copy(update=change))
 
 
 def test_the_decoder_starts_from_the_padding_token():

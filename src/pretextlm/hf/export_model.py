@@ -163,12 +163,12 @@ def _read_back(
     done: Translated, theirs: Mapping[str, Tensor], dtype: str, whole: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Returns all weights under our names as loaded from the quantized model, completed from the run."""
-    from pretextlm.model.families.base import weights_in
+    from pretextlm.model.families.base import weights_from_hf
 
     kind, shapes = _kind(dtype), {name: tensor.shape for name, tensor in done.ours.items()}
     rounded = {name: _stored(tensor, kind) for name, tensor in theirs.items()}
     theirs = {name: tensor.float() for name, tensor in int8.dequantized_weights(rounded).items()}
-    read = weights_in(done.family, done.config, theirs, shapes).weights
+    read = weights_from_hf(done.family, done.config, theirs, shapes).weights
     whole = {name: t.new_zeros(t.shape) if name == ADDED_TO_TABLE else t for name, t in whole.items()}
     return {name: read[name] if name in read and read[name].shape == t.shape else t for name, t in whole.items()}
 

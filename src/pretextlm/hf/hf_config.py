@@ -35,7 +35,7 @@ def read_config(directory: Path) -> tuple[Mapping[str, Any], Family, ModelConfig
         raise UserError(f"{where} has no model_type.", f"Known: {', '.join(FAMILIES)}.")
     family: Family = FAMILIES[kind]()
     try:
-        return values, family, family.config_in(values)
+        return values, family, family.config_from_hf(values)
     except KeyError as error:
         raise UserError(f"{where} has no {error.args[0]!r}.", "Fetch the model again.") from None
     except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError) as error:

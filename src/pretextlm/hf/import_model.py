@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from pretextlm.model.config import ModelConfig, SpecialTokenIds
     from pretextlm.model.families.base import Family
-    from pretextlm.model.families.shared.tensor_maps import Map
+    from pretextlm.model.families.shared.tensor_maps import TensorMap
     from pretextlm.objectives.protocol import TrainingObjective
     from pretextlm.training.recipe import Recipe
     from pretextlm.training.run_directory import Run
@@ -79,7 +79,7 @@ class ValidatedModel:
     taken: ImportedTokenizer
     left: tuple[str, ...]
     missing: tuple[str, ...]
-    head: tuple[Map, ...] = ()
+    head: tuple[TensorMap, ...] = ()
 
 
 def import_model(source: AnyPath, out: AnyPath, *, objective: str | None = None, command: Sequence[str] = ()) -> Run:
@@ -121,7 +121,7 @@ def check(directory: Path, objective: str | None = None) -> ValidatedModel:
     stored = stored_tensors(directory)
     if int8.is_quantized(values, str(directory / CONFIG_FILE)):
         stored = int8.as_dequantized(stored)
-    config = family.settled(config, stored)
+    config = family.adjust_config(config, stored)
     blocks = config.num_hidden_layers + (config.num_decoder_layers if config.architecture == "encoder_decoder" else 0)
     if not config.share_layers and blocks > len(stored):
         raise UserError(
@@ -150,7 +150,7 @@ def _fit(
     config: ModelConfig,
     objective: TrainingObjective,
     stored: Mapping[str, Stored],
-    head: Sequence[Map] = (),
+    head: Sequence[TensorMap] = (),
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Match published and own tensors.
 
@@ -162,11 +162,11 @@ def _fit(
     """
     import torch
 
-    from pretextlm.model.families.base import weights_in
+    from pretextlm.model.families.base import weights_from_hf
 
     shapes = _shapes(config, objective)
     hollow = {name: torch.empty(one.shape, device="meta") for name, one in stored.items()}
-    found = weights_in(family, config, hollow, shapes, head)
+    found = weights_from_hf(family, config, hollow, shapes, head)
     left = [name for name in found.left if not BUFFERS.search(name)]
     strange = next((name for name in left if IN_A_LAYER.search(name)), None)
     if strange is not None:
@@ -288,7 +288,7 @@ def _weights(checked: ValidatedModel) -> dict[str, Tensor]:
     """Returns the tensors under our names, in fp32."""
     from safetensors import safe_open
 
-    from pretextlm.model.families.base import weights_in
+    from pretextlm.model.families.base import weights_from_hf
 
     theirs: dict[str, Tensor] = {}
     for file in sorted({one.file for one in checked.stored.values()}):
@@ -298,7 +298,7 @@ def _weights(checked: ValidatedModel) -> dict[str, Tensor]:
         theirs = int8.dequantized_weights(theirs)
     theirs = {name: tensor.float() for name, tensor in theirs.items()}
     shapes = _shapes(checked.config, checked.objective)
-    return weights_in(checked.family, checked.config, theirs, shapes, checked.head).weights
+    return weights_from_hf(checked.family, checked.config, theirs, shapes, checked.head).weights
 
 
 def grown(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:

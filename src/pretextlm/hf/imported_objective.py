@@ -13,7 +13,7 @@ from pretextlm.objectives.registry import OBJECTIVES, build
 
 if TYPE_CHECKING:
     from pretextlm.model.config import ModelConfig
-    from pretextlm.model.families.base import Family, WithHead
+    from pretextlm.model.families.base import Family, HeadClass
     from pretextlm.objectives.base import Objective
 
 
@@ -50,7 +50,7 @@ def _published(family: str = "", *, architecture: str = "", head: str = "") -> s
     return ""
 
 
-def _complete(family: Family, head: WithHead, config: ModelConfig, theirs: Collection[str]) -> bool:
+def _complete(family: Family, head: HeadClass, config: ModelConfig, theirs: Collection[str]) -> bool:
     """Whether all of a head's tensors are there; BERT's pooler alone is no head."""
     names = [one.theirs for one in family.maps(config) if one.ours[0].startswith(f"heads.{head.head}.")]
     return bool(names) and all(name in theirs for name in names)

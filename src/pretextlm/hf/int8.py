@@ -87,7 +87,7 @@ def quantizable(family: Family, config: ModelConfig) -> list[str]:
     from pretextlm.model.block_matrices import is_block_matrix
 
     found = [one for one in family.maps(config) if is_block_matrix(one.ours[0])]
-    if any(one.transposed or one.lifted for one in found):
+    if any(one.transposed or one.unsqueezed for one in found):
         raise UserError(
             f"A {family.name} model keeps its matrices transposed (Conv1D), which {METHOD} has no place for.",
             "Export it without --quantize, for example with --dtype bf16.",

@@ -24,7 +24,7 @@ from pretextlm.training.run_directory import Run
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pretextlm.model.families.shared.tensor_maps import Map
+    from pretextlm.model.families.shared.tensor_maps import TensorMap
 
 ROOT = "base_model.model."
 """peft's prefix of every name."""
@@ -99,11 +99,13 @@ def export_adapter(place: Path, out: Path, *, family: str | None = None) -> Expo
     return Exported(out, done.family.name, architecture, done.lost, files, False, "fp32", size)
 
 
-def _adapters(weights: Mapping[str, Tensor], maps: list[Map], family: str) -> tuple[dict[str, Tensor], list[Map]]:
+def _adapters(
+    weights: Mapping[str, Tensor], maps: list[TensorMap], family: str
+) -> tuple[dict[str, Tensor], list[TensorMap]]:
     """Returns (the adapters' tensors in peft's names, the matrices they belong to)."""
     holder = {name: one for one in maps for name in one.ours}
     tensors: dict[str, Tensor] = {}
-    holders: dict[str, Map] = {}
+    holders: dict[str, TensorMap] = {}
     for name, tensor in weights.items():
         for ours, theirs in PARTS.items():
             if not name.endswith(ours):
@@ -121,7 +123,7 @@ def _adapters(weights: Mapping[str, Tensor], maps: list[Map], family: str) -> tu
     return tensors, [*holders.values()]
 
 
-def _short(names: list[str], maps: list[Map]) -> list[str]:
+def _short(names: list[str], maps: list[TensorMap]) -> list[str]:
     """Returns the matrices by the suffixes that peft matches; full names where a suffix would match more."""
     ends = sorted({".".join(_inner(name)) for name in names})
     meant = {one.theirs for one in maps if _module(one.theirs).endswith(tuple(f".{end}" for end in ends))}

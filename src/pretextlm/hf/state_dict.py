@@ -153,7 +153,7 @@ def _formed(
 def _fitting(
     family: Family, config: ModelConfig, weights: Mapping[str, Tensor], pad: int | None, task: Task | None
 ) -> Translated:
-    from pretextlm.model.families.base import values_out, weights_out
+    from pretextlm.model.families.base import hf_config_values, weights_to_hf
 
     if config.architecture not in family.classes.values():
         raise UserError(
@@ -165,7 +165,7 @@ def _fitting(
     head = class_of(family, task) if task else None
     if task and head:
         carried = _trunk(weights)
-    values = values_out(family, config, carried)
+    values = hf_config_values(family, config, carried)
     if pad is not None and values.get("pad_token_id", pad) != pad:
         raise UserError(
             f"A {family.name} of this shape counts positions on from padding of id {values['pad_token_id']}; this "
@@ -178,7 +178,7 @@ def _fitting(
     if task and head:
         values |= values_of(head, task)
         carried |= head_out(task, weights)
-    theirs = weights_out(family, config, carried, head.maps() if head else ())
+    theirs = weights_to_hf(family, config, carried, head.maps() if head else ())
     lost = [name for name in _lost(family, weights) if not (head and name == "task")]
     return Translated(family, config, carried, theirs, values, tuple(lost), head)
 

@@ -172,7 +172,7 @@ def _attend_varlen(q_BTHE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, mask: Attenti
 
 
 def use_varlen(device: torch.device, dtype: torch.dtype, attention: AttentionKind) -> bool:
-    """Return whether the varlen backend can compute this kind of attention on this device."""
+    """Returns whether the varlen backend can compute this kind of attention on this device."""
     return (
         device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and attention in ("causal", "bidirectional")
     )
@@ -183,7 +183,7 @@ def _use_eager(device: torch.device, dtype: torch.dtype, keys: int) -> bool:
 
 
 def backend_name(device: torch.device, dtype: torch.dtype, attention: AttentionKind, keys: int) -> str:
-    """Return the backend that computes the attention of plain rows of `keys` tokens there, for people to read."""
+    """Returns the backend that computes the attention of plain rows of `keys` tokens there, for people to read."""
     if use_varlen(device, dtype, attention):
         return "varlen kernel"
     return "written-out products" if _use_eager(device, dtype, keys) else "scaled_dot_product_attention"
@@ -265,7 +265,7 @@ def self_attention_mask(
 def within_window(
     query_positions_BT: Tensor, key_positions_BS: Tensor, window: int, attention: AttentionKind, global_tokens: int = 0
 ) -> Tensor:
-    """Return which keys lie in the window of each query, or are exempt from it.
+    """Returns which keys lie in the window of each query, or are exempt from it.
 
     A causal window of 4 holds distances 0 … 3; a bidirectional one of 4 holds distances -2 … 2.
 
@@ -362,7 +362,7 @@ def _same_segments(
     query_shape: tuple[int, int],
     key_shape: tuple[int, int],
 ) -> bool:
-    """Return whether segments that start at `queries` and `keys` have the same numbers in the same rows."""
+    """Returns whether segments that start at `queries` and `keys` have the same numbers in the same rows."""
     if query_segments_BT is None and key_segments_BS is None:
         return True
     return torch.equal(

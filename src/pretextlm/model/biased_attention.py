@@ -1,6 +1,6 @@
 """Attention under an additive mask: by torch's fused kernel, or as plain matrix products ("eager").
 
-The eager form serves what the kernel cannot compute, scores with a soft cap, and what it computes slowly, short rows.
+The eager form serves scores with a soft cap, which the kernel cannot compute, and short rows, where it is slow.
 
 Axis letters: B rows (or blocks), T query positions, S key positions, H heads, K key-value heads, E head_dim.
 """

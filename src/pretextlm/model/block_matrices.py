@@ -1,7 +1,7 @@
-"""Which parameters are matrices of the trunk's blocks: what is pruned and quantised.
+"""Which parameters are matrices of the blocks, the ones that are pruned and quantized.
 
-They are the projections of attention and feed-forward. Embedding, head, norms, biases and the modules that an objective
-adds are none.
+They are the projections of attention and feed-forward layers, not embeddings, head, norms, biases or the modules that
+an objective adds.
 """
 
 from __future__ import annotations
@@ -12,5 +12,5 @@ _MATRIX = re.compile(r"(encoder|decoder)\.(\d+|\{i\})\.(self_attn|cross_attn|mlp
 
 
 def is_block_matrix(name: str) -> bool:
-    """Whether a parameter of this name, or of this name in each layer `{i}`, is one."""
+    """Returns whether a parameter of this name is one; `{i}` may stand for the number of a layer."""
     return _MATRIX.fullmatch(name) is not None

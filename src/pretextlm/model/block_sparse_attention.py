@@ -15,7 +15,7 @@ Blocks are counted from each document's beginning, so that it is read alike wher
 most (5 + 2r)·R tokens has full attention.
 
 Random blocks are sampled once for each layer, the same for all heads, in training and in inference. Where they are not
-sampled, the first block counts 1 + r times in the softmax instead: that is what transformers computes of a BigBird in
+sampled, the first block counts 1 + r times in the softmax instead: transformers computes the same for a BigBird in
 eval mode, whose random blocks are then all the first one.
 
 How it is computed: all tokens of the batch are laid out as N blocks. The M "sparse" blocks attend to at most K others;

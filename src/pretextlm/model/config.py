@@ -341,6 +341,6 @@ class ModelConfig(Config):
         return self
 
     def layers(self, stack: Literal["encoder", "decoder"]) -> int:
-        """Return the number of blocks of a stack."""
+        """Returns the number of blocks of a stack."""
         second = self.architecture == "encoder_decoder" and stack == "decoder"
         return self.num_decoder_layers if second else self.num_hidden_layers

@@ -164,7 +164,7 @@ def _sample(
     constraints: Constraints,
     streams: Sequence[TextStream],
 ) -> Iterator[tuple[int, int]]:
-    """Yield (number of the text, token) as they are generated; a row that has ended leaves the batch."""
+    """Yields (number of the text, token) as they are generated; a row that has ended leaves the batch."""
     samples = np.tile(np.arange(settings.samples), len(rows))
     streams_B = [stream.copy() for stream in streams for _ in range(settings.samples)] if settings.stop_strings else []
     if settings.samples > 1:
@@ -206,7 +206,7 @@ def _beam_search(
     constraints: Constraints,
     streams: Sequence[TextStream],
 ) -> Iterator[tuple[int, int]]:
-    """Yield (number of the text, token) of the best texts that a beam search finds."""
+    """Yields (number of the text, token) of the best texts that a beam search finds."""
 
     def has_stop_string(text: Sequence[int], row: int) -> bool:
         stream = streams[row].copy()
@@ -226,11 +226,11 @@ def _beam_search(
 
 
 def stop_ids(vocabulary: Vocabulary, settings: GenerationSettings) -> list[int]:
-    """Return the ids that end a text."""
+    """Returns the ids that end a text."""
     return list(vocabulary.ends) if settings.stop is None else list(settings.stop)
 
 
 def suppressed(vocabulary: Vocabulary, settings: GenerationSettings, vocab_size: int) -> list[int]:
-    """Return the ids that are never generated, among them rows of the head beyond the vocabulary."""
+    """Returns the ids that are never generated, among them rows of the head beyond the vocabulary."""
     hidden = vocabulary.special if settings.suppress is None else settings.suppress
     return sorted({*hidden, *range(vocabulary.size, vocab_size)} - set(stop_ids(vocabulary, settings)))

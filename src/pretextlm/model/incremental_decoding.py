@@ -1,4 +1,4 @@
-"""A decoder that reads a text piece by piece, with the keys and values of what it has read in a cache.
+"""A decoder that reads a text piece by piece, with the keys and values of the tokens read in a cache.
 
 Rows of different lengths share a batch, padded at the left. Padding is a segment of its own (-1), so that no token
 attends to it, and positions count real tokens only: a row is read as if it were alone. Two rows, read in pieces of one
@@ -41,7 +41,7 @@ class IncrementalDecoder:
             decoder-only model; None for a text that is read from left to right only.
         pad: Id that fills rows up; no other token attends to it.
         dtype: Type of the activations.
-        reread: The last token of each source comes again as the first of what is read next, for a decoder that
+        reread: The last token of each source comes again as the first token of the next piece, for a decoder that
             continues a source from that token's hidden state; no source may then be empty.
         starts: Position of the first token of each row, where it is not 0 (in an encoder-decoder).
     """

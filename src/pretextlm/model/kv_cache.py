@@ -45,7 +45,7 @@ class KVCache:
         return self.read()
 
     def read(self) -> tuple[Tensor, Tensor]:
-        """Return all keys and all values so far, (B, length, K, E) each: views of the buffers."""
+        """Returns all keys and all values so far, (B, length, K, E) each: views of the buffers."""
         assert self._keys_BKTE is not None, "nothing was written yet"
         assert self._values_BKTE is not None, "nothing was written yet"
         end = self.length
@@ -79,5 +79,5 @@ class KVCache:
 
 
 def empty_cache(layers: int) -> list[tuple[KVCache, KVCache]]:
-    """Return an empty (self-attention, cross-attention) pair for every block."""
+    """Returns an empty (self-attention, cross-attention) pair for every block."""
     return [(KVCache(), KVCache()) for _ in range(layers)]

@@ -34,7 +34,7 @@ CHUNK_DEVICE = 8192
 
 
 def chunk_of(hidden_ND: Tensor) -> int:
-    """Return how many targets' logits are held at once on this device."""
+    """Returns how many targets' logits are held at once on this device."""
     return CHUNK_CPU if hidden_ND.device.type == "cpu" else CHUNK_DEVICE
 
 

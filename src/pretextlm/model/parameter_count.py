@@ -1,4 +1,4 @@
-"""The parameters of a model, counted one by one and told apart by what they are for."""
+"""The number of parameters of a model, by component."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OUTSIDE = (
     (r"^head_layers\.pooler\.", "head", "pooler, not read here"),
     (r"^lm_head\.", "head", "matrix"),
 )
-"""Parameters outside of the blocks: pattern, group, name."""
+"""Parameters outside of the blocks: pattern, group, name of the component."""
 
 INSIDE = (
     (r"norm.*\.(weight|bias)$", "norms"),
@@ -45,7 +45,7 @@ INSIDE = (
     (r"^self_attn\.of_globals\.", "attention: of global tokens"),
     (r"^mlp\.", "feed-forward"),
 )
-"""Parameters of a block: pattern, name. The first that fits counts."""
+"""Parameters of a block: pattern, name of the component. The first match counts."""
 
 ORDER = ("embeddings", "encoder", "decoder", "head")
 LAST = ("norms", "biases", "distances", "final norm")
@@ -53,16 +53,16 @@ LAST = ("norms", "biases", "distances", "final norm")
 
 @dataclass
 class Component:
-    """Parameters for one purpose.
+    """The parameters of one component.
 
     Attributes:
-        group: embeddings, encoder, decoder, head, or a head of the objective.
-        name: what they are for.
-        layers: blocks that have them; 0 outside of the blocks.
-        parameters: how many, over all blocks.
-        shapes: sizes of their tensors in one block → how many of that size.
-        note: why there are none, or fewer than one thinks.
-        even: every block has the same.
+        group: Embeddings, encoder, decoder, head, or a head of the objective.
+        name: Name of the component.
+        layers: Number of blocks that have it; 0 outside of the blocks.
+        parameters: Number of parameters, over all blocks.
+        shapes: Sizes of its tensors in one block → number of tensors of that size.
+        note: Reason why it has no parameters, or fewer than expected.
+        even: Whether every block has the same.
     """
 
     group: str
@@ -76,12 +76,12 @@ class Component:
 
     @property
     def each(self) -> int | None:
-        """Parameters of one block; None outside of the blocks, and where blocks differ."""
+        """Number of parameters of one block; None outside of the blocks, and where blocks differ."""
         return self.parameters // self.layers if self.layers and self.even else None
 
     @property
     def formula(self) -> str:
-        """ "2 × 768 × 3072"."""
+        """Product of the sizes, such as "2 × 768 × 3072"."""
         parts = []
         for shape, times in self.shapes.items():
             parts.append(" × ".join(map(str, ((times,) if times > 1 else ()) + shape)))
@@ -89,21 +89,25 @@ class Component:
 
 
 def components(model: Transformer) -> list[Component]:
-    """Every parameter of the model in exactly one component; tied ones once."""
+    """Counts the parameters of a model.
+
+    Returns:
+        Components, of which every parameter is in exactly one; tied parameters count once.
+    """
     found: dict[tuple[str, str], Component] = {}
     blocks: dict[tuple[str, str], set[int]] = {}
     for name, parameter in model.named_parameters():
-        group, what, block = _place(name)
-        one = found.setdefault((group, what), Component(group, what))
+        group, component, block = _place(name)
+        one = found.setdefault((group, component), Component(group, component))
         one.parameters += parameter.numel()
         if block is not None:
-            blocks.setdefault((group, what), set()).add(block)
+            blocks.setdefault((group, component), set()).add(block)
         one.shapes[tuple(parameter.shape)] += 1
-    for key, seen in blocks.items():
+    for key, numbers in blocks.items():
         one = found[key]
-        one.layers = len(seen)
-        one.even = all(times % len(seen) == 0 for times in one.shapes.values())
-        one.shapes = Counter({shape: n // len(seen) if one.even else n for shape, n in one.shapes.items()})
+        one.layers = len(numbers)
+        one.even = all(times % len(numbers) == 0 for times in one.shapes.values())
+        one.shapes = Counter({shape: n // len(numbers) if one.even else n for shape, n in one.shapes.items()})
         if model.config.share_layers:
             one.note = f"shared by {model.config.layers('decoder' if one.group == 'decoder' else 'encoder')} layers"
     if model.lm_head is None:
@@ -113,12 +117,12 @@ def components(model: Transformer) -> list[Component]:
 
 
 def total(model: nn.Module) -> int:
-    """All parameters, tied ones once."""
+    """Returns the number of all parameters; tied ones count once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def group_totals(parts: Iterable[Component]) -> dict[str, int]:
-    """Parameters of each group."""
+    """Returns the number of parameters of each group."""
     sums: Counter[str] = Counter()
     for part in parts:
         sums[part.group] += part.parameters
@@ -126,7 +130,7 @@ def group_totals(parts: Iterable[Component]) -> dict[str, int]:
 
 
 def _place(name: str) -> tuple[str, str, int | None]:
-    """(group, component, number of the block or None) of a parameter. One of no known part has its own name."""
+    """Returns (group, component, number of the block or None) of a parameter; an unknown one has its own name."""
     inside = BLOCK.match(name)
     if inside:
         stack, number, rest = inside.groups()
@@ -134,17 +138,17 @@ def _place(name: str) -> tuple[str, str, int | None]:
     if name.startswith("heads."):
         head = name.split(".")[1]
         return f"objective: {head}", "all", None
-    for pattern, group, what in OUTSIDE:
+    for pattern, group, component in OUTSIDE:
         if re.search(pattern, name):
-            return group, what, None
+            return group, component, None
     return "other", name.removesuffix(".weight"), None
 
 
 def _fitting(table: Iterable[tuple[str, str]], name: str) -> Iterator[str]:
-    return (what for pattern, what in table if re.search(pattern, name))
+    return (component for pattern, component in table if re.search(pattern, name))
 
 
 def _order(part: Component) -> tuple[int, int]:
-    """Groups as a token meets them; in each, the order of the model, and what is small at its end."""
+    """Sort key: groups in the order of the forward pass; in each, small components last."""
     group = ORDER.index(part.group) if part.group in ORDER else len(ORDER)
     return group, LAST.index(part.name) + 1 if part.name in LAST else 0

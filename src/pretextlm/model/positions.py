@@ -100,7 +100,7 @@ class AlibiBias(nn.Module):
 
 
 def alibi_slopes(heads: int) -> list[float]:
-    """Return the slope of each head.
+    """Returns the slope of each head.
 
     For n = 2^k heads these are 2^(-8/n), 2^(-16/n), …; for 8 heads 1/2, 1/4, … 1/256. For another number, those of the
     next lower power of two come first, then every other slope of twice as many heads: for 3 heads 2^-4, 2^-8, 2^-2.

@@ -73,7 +73,7 @@ class ReplacedTokenHead(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, hidden_MD: Tensor) -> Tensor:
-        """Return the (M,) logits, in fp32."""
+        """Returns the (M,) logits, in fp32."""
         return self.out(functional.gelu(self.dense(hidden_MD)).float()).squeeze(-1)  # type: ignore[no-any-return]
 
 

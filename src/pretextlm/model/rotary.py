@@ -8,8 +8,8 @@ positions alone:
     R = 4, theta = 100, p = 3:  (x0, x2) turn by 3 · 1 = 3 rad, (x1, x3) by 3 · 100^(-1/2) = 0.3 rad
 
 Positions count from each document's start, so a document gets the same angles wherever it is packed. Where a scaling
-depends on the length of the text, that is the document's: transformers takes the longest row of the batch, and keeps
-what its last batches had, so that there a document is rotated differently beside a longer one.
+depends on the length of the text, that is the document's: transformers takes the longest row of the batch, or of
+the batches before, so that there a document is rotated differently beside a longer one.
 
 Axis letters: B rows, T positions, H heads, E head_dim, R columns that are rotated.
 """
@@ -198,7 +198,7 @@ def dynamic_frequencies(exponents_R: Tensor, theta: float, scaling: RopeScaling,
 
 
 def attention_factor(scaling: RopeScaling) -> float:
-    """Return the factor of cosines and sines; scores are multiplied by its square, once by q's and once by k's."""
+    """Returns the factor of cosines and sines; scores are multiplied by its square, once by q's and once by k's."""
     if scaling.rope_type not in ("yarn", "longrope"):
         return 1.0
     if scaling.attention_factor or scaling.factor <= 1:

@@ -72,7 +72,7 @@ def _apply_min_p(probabilities_BV: Tensor, min_p: float) -> Tensor:
 
 
 def argmax(scores_BV: Tensor) -> Tensor:
-    """Return the (B,) ids of the largest scores, of equal ones the lowest."""
+    """Returns the (B,) ids of the largest scores, of equal ones the lowest."""
     if scores_BV.device.type != "cpu":
         return scores_BV.argmax(dim=1)
     return torch.from_numpy(scores_BV.detach().float().numpy().argmax(axis=1))  # 5 to 15 times as fast as torch's

@@ -38,7 +38,7 @@ class TextStream:
         self.stopped = False
 
     def copy(self) -> TextStream:
-        """Return another stream in the same state."""
+        """Returns another stream in the same state."""
         other = TextStream(self._decode, self._context, self._stops)
         other._new, other._held, other.text, other.stopped = list(self._new), self._held, self.text, self.stopped
         return other
@@ -77,7 +77,7 @@ class TextStream:
         return self._decode([*self._context, *self._new])[len(self._decode(self._context)) :]
 
     def _release(self, piece: str) -> str:
-        """Return the piece, without an end that may begin a stop string: "the E" is held at "E" for a stop "END"."""
+        """Returns the piece, without an end that may begin a stop string: "the E" is held at "E" for a stop "END"."""
         ready, self.stopped = cut_at(self._held + piece, self._stops)
         self._held = ""
         if not self.stopped:
@@ -98,5 +98,5 @@ def cut_at(text: str, stop_strings: Sequence[str]) -> tuple[str, bool]:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Return the length of the longest end of the text that is a beginning of the stop string."""
+    """Returns the length of the longest end of the text that is a beginning of the stop string."""
     return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if stop.startswith(text[-n:])), 0)

@@ -8,7 +8,7 @@ import pytest
 
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import values_out
+from pretextlm.model.families.base import hf_config_values
 from pretextlm.model.families.registry import FAMILIES
 
 GPT = {"vocab_size": 64, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 16}
@@ -73,8 +73,8 @@ OPTIONS = (
 @pytest.mark.parametrize("name", SHAPES)
 def test_what_is_written_reads_back_as_the_same_shape(name: str) -> None:
     family = FAMILIES[name]()
-    config = family.config_in(SHAPES[name])
-    assert family.config_in(values_out(family, config)) == config
+    config = family.config_from_hf(SHAPES[name])
+    assert family.config_from_hf(hf_config_values(family, config)) == config
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -83,7 +83,7 @@ def test_nonsense_in_any_value_is_read_or_refused_with_a_reason(name: str) -> No
     for key in (*SHAPES[name], *OPTIONS):
         for value in NONSENSE:
             try:
-                family.config_in({**SHAPES[name], key: value})
+                family.config_from_hf({**SHAPES[name], key: value})
             except UserError as refused:
                 reasons.append(str(refused))
     assert len(reasons) > 40
@@ -93,21 +93,25 @@ def test_nonsense_in_any_value_is_read_or_refused_with_a_reason(name: str) -> No
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_shape_that_no_published_family_has_is_not_written(name: str) -> None:
     with pytest.raises(UserError):
-        values_out(FAMILIES[name](), ModelConfig(vocab_size=64))
+        hf_config_values(FAMILIES[name](), ModelConfig(vocab_size=64))
 
 
 def test_windows_are_written_layer_by_layer_however_they_are_repeated() -> None:
     family = FAMILIES["gemma2"]()
-    config = family.config_in({**LLAMA, "sliding_window": 6})
+    config = family.config_from_hf({**LLAMA, "sliding_window": 6})
     assert config.attention.sliding_windows == (6, 0)
-    assert values_out(family, config)["layer_types"] == ["sliding_attention", "full_attention", "sliding_attention"]
+    assert hf_config_values(family, config)["layer_types"] == [
+        "sliding_attention",
+        "full_attention",
+        "sliding_attention",
+    ]
     spelt = config.attention.model_copy(update={"sliding_windows": (6, 0, 6)})
-    assert values_out(family, config.model_copy(update={"attention": spelt})) == values_out(family, config)
+    assert hf_config_values(family, config.model_copy(update={"attention": spelt})) == hf_config_values(family, config)
 
 
 def test_layers_of_two_windows_are_not_written() -> None:
     family = FAMILIES["gemma2"]()
-    config = family.config_in(LLAMA)
+    config = family.config_from_hf(LLAMA)
     two = config.attention.model_copy(update={"sliding_windows": (6, 4, 0)})
     with pytest.raises(UserError, match="sliding_windows"):
-        values_out(family, config.model_copy(update={"attention": two}))
+        hf_config_values(family, config.model_copy(update={"attention": two}))

@@ -7,20 +7,20 @@ from typing import Any, ClassVar, Literal
 
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import Family, WithHead
+from pretextlm.model.families.base import Family, HeadClass
 from pretextlm.model.families.bert import (
     DEFAULTS,
     TIED,
-    activation_in,
+    activation_from_hf,
     embeddings,
     modules,
-    post_norm,
-    post_norm_out,
+    post_norm_from_hf,
+    post_norm_to_hf,
     refuse_untied,
 )
-from pretextlm.model.families.shared.pooler import has_pooler, pooler_in, pooler_maps, pooler_out, with_pooler
+from pretextlm.model.families.shared.pooler import has_pooler, pooler_from_hf, pooler_maps, pooler_to_hf, with_pooler
 from pretextlm.model.families.shared.task_classes import Kind, TaskClass, encoder_classes
-from pretextlm.model.families.shared.tensor_maps import Map, same
+from pretextlm.model.families.shared.tensor_maps import TensorMap, same
 from pretextlm.model.families.shared.values import complete
 
 POOLER = "albert.pooler"
@@ -33,7 +33,7 @@ LARGEST: Mapping[str, Any] = {
     "intermediate_size": 16384,
     "hidden_act": "gelu_new",
 }
-"""What Hugging Face takes for a value that a config.json leaves out, where it is not BERT's."""
+"""Hugging Face's defaults for values that a config.json leaves out, where they differ from BERT's."""
 
 
 class Albert(Family):
@@ -48,11 +48,11 @@ class Albert(Family):
     task_classes: ClassVar[Mapping[Kind, TaskClass]] = encoder_classes("Albert", "albert.pooler", "classifier")
     prefix: ClassVar[str] = "albert."
     ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", rf"^predictions{TIED}")
-    heads: ClassVar[tuple[WithHead, ...]] = (
-        WithHead("pair", "AlbertForPreTraining", rows={"heads.pair.classifier.weight": 2}),
+    heads: ClassVar[tuple[HeadClass, ...]] = (
+        HeadClass("pair", "AlbertForPreTraining", rows={"heads.pair.classifier.weight": 2}),
     )
 
-    def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
+    def config_from_hf(self, values: Mapping[str, Any]) -> ModelConfig:
         values = complete(values, (), {**DEFAULTS, **LARGEST})
         refuse_untied(self, values)
         for name in ("num_hidden_groups", "inner_group_num"):
@@ -63,17 +63,19 @@ class Albert(Family):
                 "An ALBERT whose embedding is as wide as its blocks is not known.",
                 "Give an embedding_size below hidden_size.",
             )
-        config = post_norm(self, values, activation_in(values["hidden_act"]))
-        return pooler_in(self, config.model_copy(update={"share_layers": True}), values)
+        config = post_norm_from_hf(self, values, activation_from_hf(values["hidden_act"]))
+        return pooler_from_hf(self, config.model_copy(update={"share_layers": True}), values)
 
-    def settled(self, config: ModelConfig, theirs: Collection[str]) -> ModelConfig:
+    def adjust_config(self, config: ModelConfig, theirs: Collection[str]) -> ModelConfig:
         return with_pooler(config, has_pooler(self, POOLER, theirs))
 
-    def config_out(self, config: ModelConfig) -> dict[str, Any]:
+    def config_to_hf(self, config: ModelConfig) -> dict[str, Any]:
         one = {"num_hidden_groups": 1, "inner_group_num": 1}
-        return post_norm_out(self, config) | {"embedding_size": config.embedding_size} | one | pooler_out(self, config)
+        return (
+            post_norm_to_hf(self, config) | {"embedding_size": config.embedding_size} | one | pooler_to_hf(self, config)
+        )
 
-    def maps(self, config: ModelConfig) -> list[Map]:
+    def maps(self, config: ModelConfig) -> list[TensorMap]:
         block, theirs = "encoder.0", "albert.encoder.albert_layer_groups.0.albert_layers.0"
         names = {
             "embedding.projection": "albert.encoder.embedding_hidden_mapping_in",

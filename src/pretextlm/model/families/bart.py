@@ -2,7 +2,7 @@
 
     tokens' table (one, tied to the head) · 1 or √D + the stack's table of positions (rows 0 and 1 unused) → LayerNorm
 
-Its offsets added to the logits are kept as the head's bias; published models have zeros there.
+final_logits_bias is imported as the head's bias; published models have zeros there.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any, ClassVar, Literal
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.base import Family
-from pretextlm.model.families.bert import activation_in, activation_out
-from pretextlm.model.families.shared.tensor_maps import Map, layer, same
+from pretextlm.model.families.bert import activation_from_hf, activation_to_hf
+from pretextlm.model.families.shared.tensor_maps import TensorMap, layer, same
 
 OFFSET = 2
-"""Row of position 0 in their tables."""
+"""Row of position 0 in the tables of positions."""
 EPS = 1e-5
-"""Of every norm; no configuration says another."""
+"""Epsilon of every norm; no config.json gives another."""
 
 
 class Bart(Family):
@@ -39,9 +39,9 @@ class Bart(Family):
     ignored: ClassVar[tuple[str, ...]] = (r"(en|de)coder\.version$",)
     decoder_start: ClassVar[Literal["pad", "eos"]] = "eos"
     placement: ClassVar[Literal["pre", "post"]] = "post"
-    """Where norms stand; a stack of norms before its sub-layers ends in another."""
+    """Placement of the norms; a pre-norm stack ends in another norm."""
 
-    def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
+    def config_from_hf(self, values: Mapping[str, Any]) -> ModelConfig:
         if values.get("tie_word_embeddings") is False:
             raise UserError(
                 f"A {self.name} model with tables of its own for encoder, decoder and head is not known.",
@@ -70,13 +70,13 @@ class Bart(Family):
                     "offset": OFFSET,
                 },
                 "attention": {"qk_norm": False, "bias": True, "output_bias": True},
-                "feed_forward": {"activation": activation_in(values["activation_function"]), "bias": True},
+                "feed_forward": {"activation": activation_from_hf(values["activation_function"]), "bias": True},
                 "embedding": {"scale": width**0.5 if values.get("scale_embedding") else 1.0, "separate_decoder": True},
                 "head": {"bias": True},
             }
         )
 
-    def config_out(self, config: ModelConfig) -> dict[str, Any]:
+    def config_to_hf(self, config: ModelConfig) -> dict[str, Any]:
         return {
             "model_type": self.name,
             "architectures": [next(iter(self.classes))],
@@ -87,12 +87,12 @@ class Bart(Family):
             "decoder_layers": config.num_decoder_layers,
             **{name: getattr(config, ours) for ours, names in BOTH.items() for name in names},
             "max_position_embeddings": config.positions.max_position_embeddings - OFFSET,
-            "activation_function": activation_out(config.feed_forward.activation),
+            "activation_function": activation_to_hf(config.feed_forward.activation),
             "scale_embedding": config.embedding.scale != 1,
             "tie_word_embeddings": config.tie_word_embeddings,
         }
 
-    def maps(self, config: ModelConfig) -> list[Map]:
+    def maps(self, config: ModelConfig) -> list[TensorMap]:
         modules: dict[str, str] = {}
         for stack, embedding in (("encoder", "embedding"), ("decoder", "decoder_embedding")):
             modules[f"{embedding}.norm"] = f"model.{stack}.layernorm_embedding"
@@ -107,16 +107,16 @@ class Bart(Family):
             same("embedding.positions.weight", "model.encoder.embed_positions.weight"),
             same("decoder_embedding.positions.weight", "model.decoder.embed_positions.weight"),
             *(one for ours, theirs in modules.items() for one in layer(ours, theirs, bias=True)),
-            Map(("head_layers.bias",), "final_logits_bias", lifted=True),
+            TensorMap(("head_layers.bias",), "final_logits_bias", unsqueezed=True),
         ]
 
     @property
     def norm(self) -> str:
-        """Our name of a sub-layer's norm."""
+        """Our name of a sub-layer's norm (`SubLayer`)."""
         return "last" if self.placement == "post" else "before"
 
     def _block(self, stack: str, ours: str, theirs: str) -> dict[str, str]:
-        """An attention and its norm."""
+        """Returns the names of an attention and its norm: ours → Hugging Face's."""
         block, name = f"{stack}.{{i}}.{ours}", f"model.{stack}.layers.{{i}}.{theirs}"
         parts = {f"{block}.{part}_proj": f"{name}.{part}_proj" for part in "qkv"}
         return parts | {f"{block}.o_proj": f"{name}.out_proj", f"{block}_norm.{self.norm}": f"{name}_layer_norm"}
@@ -126,4 +126,4 @@ BOTH = {
     "num_attention_heads": ("encoder_attention_heads", "decoder_attention_heads"),
     "intermediate_size": ("encoder_ffn_dim", "decoder_ffn_dim"),
 }
-"""Our names of values → theirs, one of each stack."""
+"""Our names of values → Hugging Face's for the encoder and for the decoder."""

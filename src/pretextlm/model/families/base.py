@@ -1,10 +1,10 @@
-"""What a published family of models is to us: a reversible map of its configuration and of the names of its weights.
+"""A published family of models: a reversible map of its configuration and of the names of its weights.
 
     Hugging Face                                            ours
     bert.encoder.layer.3.attention.self.query.weight   ↔    encoder.3.self_attn.q_proj.weight
-    transformer.h.3.attn.c_attn.weight (D, 3 D)        ↔    decoder.3.self_attn.{q,k,v}_proj.weight, one above the other
+    transformer.h.3.attn.c_attn.weight (D, 3 D)        ↔    decoder.3.self_attn.{q,k,v}_proj.weight, concatenated
 
-Weights are only renamed, transposed, cut or joined, never changed: there and back again is the same bytes.
+Weights are only renamed, transposed, split or concatenated, never changed: import and export give the same bytes.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from torch import Tensor
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.shared.task_classes import Kind, TaskClass
-from pretextlm.model.families.shared.tensor_maps import Map
+from pretextlm.model.families.shared.tensor_maps import TensorMap
 
 OLD_ENDINGS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 """Names in checkpoints that were converted long ago."""
 
 
 @dataclass(frozen=True)
-class WithHead:
-    """What a model with one of our heads is written as.
+class HeadClass:
+    """The Hugging Face class of a model with one of our heads.
 
     Attributes:
-        head: its name among the heads of a model.
-        theirs: the class that has a place for it.
-        without: patterns of our parameters that this class has no place for.
-        rows: parameters of ours whose number of rows this class fixes.
+        head: Name among the heads of a model.
+        theirs: Name of the class that has this head.
+        without: Patterns of our parameters that this class does not have.
+        rows: Parameters of ours whose number of rows this class fixes.
     """
 
     head: str
@@ -48,12 +48,16 @@ class WithHead:
 class Family(ABC):
     """A family of models. One object serves all of its sizes.
 
-    Class attributes: `name`, Hugging Face's model_type; `classes`, its model classes and our architecture of each, the
-    one that is written first; `prefix` that a bare model (without a head) leaves out of its names; `ignored`, patterns
-    of tensors that hold nothing to carry; `copies`, tensors that must equal one of ours and are then not carried;
-    `decoder_start`, the special token that the decoder over an encoder begins with as published; `heads`, those of ours
-    that a class of theirs has too (a model that was built without such a head leaves its tensors where they are);
-    `task_classes`, its classes of fine-tuned models whose heads compute what ours do.
+    Attributes:
+        name: Hugging Face's model_type.
+        classes: Its model classes and our architecture of each; the first is the class that is exported.
+        prefix: Prefix of tensor names that a bare model (without a head) leaves out.
+        ignored: Patterns of tensors that hold no weights.
+        copies: Tensors that must equal one of ours and are then not imported.
+        decoder_start: Special token that the decoder over an encoder starts with in published models.
+        heads: Heads of ours that a Hugging Face class has too. Import into a model without such a head ignores its
+            tensors.
+        task_classes: Classes of fine-tuned models whose heads compute the same as ours.
     """
 
     name: ClassVar[str]
@@ -62,34 +66,50 @@ class Family(ABC):
     ignored: ClassVar[tuple[str, ...]] = ()
     copies: ClassVar[Mapping[str, str]] = MappingProxyType({})
     decoder_start: ClassVar[Literal["pad", "eos"]] = "pad"
-    heads: ClassVar[tuple[WithHead, ...]] = ()
+    heads: ClassVar[tuple[HeadClass, ...]] = ()
     task_classes: ClassVar[Mapping[Kind, TaskClass]] = MappingProxyType({})
 
     @abstractmethod
-    def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
-        """Our shape from the values of a config.json. Raises UserError for what the trunk cannot be."""
+    def config_from_hf(self, values: Mapping[str, Any]) -> ModelConfig:
+        """Convert a config.json.
 
-    def settled(self, config: ModelConfig, theirs: Collection[str]) -> ModelConfig:
-        """The shape after a look at the names of all tensors, where config.json alone does not say it."""
+        Args:
+            values: Values of the config.json.
+
+        Raises:
+            UserError: A model that our transformer cannot represent.
+        """
+
+    def adjust_config(self, config: ModelConfig, theirs: Collection[str]) -> ModelConfig:
+        """Adjust the shape to a checkpoint, where config.json alone does not determine it.
+
+        Args:
+            config: The shape by the config.json.
+            theirs: Names of all tensors of the checkpoint.
+        """
         return config
 
     @abstractmethod
-    def config_out(self, config: ModelConfig) -> dict[str, Any]:
-        """Values of a config.json from our shape. Raises UserError for a shape that the family cannot be."""
+    def config_to_hf(self, config: ModelConfig) -> dict[str, Any]:
+        """Convert a shape to the values of a config.json.
+
+        Raises:
+            UserError: A shape that the family does not have.
+        """
 
     @abstractmethod
-    def maps(self, config: ModelConfig) -> list[Map]:
-        """Every tensor of such a model."""
+    def maps(self, config: ModelConfig) -> list[TensorMap]:
+        """Returns the map of every tensor of a model of this shape."""
 
 
 @dataclass(frozen=True)
 class Imported:
-    """Weights under our names.
+    """Imported weights.
 
     Attributes:
-        weights: name → tensor.
-        missing: our names that theirs had nothing for.
-        left: their names that were not carried.
+        weights: Our name → tensor.
+        missing: Our names that the checkpoint had no tensor for.
+        left: Names of the checkpoint that were not imported.
     """
 
     weights: dict[str, Tensor]
@@ -97,24 +117,26 @@ class Imported:
     left: list[str]
 
 
-def weights_in(
+def weights_from_hf(
     family: Family,
     config: ModelConfig,
     theirs: Mapping[str, Tensor],
     ours: Mapping[str, torch.Size],
-    more: Iterable[Map] = (),
+    more: Iterable[TensorMap] = (),
 ) -> Imported:
-    """Their tensors under our names.
+    """Convert the tensors of a checkpoint to our parameters.
 
     Args:
-        theirs: all tensors of the checkpoint.
-        ours: shapes of our model's parameters.
-        more: tensors that are not of every such model: the head of a task.
+        family: Family of the model.
+        config: Its shape.
+        theirs: All tensors of the checkpoint.
+        ours: Shapes of our model's parameters.
+        more: Maps of further tensors, which not every such model has: the head of a task.
 
     Raises:
-        UserError: a tensor of another shape than the configuration says.
+        UserError: A tensor of another shape than the configuration says.
     """
-    rest = {_whole_name(family, name, theirs): tensor for name, tensor in theirs.items()}
+    rest = {_full_name(family, name, theirs): tensor for name, tensor in theirs.items()}
     weights: dict[str, Tensor] = {}
     for pattern in (*more, *family.maps(config)):
         for one in pattern.expanded(config):
@@ -136,17 +158,30 @@ def weights_in(
     return Imported(weights, [name for name in ours if name not in weights], left)
 
 
-def weights_out(
-    family: Family, config: ModelConfig, ours: Mapping[str, Tensor], more: Iterable[Map] = ()
+def weights_to_hf(
+    family: Family, config: ModelConfig, ours: Mapping[str, Tensor], more: Iterable[TensorMap] = ()
 ) -> dict[str, Tensor]:
-    """Our tensors under their names. Raises UserError for a tensor that the family has no place for."""
+    """Convert our parameters to the tensors of a checkpoint.
+
+    Args:
+        family: Family to export as.
+        config: Shape of the model.
+        ours: Our parameters.
+        more: Maps of further tensors: the head of a task.
+
+    Returns:
+        Hugging Face's name → tensor.
+
+    Raises:
+        UserError: A parameter that the family does not have.
+    """
     head = _with_head(family, ours)
     left, theirs = dict(ours), {}
     if head:
         for name, rows in head.rows.items():
             if len(ours[name]) != rows:
                 raise UserError(
-                    f"{head.theirs} has {rows} rows in the place of {name}; this model has {len(ours[name])}.",
+                    f"{head.theirs} has {rows} rows for {name}; this model has {len(ours[name])}.",
                     f"Export it without its head {head.head!r}.",
                 )
         left = {n: t for n, t in ours.items() if not any(re.match(pattern, n) for pattern in head.without)}
@@ -155,7 +190,7 @@ def weights_out(
             if one.ours[0] not in left:
                 continue
             tensor = torch.cat([left.pop(name) for name in one.ours]) if len(one.ours) > 1 else left.pop(one.ours[0])
-            tensor = tensor[None] if one.lifted else tensor
+            tensor = tensor[None] if one.unsqueezed else tensor
             theirs[one.theirs] = (tensor.T if one.transposed else tensor).contiguous()
     if left:
         raise UserError(
@@ -165,25 +200,27 @@ def weights_out(
     return theirs
 
 
-def values_out(family: Family, config: ModelConfig, names: Collection[str] = ()) -> dict[str, Any]:
-    """Values of the config.json of a model.
+def hf_config_values(family: Family, config: ModelConfig, names: Collection[str] = ()) -> dict[str, Any]:
+    """Compute the values of a model's config.json, and check that they give the same shape when they are read.
 
     Args:
-        names: of its parameters; they say whether it has a head.
+        family: Family to export as.
+        config: Shape of the model.
+        names: Names of its parameters, which tell whether it has a head.
 
     Raises:
-        UserError: a shape that the family cannot be, so that it would read another out of the values.
+        UserError: A shape that the family does not have, so that another one would be read from the values.
     """
-    values = family.config_out(config)
+    values = family.config_to_hf(config)
     head = _with_head(family, names)
     if head:
         values |= {"architectures": [head.theirs]}
     try:
-        wanted, read = _shape(config), _shape(family.config_in(values))
+        expected, read = _shape(config), _shape(family.config_from_hf(values))
     except UserError as error:
         message = f"A model of the family {family.name!r} cannot have this shape. {error.message}"
         raise UserError(message, f"{error.hint} Else export it as another family.".strip()) from None
-    for name, value in wanted.items():
+    for name, value in expected.items():
         if value != read[name]:
             raise UserError(
                 f"A model of the family {family.name!r} cannot have {name} {value}; it would be {read[name]}.",
@@ -192,8 +229,8 @@ def values_out(family: Family, config: ModelConfig, names: Collection[str] = ())
     return values
 
 
-def _with_head(family: Family, names: Collection[str]) -> WithHead | None:
-    """The first of the family's heads that a model with parameters of these names has."""
+def _with_head(family: Family, names: Collection[str]) -> HeadClass | None:
+    """Returns the first of the family's heads that a model with these parameters has."""
     for head in family.heads:
         if any(name.startswith(f"heads.{head.head}.") for name in names):
             return head
@@ -201,7 +238,7 @@ def _with_head(family: Family, names: Collection[str]) -> WithHead | None:
 
 
 def _shape(config: ModelConfig) -> dict[str, Any]:
-    """Every value of the shape by its full name; windows layer by layer, however they are repeated."""
+    """Returns every value of the shape by its dotted name; windows layer by layer, however they are repeated."""
     values: dict[str, Any] = {}
     for name, value in config.model_dump(exclude={"special_token_ids"}).items():
         values |= {f"{name}.{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
@@ -210,9 +247,9 @@ def _shape(config: ModelConfig) -> dict[str, Any]:
     return values | {"attention.sliding_windows": tuple(windows[i % len(windows)] for i in range(layers))}
 
 
-def _ours(one: Map, tensor: Tensor) -> Tensor:
-    """A tensor of theirs as our parameters lie in it."""
-    if one.lifted and tensor.ndim > 1 and len(tensor) == 1:
+def _ours(one: TensorMap, tensor: Tensor) -> Tensor:
+    """Returns a tensor of the checkpoint in the layout of our parameters."""
+    if one.unsqueezed and tensor.ndim > 1 and len(tensor) == 1:
         tensor = tensor[0]
     return tensor.T if one.transposed else tensor
 
@@ -228,8 +265,8 @@ def _check_copy(family: Family, name: str, copy: Tensor, weights: Mapping[str, T
         )
 
 
-def _whole_name(family: Family, name: str, every: Mapping[str, Tensor]) -> str:
-    """The name as it is written today, with the prefix that a bare model leaves out."""
+def _full_name(family: Family, name: str, every: Mapping[str, Tensor]) -> str:
+    """Returns the current name of a tensor, with the prefix that a bare model leaves out."""
     for old, today in OLD_ENDINGS.items():
         name = name.removesuffix(old) + today if name.endswith(old) else name
     bare = bool(family.prefix) and not any(other.startswith(family.prefix) for other in every)

@@ -1,6 +1,6 @@
 """BERT (Devlin et al. 2019, https://arxiv.org/abs/1810.04805): post-norm, learned positions, a dense head layer.
 
-Also what the families that came from it share with it.
+Also the functions that the families derived from it share.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Literal
 
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import Family, WithHead
-from pretextlm.model.families.shared.pooler import has_pooler, pooler_in, pooler_maps, pooler_out, with_pooler
+from pretextlm.model.families.base import Family, HeadClass
+from pretextlm.model.families.shared.pooler import has_pooler, pooler_from_hf, pooler_maps, pooler_to_hf, with_pooler
 from pretextlm.model.families.shared.task_classes import Kind, TaskClass, encoder_classes
-from pretextlm.model.families.shared.tensor_maps import Map, layer, same
+from pretextlm.model.families.shared.tensor_maps import TensorMap, layer, same
 from pretextlm.model.families.shared.values import complete
 
 POOLER = "bert.pooler.dense"
@@ -26,7 +26,7 @@ ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
 }
-"""Hugging Face's names of activations → ours."""
+"""Hugging Face's name of an activation → ours."""
 
 SAME = (
     "vocab_size",
@@ -36,7 +36,7 @@ SAME = (
     "intermediate_size",
     "type_vocab_size",
 )
-"""Values that both configurations call alike."""
+"""Values with the same name in both configurations."""
 
 DEFAULTS: Mapping[str, Any] = {
     "vocab_size": 30522,
@@ -50,7 +50,7 @@ DEFAULTS: Mapping[str, Any] = {
     "layer_norm_eps": 1e-12,
     "tie_word_embeddings": True,
 }
-"""What Hugging Face takes for a value that a config.json leaves out."""
+"""Hugging Face's defaults for values that a config.json leaves out."""
 
 TIED = r"\.decoder\.(weight|bias)$"
 """Copies of the embedding and of the head's bias in older checkpoints."""
@@ -68,22 +68,22 @@ class Bert(Family):
     task_classes: ClassVar[Mapping[Kind, TaskClass]] = encoder_classes("Bert", "bert.pooler.dense", "classifier")
     prefix: ClassVar[str] = "bert."
     ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", rf"cls\.predictions{TIED}")
-    heads: ClassVar[tuple[WithHead, ...]] = (
-        WithHead("pair", "BertForPreTraining", rows={"heads.pair.classifier.weight": 2}),
+    heads: ClassVar[tuple[HeadClass, ...]] = (
+        HeadClass("pair", "BertForPreTraining", rows={"heads.pair.classifier.weight": 2}),
     )
 
-    def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
+    def config_from_hf(self, values: Mapping[str, Any]) -> ModelConfig:
         values = complete(values, (), DEFAULTS)
         refuse_untied(self, values)
-        return pooler_in(self, post_norm(self, values, activation_in(values["hidden_act"])), values)
+        return pooler_from_hf(self, post_norm_from_hf(self, values, activation_from_hf(values["hidden_act"])), values)
 
-    def settled(self, config: ModelConfig, theirs: Collection[str]) -> ModelConfig:
+    def adjust_config(self, config: ModelConfig, theirs: Collection[str]) -> ModelConfig:
         return with_pooler(config, has_pooler(self, POOLER, theirs))
 
-    def config_out(self, config: ModelConfig) -> dict[str, Any]:
-        return post_norm_out(self, config) | pooler_out(self, config)
+    def config_to_hf(self, config: ModelConfig) -> dict[str, Any]:
+        return post_norm_to_hf(self, config) | pooler_to_hf(self, config)
 
-    def maps(self, config: ModelConfig) -> list[Map]:
+    def maps(self, config: ModelConfig) -> list[TensorMap]:
         head = {
             "head_layers.dense": "cls.predictions.transform.dense",
             "head_layers.norm": "cls.predictions.transform.LayerNorm",
@@ -99,31 +99,40 @@ class Bert(Family):
         ]
 
 
-def activation_in(name: Any) -> str:
-    """Our name of an activation. Raises UserError for one the trunk does not have."""
+def activation_from_hf(name: Any) -> str:
+    """Returns our name of an activation.
+
+    Raises:
+        UserError: An activation that our transformer does not have.
+    """
     if not isinstance(name, str) or name not in ACTIVATIONS:
         raise UserError(f"The activation {name!r} is not known.", f"Known: {', '.join(ACTIVATIONS)}.")
     return ACTIVATIONS[name]
 
 
-def activation_out(name: str) -> str:
-    """Hugging Face's name of one of our activations."""
+def activation_to_hf(name: str) -> str:
+    """Returns Hugging Face's name of an activation.
+
+    Raises:
+        UserError: One without a name there.
+    """
     for theirs, ours in ACTIVATIONS.items():
         if ours == name:
             return theirs
     raise UserError(f"Hugging Face has no name for the activation {name!r}.", "Export it in our own format.")
 
 
-def post_norm(family: Family, values: Mapping[str, Any], head_activation: str, offset: int = 0) -> ModelConfig:
-    """An encoder like BERT.
+def post_norm_from_hf(family: Family, values: Mapping[str, Any], head_activation: str, offset: int = 0) -> ModelConfig:
+    """Converts the config.json of an encoder like BERT.
 
     Args:
-        values: of a config.json, none of DEFAULTS left out.
-        head_activation: after the dense layer of the head.
-        offset: row of the table that position 0 has.
+        family: The family.
+        values: Values of the config.json, complete with DEFAULTS.
+        head_activation: Activation after the dense layer of the head.
+        offset: Row of the table of positions for position 0.
 
     Raises:
-        UserError: a decoder, or positions of another kind.
+        UserError: A decoder, or positions of another kind.
     """
     kind = values.get("position_embedding_type") or "absolute"
     if kind != "absolute":
@@ -156,20 +165,20 @@ def post_norm(family: Family, values: Mapping[str, Any], head_activation: str, o
                 "offset": offset,
             },
             "attention": {"qk_norm": False, "bias": True, "output_bias": True},
-            "feed_forward": {"activation": activation_in(values["hidden_act"]), "bias": True},
+            "feed_forward": {"activation": activation_from_hf(values["hidden_act"]), "bias": True},
             "embedding": {"projection_bias": size != values["hidden_size"]},
             "head": {"dense": True, "activation": head_activation, "norm": True, "bias": True},
         }
     )
 
 
-def post_norm_out(family: Family, config: ModelConfig) -> dict[str, Any]:
-    """Values of the config.json of an encoder like BERT."""
+def post_norm_to_hf(family: Family, config: ModelConfig) -> dict[str, Any]:
+    """Converts the shape of an encoder like BERT to values of a config.json."""
     return {
         "model_type": family.name,
         "architectures": [next(iter(family.classes))],
         **{key: getattr(config, key) for key in SAME},
-        "hidden_act": activation_out(config.feed_forward.activation),
+        "hidden_act": activation_to_hf(config.feed_forward.activation),
         "layer_norm_eps": config.norm.eps,
         "max_position_embeddings": config.positions.max_position_embeddings,
         "tie_word_embeddings": config.tie_word_embeddings,
@@ -177,7 +186,11 @@ def post_norm_out(family: Family, config: ModelConfig) -> dict[str, Any]:
 
 
 def refuse_untied(family: Family, values: Mapping[str, Any]) -> None:
-    """Raises UserError for a head with a matrix of its own, which would have two biases."""
+    """Refuses a head with a matrix of its own, which would have two biases.
+
+    Raises:
+        UserError: The head is not tied to the embedding.
+    """
     if not values["tie_word_embeddings"]:
         raise UserError(
             f"A model of the family {family.name!r} has the embedding as the head's matrix.",
@@ -185,13 +198,21 @@ def refuse_untied(family: Family, values: Mapping[str, Any]) -> None:
         )
 
 
-def modules(names: Mapping[str, str]) -> list[Map]:
-    """Weights and biases of modules: our name → theirs."""
+def modules(names: Mapping[str, str]) -> list[TensorMap]:
+    """Returns the maps of the weights and biases of modules.
+
+    Args:
+        names: Our name → Hugging Face's.
+    """
     return [one for ours, theirs in names.items() for one in layer(ours, theirs, bias=True)]
 
 
-def embeddings(theirs: str) -> list[Map]:
-    """The three tables and their norm under such a name."""
+def embeddings(theirs: str) -> list[TensorMap]:
+    """Returns the maps of the three embedding tables and their norm.
+
+    Args:
+        theirs: Name of the embedding layer.
+    """
     return [
         same("embed_tokens.weight", f"{theirs}.word_embeddings.weight"),
         same("embedding.types.weight", f"{theirs}.token_type_embeddings.weight"),
@@ -200,8 +221,12 @@ def embeddings(theirs: str) -> list[Map]:
     ]
 
 
-def layers(theirs: str) -> list[Map]:
-    """The blocks under such a name."""
+def layers(theirs: str) -> list[TensorMap]:
+    """Returns the maps of the blocks.
+
+    Args:
+        theirs: Name of a block, with {i} for its number.
+    """
     ours = "encoder.{i}"
     return modules(
         {

@@ -22,15 +22,15 @@ from pretextlm.model.families.base import Family
 from pretextlm.model.families.bert import (
     DEFAULTS,
     TIED,
-    activation_in,
+    activation_from_hf,
     embeddings,
     layers,
     modules,
-    post_norm,
-    post_norm_out,
+    post_norm_from_hf,
+    post_norm_to_hf,
     refuse_untied,
 )
-from pretextlm.model.families.shared.tensor_maps import Map, layer, same
+from pretextlm.model.families.shared.tensor_maps import TensorMap, layer, same
 from pretextlm.model.families.shared.values import complete
 
 OWN_DEFAULTS: Mapping[str, Any] = {
@@ -44,11 +44,11 @@ OWN_DEFAULTS: Mapping[str, Any] = {
     "block_size": 64,
     "num_random_blocks": 3,
 }
-"""What Hugging Face takes for a value that a config.json leaves out."""
+"""Hugging Face's defaults for values that a config.json leaves out."""
 
 
 class BigBird(Family):
-    """big_bird: encoder with blocks. Its pooler, which no language model reads, is carried."""
+    """big_bird: encoder with blocks. Its pooler, which no language model reads, is imported too."""
 
     name: ClassVar[str] = "big_bird"
     classes: ClassVar[Mapping[str, Literal["encoder", "decoder", "encoder_decoder"]]] = {
@@ -59,7 +59,7 @@ class BigBird(Family):
     prefix: ClassVar[str] = "bert."
     ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", rf"cls\.predictions{TIED}")
 
-    def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
+    def config_from_hf(self, values: Mapping[str, Any]) -> ModelConfig:
         values = complete(values, (), OWN_DEFAULTS)
         refuse_untied(self, values)
         kind, size, random = values["attention_type"], values["block_size"], values["num_random_blocks"]
@@ -67,7 +67,7 @@ class BigBird(Family):
             raise UserError(f"attention_type is {kind!r:.80}.", "Known: block_sparse, original_full.")
         if size < 1 or random < 0:
             raise UserError(f"Blocks of {size} tokens with {random} random ones are none.", "Fetch the model again.")
-        plain = post_norm(self, values, activation_in(values["hidden_act"])).model_dump()
+        plain = post_norm_from_hf(self, values, activation_from_hf(values["hidden_act"])).model_dump()
         attention = {"bias": values["use_bias"]}
         if kind == "block_sparse":
             attention |= {"block_size": size, "num_random_blocks": random}
@@ -75,17 +75,17 @@ class BigBird(Family):
         parts = {"attention": attention, "embedding": {"scale": scale}, "head": {"pooler": True}}
         return ModelConfig.parse({**plain, **{name: {**plain[name], **part} for name, part in parts.items()}})
 
-    def config_out(self, config: ModelConfig) -> dict[str, Any]:
+    def config_to_hf(self, config: ModelConfig) -> dict[str, Any]:
         parts = config.attention
         blocks = {"block_size": parts.block_size, "num_random_blocks": parts.num_random_blocks}
-        return post_norm_out(self, config) | {
+        return post_norm_to_hf(self, config) | {
             "attention_type": "block_sparse" if parts.block_size else "original_full",
             **(blocks if parts.block_size else {}),
             "use_bias": parts.bias,
             "rescale_embeddings": config.embedding.scale != 1,
         }
 
-    def maps(self, config: ModelConfig) -> list[Map]:
+    def maps(self, config: ModelConfig) -> list[TensorMap]:
         theirs, ours = "bert.encoder.layer.{i}", "encoder.{i}.self_attn"
         of_inputs = {
             f"{theirs}.attention.self.{name}.bias": f"{ours}.{own}.bias"

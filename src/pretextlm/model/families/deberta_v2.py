@@ -14,12 +14,12 @@ from typing import Any, ClassVar, Literal
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.base import Family
-from pretextlm.model.families.bert import SAME, activation_in, activation_out
+from pretextlm.model.families.bert import SAME, activation_from_hf, activation_to_hf
 from pretextlm.model.families.shared.task_classes import Kind, TaskClass, encoder_classes
-from pretextlm.model.families.shared.tensor_maps import Map, layer, same
+from pretextlm.model.families.shared.tensor_maps import TensorMap, layer, same
 
-CONTENTS_AND_PLACES = 3
-"""Terms of a score: content to content, content to place, place to content."""
+SCORE_TERMS = 3
+"""Terms of a score: content to content, content to position, position to content."""
 
 NEEDED = {
     "relative_attention": True,
@@ -28,7 +28,7 @@ NEEDED = {
     "norm_rel_ebd": "layer_norm",
     "conv_kernel_size": 0,
 }
-"""What v3 and the smaller v2 have, and the trunk can be."""
+"""Options of v3 and the smaller v2 models, which our transformer has."""
 
 
 class DebertaV2(Family):
@@ -45,7 +45,7 @@ class DebertaV2(Family):
     prefix: ClassVar[str] = "deberta."
     ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", r"cls\.predictions\.decoder\.(weight|bias)$", r"^mask_pred")
 
-    def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
+    def config_from_hf(self, values: Mapping[str, Any]) -> ModelConfig:
         have = {key: values.get(key, 0 if key == "conv_kernel_size" else None) for key in NEEDED}
         wrong = [key for key, needed in NEEDED.items() if have[key] != needed]
         kinds = values.get("pos_att_type") or []
@@ -59,7 +59,7 @@ class DebertaV2(Family):
         if values.get("embedding_size", width) != width:
             raise UserError("A DeBERTa with an embedding_size of its own is not known.", "Known: DeBERTa-v3.")
         farthest = values.get("max_relative_positions", -1)
-        act = activation_in(values["hidden_act"])
+        act = activation_from_hf(values["hidden_act"])
         return ModelConfig.parse(
             {
                 "architecture": "encoder",
@@ -82,14 +82,14 @@ class DebertaV2(Family):
                     "qk_norm": False,
                     "bias": True,
                     "output_bias": True,
-                    "scale": 1 / math.sqrt(CONTENTS_AND_PLACES * (width // heads)),
+                    "scale": 1 / math.sqrt(SCORE_TERMS * (width // heads)),
                 },
                 "feed_forward": {"activation": act, "bias": True},
                 "head": {"dense": True, "activation": act, "norm": True, "bias": True},
             }
         )
 
-    def config_out(self, config: ModelConfig) -> dict[str, Any]:
+    def config_to_hf(self, config: ModelConfig) -> dict[str, Any]:
         if config.positions.kind != "disentangled":
             raise UserError("A DeBERTa has disentangled positions.", "Export it as another family.")
         farthest = config.positions.max_distance
@@ -97,7 +97,7 @@ class DebertaV2(Family):
             "model_type": self.name,
             "architectures": [next(iter(self.classes))],
             **{key: getattr(config, key) for key in SAME},
-            "hidden_act": activation_out(config.feed_forward.activation),
+            "hidden_act": activation_to_hf(config.feed_forward.activation),
             "layer_norm_eps": config.norm.eps,
             "max_position_embeddings": config.positions.max_position_embeddings or config.positions.max_distance,
             "max_relative_positions": -1 if farthest == config.positions.max_position_embeddings else farthest,
@@ -108,7 +108,7 @@ class DebertaV2(Family):
             "position_biased_input": False,
         }
 
-    def maps(self, config: ModelConfig) -> list[Map]:
+    def maps(self, config: ModelConfig) -> list[TensorMap]:
         block, theirs = "encoder.{i}", "deberta.encoder.layer.{i}"
         modules = {
             "embedding.norm": "deberta.embeddings.LayerNorm",

@@ -7,13 +7,13 @@ from typing import Any, ClassVar, Literal
 
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.base import Family
-from pretextlm.model.families.bert import activation_in, activation_out, modules
+from pretextlm.model.families.bert import activation_from_hf, activation_to_hf, modules
 from pretextlm.model.families.shared.task_classes import Kind, TaskClass, encoder_classes
-from pretextlm.model.families.shared.tensor_maps import Map, same
+from pretextlm.model.families.shared.tensor_maps import TensorMap, same
 from pretextlm.model.families.shared.values import complete
 
 EPS = 1e-12
-"""Of all its norms."""
+"""Epsilon of all its norms."""
 
 NAMES = {
     "vocab_size": "vocab_size",
@@ -22,7 +22,7 @@ NAMES = {
     "num_attention_heads": "n_heads",
     "intermediate_size": "hidden_dim",
 }
-"""Our name of a value → theirs."""
+"""Our name of a value → Hugging Face's."""
 
 DEFAULTS: Mapping[str, Any] = {
     "vocab_size": 30522,
@@ -34,11 +34,11 @@ DEFAULTS: Mapping[str, Any] = {
     "max_position_embeddings": 512,
     "tie_word_embeddings": True,
 }
-"""What Hugging Face takes for a value that a config.json leaves out."""
+"""Hugging Face's defaults for values that a config.json leaves out."""
 
 
 class DistilBert(Family):
-    """distilbert: no token types and no pooler. A table of sinusoids is a table like any other once it is saved."""
+    """distilbert: no token types and no pooler. Sinusoidal positions are saved as a table, like learned ones."""
 
     name: ClassVar[str] = "distilbert"
     classes: ClassVar[Mapping[str, Literal["encoder", "decoder", "encoder_decoder"]]] = {
@@ -51,9 +51,9 @@ class DistilBert(Family):
     prefix: ClassVar[str] = "distilbert."
     ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", r"vocab_projector\.weight$")
 
-    def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
+    def config_from_hf(self, values: Mapping[str, Any]) -> ModelConfig:
         values = complete(values, (), DEFAULTS)
-        activation = activation_in(values["activation"])
+        activation = activation_from_hf(values["activation"])
         return ModelConfig.parse(
             {
                 "architecture": "encoder",
@@ -68,17 +68,17 @@ class DistilBert(Family):
             }
         )
 
-    def config_out(self, config: ModelConfig) -> dict[str, Any]:
+    def config_to_hf(self, config: ModelConfig) -> dict[str, Any]:
         return {
             "model_type": self.name,
             "architectures": [next(iter(self.classes))],
             **{theirs: getattr(config, ours) for ours, theirs in NAMES.items()},
-            "activation": activation_out(config.feed_forward.activation),
+            "activation": activation_to_hf(config.feed_forward.activation),
             "max_position_embeddings": config.positions.max_position_embeddings,
             "tie_word_embeddings": config.tie_word_embeddings,
         }
 
-    def maps(self, config: ModelConfig) -> list[Map]:
+    def maps(self, config: ModelConfig) -> list[TensorMap]:
         block, theirs = "encoder.{i}", "distilbert.transformer.layer.{i}"
         tables = "distilbert.embeddings"
         names = {

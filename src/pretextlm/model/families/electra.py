@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Literal
 
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.base import Family, WithHead
-from pretextlm.model.families.bert import DEFAULTS, embeddings, layers, modules, post_norm, post_norm_out
+from pretextlm.model.families.base import Family, HeadClass
+from pretextlm.model.families.bert import DEFAULTS, embeddings, layers, modules, post_norm_from_hf, post_norm_to_hf
 from pretextlm.model.families.shared.task_classes import Kind, TaskClass, encoder_classes
-from pretextlm.model.families.shared.tensor_maps import Map, layer, same
+from pretextlm.model.families.shared.tensor_maps import TensorMap, layer, same
 from pretextlm.model.families.shared.values import complete
 
 JUDGE = "ElectraForPreTraining"
@@ -38,23 +38,23 @@ class Electra(Family):
     }
     prefix: ClassVar[str] = "electra."
     ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", r"generator_lm_head\.weight$")
-    heads: ClassVar[tuple[WithHead, ...]] = (
-        WithHead("replaced", JUDGE, without=(r"heads\.generator\.", r"head_layers\.", r"lm_head\.")),
+    heads: ClassVar[tuple[HeadClass, ...]] = (
+        HeadClass("replaced", JUDGE, without=(r"heads\.generator\.", r"head_layers\.", r"lm_head\.")),
     )
 
-    def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
+    def config_from_hf(self, values: Mapping[str, Any]) -> ModelConfig:
         small = {"embedding_size": 128, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024}
         values = complete(values, (), {**DEFAULTS, **small})
         if values.get("architectures") == [JUDGE] and values["hidden_act"] != "gelu":
             raise UserError(
                 f"A discriminator with the activation {values['hidden_act']!r} is not known.", "Known: gelu."
             )
-        return post_norm(self, values, "gelu")
+        return post_norm_from_hf(self, values, "gelu")
 
-    def config_out(self, config: ModelConfig) -> dict[str, Any]:
-        return post_norm_out(self, config) | {"embedding_size": config.embedding_size}
+    def config_to_hf(self, config: ModelConfig) -> dict[str, Any]:
+        return post_norm_to_hf(self, config) | {"embedding_size": config.embedding_size}
 
-    def maps(self, config: ModelConfig) -> list[Map]:
+    def maps(self, config: ModelConfig) -> list[TensorMap]:
         head = {
             "head_layers.dense": "generator_predictions.dense",
             "head_layers.norm": "generator_predictions.LayerNorm",

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.bert import activation_in
+from pretextlm.model.families.bert import activation_from_hf
 from pretextlm.model.families.llama import Llama
 from pretextlm.model.families.shared.task_classes import Kind, TaskClass, decoder_classes
 from pretextlm.model.families.shared.values import refuse
 
 
 class Gemma(Llama):
-    """gemma. An activation "gelu" in its older files means the one with tanh."""
+    """gemma. The activation "gelu" in its older files means the tanh form."""
 
     name: ClassVar[str] = "gemma"
     classes: ClassVar[Mapping[str, Literal["encoder", "decoder", "encoder_decoder"]]] = {
@@ -30,16 +30,16 @@ class Gemma(Llama):
         "attention_bias": False,
     }
 
-    def parts_in(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def parts_from_hf(self, values: Mapping[str, Any]) -> dict[str, Any]:
         refuse(values, "use_bidirectional_attention")
         name, bias = values["hidden_act"], values["attention_bias"]
         return {
             "norm": {"kind": "rms", "eps": values["rms_norm_eps"], "weight": True, "unit_offset": True},
             "attention": {"qk_norm": False, "bias": bias, "output_bias": bias},
-            "feed_forward": {"activation": "gelu_tanh" if name == "gelu" else activation_in(name), "gated": True},
+            "feed_forward": {"activation": "gelu_tanh" if name == "gelu" else activation_from_hf(name), "gated": True},
             "embedding": {"norm": False, "scale": values["hidden_size"] ** 0.5},
         }
 
-    def parts_out(self, config: ModelConfig) -> dict[str, Any]:
+    def parts_to_hf(self, config: ModelConfig) -> dict[str, Any]:
         tanh = {"hidden_act": "gelu_pytorch_tanh"} if config.feed_forward.activation == "gelu_tanh" else {}
         return {"attention_bias": config.attention.bias, **tanh}

@@ -1,6 +1,6 @@
 """Gemma 2 (Riviere et al. 2024, https://arxiv.org/abs/2408.00118): Gemma with a norm on both sides of each sub-layer.
 
-Scores and logits are bounded by tanh, and every other layer sees a window only.
+Scores and logits are bounded by tanh, and every other layer has a sliding window.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from typing import Any, ClassVar, Literal
 
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.bert import activation_in, activation_out
+from pretextlm.model.families.bert import activation_from_hf, activation_to_hf
 from pretextlm.model.families.llama import Llama
 from pretextlm.model.families.shared.task_classes import Kind, TaskClass, decoder_classes
 from pretextlm.model.families.shared.values import refuse
-from pretextlm.model.families.shared.windows import windows_in, windows_of, windows_out
+from pretextlm.model.families.shared.windows import window_of_each_layer, windows_from_hf, windows_to_hf
 
 
 class Gemma2(Llama):
-    """gemma2. query_pre_attn_scalar is what scores are divided by the root of."""
+    """gemma2. Scores are divided by the root of query_pre_attn_scalar."""
 
     name: ClassVar[str] = "gemma2"
     classes: ClassVar[Mapping[str, Literal["encoder", "decoder", "encoder_decoder"]]] = {
@@ -37,7 +37,7 @@ class Gemma2(Llama):
         "query_pre_attn_scalar": 256,
     }
 
-    def parts_in(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def parts_from_hf(self, values: Mapping[str, Any]) -> dict[str, Any]:
         refuse(values, "use_bidirectional_attention")
         bias, divisor = values["attention_bias"], values["query_pre_attn_scalar"]
         if divisor < 1:
@@ -57,22 +57,22 @@ class Gemma2(Llama):
                 "output_bias": bias,
                 "scale": 0.0 if divisor == values["head_dim"] else divisor**-0.5,
                 "softcap": values.get("attn_logit_softcapping", 50.0) or 0.0,
-                "sliding_windows": windows_in(values, window, lambda i: i % 2 == 0),
+                "sliding_windows": windows_from_hf(values, window, lambda i: i % 2 == 0),
             },
-            "feed_forward": {"activation": activation_in(values["hidden_activation"]), "gated": True},
+            "feed_forward": {"activation": activation_from_hf(values["hidden_activation"]), "gated": True},
             "embedding": {"norm": False, "scale": values["hidden_size"] ** 0.5},
             "logit_softcap": values.get("final_logit_softcapping", 30.0) or 0.0,
         }
 
-    def parts_out(self, config: ModelConfig) -> dict[str, Any]:
+    def parts_to_hf(self, config: ModelConfig) -> dict[str, Any]:
         activation, scale = config.feed_forward.activation, config.attention.scale
         return {
-            "hidden_activation": "gelu_pytorch_tanh" if activation == "gelu_tanh" else activation_out(activation),
+            "hidden_activation": "gelu_pytorch_tanh" if activation == "gelu_tanh" else activation_to_hf(activation),
             "attention_bias": config.attention.bias,
             "query_pre_attn_scalar": round(scale**-2) if scale else config.head_dim,
             "attn_logit_softcapping": config.attention.softcap or None,
             "final_logit_softcapping": config.logit_softcap or None,
-            **windows_out(windows_of(config)),
+            **windows_to_hf(window_of_each_layer(config)),
         }
 
     def norms(self) -> dict[str, str]:

@@ -10,13 +10,13 @@ from typing import Any, ClassVar, Literal
 
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.base import Family
-from pretextlm.model.families.bert import activation_in, activation_out
+from pretextlm.model.families.bert import activation_from_hf, activation_to_hf
 from pretextlm.model.families.shared.task_classes import Kind, TaskClass, decoder_classes
-from pretextlm.model.families.shared.tensor_maps import Map, layer, same
+from pretextlm.model.families.shared.tensor_maps import TensorMap, layer, same
 from pretextlm.model.families.shared.values import complete, refuse
 
 NAMES = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"}
-"""Our names → theirs, of GPT and GPT-2."""
+"""Our names of values → those of GPT and GPT-2."""
 NEEDED = ("vocab_size", "n_positions", *NAMES.values())
 MATRICES = {
     ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"): "attn.c_attn",
@@ -26,8 +26,8 @@ MATRICES = {
 }
 
 
-def gpt_parts(values: Mapping[str, Any], activation: str) -> dict[str, Any]:
-    """What GPT and GPT-2 have in common: learned positions, LayerNorm and biases everywhere."""
+def gpt_from_hf(values: Mapping[str, Any], activation: str) -> dict[str, Any]:
+    """Converts what GPT and GPT-2 have in common: learned positions, LayerNorm and biases everywhere."""
     return {
         "architecture": "decoder",
         "vocab_size": values["vocab_size"],
@@ -41,8 +41,8 @@ def gpt_parts(values: Mapping[str, Any], activation: str) -> dict[str, Any]:
     }
 
 
-def gpt_values(config: ModelConfig) -> dict[str, Any]:
-    """The same, as values of a config.json."""
+def gpt_to_hf(config: ModelConfig) -> dict[str, Any]:
+    """Converts these values to those of a config.json."""
     return {
         "vocab_size": config.vocab_size,
         **{theirs: getattr(config, ours) for ours, theirs in NAMES.items()},
@@ -52,13 +52,13 @@ def gpt_values(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def gpt_blocks() -> list[Map]:
-    """Matrices and biases of every block of GPT and GPT-2."""
+def gpt_blocks() -> list[TensorMap]:
+    """Returns the maps of the matrices and biases of every block of GPT and GPT-2."""
     found = []
     for ours, theirs in MATRICES.items():
         for part in ("weight", "bias"):
             names = tuple(f"decoder.{{i}}.{name}.{part}" for name in ours)
-            found.append(Map(names, f"transformer.h.{{i}}.{theirs}.{part}", transposed=part == "weight"))
+            found.append(TensorMap(names, f"transformer.h.{{i}}.{theirs}.{part}", transposed=part == "weight"))
     return found
 
 
@@ -84,25 +84,25 @@ class Gpt2(Family):
         "tie_word_embeddings": True,
     }
 
-    def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
+    def config_from_hf(self, values: Mapping[str, Any]) -> ModelConfig:
         values = complete(values, NEEDED, self.defaults)
         refuse(values, "scale_attn_by_inverse_layer_idx", "add_cross_attention")
-        parts = gpt_parts(values, activation_in(values["activation_function"]))
+        parts = gpt_from_hf(values, activation_from_hf(values["activation_function"]))
         if not values["scale_attn_weights"]:
             parts["attention"]["scale"] = 1.0
         return ModelConfig.parse({**parts, "intermediate_size": values["n_inner"]})
 
-    def config_out(self, config: ModelConfig) -> dict[str, Any]:
+    def config_to_hf(self, config: ModelConfig) -> dict[str, Any]:
         return {
             "model_type": self.name,
             "architectures": [next(iter(self.classes))],
-            **gpt_values(config),
+            **gpt_to_hf(config),
             "n_inner": config.intermediate_size,
-            "activation_function": activation_out(config.feed_forward.activation),
+            "activation_function": activation_to_hf(config.feed_forward.activation),
             "scale_attn_weights": not config.attention.scale,
         }
 
-    def maps(self, config: ModelConfig) -> list[Map]:
+    def maps(self, config: ModelConfig) -> list[TensorMap]:
         head = [] if config.tie_word_embeddings else [same("lm_head.weight", "lm_head.weight")]
         return [
             same("embed_tokens.weight", "transformer.wte.weight"),

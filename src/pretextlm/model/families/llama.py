@@ -1,4 +1,4 @@
-"""Llama (Touvron et al. 2023, https://arxiv.org/abs/2302.13971) and what its descendants have in common with it.
+"""Llama (Touvron et al. 2023, https://arxiv.org/abs/2302.13971) and the families derived from it.
 
 RMSNorm before each sub-layer, rotary positions, gated SiLU, queries in groups that share keys and values.
 """
@@ -10,22 +10,23 @@ from typing import Any, ClassVar, Literal
 
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.base import Family
-from pretextlm.model.families.bert import activation_in, activation_out
+from pretextlm.model.families.bert import activation_from_hf, activation_to_hf
 from pretextlm.model.families.shared.rope import rope_from_hf, rope_to_hf
 from pretextlm.model.families.shared.task_classes import Kind, TaskClass, decoder_classes
-from pretextlm.model.families.shared.tensor_maps import Map, layer, same
+from pretextlm.model.families.shared.tensor_maps import TensorMap, layer, same
 from pretextlm.model.families.shared.values import complete
 
 NEEDED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 SAME = (*NEEDED, "num_key_value_heads", "head_dim", "tie_word_embeddings")
-"""Values that both configurations call alike."""
+"""Values with the same name in both configurations."""
 
 
 class Llama(Family):
-    """llama. A descendant gives its own defaults, and the parts in which it differs.
+    """llama. A derived family gives its own defaults, and the parts in which it differs.
 
-    Class attributes: `defaults`, of values that a config.json may leave out; 0 heads or width: worked out;
-    `activation`, the name of that value.
+    Attributes:
+        defaults: Values that a config.json may leave out; 0 heads or width are derived from the others.
+        activation: Name of the activation's value.
     """
 
     name: ClassVar[str] = "llama"
@@ -47,7 +48,7 @@ class Llama(Family):
         "mlp_bias": False,
     }
 
-    def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
+    def config_from_hf(self, values: Mapping[str, Any]) -> ModelConfig:
         values = complete(values, NEEDED, self.defaults)
         return ModelConfig.parse(
             {
@@ -56,25 +57,25 @@ class Llama(Family):
                 "norm": {"kind": "rms", "eps": values["rms_norm_eps"], "weight": True},
                 "positions": rope_from_hf(values),
                 "attention": {"qk_norm": False},
-                "feed_forward": {"activation": activation_in(values[self.activation]), "gated": True},
+                "feed_forward": {"activation": activation_from_hf(values[self.activation]), "gated": True},
                 "embedding": {"norm": False},
             }
-            | self.parts_in(values)
+            | self.parts_from_hf(values)
         )
 
-    def parts_in(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The parts in which this family differs from the others."""
+    def parts_from_hf(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Converts the parts in which this family differs from Llama."""
         bias = values["attention_bias"]
         return {
             "attention": {"qk_norm": False, "bias": bias, "output_bias": bias},
             "feed_forward": {
-                "activation": activation_in(values[self.activation]),
+                "activation": activation_from_hf(values[self.activation]),
                 "gated": True,
                 "bias": values["mlp_bias"],
             },
         }
 
-    def config_out(self, config: ModelConfig) -> dict[str, Any]:
+    def config_to_hf(self, config: ModelConfig) -> dict[str, Any]:
         usual = config.hidden_size // config.num_attention_heads
         width = {} if self.defaults["head_dim"] == 0 and config.head_dim == usual else {"head_dim": config.head_dim}
         return {
@@ -82,21 +83,21 @@ class Llama(Family):
             "architectures": [next(iter(self.classes))],
             **{key: getattr(config, key) for key in SAME if key != "head_dim"},
             **width,
-            self.activation: activation_out(config.feed_forward.activation),
+            self.activation: activation_to_hf(config.feed_forward.activation),
             "rms_norm_eps": config.norm.eps,
             **rope_to_hf(config),
-            **self.parts_out(config),
+            **self.parts_to_hf(config),
         }
 
-    def parts_out(self, config: ModelConfig) -> dict[str, Any]:
-        """Values of the parts in which this family differs from the others."""
+    def parts_to_hf(self, config: ModelConfig) -> dict[str, Any]:
+        """Converts these parts to values of a config.json."""
         return {"attention_bias": config.attention.bias, "mlp_bias": config.feed_forward.bias}
 
     def norms(self) -> dict[str, str]:
-        """Our norms of a block and their names."""
+        """Returns the names of a block's norms: ours → Hugging Face's."""
         return {"self_attn_norm.before": "input_layernorm", "mlp_norm.before": "post_attention_layernorm"}
 
-    def maps(self, config: ModelConfig) -> list[Map]:
+    def maps(self, config: ModelConfig) -> list[TensorMap]:
         ours, theirs = "decoder.{i}", "model.layers.{i}"
         attention, wide = config.attention, config.feed_forward.bias
         biased = {"q_proj": attention.bias, "k_proj": attention.bias, "v_proj": attention.bias}

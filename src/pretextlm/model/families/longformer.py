@@ -1,6 +1,6 @@
 """Longformer (Beltagy et al. 2020, https://arxiv.org/abs/2004.05150): RoBERTa with a window and global tokens.
 
-Which tokens are global is not in the checkpoint: transformers is told so with every batch. Ours are the first
+Which tokens are global is not in the checkpoint: transformers takes a mask of them with every batch. Ours are the first
 `attention.global_tokens` of each document; an imported model has one, its [CLS], unless it is set otherwise.
 """
 
@@ -15,11 +15,11 @@ from pretextlm.model.families.bert import TIED, embeddings, layers, modules
 from pretextlm.model.families.roberta import Roberta
 from pretextlm.model.families.shared.pooler import pooler_maps
 from pretextlm.model.families.shared.task_classes import Kind, TaskClass
-from pretextlm.model.families.shared.tensor_maps import Map
+from pretextlm.model.families.shared.tensor_maps import TensorMap
 
 
 class Longformer(Roberta):
-    """longformer: encoder whose tokens see a window, half of it to each side."""
+    """longformer: encoder with a sliding window, half of it to each side."""
 
     name: ClassVar[str] = "longformer"
     classes: ClassVar[Mapping[str, Literal["encoder", "decoder", "encoder_decoder"]]] = {
@@ -31,24 +31,24 @@ class Longformer(Roberta):
     pooler: ClassVar[str] = "longformer.pooler.dense"
     ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", rf"lm_head{TIED}")
 
-    def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
+    def config_from_hf(self, values: Mapping[str, Any]) -> ModelConfig:
         windows = values.get("attention_window", 512)
         windows = [windows] if isinstance(windows, int) else list(windows)
         if not all(isinstance(window, int) and window > 0 and window % 2 == 0 for window in windows):
             raise UserError(f"Windows {windows} are not even numbers above 0.", "Give attention_window so.")
-        config = super().config_in(values)
+        config = super().config_from_hf(values)
         attention = {"sliding_windows": windows, "global_tokens": 1, "global_projections": True}
         plain = config.model_dump()
         return ModelConfig.parse({**plain, "attention": {**plain["attention"], **attention}})
 
-    def config_out(self, config: ModelConfig) -> dict[str, Any]:
+    def config_to_hf(self, config: ModelConfig) -> dict[str, Any]:
         if not config.attention.global_projections:
             raise UserError("A Longformer has projections of its own for global tokens.", "Export it as roberta.")
         windows, layers = config.attention.sliding_windows, config.num_hidden_layers
         each = [windows[i % len(windows)] for i in range(layers)]
-        return super().config_out(config) | {"attention_window": each}
+        return super().config_to_hf(config) | {"attention_window": each}
 
-    def maps(self, config: ModelConfig) -> list[Map]:
+    def maps(self, config: ModelConfig) -> list[TensorMap]:
         block, theirs = "encoder.{i}.self_attn.of_globals", "longformer.encoder.layer.{i}.attention.self"
         return [
             *embeddings("longformer.embeddings"),

@@ -9,7 +9,7 @@ from pretextlm.model.families.bart import Bart
 
 
 class MBart(Bart):
-    """mbart: each stack ends in a norm. Where a checkpoint names no start, the decoder's is the language's token."""
+    """mbart: each stack ends in a norm. Without a start token in the checkpoint, the decoder's is the language's."""
 
     name: ClassVar[str] = "mbart"
     classes: ClassVar[Mapping[str, Literal["encoder", "decoder", "encoder_decoder"]]] = {

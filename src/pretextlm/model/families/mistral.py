@@ -1,4 +1,4 @@
-"""Mistral (Jiang et al. 2023, https://arxiv.org/abs/2310.06825): Llama whose tokens see only so many before them."""
+"""Mistral (Jiang et al. 2023, https://arxiv.org/abs/2310.06825): Llama with a sliding window."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Mistral(Llama):
         "rms_norm_eps": 1e-6,
     }
 
-    def parts_in(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def parts_from_hf(self, values: Mapping[str, Any]) -> dict[str, Any]:
         window = values.get("sliding_window", 4096)  # null is no window
         return {"attention": {"qk_norm": False, "sliding_windows": (window or 0,)}}
 
-    def parts_out(self, config: ModelConfig) -> dict[str, Any]:
+    def parts_to_hf(self, config: ModelConfig) -> dict[str, Any]:
         return {"sliding_window": config.attention.sliding_windows[0] or None}

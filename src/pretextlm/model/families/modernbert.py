@@ -1,6 +1,6 @@
 """ModernBERT (Warner et al. 2024, https://arxiv.org/abs/2412.13663): pre-norm, rotary, gated, mostly without biases.
 
-Every third layer sees the whole document, the others a window, and the two kinds turn by angles of their own.
+Every third layer has full attention, the others a sliding window, and the two kinds have different rotary angles.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any, ClassVar, Literal
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.base import Family
-from pretextlm.model.families.bert import activation_in, activation_out
-from pretextlm.model.families.shared.tensor_maps import Map, layer, same
+from pretextlm.model.families.bert import activation_from_hf, activation_to_hf
+from pretextlm.model.families.shared.tensor_maps import TensorMap, layer, same
 from pretextlm.model.families.shared.values import complete
-from pretextlm.model.families.shared.windows import windows_in, windows_of, windows_out
+from pretextlm.model.families.shared.windows import window_of_each_layer, windows_from_hf, windows_to_hf
 
 SAME = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-"""Values that both configurations call alike."""
+"""Values with the same name in both configurations."""
 
 DEFAULTS: Mapping[str, Any] = {
     "vocab_size": 50368,
@@ -38,17 +38,17 @@ DEFAULTS: Mapping[str, Any] = {
     "global_attn_every_n_layers": 3,
     "tie_word_embeddings": True,
 }
-"""What Hugging Face takes for a value that a config.json leaves out."""
+"""Hugging Face's defaults for values that a config.json leaves out."""
 
 THETAS = {
     "full_attention": ("global_rope_theta", 160_000.0),
     "sliding_attention": ("local_rope_theta", 10_000.0),
 }
-"""Kind of a layer → what older configurations call the base of its angles, and its default."""
+"""Kind of a layer → the name of its angles' base in older configurations, and its default."""
 
 
 class ModernBert(Family):
-    """modernbert. The first block's attention reads the embedding, which is normalised already, as it is."""
+    """modernbert. The first block's attention has no norm: it reads the embedding, which is normalized already."""
 
     name: ClassVar[str] = "modernbert"
     classes: ClassVar[Mapping[str, Literal["encoder", "decoder", "encoder_decoder"]]] = {
@@ -58,7 +58,7 @@ class ModernBert(Family):
     prefix: ClassVar[str] = "model."
     ignored: ClassVar[tuple[str, ...]] = (r"inv_freq$", r"^decoder\.weight$")
 
-    def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
+    def config_from_hf(self, values: Mapping[str, Any]) -> ModelConfig:
         values = complete(values, (), DEFAULTS)
         every, bias = values["global_attn_every_n_layers"], values["attention_bias"]
         theta, local = (_theta(values, kind) for kind in ("full_attention", "sliding_attention"))
@@ -89,31 +89,31 @@ class ModernBert(Family):
                     "qk_norm": False,
                     "bias": bias,
                     "output_bias": bias,
-                    "sliding_windows": windows_in(values, values["local_attention"], lambda i: i % every > 0),
+                    "sliding_windows": windows_from_hf(values, values["local_attention"], lambda i: i % every > 0),
                 },
                 "feed_forward": {
-                    "activation": activation_in(values["hidden_activation"]),
+                    "activation": activation_from_hf(values["hidden_activation"]),
                     "gated": True,
                     "bias": values["mlp_bias"],
                 },
                 "head": {
                     "dense": True,
                     "dense_bias": values["classifier_bias"],
-                    "activation": activation_in(values["classifier_activation"]),
+                    "activation": activation_from_hf(values["classifier_activation"]),
                     "norm": True,
                     "bias": values["decoder_bias"],
                 },
             }
         )
 
-    def config_out(self, config: ModelConfig) -> dict[str, Any]:
-        windows, places = windows_of(config), config.positions
+    def config_to_hf(self, config: ModelConfig) -> dict[str, Any]:
+        windows, places = window_of_each_layer(config), config.positions
         thetas = zip(THETAS, (places.rope_theta, places.local_rope_theta or places.rope_theta), strict=True)
         return {
             "model_type": self.name,
             "architectures": [next(iter(self.classes))],
             **{key: getattr(config, key) for key in SAME},
-            "hidden_activation": activation_out(config.feed_forward.activation),
+            "hidden_activation": activation_to_hf(config.feed_forward.activation),
             "max_position_embeddings": places.max_position_embeddings or DEFAULTS["max_position_embeddings"],
             "norm_eps": config.norm.eps,
             "norm_bias": config.norm.bias,
@@ -121,14 +121,14 @@ class ModernBert(Family):
             "mlp_bias": config.feed_forward.bias,
             "decoder_bias": config.head.bias,
             "classifier_bias": config.head.dense_bias,
-            "classifier_activation": activation_out(config.head.activation),
-            "layer_types": windows_out(windows)["layer_types"],
+            "classifier_activation": activation_to_hf(config.head.activation),
+            "layer_types": windows_to_hf(windows)["layer_types"],
             "local_attention": max(windows) or DEFAULTS["local_attention"],
             "rope_parameters": {kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in thetas},
             "tie_word_embeddings": config.tie_word_embeddings,
         }
 
-    def maps(self, config: ModelConfig) -> list[Map]:
+    def maps(self, config: ModelConfig) -> list[TensorMap]:
         block, theirs = "encoder.{i}", "model.layers.{i}"
         attention, mlp, norm = config.attention.bias, config.feed_forward.bias, config.norm.bias
         return [
@@ -148,14 +148,18 @@ class ModernBert(Family):
         ]
 
 
-def _joined(ours: list[str], theirs: str, bias: bool) -> list[Map]:
-    """Modules of ours that are one above the other in one of theirs."""
+def _joined(ours: list[str], theirs: str, bias: bool) -> list[TensorMap]:
+    """Maps modules of ours that are concatenated in one of theirs."""
     parts = ("weight", "bias") if bias else ("weight",)
-    return [Map(tuple(f"{name}.{part}" for name in ours), f"{theirs}.{part}") for part in parts]
+    return [TensorMap(tuple(f"{name}.{part}" for name in ours), f"{theirs}.{part}") for part in parts]
 
 
 def _theta(values: Mapping[str, Any], kind: str) -> Any:
-    """Base of the angles of such layers. Raises UserError for angles that are scaled."""
+    """Returns the base of the rotary angles of a kind of layers.
+
+    Raises:
+        UserError: The angles are scaled.
+    """
     older, default = THETAS[kind]
     every = values.get("rope_parameters") or {}
     found = every.get(kind) if isinstance(every, Mapping) else None

@@ -23,5 +23,5 @@ class MT5(T5):
     def scales_head(self, values: Mapping[str, Any]) -> bool:
         return False
 
-    def head_out(self, config: ModelConfig) -> dict[str, Any]:
+    def head_to_hf(self, config: ModelConfig) -> dict[str, Any]:
         return {}

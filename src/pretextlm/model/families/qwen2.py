@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.llama import Llama
 from pretextlm.model.families.shared.task_classes import Kind, TaskClass, decoder_classes
-from pretextlm.model.families.shared.windows import windows_in, windows_of, windows_out
+from pretextlm.model.families.shared.windows import window_of_each_layer, windows_from_hf, windows_to_hf
 
 
 class Qwen2(Llama):
-    """qwen2: layers from one on may see a window only."""
+    """qwen2: layers from a certain one on may have a sliding window."""
 
     name: ClassVar[str] = "qwen2"
     classes: ClassVar[Mapping[str, Literal["encoder", "decoder", "encoder_decoder"]]] = {
@@ -30,23 +30,23 @@ class Qwen2(Llama):
         "max_window_layers": 28,
     }
 
-    def parts_in(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {"attention": {"qk_norm": False, "bias": True, "sliding_windows": qwen_windows_in(values)}}
+    def parts_from_hf(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {"attention": {"qk_norm": False, "bias": True, "sliding_windows": qwen_windows_from_hf(values)}}
 
-    def parts_out(self, config: ModelConfig) -> dict[str, Any]:
-        return qwen_windows_out(config)
+    def parts_to_hf(self, config: ModelConfig) -> dict[str, Any]:
+        return qwen_windows_to_hf(config)
 
 
-def qwen_windows_in(values: Mapping[str, Any]) -> tuple[int, ...]:
-    """The window of each layer, by its kind or by the number of the first with one."""
+def qwen_windows_from_hf(values: Mapping[str, Any]) -> tuple[int, ...]:
+    """Returns the window of each layer, by its kind or by the number of the first with one."""
     window = values.get("sliding_window", 4096) if values["use_sliding_window"] else None
-    return windows_in(values, window or 0, lambda i: i >= values["max_window_layers"])
+    return windows_from_hf(values, window or 0, lambda i: i >= values["max_window_layers"])
 
 
-def qwen_windows_out(config: ModelConfig) -> dict[str, Any]:
-    """Values of a config.json that say where windows are bounded."""
-    windows = windows_of(config)
+def qwen_windows_to_hf(config: ModelConfig) -> dict[str, Any]:
+    """Converts windows to values of a config.json."""
+    windows = window_of_each_layer(config)
     if not any(windows):
         return {"use_sliding_window": False}
     first = next(i for i, window in enumerate(windows) if window)
-    return {"use_sliding_window": True, "max_window_layers": first, **windows_out(windows)}
+    return {"use_sliding_window": True, "max_window_layers": first, **windows_to_hf(windows)}

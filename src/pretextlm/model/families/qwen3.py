@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.llama import Llama
-from pretextlm.model.families.qwen2 import qwen_windows_in, qwen_windows_out
+from pretextlm.model.families.qwen2 import qwen_windows_from_hf, qwen_windows_to_hf
 from pretextlm.model.families.shared.task_classes import Kind, TaskClass, decoder_classes
 
 
@@ -31,16 +31,16 @@ class Qwen3(Llama):
         "max_window_layers": 28,
     }
 
-    def parts_in(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def parts_from_hf(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "attention": {
                 "qk_norm": True,
                 "qk_norm_weight": True,
                 "bias": values["attention_bias"],
                 "output_bias": values["attention_bias"],
-                "sliding_windows": qwen_windows_in(values),
+                "sliding_windows": qwen_windows_from_hf(values),
             }
         }
 
-    def parts_out(self, config: ModelConfig) -> dict[str, Any]:
-        return {"attention_bias": config.attention.bias, **qwen_windows_out(config)}
+    def parts_to_hf(self, config: ModelConfig) -> dict[str, Any]:
+        return {"attention_bias": config.attention.bias, **qwen_windows_to_hf(config)}

@@ -14,18 +14,18 @@ from pretextlm.model.families.bert import (
     embeddings,
     layers,
     modules,
-    post_norm,
-    post_norm_out,
+    post_norm_from_hf,
+    post_norm_to_hf,
     refuse_untied,
 )
-from pretextlm.model.families.shared.pooler import has_pooler, pooler_in, pooler_maps, pooler_out, with_pooler
+from pretextlm.model.families.shared.pooler import has_pooler, pooler_from_hf, pooler_maps, pooler_to_hf, with_pooler
 from pretextlm.model.families.shared.task_classes import Kind, TaskClass, encoder_classes
-from pretextlm.model.families.shared.tensor_maps import Map, same
+from pretextlm.model.families.shared.tensor_maps import TensorMap, same
 from pretextlm.model.families.shared.values import complete
 
 
 class Roberta(Family):
-    """roberta: position 0 has the row after that of the padding's id; GELU in the head whatever the blocks have."""
+    """roberta: position 0 is row pad_token_id + 1 of the table; the head has GELU whatever the blocks have."""
 
     name: ClassVar[str] = "roberta"
     classes: ClassVar[Mapping[str, Literal["encoder", "decoder", "encoder_decoder"]]] = {
@@ -40,7 +40,7 @@ class Roberta(Family):
     ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", rf"lm_head{TIED}")
     pooler: ClassVar[str] = "roberta.pooler.dense"
 
-    def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
+    def config_from_hf(self, values: Mapping[str, Any]) -> ModelConfig:
         values = {"pad_token_id": 1} | complete(values, (), {**DEFAULTS, "vocab_size": 50265})
         refuse_untied(self, values)
         pad = values["pad_token_id"]
@@ -48,18 +48,18 @@ class Roberta(Family):
             raise UserError(
                 f"The padding's id {pad!r} is not one; positions count on from it.", "Give the pad_token_id."
             )
-        return pooler_in(self, post_norm(self, values, "gelu", offset=pad + 1), values)
+        return pooler_from_hf(self, post_norm_from_hf(self, values, "gelu", offset=pad + 1), values)
 
-    def settled(self, config: ModelConfig, theirs: Collection[str]) -> ModelConfig:
+    def adjust_config(self, config: ModelConfig, theirs: Collection[str]) -> ModelConfig:
         return with_pooler(config, has_pooler(self, self.pooler, theirs))
 
-    def config_out(self, config: ModelConfig) -> dict[str, Any]:
+    def config_to_hf(self, config: ModelConfig) -> dict[str, Any]:
         offset = config.positions.offset
         if not offset:
             raise UserError(f"Positions of a {self.name} do not begin with row 0 of their table.", "Export it as bert.")
-        return post_norm_out(self, config) | {"pad_token_id": offset - 1} | pooler_out(self, config)
+        return post_norm_to_hf(self, config) | {"pad_token_id": offset - 1} | pooler_to_hf(self, config)
 
-    def maps(self, config: ModelConfig) -> list[Map]:
+    def maps(self, config: ModelConfig) -> list[TensorMap]:
         return [
             *embeddings("roberta.embeddings"),
             *layers("roberta.encoder.layer.{i}"),
@@ -67,8 +67,8 @@ class Roberta(Family):
             *pooler_maps(config, self.pooler),
         ]
 
-    def head(self) -> list[Map]:
-        """The layers of the head."""
+    def head(self) -> list[TensorMap]:
+        """Returns the maps of the head."""
         return [
             *modules({"head_layers.dense": "lm_head.dense", "head_layers.norm": "lm_head.layer_norm"}),
             same("head_layers.bias", "lm_head.bias"),

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Literal
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.base import Family
-from pretextlm.model.families.bert import activation_in, activation_out
-from pretextlm.model.families.shared.tensor_maps import Map, same
+from pretextlm.model.families.bert import activation_from_hf, activation_to_hf
+from pretextlm.model.families.shared.tensor_maps import TensorMap, same
 
 HEAD = "lm_head.weight"
 
@@ -34,11 +34,11 @@ class T5(Family):
         HEAD: "embed_tokens.weight",
     }
     projection: ClassVar[str] = "relu"
-    """Feed-forward layer of a config.json that does not say it."""
+    """feed_forward_proj of a config.json without one."""
 
-    def config_in(self, values: Mapping[str, Any]) -> ModelConfig:
+    def config_from_hf(self, values: Mapping[str, Any]) -> ModelConfig:
         architecture = self.classes.get(next(iter(values.get("architectures") or ()), ""), "encoder_decoder")
-        activation, gated = projection_in(values.get("feed_forward_proj", self.projection))
+        activation, gated = projection_from_hf(values.get("feed_forward_proj", self.projection))
         layers = values["num_layers"]
         decoder_layers = values.get("num_decoder_layers") if architecture == "encoder_decoder" else None
         return ModelConfig.parse(
@@ -62,15 +62,15 @@ class T5(Family):
         )
 
     def scales_head(self, values: Mapping[str, Any]) -> bool:
-        """Whether hidden states are scaled before the head; without a word of it, where the head is tied."""
+        """Returns whether hidden states are scaled before the head; by default, where the head is tied."""
         return bool(values.get("scale_decoder_outputs", values.get("tie_word_embeddings") is not False))
 
-    def settled(self, config: ModelConfig, theirs: Collection[str]) -> ModelConfig:
-        """transformers calls every head tied, and ties it only if it finds none: so does this, for version 1.1."""
+    def adjust_config(self, config: ModelConfig, theirs: Collection[str]) -> ModelConfig:
+        """Unties the head of version 1.1: transformers calls every head tied, and ties it only if it finds none."""
         own = HEAD in theirs and (config.head.scale == 1 or not config.tie_word_embeddings)
         return config.model_copy(update={"tie_word_embeddings": not own})
 
-    def config_out(self, config: ModelConfig) -> dict[str, Any]:
+    def config_to_hf(self, config: ModelConfig) -> dict[str, Any]:
         written = (name for name, architecture in self.classes.items() if architecture == config.architecture)
         return {
             "model_type": self.name,
@@ -82,16 +82,16 @@ class T5(Family):
             "layer_norm_epsilon": config.norm.eps,
             "relative_attention_num_buckets": config.positions.num_buckets,
             "relative_attention_max_distance": config.positions.max_distance,
-            "feed_forward_proj": projection_out(config),
+            "feed_forward_proj": projection_to_hf(config),
             "tie_word_embeddings": config.tie_word_embeddings,
-            **self.head_out(config),
+            **self.head_to_hf(config),
         }
 
-    def head_out(self, config: ModelConfig) -> dict[str, Any]:
-        """How the values say whether hidden states are scaled before the head."""
+    def head_to_hf(self, config: ModelConfig) -> dict[str, Any]:
+        """Returns the values that say whether hidden states are scaled before the head."""
         return {"scale_decoder_outputs": config.head.scale != 1}
 
-    def maps(self, config: ModelConfig) -> list[Map]:
+    def maps(self, config: ModelConfig) -> list[TensorMap]:
         return [
             same("embed_tokens.weight", "shared.weight"),
             same("lm_head.weight", HEAD),
@@ -108,28 +108,32 @@ SAME = {
     "num_attention_heads": "num_heads",
     "intermediate_size": "d_ff",
 }
-"""Our names of values → theirs."""
+"""Our names of values → Hugging Face's."""
 
 
-def projection_in(name: str) -> tuple[str, bool]:
-    """(activation, whether it is gated) of a feed-forward layer's name; their gated-gelu is the tanh form."""
+def projection_from_hf(name: str) -> tuple[str, bool]:
+    """Returns (activation, whether it is gated) of a feed_forward_proj; gated-gelu is the tanh form."""
     if name == "gated-gelu":
         return "gelu_tanh", True
-    return activation_in(name.removeprefix("gated-")), name.startswith("gated-")
+    return activation_from_hf(name.removeprefix("gated-")), name.startswith("gated-")
 
 
-def projection_out(config: ModelConfig) -> str:
-    """The name of our feed-forward layer. Raises UserError for one that they have no name for."""
+def projection_to_hf(config: ModelConfig) -> str:
+    """Returns the feed_forward_proj of our feed-forward layer.
+
+    Raises:
+        UserError: A layer without a name there.
+    """
     activation, gated = config.feed_forward.activation, config.feed_forward.gated
     if not gated:
-        return activation_out(activation)
+        return activation_to_hf(activation)
     if activation == "gelu":
         raise UserError("T5 has no gated feed-forward layer with exact GELU.", "Export it in our own format.")
-    return "gated-gelu" if activation == "gelu_tanh" else f"gated-{activation_out(activation)}"
+    return "gated-gelu" if activation == "gelu_tanh" else f"gated-{activation_to_hf(activation)}"
 
 
-def _stack(ours: Literal["encoder", "decoder"], feed_forward: int, gated: bool) -> list[Map]:
-    """Self-attention, feed-forward layer, norms and bias of positions of a stack."""
+def _stack(ours: Literal["encoder", "decoder"], feed_forward: int, gated: bool) -> list[TensorMap]:
+    """Returns the maps of a stack: self-attention, feed-forward layer, norms and bias of positions."""
     block, theirs = f"{ours}.{{i}}", f"{ours}.block.{{i}}.layer.{feed_forward}"
     up = {"gate_proj": "wi_0", "up_proj": "wi_1"} if gated else {"up_proj": "wi"}
     return [
@@ -144,7 +148,7 @@ def _stack(ours: Literal["encoder", "decoder"], feed_forward: int, gated: bool) 
     ]
 
 
-def _attention(ours: str, theirs: str, kind: str) -> list[Map]:
+def _attention(ours: str, theirs: str, kind: str) -> list[TensorMap]:
     return [
         *(same(f"{ours}.{part}_proj.weight", f"{theirs}.{kind}.{part}.weight") for part in "qkvo"),
         same(f"{ours}_norm.before.weight", f"{theirs}.layer_norm.weight"),

@@ -10,7 +10,7 @@ from pretextlm.model.families.shared.task_classes import Kind, TaskClass, encode
 
 
 class XlmRoberta(Roberta):
-    """xlm-roberta: RoBERTa's shape and names under another name."""
+    """xlm-roberta: the shape and tensor names of RoBERTa."""
 
     name: ClassVar[str] = "xlm-roberta"
     classes: ClassVar[Mapping[str, Literal["encoder", "decoder", "encoder_decoder"]]] = {

@@ -1,7 +1,7 @@
-"""Published models by name: their shape, their figure for the number of parameters, and how it was counted.
+"""Presets: the shapes of published models by name, with their published numbers of parameters.
 
-The tables beside this file hold, for each family, the values of its config.json; a published figure is held to the
-digits it is written with.
+The TOML files beside this one hold, for each family, the values of its config.json. A counted number of parameters must
+equal the published one to the digits that this is written with.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class Preset:
     """A published model.
 
     Attributes:
-        name: as on the hub, without its owner.
-        paper: who published it.
-        published: the figure as it is written: "110M".
+        name: Name on the hub, without its owner.
+        paper: Publication.
+        published: Published number of parameters: "110M".
         family: Hugging Face's model_type.
-        values: of config.json.
-        leaves_out: groups of components that the figure does not count.
-        adds: what it counts on top, and how much.
-        note: where its name or the paper says something else, why.
+        values: Values of the config.json.
+        leaves_out: Groups of components that the published number does not count.
+        adds: Components that it counts in addition → their parameters.
+        note: Reason for a difference from the name or the paper.
     """
 
     name: str
@@ -45,15 +45,15 @@ class Preset:
     note: str = ""
 
     def config(self) -> ModelConfig:
-        """Its shape."""
+        """Returns the shape."""
         from pretextlm.model.families.registry import FAMILIES
 
-        config: ModelConfig = FAMILIES[self.family]().config_in({"model_type": self.family, **self.values})
+        config: ModelConfig = FAMILIES[self.family]().config_from_hf({"model_type": self.family, **self.values})
         return config
 
     @property
     def figure(self) -> tuple[float, float]:
-        """(the published number, one unit of its last digit that is not a trailing zero)."""
+        """(the published number, one unit of its last non-zero digit): "110M" → (110e6, 10e6)."""
         number, unit = float(self.published[:-1]), UNITS[self.published[-1]]
         digits = self.published[:-1]
         after = len(digits.partition(".")[2])
@@ -61,13 +61,20 @@ class Preset:
         return number * unit, unit * 10.0 ** (zeros - after)
 
     def agrees(self, counted: int) -> bool:
-        """Whether this number, rounded or cut to the digits of the published figure, is that figure."""
+        """Returns whether a number, rounded or truncated to the digits of the published one, equals it."""
         number, step = self.figure
         return abs(counted - number) < step
 
 
 def find(name: str) -> Preset:
-    """The preset of this name, with or without its owner on the hub. Raises UserError with the nearest name."""
+    """Finds a preset.
+
+    Args:
+        name: Name on the hub, with or without its owner.
+
+    Raises:
+        UserError: There is none; the nearest name is suggested.
+    """
     every, wanted = presets(), name.lower().rpartition("/")[2]
     wanted = other_names().get(wanted, wanted)
     if wanted not in every:
@@ -77,7 +84,7 @@ def find(name: str) -> Preset:
 
 @cache
 def presets() -> dict[str, Preset]:
-    """All of them by name."""
+    """Returns all presets by name."""
     found: dict[str, Preset] = {}
     for table in _tables():
         for name, entry in table["presets"].items():
@@ -96,7 +103,7 @@ def presets() -> dict[str, Preset]:
 
 @cache
 def other_names() -> dict[str, str]:
-    """Other names of the same models, in small letters → the preset's."""
+    """Returns other names of the same models, in lower case → the preset's name."""
     return {
         also.lower(): name
         for table in _tables()
@@ -111,7 +118,7 @@ def _tables() -> tuple[dict[str, Any], ...]:
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Values with changes on top, table by table."""
+    """Returns values updated with changes, recursively."""
     out = dict(values)
     for key, value in changes.items():
         inner = out.get(key)
@@ -120,18 +127,26 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 
 DERIVED = ("num_key_value_heads", "intermediate_size", "embedding_size", "num_decoder_layers", "head_dim")
-"""Values of a shape that follow from others unless they are given."""
+"""Values of a shape that are derived from others unless they are given."""
 
 SCALES: dict[tuple[str, str], Callable[[ModelConfig], float]] = {
     ("head", "scale"): lambda config: config.hidden_size**-0.5,  # T5
     ("embedding", "scale"): lambda config: config.hidden_size**0.5,  # Gemma
     ("attention", "scale"): lambda config: (3 * config.head_dim) ** -0.5,  # DeBERTa
 }
-"""Factors that some families take from the width."""
+"""Factors that some families derive from the width."""
 
 
 def changed(config: ModelConfig, changes: Mapping[str, Any], where: str = "the shape") -> ModelConfig:
-    """A shape with some values changed. What followed from others follows from them again."""
+    """Changes some values of a shape, and derives again the values that were derived from others.
+
+    With hidden_size 768 → 1024, an intermediate_size of 3072 becomes 4096: it was four times the width.
+
+    Args:
+        config: The shape.
+        changes: New values, by section.
+        where: Where the changes come from, for error messages.
+    """
     values = config.model_dump()
     follow = ModelConfig.model_validate({**values, **dict.fromkeys(DERIVED, 0)})
     for name in DERIVED:
@@ -147,7 +162,15 @@ def changed(config: ModelConfig, changes: Mapping[str, Any], where: str = "the s
 
 
 def filled_in(table: Mapping[str, Any], where: str = "the recipe") -> dict[str, Any]:
-    """A recipe's [model] with the shape of its `preset`; the vocabulary is left to the store."""
+    """Replaces the `preset` of a recipe's [model] by its shape, except for the vocabulary, which the store determines.
+
+    Args:
+        table: The [model] table.
+        where: Where it comes from, for error messages.
+
+    Returns:
+        The values of a `ModelConfig`.
+    """
     name = table.get("preset")
     if name is None:
         return dict(table)

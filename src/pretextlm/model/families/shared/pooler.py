@@ -10,7 +10,7 @@ from typing import Any
 
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.base import Family
-from pretextlm.model.families.shared.tensor_maps import Map, layer
+from pretextlm.model.families.shared.tensor_maps import TensorMap, layer
 
 OURS = "head_layers.pooler"
 READERS = ("cls.seq_relationship.weight", "sop_classifier.classifier.weight")
@@ -18,33 +18,35 @@ READERS = ("cls.seq_relationship.weight", "sop_classifier.classifier.weight")
 
 
 def with_pooler(config: ModelConfig, there: bool) -> ModelConfig:
-    """The shape with it, or without."""
+    """Returns the shape with a pooler, or without."""
     return config.model_copy(update={"head": config.head.model_copy(update={"pooler": there})})
 
 
 def has_pooler(family: Family, pooler: str, theirs: Collection[str]) -> bool:
-    """Whether a checkpoint of these tensors has one by itself.
+    """Returns whether a checkpoint has a pooler that no head of ours reads.
 
     Args:
-        pooler: its name with the family's prefix, which a bare model leaves out.
+        family: The family.
+        pooler: Name of the pooler with the family's prefix, which a bare model leaves out.
+        theirs: Names of all tensors of the checkpoint.
     """
     names = (pooler, pooler.removeprefix(family.prefix))
-    whole = any(f"{name}.weight" in theirs and f"{name}.bias" in theirs for name in names)
-    return whole and not any(reader in theirs for reader in READERS)
+    found = any(f"{name}.weight" in theirs and f"{name}.bias" in theirs for name in names)
+    return found and not any(reader in theirs for reader in READERS)
 
 
-def pooler_in(family: Family, config: ModelConfig, values: Mapping[str, Any]) -> ModelConfig:
-    """The shape as a config.json says it: a bare model has one."""
+def pooler_from_hf(family: Family, config: ModelConfig, values: Mapping[str, Any]) -> ModelConfig:
+    """Returns the shape by a config.json: a bare model has a pooler."""
     return with_pooler(config, values.get("architectures") == [_bare(family)])
 
 
-def pooler_out(family: Family, config: ModelConfig) -> dict[str, Any]:
-    """Values of a config.json: a model with a pooler is a bare one."""
+def pooler_to_hf(family: Family, config: ModelConfig) -> dict[str, Any]:
+    """Returns values of a config.json: a model with a pooler is a bare one."""
     return {"architectures": [_bare(family)]} if config.head.pooler else {}
 
 
-def pooler_maps(config: ModelConfig, pooler: str) -> list[Map]:
-    """Its tensors, where there is one."""
+def pooler_maps(config: ModelConfig, pooler: str) -> list[TensorMap]:
+    """Returns the maps of the pooler, where there is one."""
     return layer(OURS, pooler, bias=True) if config.head.pooler else []
 
 

@@ -14,25 +14,25 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pretextlm.model.families.shared.tensor_maps import Map, layer, same
+from pretextlm.model.families.shared.tensor_maps import TensorMap, layer, same
 
 Kind = Literal["sequence", "choice", "token", "span"]
-"""What is said: one thing of an example, one of each choice, one of each token, or where an answer begins and ends."""
+"""Output of a head: one per example, one per choice, one per token, or the span of an answer."""
 Form = Literal["tanh", "relu", "gelu"]
 HEAD = "heads.task."
 
 
 @dataclass(frozen=True)
 class TaskClass:
-    """A class of theirs for one kind of task.
+    """A Hugging Face class for one kind of task.
 
     Attributes:
-        theirs: its name.
-        out: its last matrix.
-        dense: the layer before that; "" for none.
-        form: what follows that layer, or "plain" where there is none.
-        bias: whether the last matrix has one.
-        settings: what config.json says of a head of this make, by default or in words.
+        theirs: Name of the class.
+        out: Name of its last layer.
+        dense: Name of the layer before that; "" for none.
+        form: Activation after that layer, or "plain" where there is none.
+        bias: Whether the last layer has a bias.
+        settings: Values of the config.json that describe such a head.
     """
 
     theirs: str
@@ -42,8 +42,8 @@ class TaskClass:
     bias: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def maps(self) -> Iterator[Map]:
-        """Its tensors and ours."""
+    def maps(self) -> Iterator[TensorMap]:
+        """Yields the maps of its tensors."""
         if self.dense:
             yield from layer(f"{HEAD}dense", self.dense, bias=True)
         yield same(f"{HEAD}out.weight", f"{self.out}.weight")

@@ -9,13 +9,15 @@ from pretextlm.errors import UserError
 
 
 def complete(values: Mapping[str, Any], needed: Iterable[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, with a default for each that is absent or null.
+    """Fills in defaults for values that are absent or null.
 
     Args:
-        needed: names of whole numbers that have no default.
+        values: Values of a config.json.
+        needed: Names of integers that have no default.
+        defaults: Default of each other value.
 
     Raises:
-        UserError: a value is absent, or of another type than its default.
+        UserError: A value is absent, or of another type than its default.
     """
     filled = {**values, **{name: value for name, value in defaults.items() if values.get(name) is None}}
     kinds: dict[str, type] = {name: type(value) for name, value in defaults.items()}
@@ -26,11 +28,15 @@ def complete(values: Mapping[str, Any], needed: Iterable[str], defaults: Mapping
     return filled
 
 
-KINDS: Mapping[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a name"}
+KINDS: Mapping[type, str] = {int: "an integer", float: "a number", bool: "true or false", str: "a name"}
 
 
 def refuse(values: Mapping[str, Any], *names: str) -> None:
-    """Raises UserError where one of these options, which the trunk does not have, is on."""
+    """Refuses options that our transformer does not have.
+
+    Raises:
+        UserError: One of them is on.
+    """
     for name in names:
         if values.get(name):
             raise UserError(f"A model with {name} = {values[name]!r:.80} is not known.", "Only those without it are.")

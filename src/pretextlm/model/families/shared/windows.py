@@ -13,15 +13,19 @@ KINDS = {"full_attention": False, "sliding_attention": True}
 MOST_LAYERS = 1024
 
 
-def windows_in(values: Mapping[str, Any], window: int, usual: Callable[[int], bool]) -> tuple[int, ...]:
-    """The window of each layer, as few as give all by repetition.
+def windows_from_hf(values: Mapping[str, Any], window: int, usual: Callable[[int], bool]) -> tuple[int, ...]:
+    """Converts the windows of a config.json.
 
     Args:
-        values: of the config.json; its layer_types, where it has them, name the kind of each layer.
-        usual: whether a layer has a window where they are not named.
+        values: Values of the config.json; its layer_types, where it has them, name the kind of each layer.
+        window: Width of the window.
+        usual: Whether a layer has a window, by its number, where kinds are not named.
+
+    Returns:
+        The shortest pattern of windows that gives all layers when it is repeated.
 
     Raises:
-        UserError: kinds that are unknown, or not as many as layers.
+        UserError: Kinds that are unknown, or not as many as layers.
     """
     layers, kinds = values["num_hidden_layers"], values.get("layer_types")
     if not 0 < layers <= MOST_LAYERS:
@@ -34,20 +38,20 @@ def windows_in(values: Mapping[str, Any], window: int, usual: Callable[[int], bo
     return shortest([window if KINDS[str(kind)] else 0 for kind in kinds])
 
 
-def windows_of(config: ModelConfig) -> tuple[int, ...]:
-    """The window of each layer."""
+def window_of_each_layer(config: ModelConfig) -> tuple[int, ...]:
+    """Returns the window of each layer."""
     windows = config.attention.sliding_windows
     return tuple(windows[i % len(windows)] for i in range(config.num_hidden_layers))
 
 
-def windows_out(windows: Sequence[int]) -> dict[str, Any]:
-    """The kinds of layers and the widest of their windows."""
+def windows_to_hf(windows: Sequence[int]) -> dict[str, Any]:
+    """Converts windows to values of a config.json: the kinds of layers and the widest window."""
     kinds = ["sliding_attention" if window else "full_attention" for window in windows]
     return {"layer_types": kinds, "sliding_window": max(windows) or None}
 
 
 def shortest(windows: Sequence[int]) -> tuple[int, ...]:
-    """The shortest run of windows that gives these when it is repeated."""
+    """Returns the shortest pattern that gives these windows when it is repeated: (8, 0, 8, 0) → (8, 0)."""
     every = len(windows)
     repeats = (n for n in range(1, every + 1) if all(windows[i] == windows[i % n] for i in range(every)))
     return tuple(windows[: next(repeats)])
