@@ -30,7 +30,7 @@ from transformers import (
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.model.families.base import weights_from_hf
 from pretextlm.model.families.registry import FAMILIES
-from pretextlm.model.generation import GenerationSettings, generate
+from pretextlm.model.generation import GenerationConfig, generate
 from pretextlm.model.inference_weights import cast_for_inference
 from pretextlm.model.transformer import Transformer
 
@@ -78,7 +78,7 @@ def measure(name: str, batch: int, dtype: torch.dtype, turns: int, cache: str | 
     model = model.to(dtype)
     ids = torch.randint(10, size, (batch, PROMPT))
     vocabulary = Vocabulary(size, 0, 1, 2, 3, 4, 5, 6, (7, 8, 9), frozenset(range(10)))
-    settings = GenerationSettings(max_new_tokens=NEW, temperature=0, stop=(), suppress=())
+    settings = GenerationConfig(max_new_tokens=NEW, temperature=0, stop=(), suppress=())
     model.generation_config.eos_token_id = None
     reads = ours.encoder is not None
     starts = [[0]] * batch if reads else None

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pretextlm.model.constraints import Constraints
-from pretextlm.model.sampling import Sampling, probabilities
+from pretextlm.model.sampling import SamplingConfig, probabilities
 
 pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
 
@@ -51,7 +51,7 @@ def warpers(temperature: float, top_k: int, top_p: float, min_p: float) -> Logit
 def test_every_mixture_of_filters_leaves_the_same_distribution(temperature):
     texts, scores = drawn()
     for top_k, top_p, min_p in itertools.product([0, 1, 40], [1.0, 0.9, 0.3], [0.0, 0.05, 0.6]):
-        sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        sampling = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         expected = warpers(temperature, top_k, top_p, min_p)(texts, scores.clone().double()).softmax(dim=-1)
         found = probabilities(scores, sampling)
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=0, msg=str(sampling))

@@ -10,7 +10,7 @@ import torch
 from tests.parity.families import imported, randomised
 
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.model.generation import GenerationSettings, generate
+from pretextlm.model.generation import GenerationConfig, generate
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
 
@@ -89,9 +89,9 @@ def both(request, tmp_path_factory):
     return model, ours, some_ends(theirs(model, settings_of("greedy", ())))
 
 
-def settings_of(name: str, ends: tuple[int, ...]) -> GenerationSettings:
+def settings_of(name: str, ends: tuple[int, ...]) -> GenerationConfig:
     usual = {"temperature": 0, "max_new_tokens": NEW, "suppress": (PAD,), "stop": ends}
-    return GenerationSettings.parse({**usual, **SETTINGS[name]}, "the test")
+    return GenerationConfig.parse({**usual, **SETTINGS[name]}, "the test")
 
 
 def some_ends(texts: list[list[int]]) -> tuple[int, ...]:
@@ -104,7 +104,7 @@ def some_ends(texts: list[list[int]]) -> tuple[int, ...]:
     return tuple(sorted(ends))
 
 
-def ours_of(ours: Any, settings: GenerationSettings) -> list[list[int]]:
+def ours_of(ours: Any, settings: GenerationConfig) -> list[list[int]]:
     starts = None if ours.encoder is None else [[PAD]] * len(PROMPTS)
     return generate(ours, VOCABULARY, PROMPTS, settings, starts)
 
@@ -129,14 +129,14 @@ def test_some_texts_end_and_others_go_on(both):
     assert 2 <= sum(len(text) < NEW for text in ended) <= len(PROMPTS) - 2
 
 
-def theirs(model: Any, settings: GenerationSettings) -> list[list[int]]:
+def theirs(model: Any, settings: GenerationConfig) -> list[list[int]]:
     """New tokens without the one that ended them, by transformers."""
     if model.config.model_type in UNPADDED:
         return [text for prompt in PROMPTS for text in theirs_of(model, settings, [prompt])]
     return theirs_of(model, settings, PROMPTS)
 
 
-def theirs_of(model: Any, settings: GenerationSettings, prompts: list[list[int]]) -> list[list[int]]:
+def theirs_of(model: Any, settings: GenerationConfig, prompts: list[list[int]]) -> list[list[int]]:
     """The same for a batch."""
     reads_sources, ends = model.config.is_encoder_decoder, list(settings.stop or ())
     width = max(map(len, prompts))

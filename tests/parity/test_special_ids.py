@@ -14,7 +14,7 @@ from pretextlm.batch import IGNORE, Rows
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.hf.export_model import export_model
 from pretextlm.hf.import_model import import_model
-from pretextlm.model.generation import GenerationSettings, generate
+from pretextlm.model.generation import GenerationConfig, generate
 from pretextlm.model.model_inputs import prepare
 from pretextlm.objectives.shared import layout
 from pretextlm.training.run_directory import Run
@@ -93,7 +93,7 @@ def test_texts_end_where_transformers_ends_them(llama, tmp_path, generation, cha
     with torch.inference_mode():
         rows = theirs.generate(torch.from_numpy(PROMPTS), do_sample=False, max_new_tokens=20)[:, 7:].tolist()
     expected = [row[: next((n for n, token in enumerate(row) if token in ends), None)] for row in rows]
-    settings = GenerationSettings(temperature=0, max_new_tokens=20, suppress=())
+    settings = GenerationConfig(temperature=0, max_new_tokens=20, suppress=())
     assert generate(run.load_model(), vocabulary, PROMPTS.tolist(), settings) == expected
     assert len({len(text) for text in expected}) > 1
 

@@ -102,7 +102,7 @@ def generate(
 
         from pretextlm.evaluation.evaluate import open_trained
         from pretextlm.evaluation.prompts import continue_texts
-        from pretextlm.model.generation import GenerationSettings
+        from pretextlm.model.generation import GenerationConfig
         from pretextlm.objectives.text_to_text import TextToText
         from pretextlm.training.run_directory import Run
 
@@ -121,7 +121,7 @@ def generate(
             "samples": samples,
             "seed": seed,
         }
-        settings = GenerationSettings.parse(options, "the options")
+        settings = GenerationConfig.parse(options, "the options")
         model, objective, texts = open_trained(Run.open(run))
     if suppress:
         never = {token for text in suppress for token in texts.encode(text)}

@@ -29,7 +29,7 @@ from pretextlm.evaluation.benchmarks.weigh import Ids, Request
 from pretextlm.evaluation.benchmarks.wording import Values, Wording
 from pretextlm.evaluation.prompts import write
 from pretextlm.metric import Metric
-from pretextlm.model.generation import GenerationSettings
+from pretextlm.model.generation import GenerationConfig
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 try:
@@ -146,7 +146,7 @@ class HarnessModel(LM):  # type: ignore[misc,unused-ignore]
         return tick
 
 
-def _settings(asked: Mapping[str, Any], vocabulary: Vocabulary) -> tuple[GenerationSettings, tuple[str, ...]]:
+def _settings(asked: Mapping[str, Any], vocabulary: Vocabulary) -> tuple[GenerationConfig, tuple[str, ...]]:
     """lm-eval's generation arguments as ours, and the strings that end a text."""
     until = asked.get("until") or []
     ends = tuple(end for end in ([until] if isinstance(until, str) else until) if end)
@@ -155,7 +155,7 @@ def _settings(asked: Mapping[str, Any], vocabulary: Vocabulary) -> tuple[Generat
     found: dict[str, Any] = {"max_new_tokens": tokens, "temperature": temperature, "stop_strings": ends}
     if temperature and asked.get("top_p"):
         found["top_p"] = float(asked["top_p"])
-    return GenerationSettings(**found), ends
+    return GenerationConfig(**found), ends
 
 
 def evaluate_harness(

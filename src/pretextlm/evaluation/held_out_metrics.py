@@ -22,7 +22,7 @@ from pretextlm.evaluation.cloze import Cloze, Filler
 from pretextlm.evaluation.scoring import score_labels
 from pretextlm.evaluation.span_filler import SpanFiller
 from pretextlm.metric import Metric, area_under_curve, exponential, in_bits, ratio, weighted_ratios
-from pretextlm.model.generation import GenerationSettings, generate
+from pretextlm.model.generation import GenerationConfig, generate
 from pretextlm.model.transformer import Outputs, Transformer
 from pretextlm.objectives.base import Objective
 from pretextlm.objectives.protocol import TrainingObjective
@@ -295,7 +295,7 @@ def _written_spans(held_out: HeldOut, way: SpanFiller) -> tuple[list[int], list[
                 targets.append(target)
     if not targets:
         return [], []
-    settings = GenerationSettings(
+    settings = GenerationConfig(
         max_new_tokens=max(map(len, targets)) + 1,
         temperature=0,
         suppress=tuple(vocabulary.special - {vocabulary.eos, *vocabulary.sentinels}),

@@ -11,7 +11,7 @@ from pretextlm.counter_rng import permute
 from pretextlm.data.store import Split
 from pretextlm.errors import UserError
 from pretextlm.evaluation.cloze import Filler, Opening, TokenTexts, can_fill, filler
-from pretextlm.model.generation import GenerationSettings, generate
+from pretextlm.model.generation import GenerationConfig, generate
 from pretextlm.objectives.base import Objective
 from pretextlm.objectives.text_to_text import TextToText
 
@@ -30,7 +30,7 @@ def continue_texts(
     objective: Objective,
     texts: TokenTexts,
     prompts: Sequence[Sequence[int]],
-    settings: GenerationSettings,
+    settings: GenerationConfig,
     on_token: Callable[[int, int], None] | None = None,
     dtype: torch.dtype | None = None,
 ) -> list[list[int]]:
@@ -67,7 +67,7 @@ def write(
     model: Transformer,
     texts: TokenTexts,
     openings: Sequence[Opening],
-    settings: GenerationSettings,
+    settings: GenerationConfig,
     on_token: Callable[[int, int], None] | None = None,
     dtype: torch.dtype | None = None,
 ) -> list[list[int]]:
@@ -91,7 +91,7 @@ def prompt_samples(way: Filler | None, split: Split, count: int, seed: int) -> l
     openings = _openings(way, prompts)
     if way is None or not openings:
         return []
-    settings = GenerationSettings(max_new_tokens=NEW_TOKENS, temperature=0.8, top_p=0.95, seed=seed)
+    settings = GenerationConfig(max_new_tokens=NEW_TOKENS, temperature=0.8, top_p=0.95, seed=seed)
     answers = write(way.model, way.texts, openings, settings)
     decode = way.texts.decode
     samples = []

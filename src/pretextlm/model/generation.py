@@ -1,6 +1,6 @@
 """Text generation from left to right: a decoder continues prompts, a decoder over an encoder answers them.
 
-    settings = GenerationSettings(max_new_tokens=20, temperature=0.8)
+    settings = GenerationConfig(max_new_tokens=20, temperature=0.8)
     generate(model, vocabulary, [[vocabulary.bos, 17, 4]], settings)   # → [[9, 61, …]]
 
 Axis letters: B rows, D hidden_size, V vocab_size.
@@ -23,14 +23,14 @@ from pretextlm.model.beam_search import IsFinished, beam_search
 from pretextlm.model.constraints import Constraints
 from pretextlm.model.incremental_decoding import IncrementalDecoder
 from pretextlm.model.inference_weights import cast_for_inference
-from pretextlm.model.sampling import Sampling, next_tokens
+from pretextlm.model.sampling import SamplingConfig, next_tokens
 from pretextlm.model.text_stream import Decode, TextStream
 from pretextlm.model.transformer import Transformer
 
 ROWS_AT_ONCE = 64
 
 
-class GenerationSettings(Sampling):
+class GenerationConfig(SamplingConfig):
     """Settings of generation, in addition to those of sampling one token.
 
     Attributes:
@@ -60,7 +60,7 @@ class GenerationSettings(Sampling):
     early_stopping: bool | Literal["never"] = False
 
     @model_validator(mode="after")
-    def _samples_are_beams(self) -> GenerationSettings:
+    def _samples_are_beams(self) -> GenerationConfig:
         if 1 < self.beams < self.samples:
             raise ValueError(
                 f"a beam search with {self.beams} beams gives at most {self.beams} texts, not {self.samples}"
@@ -75,7 +75,7 @@ def generate(
     model: Transformer,
     vocabulary: Vocabulary,
     prompts: Sequence[Sequence[int]],
-    settings: GenerationSettings | None = None,
+    settings: GenerationConfig | None = None,
     decoder_prompts: Sequence[Sequence[int]] | None = None,
     on_token: Callable[[int, int], None] | None = None,
     reread: bool = False,
@@ -107,7 +107,7 @@ def generate(
         UserError: The model is an encoder, which cannot generate from left to right.
         ValueError: An empty prompt, an encoder-decoder without decoder prompts, stop strings without `decode`.
     """
-    settings = settings or GenerationSettings()
+    settings = settings or GenerationConfig()
     if model.decoder is None:
         raise UserError(
             "This model is an encoder: it reads a text from both sides and cannot continue it.",
@@ -160,7 +160,7 @@ def _sample(
     reader: IncrementalDecoder,
     hidden_BD: Tensor,
     rows: NDArray[np.int64],
-    settings: GenerationSettings,
+    settings: GenerationConfig,
     constraints: Constraints,
     streams: Sequence[TextStream],
 ) -> Iterator[tuple[int, int]]:
@@ -202,7 +202,7 @@ def _beam_search(
     reader: IncrementalDecoder,
     logits_BV: Tensor,
     rows: Sequence[int],
-    settings: GenerationSettings,
+    settings: GenerationConfig,
     constraints: Constraints,
     streams: Sequence[TextStream],
 ) -> Iterator[tuple[int, int]]:
@@ -225,12 +225,12 @@ def _beam_search(
             yield from ((row * settings.samples + sample, token) for token in text)
 
 
-def stop_ids(vocabulary: Vocabulary, settings: GenerationSettings) -> list[int]:
+def stop_ids(vocabulary: Vocabulary, settings: GenerationConfig) -> list[int]:
     """Returns the ids that end a text."""
     return list(vocabulary.ends) if settings.stop is None else list(settings.stop)
 
 
-def suppressed(vocabulary: Vocabulary, settings: GenerationSettings, vocab_size: int) -> list[int]:
+def suppressed(vocabulary: Vocabulary, settings: GenerationConfig, vocab_size: int) -> list[int]:
     """Returns the ids that are never generated, among them rows of the head beyond the vocabulary."""
     hidden = vocabulary.special if settings.suppress is None else settings.suppress
     return sorted({*hidden, *range(vocabulary.size, vocab_size)} - set(stop_ids(vocabulary, settings)))

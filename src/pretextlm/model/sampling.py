@@ -18,7 +18,7 @@ from pretextlm.config import Config
 from pretextlm.counter_rng import CounterRNG
 
 
-class Sampling(Config):
+class SamplingConfig(Config):
     """Settings of sampling one token.
 
     Attributes:
@@ -38,7 +38,7 @@ class Sampling(Config):
     seed: int = 0
 
 
-def probabilities(logits_BV: Tensor, sampling: Sampling) -> Tensor:
+def probabilities(logits_BV: Tensor, sampling: SamplingConfig) -> Tensor:
     """Compute the distribution that the next token is sampled from: temperature, then top-k, top-p and min-p.
 
     The most likely token is always in it. Of equally likely tokens at the edge of top-k or top-p, lower ids stay.
@@ -79,7 +79,11 @@ def argmax(scores_BV: Tensor) -> Tensor:
 
 
 def next_tokens(
-    logits_BV: Tensor, sampling: Sampling, rows: NDArray[np.int64], step: int, samples: NDArray[np.int64] | int = 0
+    logits_BV: Tensor,
+    sampling: SamplingConfig,
+    rows: NDArray[np.int64],
+    step: int,
+    samples: NDArray[np.int64] | int = 0,
 ) -> Tensor:
     """Choose the next token of each row.
 

@@ -17,7 +17,7 @@ from pretextlm.errors import UserError
 from pretextlm.evaluation.cloze import TokenTexts
 from pretextlm.evaluation.evaluate import evaluate_run, open_filler, open_trained
 from pretextlm.evaluation.prompts import continue_texts
-from pretextlm.model.generation import GenerationSettings
+from pretextlm.model.generation import GenerationConfig
 from pretextlm.model.model_inputs import prepare
 from pretextlm.objectives.registry import OBJECTIVES, build
 from pretextlm.report import glossary
@@ -150,7 +150,7 @@ def test_a_text_to_text_model_writes_the_target_of_a_prompt(store, layout):
     objective = build("text_to_text", {"unsupervised": 0.0, "layout": layout})
     model, texts = random_model(objective, store), TokenTexts(store.tokenizer, store.vocabulary)
     prompt = texts.encode("Bamon domon")
-    settings = GenerationSettings(max_new_tokens=5, temperature=0, stop=())
+    settings = GenerationConfig(max_new_tokens=5, temperature=0, stop=())
     (answer,) = continue_texts(model, objective, texts, [prompt], settings)
     assert len(answer) == 5
     for place, token in enumerate(answer):
@@ -175,7 +175,7 @@ def next_logits(model, v, source: list[int], written: list[int]) -> torch.Tensor
 def test_a_model_that_does_not_go_on_from_a_text_says_so(store, tmp_path):
     model, objective, texts = open_trained(Run.open(train(store, "masked", tmp_path / "masked")))
     with pytest.raises(UserError, match="does not go on from a text"):
-        continue_texts(model, objective, texts, [[120]], GenerationSettings())
+        continue_texts(model, objective, texts, [[120]], GenerationConfig())
 
 
 def test_a_store_of_another_tokenizer_is_refused(store, tmp_path):

@@ -15,7 +15,7 @@ from pretextlm.errors import UserError
 from pretextlm.evaluation.benchmarks.definition import find_all
 from pretextlm.evaluation.benchmarks.run import Opened, evaluate_benchmarks
 from pretextlm.evaluation.prompts import continue_texts
-from pretextlm.model.generation import GenerationSettings
+from pretextlm.model.generation import GenerationConfig
 
 pytest.importorskip("lm_eval")
 
@@ -112,7 +112,7 @@ def test_what_is_written_is_greedy_text_up_to_the_first_end(run):
     model = HarnessModel(Opened(run), batch_size=2)
     opened, prompts = model.opened, [" ".join(WORDS[n : n + 3]) for n in (0, 4, 8)]
     ids = [opened.texts.encode(prompt) for prompt in prompts]
-    settings = GenerationSettings(max_new_tokens=6, temperature=0.0)
+    settings = GenerationConfig(max_new_tokens=6, temperature=0.0)
     written = continue_texts(opened.model, opened.objective, opened.texts, ids, settings)
     whole = [
         opened.texts.decode([*before, *after])[len(opened.texts.decode(before)) :]

@@ -14,16 +14,16 @@ from pretextlm.batch import Batch
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.generation import GenerationSettings, generate
+from pretextlm.model.generation import GenerationConfig, generate
 from pretextlm.model.incremental_decoding import IncrementalDecoder
 from pretextlm.model.inference_weights import cast_for_inference
 from pretextlm.model.model_inputs import prepare
-from pretextlm.model.sampling import Sampling, next_tokens, probabilities
+from pretextlm.model.sampling import SamplingConfig, next_tokens, probabilities
 from pretextlm.model.transformer import Transformer
 
 SIZE = 40
 VOCABULARY = Vocabulary(SIZE, 0, 1, 2, 3, 4, 5, 6, (7, 8, 9), frozenset(range(10)))
-FREE = GenerationSettings(max_new_tokens=12, temperature=0, stop=(), suppress=())
+FREE = GenerationConfig(max_new_tokens=12, temperature=0, stop=(), suppress=())
 
 
 def random_model(
@@ -142,7 +142,7 @@ def test_a_decoder_goes_on_from_the_last_token_of_a_source():
 def test_a_row_is_written_the_same_alone_and_among_others():
     model = random_model()
     texts = prompts(5)
-    settings = GenerationSettings(max_new_tokens=20, temperature=1.0, seed=11, stop=(12, 13))
+    settings = GenerationConfig(max_new_tokens=20, temperature=1.0, seed=11, stop=(12, 13))
     together = generate(model, VOCABULARY, texts, settings)
     padded = generate(model, VOCABULARY, [*texts, list(range(10, 39))], settings)
     assert padded[:5] == together
@@ -153,7 +153,7 @@ def test_the_seed_decides_the_text():
     model = random_model()
     texts = prompts(3)
     one, same, other = (
-        generate(model, VOCABULARY, texts, GenerationSettings(max_new_tokens=20, temperature=2.0, seed=seed))
+        generate(model, VOCABULARY, texts, GenerationConfig(max_new_tokens=20, temperature=2.0, seed=seed))
         for seed in (1, 1, 2)
     )
     assert one == same
@@ -174,7 +174,7 @@ def test_text_ends_before_a_stop_token_and_at_the_limit():
 
 def test_special_tokens_and_ids_without_a_token_are_never_written():
     model = random_model(vocab_size=64)
-    settings = GenerationSettings(max_new_tokens=50, temperature=50.0)
+    settings = GenerationConfig(max_new_tokens=50, temperature=50.0)
     written = {token for answer in generate(model, VOCABULARY, prompts(20), settings) for token in answer}
     assert written <= set(range(10, SIZE))
     assert len(written) == SIZE - 10
@@ -194,7 +194,7 @@ def test_an_encoder_points_at_fill():
 
 def test_samples_of_a_prompt_are_draws_of_their_own_and_do_not_depend_on_how_many_there_are():
     model, texts = random_model(), prompts(4)
-    settings = GenerationSettings(max_new_tokens=8, temperature=2.0, stop=(12, 13))
+    settings = GenerationConfig(max_new_tokens=8, temperature=2.0, stop=(12, 13))
     one, three = (
         generate(model, VOCABULARY, texts, settings.model_copy(update={"samples": samples})) for samples in (1, 3)
     )
@@ -246,7 +246,7 @@ def test_repeated_tokens_lose_score_as_transformers_has_it():
 def test_a_wide_enough_search_finds_the_likeliest_text():
     model, (text,) = random_model(), prompts(1)
     allowed = list(range(10, 16))
-    settings = GenerationSettings(
+    settings = GenerationConfig(
         beams=36, max_new_tokens=3, stop=(), suppress=tuple(i for i in range(SIZE) if i not in allowed)
     )
     (found,) = generate(model, VOCABULARY, [text], settings)
@@ -318,7 +318,7 @@ def expected_distribution(temperature: float, top_k: int, top_p: float, min_p: f
     ],
 )
 def test_draws_follow_the_softmax_under_temperature_top_k_top_p_and_min_p(temperature, top_k, top_p, min_p):
-    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=5)
+    sampling = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=5)
     expected = expected_distribution(temperature, top_k, top_p, min_p)
     assert np.allclose(probabilities(LOGITS, sampling)[0].numpy(), expected, atol=1e-12)
     n = 20_000
@@ -332,6 +332,6 @@ def test_draws_follow_the_softmax_under_temperature_top_k_top_p_and_min_p(temper
 
 
 def test_temperature_zero_takes_the_most_likely_token():
-    sampling = Sampling(temperature=0)
+    sampling = SamplingConfig(temperature=0)
     assert next_tokens(LOGITS, sampling, np.arange(1), 0).tolist() == [0]
     assert probabilities(LOGITS, sampling)[0].tolist() == [1.0] + [0.0] * 7

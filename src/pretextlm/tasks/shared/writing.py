@@ -85,7 +85,7 @@ class WritingTask(Task):
         Raises:
             UserError: a prompt leaves no position for an answer.
         """
-        from pretextlm.model.generation import GenerationSettings, generate
+        from pretextlm.model.generation import GenerationConfig, generate
 
         opened = [self.opening(prompt, vocabulary) for prompt in self.prompts(examples)]
         before = np.array([self._begins_at(model, *one) for one in opened])
@@ -100,7 +100,7 @@ class WritingTask(Task):
             chosen = np.flatnonzero(room == most)
             read = [opened[index][0] for index in chosen]
             begun = [begin for index in chosen if (begin := opened[index][1]) is not None]
-            settings = GenerationSettings(max_new_tokens=most, temperature=0.0)
+            settings = GenerationConfig(max_new_tokens=most, temperature=0.0)
             texts = generate(model, vocabulary, read, settings, begun or None, reread=bool(begun) and self.causal)
             for index, text in zip(chosen, texts, strict=True):
                 found[index] = text
