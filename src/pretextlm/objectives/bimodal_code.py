@@ -1,4 +1,4 @@
-"""Hide tokens of code and of what is said about it, and predict them from both (Feng et al. 2020).
+"""Hide tokens of code and of its description, and predict them from both (Feng et al. 2020).
 
     pair           [Return the larger . | def f(a,b): return max(a,b)]
     input          [CLS] Return the [MASK] . [SEP] def f(a,b): return [MASK] (a,b) [SEP]   [CLS] …
@@ -6,17 +6,17 @@
     token types      0     0     0    0    0   0    1    1       1      1      1     1      0
     segments         0     0     0    0    0   0    0    0       0      0      0     0      1
 
-What hides a name in the code is often said in the words, and the other way round: so the model learns which words go
-with which code. Pairs are packed, several to a row, and do not see each other.
+A hidden name in the code is often visible in the description and vice versa, so the model learns which words belong to
+which code. Pairs are packed, several to a row, and do not see each other.
 
 Paper: CodeBERT: A Pre-Trained Model for Programming and Natural Languages, https://arxiv.org/abs/2002.08155. It feeds
-[CLS] words [SEP] code [EOS], hides 15 % of the tokens of both, and tells the two apart by their order alone; here they
+[CLS] words [SEP] code [EOS], hides 15 % of the tokens of both, and distinguishes the two only by their order; here they
 also have token types. Its other half, replaced token detection with n-gram models as generators, is ELECTRA's: join
 this objective with `replaced_token`, whose generator is a small Transformer.
 
 Requires a store with pairs whose source is the text and whose target is the code
 (`data prepare 'FILE?source=docstring&target=code'`), [CLS], [SEP] and [MASK]. Suits an encoder. It is masked language
-modelling in all but what a row holds: any pairs will do, such as a sentence and its translation.
+modelling with other rows: any pairs will do, such as a sentence and its translation.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class BimodalCode(Objective):
     A pair that is longer than a row loses tokens at the end of its longer part, until it fits.
 
     Args:
-        masked: how tokens are selected and replaced, over both parts alike.
+        masked: how tokens are selected and replaced, in both parts.
     """
 
     name: ClassVar[str] = "bimodal_code"
@@ -69,25 +69,29 @@ class BimodalCode(Objective):
 
     @property
     def predict(self) -> str:
-        """Where a hidden token is predicted, as the masked objective has it."""
+        """Position at which a hidden token is predicted, as in the masked objective."""
         return self.masked.predict
 
     @property
     def noise_period(self) -> int:
-        """As the masked objective's; the rows come again with the masks."""
+        """That of the masked objective; rows repeat with their masks."""
         return self.masked.noise_period
 
     @property
     def scheduled_noise(self) -> bool:
-        """As the masked objective's."""
+        """That of the masked objective."""
         return self.masked.scheduled_noise
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
-        """Of plain text, as in masked language modelling; of pairs, [CLS] before each and [SEP] after each text."""
+        """Returns the special tokens of masked language modelling; pairs have [CLS] before, [SEP] after each text."""
         return self.masked.frame(vocabulary)
 
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
-        """Rows of `length`, special tokens and padding among them. Raises UserError if it has no room for a pair."""
+        """Returns rows of `length`, special tokens and padding included.
+
+        Raises:
+            UserError: the length has no room for a pair.
+        """
         if length < LEAST_LENGTH:
             raise UserError(
                 f"Rows of {length} tokens have no room for a pair beside [CLS] and two [SEP].",
@@ -96,7 +100,11 @@ class BimodalCode(Objective):
         return self.masked.variants(vocabulary, length)
 
     def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> RowReader:
-        """The split's pairs, packed. Raises UserError where it has none."""
+        """Returns a reader of the split's pairs, packed.
+
+        Raises:
+            UserError: the split has no pairs.
+        """
         from pretextlm.data.packed_pairs import PackedPairs, PairFrame, RowCapacity
 
         self.variants(vocabulary, length)
@@ -104,7 +112,7 @@ class BimodalCode(Objective):
         return PackedPairs(split, frame, RowCapacity(total=length), vocabulary.pad, copies=self.noise_period)
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
-        """(B, T) pairs → inputs with masks, labels at the selected tokens, and which part each token belongs to."""
+        """Returns (B, T) inputs with masks, labels at the selected tokens, and the part of each token as its type."""
         batch = self.masked.collate(rows, vocabulary, rng)
         if rows.token_type_ids is None or batch.token_type_ids is not None:
             return batch

@@ -8,9 +8,9 @@
 Paper: Improving Language Understanding by Generative Pre-Training,
 https://openai.com/index/language-unsupervised
 
-Requires <s> and </s>. Suits a decoder. Every position has a target, where the masked model has one in seven: of all
-objectives it draws most signal from a token read, and none from what follows. Prefix language modelling is the same
-loss with part of the row visible in both directions.
+Requires <s> and </s>. Suits a decoder. Every position has a target, where masked language modelling has one in seven,
+but no prediction uses the tokens that follow. Prefix language modelling is the same loss with part of the row visible
+in both directions.
 """
 
 from __future__ import annotations
@@ -48,19 +48,20 @@ class Causal(Objective):
     isolate: bool = Field(default=True, description="documents packed in a row do not see each other")
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
-        """<s> before and </s> after every document."""
+        """Returns <s> before and </s> after every document."""
         return Frame(begin=vocabulary.bos, end=vocabulary.eos)
 
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
-        """Rows of length + 1, of which the next row reads the last again: no position is without its next token.
+        """Returns rows of length + 1 tokens that overlap by one, so that every position has a next token.
 
-        Raises UserError for a length below 1.
+        Raises:
+            UserError: the length is below 1.
         """
         if length < 1:
-            raise UserError(f"Causal rows of {length} tokens hold nothing.", "Give a length of at least 1.")
+            raise UserError(f"Causal rows of {length} tokens are empty.", "Give a length of at least 1.")
         return [Variant("main", raw=length + 1, length=length, overlap=1)]
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
-        """(B, T + 1) tokens → inputs and labels (B, T). Nothing is drawn."""
+        """Returns inputs and labels (B, T) of (B, T + 1) tokens, without random choices."""
         tokens, segments, positions = (rows.matrix(a) for a in (rows.tokens, rows.segment_ids, rows.position_ids))
         return layout.next_tokens(tokens, segments, positions, rows.example_ids, self.isolate)

@@ -1,4 +1,4 @@
-"""Mix denoisers of different kinds, and tell the model by a token which kind it faces (Tay et al. 2022).
+"""A mixture of denoisers of different kinds, each announced by a mode token (Tay et al. 2022).
 
     tokens    7 8 5 3 9 4 6 2
     R         [NLU] 7 8 <0> 9 4 6 2 </s>             →  <0> 5 3 </s>            few short spans
@@ -51,8 +51,8 @@ _LENGTHS = "a mean of at least 1, or [low, high] with 1 ≤ low ≤ high"
 
 def _lengths(value: Any) -> Any:
     numbers = value if isinstance(value, tuple) else (value,)
-    whole = all(isinstance(n, int) for n in numbers) and len(numbers) == 2
-    if isinstance(value, bool) or not (whole or isinstance(value, int | float)):
+    is_range = all(isinstance(n, int) for n in numbers) and len(numbers) == 2
+    if isinstance(value, bool) or not (is_range or isinstance(value, int | float)):
         raise ValueError(f"it is not {_LENGTHS}")
     return value
 
@@ -61,8 +61,8 @@ class Denoiser(Config):
     """One row of the table.
 
     Args:
-        name: what the variant is called; by default made from the other fields.
-        mode: special token that stands before the source.
+        name: of the variant; by default composed of the other fields.
+        mode: special token before the source.
         kind: "span" hides spans under sentinels, "prefix" the end of the text.
         rate: share of the tokens that are hidden; of a prefix, on average and at most one half.
         mean_span_length: hidden tokens per span: their mean, or [low, high], the shortest and the longest. Every way to
@@ -70,7 +70,7 @@ class Denoiser(Config):
         weight: share of the rows, against the weights of the others.
     """
 
-    name: str = Field(default="", description="what the variant is called")
+    name: str = Field(default="", description="name of the variant")
     mode: Mode = Field(description="special token before the source")
     kind: Literal["span", "prefix"] = Field(default="span", description="hide spans, or the end of the text")
     rate: float = Field(default=0.15, gt=0, le=MAX_RATE, description="share of the tokens that are hidden")
@@ -94,16 +94,16 @@ class Denoiser(Config):
 
     @property
     def title(self) -> str:
-        """Its name, or one that says what it does: "NLG 64 at 0.5"."""
+        """Its name, or one composed of its fields: "NLG 64 at 0.5"."""
         if self.name:
             return self.name
         lengths = self.mean_span_length
-        what = (
+        kind = (
             "prefix"
             if self.kind == "prefix"
             else "-".join(f"{n:g}" for n in (lengths if isinstance(lengths, tuple) else (lengths,)))
         )
-        return f"{self.mode.strip('[]')} {what} at {self.rate:g}"
+        return f"{self.mode.strip('[]')} {kind} at {self.rate:g}"
 
 
 def _span(mode: Mode, lengths: float | tuple[int, int], rate: float, weight: float = 1.0) -> Denoiser:
@@ -129,7 +129,7 @@ PRESETS: dict[str, tuple[Denoiser, ...]] = {
 
 
 def _table(value: Any) -> Any:
-    """A preset by its name."""
+    """Returns the preset of a name, and any other value as it is."""
     if not isinstance(value, str):
         return value
     if value not in PRESETS:
@@ -181,11 +181,11 @@ class Denoisers(Objective):
         return self
 
     def supported_architectures(self) -> tuple[Architecture, ...]:
-        """The architecture that the layout is made for."""
+        """Returns the architecture of the layout."""
         return ("encoder_decoder",) if self.layout == "encoder_decoder" else ("decoder",)
 
     def variant_names(self) -> list[str]:
-        """The denoisers, by their titles."""
+        """Returns the titles of the denoisers."""
         return [row.title for row in self.table]
 
     def way_of_filling(self) -> str | None:
@@ -197,20 +197,21 @@ class Denoisers(Objective):
         return self.layout == "prefix"
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
-        """Nothing stands between documents."""
+        """Returns no special tokens: documents follow each other."""
         return Frame()
 
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
-        """For each denoiser the longest row that fills `length`, the mode token counted.
+        """Returns, for each denoiser, the longest row that fills `length`, the mode token included.
 
-        Source and target in one row may leave a place or two, since a further span takes three.
+        Source and target in one row may leave a position or two, since a further span takes three.
 
-        Raises UserError that names the denoiser which the length or the vocabulary does not allow.
+        Raises:
+            UserError: the length or the vocabulary does not suit a denoiser; names it.
         """
         return [self._variant(row, vocabulary, length) for row in self.table]
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
-        """(B, L) tokens of one variant → batch. A row that ends in padding is corrupted as the shorter text it is."""
+        """Returns the batch of (B, L) tokens of one variant. A row that ends in padding is a shorter text."""
         row = self.table[rows.variant]
         noise = self._noise(row)
         mode = vocabulary.id_of(row.mode) if self.modes else None

@@ -1,4 +1,4 @@
-"""Put a text in disorder, hide parts of it, and write the whole of it anew (Lewis et al. 2020).
+"""Permute the sentences of a text, hide parts of it, and reconstruct the original text (Lewis et al. 2020).
 
     tokens    7 8 5 | 3 9 4 6                          the bar parts two sentences
     permuted  3 9 4 6 7 8 5                            hidden: the span 9 4, and an empty span before 8
@@ -10,19 +10,18 @@ Comprehension, https://arxiv.org/abs/1910.13461. The defaults are those of the c
 sentences permuted, 30 % hidden in spans whose lengths are Poisson's with mean 3.5 (3 in the paper), each behind one
 [MASK], of which one in ten is a random token instead. The paper's other noises are options.
 
-How much is hidden and in how many spans is fixed by the length of the row, here: of n tokens, m = round(0.3 n) in
-round(m / 3.5) spans. Lengths drawn from Poisson's law until they add up to m would be, for a given number of spans,
-multinomial; so they are drawn so: each hidden token falls to one of the spans, all equally likely. Places are drawn so
-that every order of the visible tokens and the spans is equally likely. So all sources are equally wide and nothing is
-padded, spans never overlap, and an empty span is a [MASK] put in somewhere. The released code lets spans overlap, which
-hides less than asked and swallows masks.
+Here the length of the row fixes how many tokens are hidden in how many spans: of n tokens, m = round(0.3 n) in
+round(m / 3.5) spans. Poisson lengths conditioned on their number and their sum m are multinomial, so each hidden token
+is assigned to one of the spans with equal probability. Every order of the visible tokens and the spans is equally
+likely. So all sources have one width without padding, spans never overlap, and an empty span is an inserted [MASK]. The
+released code lets spans overlap, which hides fewer tokens than the rate says and loses masks.
 
-With unit="word", spans are of whole words, as in the released code. Then the number of hidden tokens varies, and
-sources end in padding, about a fifth of the row.
+With unit="word", spans consist of words, as in the released code. Then the number of hidden tokens varies, and sources
+end in padding, about a fifth of the row.
 
 Requires <s>, </s>, [MASK], the pad id that starts a decoder, and, to permute them, where sentences begin. Suits an
 encoder-decoder. Rows are plain text, documents one after another, as in span corruption; sentences stay within their
-document, and a row's edge cuts one like a sentence's end. Span corruption writes only what is hidden, a quarter of the
+document, and the edge of a row ends a sentence. Span corruption predicts only the hidden tokens, a quarter of the
 decoder's work; here every token is predicted, most of them by copying.
 """
 
@@ -46,8 +45,8 @@ from pretextlm.objectives.shared import layout
 from pretextlm.objectives.shared.token_selection import first_columns
 
 SENTENCES, PLACES, LENGTHS, REPLACE, ROTATE = range(5)
-"""Streams of random numbers: the order of sentences, what is hidden, in spans of which lengths, what stands there
-instead, and where a rotated text begins."""
+"""Streams of random numbers: the order of sentences, the hidden units, the lengths of spans, the replacements, and the
+first token of a rotated text."""
 
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
@@ -57,17 +56,17 @@ _HALF = np.uint64(32)
 
 
 class Denoising(Objective):
-    """Denoising: the source is the noised text, the target the text as it was.
+    """Denoising: the source is the noised text, the target the original text.
 
     Args:
         noise: "infilling" puts one [MASK] in place of each hidden span; "masking" one in place of each hidden token;
-            "deletion" nothing.
+            "deletion" no token.
         rate: share of the tokens (or words) that are hidden.
         mean_span_length: hidden tokens (or words) per span, empty spans counted; for infilling.
-        unit: "token", or "word" for whole words, which makes sources of different lengths, padded.
+        unit: "token", or "word", with which sources have different lengths and are padded.
         random_share: share of the [MASK]s that are random ordinary tokens instead.
         permute_sentences: put the sentences of each document in a random order.
-        rotate: share of the rows whose noised text is turned to begin at a random token.
+        rotate: share of the rows whose noised text is rotated to begin at a random token.
     """
 
     name: ClassVar[str] = "denoising"
@@ -91,13 +90,14 @@ class Denoising(Objective):
     rotate: float = Field(default=0.0, ge=0, le=1, description="share of the rows that begin at a random token")
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
-        """Nothing stands between documents."""
+        """Returns no special tokens: documents follow each other."""
         return Frame(sentences=self.permute_sentences)
 
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
-        """Decoder rows of `length`, <s> and </s> among them, and sources that are shorter by what the noise takes away.
+        """Returns decoder rows of `length`, <s> and </s> included, and sources that are shorter by the hidden tokens.
 
-        Raises UserError if the length is below 3 or there is no token to replace others by.
+        Raises:
+            UserError: the length is below 3, or there is no token to replace others by.
         """
         if length < 3:
             raise UserError(
@@ -108,7 +108,7 @@ class Denoising(Objective):
         return [Variant("main", raw=length - 2, length=self._source_width(length - 2), decoder_length=length)]
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
-        """(B, L) tokens → sources and targets. A row that ends in padding is noised as the shorter text it is."""
+        """Returns sources and targets of (B, L) tokens. A row that ends in padding is a shorter text."""
         kept = rows.segment_ids >= 0
         counts = np.count_nonzero(rows.matrix(kept), axis=1)
         some = counts > 0
@@ -135,26 +135,30 @@ class Denoising(Objective):
         )
 
     def _hidden(self, units: int | I64) -> tuple[I64, I64]:
-        """How many of a row's units are hidden, and in how many spans: the one place that rounds."""
+        """Returns how many of a row's units are hidden, and in how many spans. Only this function rounds."""
         some = np.asarray(units)
         hidden = np.minimum(np.maximum(np.rint(self.rate * some), 1), some)
         spans = np.minimum(np.maximum(np.rint(hidden / self.mean_span_length), 1), hidden)
         return hidden.astype(np.int64), spans.astype(np.int64)
 
     def _source_width(self, raw: int) -> int:
-        """Of the widest source: with words, one long word may be all that is hidden, or all that is left."""
+        """Returns the width of the widest source: with words, a single long word may be all that remains."""
         if self.noise == "masking" or self.unit == "word":
             return raw + 2
         hidden, spans = self._hidden(raw)
         return raw + 2 - int(hidden) + (int(spans) if self.noise == "infilling" else 0)
 
     def _word_starts(self, rows: Rows) -> Bools:
-        """(N,) where words begin; a word that the row's start cuts begins there, and none runs on into a sentence."""
+        """Returns (N,) where words begin; the start of a row and of a sentence begins one."""
         begins: Bools = rows.word_starts | (rows.position_ids == 0)
         return begins if rows.sentence_starts is None else begins | rows.sentence_starts
 
     def _sentence_order(self, rows: Rows, kept: Bools, counts: I64, rng: CounterRNG) -> I64:
-        """(N,) place of each token of the permuted text; all orders of a document's sentences are equally likely."""
+        """Returns (N,) the index of each token of the permuted text; all orders of sentences are equally likely.
+
+        Sentences are sorted by document, then by a random number. Sentences [0 1] [2 3 4] in the order 1, 0: starts
+        [2, 0], lengths [3, 2], shift = [2, 0] - [0, 3] = [2, -3], so that [0 1 2 3 4] + [2 2 2 -3 -3] = [2 3 4 0 1].
+        """
         assert rows.sentence_starts is not None, "the frame asks for sentences"
         opens = rows.position_ids == 0
         borders = (rows.sentence_starts | opens)[kept]
@@ -163,8 +167,8 @@ class Denoising(Objective):
         documents = np.cumsum(opens[kept])[starts]
         row = np.repeat(np.arange(len(rows)), counts)[starts]
         per_row = np.bincount(row, minlength=len(rows))
-        lots = rng.bits(SENTENCES, int(per_row.max(initial=0)))[first_columns(per_row)]
-        order = np.lexsort((lots, documents))
+        keys = rng.bits(SENTENCES, int(per_row.max(initial=0)))[first_columns(per_row)]
+        order = np.lexsort((keys, documents))
         lengths = lengths[order]
         shift = starts[order] - (np.cumsum(lengths) - lengths)
         places: I64 = np.arange(len(borders)) + np.repeat(shift, lengths)
@@ -173,7 +177,7 @@ class Denoising(Objective):
     def _noised(
         self, text: I32, begins: Bools | None, counts: I64, width: int, vocabulary: Vocabulary, rng: CounterRNG
     ) -> tuple[I32, I64]:
-        """Flat tokens after the noise, row by row, and how many each row has (B,).
+        """Returns the flat tokens after the noise, row by row, and their number in each row (B,).
 
         Args:
             text: (N,) tokens of all rows without padding.
@@ -207,12 +211,21 @@ class Denoising(Objective):
         return np.insert(text[~hidden], kept_before[at], self._masks(spans, vocabulary, rng)), left + spans
 
     def _spans(self, units: I64, width: int, rng: CounterRNG) -> tuple[Bools, I64]:
-        """(U,) which units of all rows are hidden, and (K,) the unit before which each span's mask stands, in order."""
+        """Returns (U,) which units of all rows are hidden, and (K,) the unit before which each span's mask is put.
+
+        A row of 8 units, 3 hidden in 2 spans of 2 and 1: its 5 visible units and 2 spans have 7 slots.
+
+            slots of the spans     1, 4        columns
+            before each span       1, 3        visible units: columns - (0, 1)
+            begin                  1, 5        plus the hidden units of earlier spans (0, 2)
+            hidden                 1 2 . . 5   begin … begin + length - 1
+        """
         hidden, spans = self._hidden(units)
-        slots = units - hidden + spans  # visible units and spans, in an order that is drawn
+        slots = units - hidden + spans  # visible units and spans, in random order
         hidden_at_most, spans_at_most = self._hidden(width)
         columns = self._draw(width - int(hidden_at_most - spans_at_most), slots, spans, rng)
         used = first_columns(spans)
+        # Each hidden unit is assigned to one of its row's spans; the counts are the lengths, some of them 0.
         share = rng.bits(LENGTHS, int(hidden.max(initial=0))) >> _HALF
         share = share * spans.astype(np.uint64)[:, None] >> _HALF
         span_of = share.astype(np.int64) + (np.cumsum(spans) - spans)[:, None]
@@ -221,11 +234,12 @@ class Denoising(Objective):
         begin = columns[used] - nth[used] + np.cumsum(lengths) - lengths
         begin += np.repeat(np.cumsum(units) - units - (np.cumsum(hidden) - hidden), spans)
         total = int(units.sum())
+        # +1 where a span begins and -1 where it ends; the running sum is above 0 inside of one.
         change = np.bincount(begin, minlength=total + 1) - np.bincount(begin + lengths, minlength=total + 1)
         return np.cumsum(change)[:total] > 0, begin
 
     def _chosen(self, units: I64, width: int, rng: CounterRNG) -> Bools:
-        """(U,) which units of all rows are hidden, every set of a row's equally likely."""
+        """Returns (U,) which units of all rows are hidden; every set of a row's units is equally likely."""
         counts = self._hidden(units)[0]
         columns = self._draw(width, units, counts, rng) + (np.cumsum(units) - units)[:, None]
         hidden = np.zeros(int(units.sum()), dtype=bool)
@@ -233,10 +247,13 @@ class Denoising(Objective):
         return hidden
 
     def _draw(self, width: int, sizes: I64, counts: I64, rng: CounterRNG) -> I64:
-        """(B, most) counts[b] of the first sizes[b] columns of row b, all sets equally likely, ascending.
+        """Returns (B, most) counts[b] of the first sizes[b] columns of row b, ascending; all sets are equally likely.
 
         Args:
-            width: at least every size, and the same in every batch: the draw depends on it.
+            width: at least every size, and the same in every batch, since the random choice depends on it.
+            sizes: (B,) columns to choose from.
+            counts: (B,) columns to choose.
+            rng: one stream per row.
         """
         most = int(counts.max(initial=0))
         short = bool((sizes < width).any())
@@ -246,7 +263,7 @@ class Denoising(Objective):
         return columns
 
     def _masks(self, counts: I64, vocabulary: Vocabulary, rng: CounterRNG) -> I32:
-        """Flat: counts[b] tokens for row b, [MASK] or random."""
+        """Returns the flat replacements, counts[b] for row b: [MASK] or random tokens."""
         draws = rng.bits(REPLACE, int(counts.max(initial=0)))[first_columns(counts)]
         values = np.full(len(draws), vocabulary.mask, dtype=np.int32)
         random = np.flatnonzero((draws >> _HALF) < np.uint64(round(self.random_share * 2**32)))
@@ -255,7 +272,7 @@ class Denoising(Objective):
         return values
 
     def _rotation(self, counts: I64, rng: CounterRNG) -> I64:
-        """Flat place of each token of the rotated texts: those chosen begin at any of their tokens, all as likely."""
+        """Returns the flat index of each token of the rotated texts, which begin at a uniformly random token."""
         draws = rng.bits(ROTATE, 2) >> _HALF
         turned = draws[:, 0] < np.uint64(round(self.rotate * 2**32))
         start = np.where(turned, draws[:, 1] * counts.astype(np.uint64) >> _HALF, 0).astype(np.int64)
@@ -266,11 +283,14 @@ class Denoising(Objective):
 
 
 def _framed(text: I32, counts: I64, some: Bools, width: int, vocabulary: Vocabulary) -> tuple[I32, Bools]:
-    """(B, width) texts between <s> and </s>, padded where they are shorter, and where they are not padding.
+    """Returns (B, width) texts between <s> and </s>, padded, and (B, width) where they are not padding.
 
     Args:
         text: flat tokens, counts[b] of row b.
-        some: (B,) False for rows that are wholly padding.
+        counts: (B,) tokens of each row.
+        some: (B,) False for rows that hold only padding.
+        width: of the result.
+        vocabulary: for the special tokens.
     """
     out = np.full((len(counts), width), vocabulary.pad, dtype=np.int32)
     column = np.arange(width)

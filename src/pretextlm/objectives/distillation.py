@@ -1,19 +1,19 @@
-"""Learn from a trained model's soft answers beside the text's own (Sanh et al. 2019).
+"""Train on the soft predictions of a trained model beside the labels of the text (Sanh et al. 2019).
 
     input      [CLS] the [MASK] sat [SEP]        the same noise for both
     label        -    -   cat    -    -          the student's own loss
-    teacher    cat .6  dog .3  man .1 …          softened by a temperature: what it finds likely, not only its best
-    states     student's and teacher's last hidden states are to point the same way
+    teacher    cat .6  dog .3  man .1 …          probabilities, softened by a temperature
+    states     the angle between student's and teacher's last hidden states is to be 0
 
 The loss is weight_soft · T² KL(teacher || student) + weight_hard · the objective's own + weight_cosine · (1 - cos). A
-student with fewer layers begins as every other layer of its teacher.
+student with fewer layers is initialised with every other layer of its teacher.
 
 Paper: DistilBERT, a distilled version of BERT, https://arxiv.org/abs/1910.01108; temperature and T²: Hinton et al.
-2015, https://arxiv.org/abs/1503.02531. As in DistilBERT's code the answers are compared at every token that is not
+2015, https://arxiv.org/abs/1503.02531. As in DistilBERT's code the predictions are compared at every token that is not
 padding, labelled or not.
 
-Requires a run of the same tokenizer trained under the same kind of objective. Suits whatever the inner objective suits,
-as long as it has one loss at the language-model head.
+Requires a run of the same tokenizer trained with the same kind of objective. Suits the architectures of the inner
+objective, which must have one loss, at the language-model head.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class Distillation(Wrapper):
 
     Args:
         teacher: run directory of the trained model.
-        inner: the objective under which both read the text, and that the student also learns by itself.
+        inner: the objective whose rows both models read, and whose own loss the student has too.
         temperature: T, by which both models' logits are divided before they are compared.
         weight_soft, weight_hard, weight_cosine: of the three losses; 0 leaves one out.
-        positions: compare at "all" tokens that are not padding, or at the "labelled" ones only.
-        start: the student's first weights: "teacher", evenly spaced layers of it and all else, or "random".
+        positions: compare at "all" tokens that are not padding, or only at the "labelled" ones.
+        start: initial weights of the student: "teacher", evenly spaced layers and all other weights, or "random".
     """
 
     name: ClassVar[str] = "distillation"
@@ -61,13 +61,13 @@ class Distillation(Wrapper):
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder", "decoder", "encoder_decoder")
 
     teacher: str = Field(default="", description="run directory of the trained model")
-    inner: ObjectiveField = Field(default=Masked(), description="the objective under which both models read")
+    inner: ObjectiveField = Field(default=Masked(), description="the objective whose rows both models read")
     temperature: float = Field(default=2.0, gt=0, description="by which logits are divided before they are compared")
-    weight_soft: float = Field(default=5.0, ge=0, description="weight of the soft answers")
+    weight_soft: float = Field(default=5.0, ge=0, description="weight of the divergence from the teacher")
     weight_hard: float = Field(default=2.0, ge=0, description="weight of the objective's own loss")
     weight_cosine: float = Field(default=1.0, ge=0, description="weight of the angle between last hidden states")
-    positions: Literal["all", "labelled"] = Field(default="all", description="tokens at which answers are compared")
-    start: Literal["teacher", "random"] = Field(default="teacher", description="the student's first weights")
+    positions: Literal["all", "labelled"] = Field(default="all", description="tokens at which predictions are compared")
+    start: Literal["teacher", "random"] = Field(default="teacher", description="initial weights of the student")
 
     @model_validator(mode="after")
     def _inner_has_one_pass(self) -> Self:
@@ -92,16 +92,20 @@ class Distillation(Wrapper):
         return {"teacher": self.teacher}
 
     def at_evaluation(self) -> Objective:
-        """The inner objective: the teacher may be gone."""
+        """Returns the inner objective, since the teacher may no longer exist."""
         return self.inner
 
     def init_weights(self, models: Mapping[str, Transformer]) -> None:
-        """Copy the teacher's embedding, head and evenly spaced layers, where the student is to start from them."""
+        """Copies the teacher's embedding, head and evenly spaced layers to the student, with start="teacher".
+
+        Raises:
+            UserError: the two models' shapes do not fit.
+        """
         student, teacher = models["model"], models["teacher"]
         if self.weight_cosine and student.config.hidden_size != teacher.config.hidden_size:
             raise UserError(
                 f"Student and teacher differ in hidden_size ({student.config.hidden_size}, "
-                f"{teacher.config.hidden_size}), so the angle between their states means nothing.",
+                f"{teacher.config.hidden_size}), so that their states have no angle.",
                 "Give model.hidden_size as the teacher's, or objective.weight_cosine=0.",
             )
         if self.start == "teacher":
@@ -127,7 +131,7 @@ class Distillation(Wrapper):
         return counts
 
     def step(self, forward: Forward, batch: Batch) -> dict[str, Term]:
-        """The student's own terms and those that compare it with the teacher."""
+        """Returns the student's own terms and those that compare it with the teacher."""
         import torch
         from torch.nn import functional
 
@@ -137,33 +141,33 @@ class Distillation(Wrapper):
         with torch.no_grad():
             teacher = forward(batch, "teacher")
         places = self._places(batch)
-        own_ND, wanted_NE = student.hidden_at(places), teacher.hidden_at(places)
+        own_ND, teacher_NE = student.hidden_at(places), teacher.hidden_at(places)
         terms = {}
         if self.weight_hard:
             for name, term in self.inner.terms(student, batch).items():
                 terms[name] = Term(term.total, term.count, self.weight_hard * term.coefficient, term.correct)
         if self.weight_soft:
-            own, wanted = student.model, teacher.model
-            if own.config.vocab_size != wanted.config.vocab_size:
+            own, other = student.model, teacher.model
+            if own.config.vocab_size != other.config.vocab_size:
                 raise UserError("Teacher and student differ in vocab_size.", "Give both the same tokenizer.")
             total = linear_divergence(
                 own.lm_head_input(own_ND),
                 own.lm_head_weight,
-                wanted.lm_head_input(wanted_NE),
-                wanted.lm_head_weight,
+                other.lm_head_input(teacher_NE),
+                other.lm_head_weight,
                 self.temperature,
-                (own.config.logit_softcap, wanted.config.logit_softcap),
+                (own.config.logit_softcap, other.config.logit_softcap),
                 own.head_layers.bias,
-                wanted.head_layers.bias,
+                other.head_layers.bias,
             )
             terms["soft"] = Term(total, len(places), self.weight_soft)
         if self.weight_cosine:
-            alike_N: Tensor = functional.cosine_similarity(own_ND.float(), wanted_NE.float(), dim=1)
+            alike_N: Tensor = functional.cosine_similarity(own_ND.float(), teacher_NE.float(), dim=1)
             terms["cosine"] = Term((1 - alike_N).sum(), len(places), self.weight_cosine)
         return terms
 
     def _places(self, batch: Batch) -> I64:
-        """Flat places of the row that is predicted where the two models are compared."""
+        """Returns the flat positions of the predicted row at which the two models are compared."""
         decodes = batch.decoder_input_ids is not None
         if self.positions == "labelled":
             return np.flatnonzero(batch.targets.reshape(-1) != IGNORE)
@@ -173,9 +177,10 @@ class Distillation(Wrapper):
 
 
 def copy_layers(teacher: Transformer, student: Transformer) -> None:
-    """Give the student the teacher's tables and layers 0, r, 2r, …, for r times as many layers in the teacher.
+    """Copies the teacher's embeddings and layers 0, r, 2r, … to the student, for a teacher with r times as many layers.
 
-    Raises UserError when a weight has another shape.
+    Raises:
+        UserError: a weight has another shape.
     """
     import torch
 

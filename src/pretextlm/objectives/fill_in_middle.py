@@ -5,22 +5,22 @@
     or        <s> <fim_prefix> <fim_suffix> l ed <fim_middle> a ⎵sh ip ⎵sai </s>
     labels    at each token the next, as in causal language modelling
 
-At the end, </s> says that the middle has met the suffix. The second order puts the suffix first; the prefix then runs
-on into the middle without a mark between them.
+At the end, </s> means that the middle has reached the suffix. The second order puts the suffix first; the prefix then
+continues into the middle without a mark between them.
 
 Paper: Efficient Training of Language Models to Fill in the Middle, https://arxiv.org/abs/2207.14255. Its choices: both
-cuts are at characters, uniform from the start of the text to its end; a document is what the row holds of it (its
+cuts are at characters, uniform from the start of the text to its end; a document means the part of it in the row (its
 "context-level" form), so that no part is lost to another row; half of the documents are rearranged (it found that nine
-in ten do no harm), half of these with the suffix first; the loss is on everything. There, the three parts are encoded
-anew; here, only the tokens that are cut.
+in ten do no harm), half of these with the suffix first; the loss is on all tokens. The paper encodes the three parts
+again; here only the tokens that are cut are encoded again.
 
 The marks, and tokens cut in two, make a row longer, and it is cut back to its length, as in the paper. So rows have one
 width and no padding, but an epoch does not read the ends of its rows: of English Wikipedia in rows of 512, some two
-documents a row, 1.2 % of the tokens.
+documents per row, 1.2 % of the tokens.
 
-Requires <s>, </s>, <fim_prefix>, <fim_suffix>, <fim_middle> and a vocabulary that knows how its tokens are spelled.
-Suits a decoder. Unchanged documents are those of causal language modelling, and the model does what a causal one does.
-Span corruption fills in, too, but several pieces at once, and sees what is around them in both directions.
+Requires <s>, </s>, <fim_prefix>, <fim_suffix>, <fim_middle> and a vocabulary with the spelling of its tokens. Suits a
+decoder. Unchanged documents are those of causal language modelling, and the model generates as a causal one does. Span
+corruption fills in, too, but several pieces at once, and sees the text around them in both directions.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from pretextlm.objectives.protocol import Architecture
 from pretextlm.objectives.shared import layout
 
 CHOICE, CUTS = range(2)
-"""Streams of random numbers, one draw for each document of a row: whether and in which order it is rearranged, and
-where it is cut."""
+"""Streams of random numbers, one for each document of a row: whether and in which order it is rearranged, and the
+positions of its cuts."""
 
 MARKS = (FIM_PREFIX, FIM_SUFFIX, FIM_MIDDLE)
 
@@ -55,7 +55,7 @@ _HALF, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 
 
 class FillInMiddle(Causal):
-    """Fill in the middle: causal language modelling of documents whose middle stands last.
+    """Fill in the middle: causal language modelling of documents whose middle comes last.
 
     Args:
         isolate: packed documents neither see nor predict each other, and positions restart in each; without it a
@@ -82,9 +82,10 @@ class FillInMiddle(Causal):
         return self.fills if self.rate else "causal"
 
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
-        """Rows as of a causal model.
+        """Returns the rows of causal language modelling.
 
-        Raises UserError for a length below 1, and if the vocabulary lacks the three marks or its tokens' splits.
+        Raises:
+            UserError: the length is below 1, or the vocabulary lacks the three marks or its tokens' splits.
         """
         for mark in MARKS:
             vocabulary.id_of(mark)
@@ -92,14 +93,15 @@ class FillInMiddle(Causal):
         return super().variants(vocabulary, length)
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
-        """(B, T + 1) tokens → inputs and labels (B, T) of the rearranged documents."""
+        """Returns inputs and labels (B, T) of the rearranged documents of (B, T + 1) tokens."""
         splits, documents = vocabulary.token_splits, _Documents.of(rows, vocabulary)
         characters = documents.characters(rows.tokens, splits)
         chosen, suffix_first, low, high = self._draw(rows, documents, characters, rng)
 
+        # The later cut first, then the earlier one, which moves the tokens behind it and so the position `after`.
         tokens, documents, (after,) = documents.cut(rows.tokens, chosen, high, splits, [])
         tokens, documents, (before, after) = documents.cut(tokens, chosen, low, splits, [after])
-        before = np.minimum(before, after)  # it may exceed it where a token can be spelled for the earlier cut alone
+        before = np.minimum(before, after)  # it may be greater where only the earlier cut of a token can be spelled
         order, sizes = documents.order(chosen, suffix_first, before, after)
         marks = [vocabulary.id_of(mark) for mark in MARKS]
         tokens = np.concatenate([tokens, np.array(marks, dtype=np.int32)]).take(order)
@@ -116,26 +118,28 @@ class FillInMiddle(Causal):
     def _draw(
         self, rows: Rows, documents: _Documents, characters: I64, rng: CounterRNG
     ) -> tuple[I64, NDArray[np.bool_], I64, I64]:
-        """Which documents to rearrange, which of them suffix first, and the characters before each of the two cuts."""
+        """Returns the documents to rearrange, which of them suffix first, and the characters before both cuts."""
         most = int(documents.segment.max(initial=0)) + 1
         choice = rng.bits(CHOICE, most)[documents.row, documents.segment]
-        wanted = (choice >> _HALF) < np.uint64(round(self.rate * 2**32))
-        chosen = np.flatnonzero(wanted & (characters > 0) & (documents.segment >= 0))
+        selected = (choice >> _HALF) < np.uint64(round(self.rate * 2**32))
+        chosen = np.flatnonzero(selected & (characters > 0) & (documents.segment >= 0))
         suffix_first = (choice[chosen] & _LOW) < np.uint64(round(self.suffix_first * 2**32))
         places = rng.bits(CUTS, most)[documents.row[chosen], documents.segment[chosen]]
         room = (characters[chosen] + 1).astype(np.uint64)
+        # Each half of the 64 bits is a fraction u / 2³², and u · room / 2³² is uniform over 0 … characters.
         one, other = (places >> _HALF) * room >> _HALF, (places & _LOW) * room >> _HALF
         return chosen, suffix_first, np.minimum(one, other).astype(np.int64), np.maximum(one, other).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class _Documents:
-    """What the rows hold of each document, in order; a row's padding counts as one. All arrays are (P,).
+    """The parts of documents in the rows, in order; a row's padding counts as one. All arrays are (P,).
 
     Attributes:
-        row, segment: where it belongs.
-        start, stop: its place in the flat tokens.
-        text, end: the same without the tokens that frame it.
+        row: row of each.
+        segment: its number in the row.
+        start, stop: its first flat position, and the one after its last.
+        text, end: the same without the special tokens around it.
     """
 
     row: I64
@@ -156,7 +160,7 @@ class _Documents:
         return cls(start // rows.width, rows.segment_ids[start], start, text, end, stop)
 
     def characters(self, tokens: I32, splits: TokenSplits) -> I64:
-        """(P,) characters of each text."""
+        """Returns (P,) the characters of each text."""
         counted = _counted(tokens, splits)
         sizes: I64 = counted[self.end] - counted[self.text]
         return sizes
@@ -164,21 +168,24 @@ class _Documents:
     def cut(
         self, tokens: I32, chosen: I64, characters: I64, splits: TokenSplits, marked: list[I64]
     ) -> tuple[I32, _Documents, list[I64]]:
-        """The tokens and documents after cutting each chosen document's text after so many characters.
+        """Cuts the token that holds a given character of each chosen document in two, where it is not at its start.
 
         Args:
-            chosen, characters: (D,).
-            marked: places that move along.
+            tokens: (N,) flat tokens.
+            chosen: (D,) documents to cut.
+            characters: (D,) characters of its text before the cut.
+            splits: spelling of the halves of tokens.
+            marked: positions to be moved along with the tokens.
 
         Returns:
-            The last item holds (D,) the place after the cut, and `marked`.
+            The new tokens, the documents at their new positions, and [(D,) the position after the cut, *marked].
         """
         counted = _counted(tokens, splits)
         end = self.end[chosen]
-        wanted = counted[self.text[chosen]] + characters
-        inside = np.flatnonzero(wanted < counted[end])  # a cut after the last character cuts no token
-        token = np.searchsorted(counted, wanted[inside], side="right") - 1
-        cut = splits.cut(tokens, token, wanted[inside] - counted[token])
+        target = counted[self.text[chosen]] + characters  # in characters of all rows
+        inside = np.flatnonzero(target < counted[end])  # a cut after the last character cuts no token
+        token = np.searchsorted(counted, target[inside], side="right") - 1
+        cut = splits.cut(tokens, token, target[inside] - counted[token])
         between = cut.moved(end)
         between[inside] = cut.between
         start, text, end, stop = (cut.moved(places) for places in (self.start, self.text, self.end, self.stop))
@@ -186,11 +193,16 @@ class _Documents:
         return cut.tokens, documents, [between, *map(cut.moved, marked)]
 
     def order(self, chosen: I64, suffix_first: NDArray[np.bool_], before: I64, after: I64) -> tuple[I64, I64]:
-        """Places of the tokens in their new order, the three marks at those after the last; and documents' sizes (P,).
+        """Returns the positions of the tokens in their new order, and the documents' sizes (P,).
+
+        A document is a sequence of eight runs (start, stop), which a document that is not chosen fills with one run.
+        The three marks are runs at the three positions after the last token.
 
         Args:
-            chosen: (D,) documents to rearrange; `suffix_first` says in which way.
-            before, after: (D,) where the middle begins, and the suffix.
+            chosen: (D,) documents to rearrange.
+            suffix_first: (D,) in which order.
+            before: (D,) position at which the middle begins.
+            after: (D,) position at which the suffix begins.
         """
         start, text, end, stop = (places[chosen] for places in (self.start, self.text, self.end, self.stop))
         tokens = np.full_like(chosen, self.stop[-1])
@@ -208,7 +220,7 @@ class _Documents:
 
 
 def _counted(tokens: I32, splits: TokenSplits) -> I64:
-    """(N + 1,) characters that begin before each place."""
+    """Returns (N + 1,) the characters that begin before each position."""
     counted = np.zeros(len(tokens) + 1, dtype=np.int64)
     np.cumsum(splits.characters.take(tokens), out=counted[1:])
     return counted

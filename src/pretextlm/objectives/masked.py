@@ -4,7 +4,7 @@
     input     [CLS] 7 [MASK] 9 4 [MASK] 6 [SEP]
     labels      -   - 8      - - 5      -   -     - : no loss
     predict="next":
-    labels      -   8 -      - 5 -      -   -     the place before a hidden token predicts it
+    labels      -   8 -      - 5 -      -   -     the position before a hidden token predicts it
 
 Of the selected tokens 80 % become [MASK], 10 % a random ordinary token, and 10 % stay, so that the model must keep
 an opinion on every token it sees.
@@ -16,7 +16,7 @@ https://arxiv.org/abs/1907.10529. Masked next-token prediction, and a rate that 
 https://arxiv.org/abs/2410.24159.
 
 Requires [CLS], [SEP], [MASK]; units above the token also need to know where words begin. Suits an encoder; with
-predict="next" also a decoder, whose places learn to predict what follows them. Span corruption is its
+predict="next" also a decoder, whose positions predict the token that follows. Span corruption is its
 sequence-to-sequence relative; BERT joins it with next-sentence prediction, SpanBERT with a prediction from a span's
 two neighbours, StructBERT with the order of words, and GPT-BERT with causal language modelling.
 """
@@ -56,15 +56,15 @@ class Masked(Objective):
         count: "exact" selects k = ⌊rate · n + U[0, 1)⌋ of a row's n ordinary tokens, at least one: the mean rate is
             exact (where rate · n ≥ 1) and rows differ by at most one. "bernoulli" selects each by itself.
         unit: "token"; "word" for whole words; "ngram" for 1 to 3 words in a row, n with probability ∝ 1/n; "span" for
-            1 to 10 words, on average 3.8. With exact counts, words are taken in random order, and one that would go
-            over the count is passed over (BERT's rule); n-grams are shortened until they fit. Only where no
-            word of the row fits, the first in random order is taken all the same. The last span is cut where the count
-            is reached, so that it is met to the token (SpanBERT's).
+            1 to 10 words, on average 3.8. With exact counts, words are selected in random order, and one that would
+            exceed the count is skipped (BERT's rule); n-grams are shortened until they fit. Only where no word of the
+            row fits, the first in random order is selected all the same. The last span is cut where the count is
+            reached, so that it is met exactly (SpanBERT's rule).
         longest_span: words of the longest n-gram or span.
-        replace: whether each token of a word or span is replaced by itself, or all of them alike.
-        predict: "here", at the hidden token's own place, or "next", at the place before it. A token that opens its
+        replace: "token" decides for each token of a word or span by itself, "unit" for all of them together.
+        predict: "here", at the hidden token's own position, or "next", at the position before it. The first token of a
             segment has none before it and is then not selected, nor is the rest of its word with units above the token.
-        static_masks: 0 draws a row's masks anew in every epoch; k gives it k different ones, which take turns.
+        static_masks: 0 gives a row new masks in every epoch; k gives it k different ones, in turn.
         mask_share, random_share: of the selected tokens, how many become [MASK] or a random ordinary token; the rest
             stay.
 
@@ -112,12 +112,12 @@ class Masked(Objective):
         return self
 
     def supported_architectures(self) -> tuple[Architecture, ...]:
-        """An encoder; a decoder too where a place predicts the next token."""
+        """Returns the encoder, and also the decoder if positions predict the next token."""
         return self.architectures if self.predict == "next" else ("encoder",)
 
     @property
     def noise_period(self) -> int:
-        """After how many epochs the masks come again."""
+        """Epochs after which the masks repeat."""
         return self.static_masks
 
     @property
@@ -126,13 +126,14 @@ class Masked(Objective):
         return self.final_rate is not None
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
-        """[CLS] before every row and [SEP] after every document."""
+        """Returns [CLS] before every row and [SEP] after every document."""
         return Frame(end=vocabulary.sep, lead=vocabulary.cls)
 
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
-        """Rows of `length`, [CLS] among them.
+        """Returns rows of `length`, [CLS] included.
 
-        Raises UserError if the length is below 2 or there is no token to replace others by.
+        Raises:
+            UserError: the length is below 2, or there is no token to replace others by.
         """
         if length < 2:
             raise UserError(
@@ -142,14 +143,18 @@ class Masked(Objective):
         return [Variant("main", raw=length - 1, length=length, restart=self.static_masks > 0)]
 
     def check(self, vocabulary: Vocabulary) -> None:
-        """Raises UserError if there is no token to replace others by."""
+        """Checks that there are tokens to replace others by.
+
+        Raises:
+            UserError: there are none.
+        """
         if self.random_share and not len(vocabulary.ordinary):
             raise UserError("The vocabulary has no ordinary token to replace others by.", "Set random_share=0.")
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
-        """(B, T) tokens → inputs with masks, labels at the selected tokens; documents do not see each other.
+        """Returns (B, T) inputs with masks, and labels at the selected tokens; documents do not see each other.
 
-        What a reader of sentence pairs says of its rows goes on into the batch.
+        Token types and labels of rows, which a reader of sentence pairs sets, are copied to the batch.
         """
         chosen = self.select(rows, vocabulary.is_special.take(rows.matrix(rows.tokens)), rng)
         originals = rows.tokens.take(chosen.places)
@@ -169,36 +174,36 @@ class Masked(Objective):
         )
 
     def select(self, rows: Rows, special: NDArray[np.bool_], rng: CounterRNG) -> Selection:
-        """Which tokens of (B, T) rows are hidden; none that `special` (B, T) marks."""
-        barred = special if self.predict == "here" else self._barred(rows, special)
+        """Returns the tokens of (B, T) rows that are hidden; none where `special` (B, T) is True."""
+        excluded = special if self.predict == "here" else self._excluded(rows, special)
         rates = self._rates(rows)
         if self.count == "bernoulli":
             if self.unit == "token":
-                return selection.sample_tokens(barred, rates, rng)
-            return selection.sample_words(Words.of(rows, barred), rates, rng)
-        wanted = selection.selection_counts(barred, rates, rng)
+                return selection.sample_tokens(excluded, rates, rng)
+            return selection.sample_words(Words.of(rows, excluded), rates, rng)
+        counts = selection.selection_counts(excluded, rates, rng)
         if self.unit == "token":
-            return selection.select_tokens(barred, wanted, rng)
-        words = Words.of(rows, barred)
+            return selection.select_tokens(excluded, counts, rng)
+        words = Words.of(rows, excluded)
         if self.unit == "word":
-            return selection.select_words(words, wanted, rng)
+            return selection.select_words(words, counts, rng)
         longest = self.longest_span or LONGEST[self.unit]
         if self.unit == "ngram":
-            return selection.select_ngrams(rows, words, wanted, longest, rng)
-        return selection.select_spans(rows, words, barred, wanted, longest, SPAN_STOP, rng)
+            return selection.select_ngrams(rows, words, counts, longest, rng)
+        return selection.select_spans(rows, words, excluded, counts, longest, SPAN_STOP, rng)
 
-    def _barred(self, rows: Rows, special: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Special tokens, and those that open a segment; with units above the token, the words that do."""
+    def _excluded(self, rows: Rows, special: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Returns special tokens and the first of each segment; with units above the token, its first word."""
         opening = rows.matrix(rows.position_ids) == 0
-        barred: NDArray[np.bool_] = special | opening
+        excluded: NDArray[np.bool_] = special | opening
         if self.unit != "token":
             words = Words.of(rows, special)
             first = np.flatnonzero(words.begins & opening)
-            barred.reshape(-1)[expand(first, words.lengths.take(first), len(rows), rows.width)[0]] = True
-        return barred
+            excluded.reshape(-1)[expand(first, words.lengths.take(first), len(rows), rows.width)[0]] = True
+        return excluded
 
     def _rates(self, rows: Rows) -> float | NDArray[np.float64]:
-        """The rate of all rows, or of each (B,) where it changes over training."""
+        """Returns the rate of all rows, or of each row (B,) where it changes over training."""
         if self.final_rate is None or rows.progress is None:
             return self.rate if self.final_rate is None else self.final_rate
         rates: NDArray[np.float64] = self.rate + (self.final_rate - self.rate) * rows.progress
@@ -207,9 +212,10 @@ class Masked(Objective):
     def _replacements(
         self, originals: NDArray[np.int32], chosen: Selection, vocabulary: Vocabulary, rng: CounterRNG
     ) -> NDArray[np.int32]:
-        """What stands in the input at the selected places: one 64-bit draw for each, its halves used apart.
+        """Returns the input at the selected positions, decided by 64 random bits for each.
 
-        Tokens replaced alike go by the first half of their first one's draw.
+        With replace="unit", the bits of a unit's first token decide for all of it: for units of 2 and 3 tokens the
+        first tokens are 0 and 2 (np.cumsum([2, 3]) - [2, 3]), each repeated 2 and 3 times.
         """
         draws = rng.bits(REPLACE, int(chosen.counts.max(initial=0)))
         draws = np.compress(selection.first_columns(chosen.counts).reshape(-1), draws)

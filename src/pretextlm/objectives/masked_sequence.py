@@ -1,20 +1,20 @@
-"""Hide one stretch of a text from the encoder and let the decoder write it (Song et al. 2019).
+"""Hide one long span of a text from the encoder, and predict it with the decoder (Song et al. 2019).
 
-    tokens            7 8 5 3 9 4 6 2               the stretch: 5 3 9 4
+    tokens            7 8 5 3 9 4 6 2               the span: 5 3 9 4
     encoder           7 8 [MASK] [MASK] 1 [MASK] 6 2
     decoder input     [PAD] 5 3 9                   positions 2 3 4 5
     decoder labels      5 3 9 4
 
-Of the stretch, 80 % become [MASK] for the encoder, 10 % a random ordinary token, and 10 % stay, as in masked language
-modelling. The decoder sees nothing of the text but the stretch, so it must ask the encoder for the rest.
+Of the span, 80 % become [MASK] for the encoder, 10 % a random ordinary token, and 10 % stay, as in masked language
+modelling. The decoder reads only the span, so that it must attend to the encoder for the rest of the text.
 
 Paper: MASS: Masked Sequence to Sequence Pre-training for Language Generation, https://arxiv.org/abs/1905.02450. It
-hides about one half; its released code lets a fifth of the stretches begin with the text and a fifth end with it
+hides about one half; its released code lets a fifth of the spans begin with the text and a fifth end with it
 (start="ends").
 
 Requires [MASK] and the pad id that starts a decoder. Suits an encoder-decoder. Rows are plain text, documents one after
-another. Span corruption hides many stretches, each under one sentinel: there the model must find out how long each is,
-here it is told, and the encoder's row stays as long as the text.
+another. Span corruption hides many spans, each under one sentinel: there the model must find the length of each, here
+it is visible, and the encoder's row stays as long as the text.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from pretextlm.objectives.shared.layout import I32, I64
 from pretextlm.objectives.shared.token_selection import replacements
 
 START, SIDE, REPLACE = range(3)
-"""Streams of random numbers: where the stretch begins, whether at an end, and what stands there instead."""
+"""Streams of random numbers: where the span begins, whether at an end, and the replacements."""
 
 AT_AN_END = 0.2
-"""Share of the stretches that begin with the text, and share that end with it, with start="ends"."""
+"""Share of the spans that begin with the text, and share that end with it, with start="ends"."""
 
 
 class MaskedSequence(Objective):
-    """Masked sequence-to-sequence modelling: one stretch of every row, always of the same length.
+    """Masked sequence-to-sequence modelling: one span of every row, always of the same length.
 
     Args:
         rate: share of the tokens that are hidden.
-        start: "uniform": the stretch begins anywhere, each place equally likely; "ends": in 20 % of the rows with the
-            text, in 20 % it ends with the text, else anywhere.
+        start: "uniform": the span begins at a uniformly random position; "ends": in 20 % of the rows with the text, in
+            20 % it ends with the text, else anywhere.
         mask_share, random_share: of the hidden tokens, how many the encoder sees as [MASK] or as a random ordinary
             token, decided for each token; the rest stay.
 
@@ -66,7 +66,7 @@ class MaskedSequence(Objective):
 
     rate: float = Field(default=0.5, gt=0, le=1, description="share of the tokens that are hidden")
     start: Literal["uniform", "ends"] = Field(
-        default="uniform", description="the stretch begins anywhere, or more often at the ends"
+        default="uniform", description="the span begins anywhere, or more often at the ends"
     )
     mask_share: float = Field(default=0.8, ge=0, le=1, description="of the hidden, share that becomes [MASK]")
     random_share: float = Field(default=0.1, ge=0, le=1, description="of the hidden, share that becomes random")
@@ -78,28 +78,29 @@ class MaskedSequence(Objective):
         return self
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
-        """Nothing stands between documents."""
+        """Returns no special tokens: documents follow each other."""
         return Frame()
 
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
-        """Rows of `length` for the encoder, and of the stretch for the decoder.
+        """Returns rows of `length` for the encoder, and of the span for the decoder.
 
-        Raises UserError if the length is below 2 or there is no token to replace others by.
+        Raises:
+            UserError: the length is below 2, or there is no token to replace others by.
         """
         if length < 2:
             raise UserError(
-                f"Rows of {length} tokens have nothing beside the hidden stretch.", "Give a length of at least 2."
+                f"Rows of {length} tokens have no text beside the hidden span.", "Give a length of at least 2."
             )
         if self.random_share and not len(vocabulary.ordinary):
             raise UserError("The vocabulary has no ordinary token to replace others by.", "Set random_share=0.")
         return [Variant("main", raw=length, length=length, decoder_length=self.hidden(length))]
 
     def hidden(self, length: int) -> int:
-        """Tokens of the stretch in a text of `length` tokens."""
+        """Returns the tokens of the span in a text of `length` tokens."""
         return max(1, round(self.rate * length))
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
-        """(B, T) tokens → encoder rows (B, T) and decoder rows (B, S). A row that ends in padding is a shorter text."""
+        """Returns encoder rows (B, T) and decoder rows (B, S). A row that ends in padding is a shorter text."""
 
         def lay_out(tokens: I32, example_ids: I64, rng: CounterRNG) -> Batch:
             count = self.hidden(tokens.shape[1])
@@ -115,7 +116,7 @@ class MaskedSequence(Objective):
         return layout.each_length(rows, vocabulary, rng, lay_out)
 
     def _starts(self, last: int, rng: CounterRNG) -> I64:
-        """(B, 1) where the stretch begins, in 0 … last."""
+        """Returns (B, 1) where the span begins, in 0 … last."""
         starts = rng.integers(START, 1, last + 1)
         if self.start == "ends":
             side = rng.uniform(SIDE, 1)

@@ -1,27 +1,27 @@
-"""Train one model on rows that it sees in different ways: from both sides, from the left, after a prefix, backwards.
+"""One model on rows with different attention: bidirectional, causal, after a prefix, right to left.
 
     tokens     <s> 7 8 9 4 5           predict="next" (GPT-BERT)    predict="here" (UniLM)
-    masked     sees everything         <s> [M] 8 9 [M] 5            [CLS] 7 [M] 9 4 5
+    masked     sees all tokens         <s> [M] 8 9 [M] 5            [CLS] 7 [M] 9 4 5
                                         7   -  - 4  -  -              -   - 8   - - -
-    causal     sees what is before     <s>  7  8 9  4  5            [CLS] 7 [M] 9 4 5
+    causal     sees those before       <s>  7  8 9  4  5            [CLS] 7 [M] 9 4 5
                                         7   8  9 4  5  …              -   - 8   - - -
     prefix     sees <s> 7 8 and        <s>  7  8 9  4  5            the same row, but seen so
-               what is before           -   -  9 4  5  …
-    right_to_left  sees what is after  <s>  7  8 9  4  5            the same row, but seen so
+               those before             -   -  9 4  5  …
+    right_to_left  sees those after    <s>  7  8 9  4  5            the same row, but seen so
                                         -  <s> 7 8  9  4
 
-In the first style every place predicts its neighbour, so that one model is a masked and a causal one: a masked row
+In the first style every position predicts its neighbour, so that one model is a masked and a causal one: a masked row
 is one of masked next-token prediction, and the other rows are plain text. In the second all rows hide tokens and
-predict them in place, and only who sees whom differs.
+predict them in place, and only the attention differs.
 
 Papers: GPT or BERT: why not both?, https://arxiv.org/abs/2410.24159 (masked : causal = 15 : 1 in its released code, a
 rate that falls from 0.3 to 0.15). Unified Language Model Pre-training for Natural Language Understanding and
 Generation, https://arxiv.org/abs/1905.03197 (masked, prefix, causal, right_to_left = 2 : 2 : 1 : 1; there one draw in
-five hides two or three tokens, and types of tokens tell the model how its row is seen: here both are left out).
+five hides two or three tokens, and token types indicate a row's attention: here both are left out).
 
 The kinds share a batch, and the loss is the mean over all targets of the step. A causal row has a target at every
-place, a masked one at one in seven; GPT-BERT's code takes a mean for each GPU, which has rows of one kind only, and so
-gives a masked target several times the weight of a causal one. Raise `masked` for the same balance.
+position, a masked one at one in seven; GPT-BERT's code takes a mean for each GPU, which has rows of one kind only, and
+so gives a masked target several times the weight of a causal one. Raise `masked` for the same balance.
 
 Requires [MASK], and <s> and </s> (next) or [CLS] and [SEP] (here). Suits a decoder, which can then generate; in the
 second style an encoder is the same network. Masked, causal and prefix language modelling are its parts.
@@ -50,26 +50,26 @@ MASKED, CAUSAL, PREFIX, RIGHT_TO_LEFT = range(4)
 """Kinds of rows, in the order of their shares."""
 
 MASKS, LENGTH = range(2)
-"""Streams of random numbers: the masks, and how long each document's prefix is."""
+"""Streams of random numbers: the masks, and the lengths of the documents' prefixes."""
 
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
 
 class MixedVisibility(Masked):
-    """Masked language modelling in which some rows are seen, and predicted, in other ways.
+    """Masked language modelling in which some rows have another attention and other targets.
 
     Of any block of rows (numbers k·Q … k·Q+Q-1 of the stream, where Q rows hold the shares exactly) each kind has its
-    exact share; which row of the block is of which kind depends on the rows' numbers alone. The further options are
-    those of masked language modelling; they make the masks of the masked rows, or with predict="here" of all.
+    exact share; which row of the block is of which kind depends only on the rows' numbers. The further options are
+    those of masked language modelling, for the masks of the masked rows, or with predict="here" of all rows.
 
     Args:
         predict: "next", every place its next token (right_to_left: the one before), or "here", hidden tokens in place.
         masked, causal, prefix, right_to_left: shares of the rows, relative to each other. A prefix row shows the
-            first part of each document in both directions; how much is drawn evenly from 1 to all but one token.
+            first part of each document in both directions; its length is uniform from 1 to all but one token.
 
     Raises:
-        UserError: no share above 0, or what masked language modelling refuses (through `parse`).
+        UserError: no share above 0, or options that masked language modelling refuses (through `parse`).
     """
 
     name: ClassVar[str] = "mixed_visibility"
@@ -85,10 +85,10 @@ class MixedVisibility(Masked):
     predict: Literal["here", "next"] = Field(
         default="next", description="predict every next token (GPT-BERT), or hidden tokens in place (UniLM)"
     )
-    masked: float = Field(default=15.0, ge=0, description="share of rows seen from both sides")
-    causal: float = Field(default=1.0, ge=0, description="share of rows seen from left to right")
-    prefix: float = Field(default=0.0, ge=0, description="share of rows whose first part is seen from both sides")
-    right_to_left: float = Field(default=0.0, ge=0, description="share of rows seen from right to left")
+    masked: float = Field(default=15.0, ge=0, description="share of rows with bidirectional attention")
+    causal: float = Field(default=1.0, ge=0, description="share of rows with causal attention")
+    prefix: float = Field(default=0.0, ge=0, description="share of rows with a bidirectional prefix")
+    right_to_left: float = Field(default=0.0, ge=0, description="share of rows read from right to left")
 
     @model_validator(mode="after")
     def _some_row(self) -> Self:
@@ -101,7 +101,7 @@ class MixedVisibility(Masked):
         return self.masked, self.causal, self.prefix, self.right_to_left
 
     def supported_architectures(self) -> tuple[Architecture, ...]:
-        """A decoder or an encoder: under given visibility they are the same."""
+        """Returns both: with the attention given by the rows, decoder and encoder are the same network."""
         return self.architectures
 
     def way_of_filling(self) -> str | None:
@@ -113,7 +113,7 @@ class MixedVisibility(Masked):
 
     @property
     def continues(self) -> bool:
-        """Whether some rows teach to go on from a text."""
+        """Whether some rows train the continuation of a text."""
         return self.predict == "next" and self.causal + self.prefix > 0
 
     @property
@@ -121,25 +121,26 @@ class MixedVisibility(Masked):
         return True
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
-        """As causal language modelling where next tokens are predicted, else as masked language modelling."""
+        """Returns the special tokens of causal language modelling if next tokens are predicted, else of masked."""
         if self.predict == "next":
             return Frame(begin=vocabulary.bos, end=vocabulary.eos)
         return super().frame(vocabulary)
 
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
-        """Rows of `length`; to predict next tokens, they read one more, which the next row reads again.
+        """Returns rows of `length`; to predict next tokens they read one more, which the next row reads again.
 
-        Raises UserError if the length is below 2 or there is no token to replace others by.
+        Raises:
+            UserError: the length is below 2, or there is no token to replace others by.
         """
         if self.predict == "here":
             return super().variants(vocabulary, length)
         if length < 2:
-            raise UserError(f"Rows of {length} tokens hide nothing.", "Give a length of at least 2.")
+            raise UserError(f"Rows of {length} tokens have no token to hide.", "Give a length of at least 2.")
         self.check(vocabulary)
         return [Variant("main", raw=length + 1, length=length, overlap=1, restart=self.static_masks > 0)]
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
-        """(B, T) tokens, or (B, T + 1) to predict next ones → (B, T) inputs and labels of all kinds together."""
+        """Returns (B, T) inputs and labels of all kinds together."""
         kinds = kinds_of(rows.example_ids, self._shares)
         shown = rows if self.predict == "here" else _without_last(rows)
         batch = super().collate(shown, vocabulary, rng.fork(MASKS))
@@ -155,6 +156,8 @@ class MixedVisibility(Masked):
             return dataclasses.replace(batch, attention="prefix", prefix=prefix)
         position = batch.position_ids
         backwards = (kinds == RIGHT_TO_LEFT)[:, None]
+        # A position sees the ranks up to its reach. From left to right both are the position, and a prefix has rank -1,
+        # which all reach; from right to left both are the negative position.
         rank = np.where(backwards, -position, np.where(position < prefix, np.int32(-1), position))
         return dataclasses.replace(
             batch, attention="ranked", rank=rank, reach=np.where(backwards, -position, position).astype(np.int32)
@@ -162,7 +165,7 @@ class MixedVisibility(Masked):
 
 
 def kinds_of(example_ids: I64, shares: tuple[float, ...]) -> I64:
-    """(B,) kind of each row: an exact quota of each kind in every block of Q row numbers, in an order of its own."""
+    """Returns (B,) the kind of each row: exact quotas in every block of Q row numbers, in a random order per block."""
     rows = quotas(shares)
     slots = np.repeat(np.arange(len(rows)), rows)
     blocks, places = np.divmod(example_ids, len(slots))
@@ -171,10 +174,14 @@ def kinds_of(example_ids: I64, shares: tuple[float, ...]) -> I64:
 
 
 def prefix_lengths(segments: I32, rng: CounterRNG) -> I32:
-    """(B, T) length of the prefix of each token's segment: uniform over 1 … the segment's length - 1, at least 1.
+    """Returns (B, T) the length of the prefix of each token's segment: uniform over 1 … its length - 1, at least 1.
+
+    Each segment of the batch has a cell, `most` + 1 cells per row: rows [0 0 1] and [0 -1 -1] with most = 2 have the
+    cells [0 0 1] and [3 5 5]; the last cell of a row counts its padding. A count of the cells gives the lengths.
 
     Args:
         segments: (B, T) counted from 0 in each row; padding (-1) has a prefix of 0.
+        rng: one stream per row.
     """
     rows = len(segments)
     most = int(segments.max(initial=-1)) + 1
@@ -182,16 +189,16 @@ def prefix_lengths(segments: I32, rng: CounterRNG) -> I32:
     cell[segments < 0] += most + 1  # padding counts in the cell after the last segment's
     lengths = np.bincount(cell.reshape(-1), minlength=rows * (most + 1)).reshape(rows, most + 1)
     choices = np.maximum(lengths[:, :most] - 1, 1).astype(np.uint64)
-    drawn = np.zeros((rows, most + 1), dtype=np.int32)
-    drawn[:, :most] = 1 + ((rng.bits(0, most) >> np.uint64(32)) * choices >> np.uint64(32)).astype(np.int32)
-    prefix: I32 = drawn.reshape(-1).take(cell)
+    sizes = np.zeros((rows, most + 1), dtype=np.int32)
+    sizes[:, :most] = 1 + ((rng.bits(0, most) >> np.uint64(32)) * choices >> np.uint64(32)).astype(np.int32)
+    prefix: I32 = sizes.reshape(-1).take(cell)
     return prefix
 
 
 def _neighbours(rows: Rows, kinds: I64, prefix: I32) -> I32:
-    """(B, T) labels of rows of plain text, from (B, T + 1) tokens: the next token of the same document.
+    """Returns (B, T) labels of rows of plain text, from (B, T + 1) tokens: the next token of the same document.
 
-    In a prefix row only from the prefix's last token on, and in a right_to_left row the token before instead.
+    In a prefix row only from the prefix's last token on; in a right_to_left row the token before instead.
     """
     tokens, segments = rows.matrix(rows.tokens), rows.matrix(rows.segment_ids)
     here, following = segments[:, :-1], segments[:, 1:]
@@ -205,7 +212,7 @@ def _neighbours(rows: Rows, kinds: I64, prefix: I32) -> I32:
 
 
 def _without_last(rows: Rows) -> Rows:
-    """The same rows without their last token."""
+    """Returns the rows without their last token."""
     width = rows.width - 1
 
     def cut(flat: NDArray[Any]) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Tell whether sentence B follows sentence A (Devlin et al. 2019), joined with masked language modelling: BERT.
+"""Predict whether sentence B follows sentence A (Devlin et al. 2019), with masked language modelling: BERT.
 
     text A    … [7 8 9] [4 5] …          text B    … [3 1] [2 2 6] …
 
@@ -6,10 +6,10 @@
     row       [CLS] 7 8 9 [SEP] 2 2 6 [SEP]      label 1: a sentence of another document
     types       0   0 0 0   0   1 1 1   1
 
-What A and B call sentences are runs of whole sentences; a row holds as many as fit. A document's text is used up in
-order: what a random B displaces begins the next row. Where a document leaves one sentence for a row, only a random B
-can follow it, so that label 1 is the more frequent by that. A pair that is too long loses tokens one by one, each from
-the longer part, at its front or back evenly; so between A and its next B a few tokens may be missing.
+A and B are runs of complete sentences; a row holds as many as fit. The text of a document is used in order: the text
+that a random B replaces begins the next row. Where one sentence of a document remains for a row, only a random B can
+follow it, so that label 1 is a little more frequent. A pair that is too long loses tokens one by one, each from the
+longer part, at its front or back with equal probability; so a few tokens may be missing between A and its next B.
 
 With classes=3 B may also be the text before A (StructBERT's sentence structure), a third of the pairs each. The labels
 are then 0 next, 1 previous, 2 random, as in the code of PoNet (https://arxiv.org/abs/2110.02442), which took the
@@ -20,8 +20,8 @@ https://arxiv.org/abs/1810.04805; the rows are those of its released code. Struc
 into Pre-training for Deep Language Understanding, https://arxiv.org/abs/1908.04577. RoBERTa found that the masked
 model is as good without it, https://arxiv.org/abs/1907.11692.
 
-Requires [CLS], [SEP], what the inner objective requires, and at least two documents. Suits an encoder. Sentence order
-is its harder relative, which cannot be told by the topic.
+Requires [CLS], [SEP], the requirements of the inner objective, and at least two documents. Suits an encoder. Sentence
+order is its harder relative, which the topic does not reveal.
 """
 
 from __future__ import annotations
@@ -67,5 +67,5 @@ class NextSentence(SentencePairs):
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """BERT's two or StructBERT's three."""
+        """BERT's two relations, or StructBERT's three."""
         return TWO if self.classes == 2 else THREE

@@ -2,22 +2,22 @@
 
     tokens    [CLS] 7 8 9 4 5 6                  predicted: 8 and 5, in the order 5, 8
     input     [CLS] 7 8 9 4 5 6  [MASK] [MASK]   the tokens as they are, then a query for each that is predicted
-    position    0   1 2 3 4 5 6    2      5      a query stands where its token does
-    rank        0   0 2 0 0 1 0    ∞      ∞      place in the order; 0 is what is only read; nobody sees a query
-    reach       0   0 2 0 0 1 0    1      0      everyone sees the ranks up to its reach
+    position    0   1 2 3 4 5 6    2      5      a query has the position of its token
+    rank        0   0 2 0 0 1 0    ∞      ∞      index in the order; 0 for tokens that are not predicted
+    reach       0   0 2 0 0 1 0    1      0      each position sees the ranks up to its reach: none sees a query
     labels      -   - - - - - -    8      5      - : no loss
 
-The query for 5 sees all but 5 and 8; the query for 8 sees the 5 as well. So what is predicted later is predicted from
-what came before, in every order and from both sides, which neither a masked nor a causal model does.
+The query for 5 sees all but 5 and 8; the query for 8 sees the 5 as well. So each token is predicted from both sides and
+from the tokens predicted before it, in every order, which neither a masked nor a causal model does.
 
 Paper: XLNet: Generalized Autoregressive Pretraining for Language Understanding,
 https://arxiv.org/abs/1906.08237. Its two streams of attention are a layout here: the tokens are the content stream, the
 queries the query stream, and no layer reads a query but itself. [MASK] is the vector that all queries start from.
 
-Spans of 1 to 5 tokens (of n with chance in proportion to 1/n) stand each in a context of its length over the rate: six
-times its length at the rate of one sixth, as in the paper. Lengths are drawn until they add up to the fixed number of
-targets (the last is cut), the contexts laid around a ring of the row's tokens that starts at a random place, and each
-span put anywhere in its context. So every row has the same number of targets, and every token the same chance. The
+Spans of 1 to 5 tokens (n with probability ∝ 1/n) have a context each, of their length over the rate: six times the
+length at a rate of one sixth, as in the paper. Lengths are sampled until they add up to the fixed number of targets
+(the last is cut), the contexts are laid around a ring of the row's tokens that starts at a random token, and each span
+is put anywhere in its context. So every row has the same number of targets, and every token the same probability. The
 released code makes contexts of seven times the length and tops up with single tokens; there, too, lengths count tokens
 (its loop meant to count words), but spans begin where words do. Left out are the memory of the row before and pairs of
 segments.
@@ -44,7 +44,7 @@ from pretextlm.objectives.base import Objective
 from pretextlm.objectives.protocol import Architecture
 
 SPANS, START, ORDER = range(3)
-"""Streams of random numbers: how long spans are and where in their contexts, where the ring starts, and the order."""
+"""Streams of random numbers: lengths of spans and their offsets in their contexts, start of the ring, and the order."""
 
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
@@ -57,7 +57,7 @@ class Permutation(Objective):
 
     Args:
         rate: predicted tokens as a share of the row's tokens.
-        longest_span: tokens that are predicted side by side, at most (but where two spans meet).
+        longest_span: most tokens of a span; two spans may meet.
     """
 
     name: ClassVar[str] = "permutation"
@@ -74,13 +74,14 @@ class Permutation(Objective):
     longest_span: int = Field(default=5, ge=1, le=100, description="most tokens predicted side by side")
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
-        """[CLS] before every row and [SEP] after every document."""
+        """Returns [CLS] before every row and [SEP] after every document."""
         return Frame(end=vocabulary.sep, lead=vocabulary.cls)
 
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
-        """The most tokens that fit `length` along with their queries: 439 and 73 of 512 at a rate of one sixth.
+        """Returns rows of the most tokens that fit `length` with their queries: 439 and 73 of 512 at a rate of 1/6.
 
-        Raises UserError if the length is below 3.
+        Raises:
+            UserError: the length is below 3.
         """
         if length < 3:
             raise UserError(
@@ -93,7 +94,7 @@ class Permutation(Objective):
         return [Variant("main", raw=tokens - 1, length=tokens + int(self._targets(tokens)))]
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
-        """(B, W) tokens → (B, W + K) tokens and queries; a row with fewer targets than K ends in padding."""
+        """Returns (B, W + K) tokens and queries of (B, W) tokens; a row with fewer targets than K ends in padding."""
         tokens, segments, positions = (rows.matrix(a) for a in (rows.tokens, rows.segment_ids, rows.position_ids))
         width, queries = rows.width, int(self._targets(rows.width))
         free = ~vocabulary.is_special.take(tokens) & (positions != 0) & (segments >= 0)
@@ -102,6 +103,7 @@ class Permutation(Objective):
         used = np.arange(queries) < counts[:, None]
         ranks = rng.order(ORDER, queries, queries, exclude=~used)[used] + 1
 
+        # Flat positions in rows of width W become flat positions in rows of width W + K: row b shifts by b · K.
         rank = np.zeros((len(rows), width + queries), dtype=np.int32)
         rank.reshape(-1)[targets + targets // width * queries] = ranks
         reach = rank.copy()
@@ -128,27 +130,41 @@ class Permutation(Objective):
         )
 
     def _targets(self, tokens: int | I64) -> I64:
-        """How many of so many tokens of a row, [CLS] among them, are predicted: at least one."""
+        """Returns how many of a row's tokens, [CLS] included, are predicted: at least one."""
         return np.maximum(np.rint(self.rate * np.asarray(tokens)), 1).astype(np.int64)
 
     def _choose(self, free: NDArray[np.bool_], counts: I64, most: int, rng: CounterRNG) -> I64:
-        """Flat places of the targets in ascending order, counts[b] (at most `most`) among the free tokens of row b."""
+        """Returns the flat positions of the targets in ascending order, counts[b] (at most `most`) in row b.
+
+        Spans are placed among the free tokens 0 … n - 1 of each row, turned by a random number of tokens: with n = 10,
+        spans at 2 and 7 of lengths 2 and 1 and a turn of 4 give tokens 6, 7 and 11 - 10 = 1.
+        """
         sizes = np.count_nonzero(free, axis=1)
         starts, lengths = (values.reshape(-1) for values in self._spans(sizes, counts, most, rng))
         turn = ((rng.bits(START, 1)[:, 0] >> _HALF) * sizes.astype(np.uint64) >> _HALF).astype(np.int64)
         nth = np.arange(int(counts.sum())) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
         nth += np.repeat(turn, counts)
         row_sizes = np.repeat(sizes, counts)
-        nth = np.where(nth >= row_sizes, nth - row_sizes, nth)  # round the ring
+        nth = np.where(nth >= row_sizes, nth - row_sizes, nth)  # around the ring
         chosen = np.zeros(free.size, dtype=bool)
         chosen[np.flatnonzero(free)[nth + np.repeat(np.cumsum(sizes) - sizes, counts)]] = True
         return np.flatnonzero(chosen)
 
     def _spans(self, sizes: I64, counts: I64, most: int, rng: CounterRNG) -> tuple[I64, I64]:
-        """(B, most) starts and lengths of spans that do not overlap; those that are not needed have length 0.
+        """Returns (B, most) starts and lengths of spans that do not overlap; unused ones have length 0.
+
+        For 10 tokens, 3 to cover, and sampled lengths 2, 4, …:
+
+            ends       2, 3, 3        running sum, at most 3
+            lengths    2, 1, 0
+            edges      6, 10, 10      contexts: 10 tokens in the proportion of the ends, 2 : 3
+            spare      4, 3, 0        context less span; the span begins at a random one of spare + 1 offsets
 
         Args:
-            sizes, counts: (B,) free tokens of each row, and how many of them to cover.
+            sizes: (B,) free tokens of each row.
+            counts: (B,) how many of them to cover.
+            most: largest count.
+            rng: one stream per row.
         """
         draws = rng.bits(SPANS, most)
         law = np.cumsum(1 / np.arange(1, self.longest_span + 1))
@@ -156,7 +172,7 @@ class Permutation(Objective):
         lengths = np.searchsorted(limits, draws >> _HALF, side="right") + 1
         ends = np.minimum(np.cumsum(lengths, axis=1), counts[:, None])
         lengths = np.diff(ends, axis=1, prepend=0)
-        edges = ends * sizes[:, None] // np.maximum(counts, 1)[:, None]  # contexts share the row as spans the targets
+        edges = ends * sizes[:, None] // np.maximum(counts, 1)[:, None]
         spare = np.diff(edges, axis=1, prepend=0) - lengths
         chance = (draws & np.uint64(0xFFFFFFFF)) * (spare + 1).astype(np.uint64) >> _HALF
         return edges - spare - lengths + chance.astype(np.int64), lengths

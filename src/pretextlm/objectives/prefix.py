@@ -3,22 +3,22 @@
     tokens    <s> 7 8 9 4 5 </s>                      the first four are shown
     input     <s> 7 8 9 4 5
     labels     -  - - 4 5 </s>                        - : no loss
-    prefix     4  4 4 4 4 4                           <s> 7 8 9 see each other; 4 and 5 see what stands before them
+    prefix     4  4 4 4 4 4                           <s> 7 8 9 see each other; 4 and 5 see the tokens before them
 
-The position that reads the last token shown predicts the first that is not, and sees all that is shown. Packed
-documents are kept apart and cut each by itself.
+The position of the last shown token predicts the first token that is not shown, and sees all shown tokens. Packed
+documents do not see each other, and each has a cut of its own.
 
-With layout="encoder_decoder" the encoder reads what is shown and the decoder writes the rest; how that is done without
-padding, objectives/shared/prefix_split.py shows.
+With layout="encoder_decoder" the encoder reads the shown part and the decoder predicts the rest;
+objectives/shared/prefix_split.py explains how that needs no padding.
 
 Paper: Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer,
 https://arxiv.org/abs/1910.10683 (section 3.2); before it Generating Wikipedia by Summarizing Long Sequences,
-https://arxiv.org/abs/1801.10198. Where a text is cut is the rule of T5's released code.
+https://arxiv.org/abs/1801.10198. The position of the cut follows T5's released code.
 
 Requires <s> and </s> for a decoder; </s> and the pad id that starts a decoder for an encoder-decoder, which reads
-running text without a token between documents, as span corruption does: a </s> in the midst of what is to be written
-would say that it ends there. Suits a decoder or an encoder-decoder. It is causal language modelling that gives up the
-loss of what is shown for a sight of it in both directions; UL2 mixes it with span corruption.
+running text without a token between documents, as span corruption does: a </s> inside the predicted part would end it.
+Suits a decoder or an encoder-decoder. It is causal language modelling that has no loss on the shown part but sees it in
+both directions; UL2 mixes it with span corruption.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from pretextlm.objectives.shared.span_noise import between
 
 
 class Prefix(Objective):
-    """Prefix language modelling: the loss falls on what follows a random place of each text.
+    """Prefix language modelling: the loss is on the tokens after a random position of each text.
 
     Args:
-        rate: share of a text that is to be written, on average. Of n tokens, any number from 1 to n - 1 is shown at a
+        rate: share of a text that is to be predicted, on average. Of n tokens, any number from 1 to n - 1 is shown at a
             rate of one half, and from (1 - 2 · rate) · (n - 1) at a lower one, each equally likely.
         layout: "prefix" for one decoder row, or "encoder_decoder".
     """
@@ -59,13 +59,13 @@ class Prefix(Objective):
     fills: ClassVar[str | None] = "prefix"
     roles: ClassVar[frozenset[Role]] = frozenset({"rewrites"})
 
-    rate: float = Field(default=0.5, gt=0, le=0.5, description="share of a text that is to be written, on average")
+    rate: float = Field(default=0.5, gt=0, le=0.5, description="share of a text that is to be predicted, on average")
     layout: Literal["prefix", "encoder_decoder"] = Field(
-        default="prefix", description="what is shown and the rest in one decoder row, or in two"
+        default="prefix", description="the shown part and the rest in one decoder row, or in two"
     )
 
     def supported_architectures(self) -> tuple[Architecture, ...]:
-        """The architecture that the layout is made for."""
+        """Returns the architecture of the layout."""
         return ("decoder",) if self.layout == "prefix" else ("encoder_decoder",)
 
     @property
@@ -73,17 +73,18 @@ class Prefix(Objective):
         return self.layout == "prefix"
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
-        """<s> before and </s> after every document of a decoder row; nothing in running text."""
+        """Returns <s> before and </s> after every document of a decoder row; no special tokens in running text."""
         return Frame(begin=vocabulary.bos, end=vocabulary.eos) if self.layout == "prefix" else Frame()
 
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
-        """Decoder rows of length + 1, of which the next reads the last again; or two halves that fill the encoder.
+        """Returns decoder rows of length + 1 that overlap by one token; or two halves that fill the encoder.
 
-        Raises UserError for a length in which nothing can be cut in two.
+        Raises:
+            UserError: the length is too short to be cut in two.
         """
         if self.layout == "prefix":
             if length < 1:
-                raise UserError(f"Prefix rows of {length} tokens hold nothing.", "Give a length of at least 1.")
+                raise UserError(f"Prefix rows of {length} tokens are empty.", "Give a length of at least 1.")
             return [Variant("main", raw=length + 1, length=length, overlap=1)]
         self._split.check(length, False, vocabulary)
         raw = self._split.raw_length(length)
@@ -91,7 +92,7 @@ class Prefix(Objective):
         return [Variant("main", raw=raw, length=width, decoder_length=target)]
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
-        """(B, T + 1) tokens → decoder rows (B, T); or (B, L) tokens → encoder and decoder rows."""
+        """Returns decoder rows (B, T) of (B, T + 1) tokens, or encoder and decoder rows of (B, L) tokens."""
         if self.layout == "prefix":
             return self._packed(rows, rng)
 
@@ -105,10 +106,11 @@ class Prefix(Objective):
         return PrefixSplit(self.rate)
 
     def _packed(self, rows: Rows, rng: CounterRNG) -> Batch:
-        """Each document of a row is cut by itself: the draw belongs to its number in the row."""
+        """Returns decoder rows in which each document has its own cut, by the random number of its index in the row."""
         tokens, segments = rows.matrix(rows.tokens), rows.matrix(rows.segment_ids)
         positions = rows.matrix(rows.position_ids)
-        starts = np.flatnonzero(rows.position_ids == 0)  # of each padding token too: one that is shown, with no target
+        # Documents begin where the position is 0. So does each padding token: it counts as a shown text of one token.
+        starts = np.flatnonzero(rows.position_ids == 0)
         lengths = np.diff(starts, append=len(rows.tokens))
         low, high = prefix_range(lengths, self.rate)
         draws = rng.bits(CUT, int(rows.segment_ids.max(initial=0)) + 1)

@@ -1,20 +1,20 @@
-"""Tell which tokens a small generator has replaced (Clark et al. 2020).
+"""Detect which tokens a small generator has replaced (Clark et al. 2020).
 
     tokens      [CLS] the chef cooked the meal [SEP]       selected: the first "the", "cooked"
-    generator   [CLS] [MASK] chef [MASK] the meal [SEP]    is trained to restore them, and proposes: the, ate
+    generator   [CLS] [MASK] chef [MASK] the meal [SEP]    predicts them, and samples: the, ate
     model       [CLS] the chef ate the meal [SEP]
-    label         0    0   0    1   0   0     0            1: not the original; a proposal that is right counts as one
+    label         0    0   0    1   0   0     0            1: not the original; a sample may equal it
 
-The generator is a masked language model of a quarter of the width. It is not adversarial: it is trained to restore,
-and no gradient of the judge reaches it, but through the embedding they share. Every token carries a loss, where the
-masked model has one in seven.
+The generator is a masked language model of a quarter of the width. It is not adversarial: it has the masked loss, and
+no gradient of the discriminator reaches it, except through the embedding they share. Every token has a loss, where
+masked language modelling has one in seven.
 
 Paper: ELECTRA: Pre-training Text Encoders as Discriminators Rather Than Generators, https://arxiv.org/abs/2003.10555.
 With sharing="gradient_disentangled" the generator alone trains the shared embedding, and the model adds a table of its
 own to it: DeBERTaV3, https://arxiv.org/abs/2111.09543 (which masks all selected tokens: inner.mask_share=1.0).
 
-Requires what the inner objective requires: [CLS], [SEP], [MASK]. Suits an encoder. Any objective that hides tokens in
-place can be the inner one: masked, bimodal_code.
+Requires [CLS], [SEP], [MASK] and the other requirements of the inner objective. Suits an encoder. Any objective that
+hides tokens in place can be the inner one: masked, bimodal_code.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ if TYPE_CHECKING:
     from pretextlm.model.config import ModelConfig
 
 HIDE, SAMPLE = range(2)
-"""Streams of random numbers: the inner objective's, and what the generator's proposals are drawn with."""
+"""Streams of random numbers: the inner objective's, and those of the generator's samples."""
 
 
 class ReplacedToken(Wrapper):
     """Replaced-token detection over an objective that hides tokens in place.
 
     Args:
-        inner: what the generator learns: which tokens are hidden, and how. ELECTRA leaves 15 % of the selected tokens
+        inner: the generator's objective: which tokens are hidden, and how. ELECTRA leaves 15 % of the selected tokens
             as they are.
         generator_size: width, heads and feed-forward layer of the generator as a share of the model's; its depth is
             the same.
-        weight: of the judge's loss (λ); the generator's has weight 1.
+        weight: of the discriminator's loss (λ); the generator's has weight 1.
         sharing: of the embedding table between generator and model: "tied", "gradient_disentangled" or "none".
     """
 
@@ -70,7 +70,7 @@ class ReplacedToken(Wrapper):
         default=Masked(mask_share=0.85, random_share=0.0), description="how tokens are hidden from the generator"
     )
     generator_size: float = Field(default=0.25, gt=0, le=1, description="the generator's width, of the model's")
-    weight: float = Field(default=50.0, gt=0, description="weight of the judge's loss")
+    weight: float = Field(default=50.0, gt=0, description="weight of the discriminator's loss")
     sharing: Literal["tied", "gradient_disentangled", "none"] = Field(
         default="tied", description="of the embedding table between generator and model"
     )
@@ -81,11 +81,11 @@ class ReplacedToken(Wrapper):
             can = with_role("hides_in_place")
             raise ValueError(f"the generator cannot learn {self.inner.name!r}; it can: {can}")
         if getattr(self.inner, "predict", "here") != "here":
-            raise ValueError('the generator predicts hidden tokens where they stand: give inner.predict="here"')
+            raise ValueError('the generator predicts hidden tokens in place: give inner.predict="here"')
         return self
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
-        """The generator's batch, with a random number for every token that it may have to propose."""
+        """Returns the generator's batch, with a random number for every token that it may sample."""
         batch = self.inner.collate(rows, vocabulary, rng.fork(HIDE))
         draws = (rng.bits(SAMPLE, batch.input_ids.shape[1]) >> np.uint64(33)).astype(np.int32)
         return dataclasses.replace(batch, draws=draws)
@@ -101,7 +101,7 @@ class ReplacedToken(Wrapper):
         return heads
 
     def flops(self, config: ModelConfig, batch: Batch) -> float:
-        """The generator's pass with its head, and the model's without one."""
+        """Returns the operations of the generator with its head, and of the model without one."""
         from pretextlm.model.flops import training_flops
         from pretextlm.model.replaced_token_head import generator_config
 
@@ -110,14 +110,14 @@ class ReplacedToken(Wrapper):
         return training_flops(small, batch, labels) + training_flops(config, batch, 0)
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """Hidden tokens, and all that are not padding."""
+        """Returns the number of hidden tokens, and of all that are not padding."""
         return {"lm": int(np.count_nonzero(batch.labels != IGNORE)), "replaced": int(_real(batch).sum())}
 
     def loss_mask(self, batch: Batch) -> NDArray[np.bool_]:
         return _real(batch)
 
     def step(self, forward: Forward, batch: Batch) -> dict[str, Term]:
-        """The generator restores and proposes; the model judges the text with its proposals."""
+        """Returns the loss of the generator, and of the model on the text with the generator's samples."""
         import torch
         from torch.nn import functional
 
@@ -136,7 +136,7 @@ class ReplacedToken(Wrapper):
 
 
 def propose(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The text with the generator's proposals at the hidden places, and where it differs from the original (B, T)."""
+    """Returns (B, T) the text with the generator's samples at hidden positions, and where it is not the original."""
     import torch
 
     from pretextlm.model.replaced_token_head import sample_tokens
@@ -151,7 +151,7 @@ def propose(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _real(batch: Batch) -> NDArray[np.bool_]:
-    """(B, T) what is not padding."""
+    """Returns (B, T) True where there is no padding."""
     if batch.segment_ids is None:
         return np.ones(batch.input_ids.shape, dtype=bool)
     real: NDArray[np.bool_] = batch.segment_ids >= 0

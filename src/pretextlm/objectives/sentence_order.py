@@ -1,4 +1,4 @@
-"""Tell whether two passages that follow each other stand in their order (Lan et al. 2020): ALBERT.
+"""Predict whether two neighbouring passages are in their original order (Lan et al. 2020): ALBERT.
 
     text      … [7 8 9] [4 5] …
 
@@ -6,14 +6,14 @@
     row       [CLS] 4 5 [SEP] 7 8 9 [SEP]        label 1: swapped
     types       0   …
 
-Both passages are runs of whole sentences of one document, next to each other, and one in two pairs is swapped. All
-text is read once in an epoch, but for what truncation takes (see next_sentence) and documents of one sentence, which
-make no pair. The released code takes a passage of another document where a document leaves one sentence for a row, and
-calls that swapped; here such a sentence is read along with the row before it.
+Both passages are runs of complete sentences of one document, next to each other, and one in two pairs is swapped. All
+text is read once in an epoch, except truncated tokens (see next_sentence) and documents of one sentence, which have no
+pair. The released code uses a passage of another document where one sentence of a document remains for a row, and
+labels it as swapped; here such a sentence belongs to the row before it.
 
 Paper: ALBERT: A Lite BERT for Self-supervised Learning of Language Representations, https://arxiv.org/abs/1909.11942.
 
-Requires [CLS], [SEP], what the inner objective requires, and a document of two sentences. Suits an encoder.
+Requires [CLS], [SEP], the requirements of the inner objective, and a document of two sentences. Suits an encoder.
 Next-sentence prediction asks an easier question, which the topic alone often answers; with three classes it asks both.
 """
 

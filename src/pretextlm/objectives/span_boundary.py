@@ -7,14 +7,15 @@
     right       -   - -  5   5  - -   -      column of e
     c again     from the states of b and e and "first of its span"; d from theirs and "second of its span"
 
-So the words beside a span learn to say what it holds: the states at its ends stand for the whole.
+So the states beside a span are trained to represent its content.
 
 Paper: SpanBERT: Improving Pre-training by Representing and Predicting Spans, https://arxiv.org/abs/1907.10529. As in
 its released code, spans that touch are one span, the state before and after it is that of a visible ordinary token (so
 a span at the beginning or end of a document, or of the row, has no such targets), and a span's first 20 tokens have
-them. All of a span is replaced alike. The two losses are means over their own targets, and their sum is trained.
+them. All tokens of a span have the same kind of replacement. The two losses are means over their own targets, and
+their sum is minimised.
 
-Requires what masked language modelling requires, and where words begin. Suits an encoder. It is masked language
+Requires the tokens of masked language modelling, and where words begin. Suits an encoder. It is masked language
 modelling with unit="span" and a second loss.
 """
 
@@ -41,18 +42,18 @@ if TYPE_CHECKING:
     from pretextlm.model.config import ModelConfig
 
 LONGEST_TARGET = 20
-"""Tokens of a span that are predicted from its neighbours: as many places as the head knows."""
+"""Most tokens of a span that are predicted from its neighbours: the positions of the head."""
 
 POSITION_SIZE = 200
-"""Width of the embedding of a token's place in its span."""
+"""Width of the embedding of a token's position in its span."""
 
 
 class SpanBoundary(Masked):
     """Span masking with the span-boundary objective. The further options are those of masked language modelling.
 
     Args:
-        unit: of what is hidden; neighbouring words and n-grams form one span too.
-        replace: "unit" replaces all of a span alike.
+        unit: that is hidden; neighbouring words and n-grams form one span too.
+        replace: "unit" replaces all tokens of a span in the same way.
         weight: of the loss from the neighbours; the masked loss has weight 1.
     """
 
@@ -70,30 +71,30 @@ class SpanBoundary(Masked):
         default="span", description="hide longer spans, whole words or a few words in a row"
     )
     replace: Literal["token", "unit"] = Field(
-        default="unit", description="replace all of a span alike, or each token by itself"
+        default="unit", description="decide the replacement for a span, or for each token"
     )
-    predict: Literal["here"] = Field(default="here", description="hidden tokens are predicted where they stand")
+    predict: Literal["here"] = Field(default="here", description="hidden tokens are predicted in place")
     weight: float = Field(default=1.0, gt=0, description="weight of the loss from a span's neighbours")
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
-        """Masked rows, with the columns of its span's neighbours for every hidden token that has them."""
+        """Returns masked rows, with the columns of its span's neighbours for every hidden token that has them."""
         batch = super().collate(rows, vocabulary, rng)
         special = vocabulary.is_special.take(rows.tokens)
         left, right = boundaries(np.flatnonzero(batch.labels != IGNORE), special, rows)
         return dataclasses.replace(batch, left=rows.matrix(left), right=rows.matrix(right))
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """Hidden tokens, and those that are predicted from the neighbours too."""
+        """Returns the number of hidden tokens, and of those that are also predicted from the neighbours."""
         return {**super().counts(batch), "span_boundary": int(np.count_nonzero(batch.left != IGNORE))}
 
     def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
-        """What turns two neighbours and a place into a state that the language-model head reads."""
+        """Returns the head that computes a state for the language-model head from two neighbours and a position."""
         from pretextlm.model.heads import SpanBoundaryHead
 
         return {"span_boundary": SpanBoundaryHead(config, LONGEST_TARGET, POSITION_SIZE)}
 
     def flops(self, config: ModelConfig, batch: Batch) -> float:
-        """The masked model's, and the head's with its targets."""
+        """Returns the operations of the masked model, and of the head with its targets."""
         from pretextlm.model.flops import training_flops
 
         counts = self.counts(batch)
@@ -102,7 +103,7 @@ class SpanBoundary(Masked):
         return head + training_flops(config, batch, sum(counts.values()))
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """Cross-entropy of the hidden tokens from their own states, and from those beside their span."""
+        """Returns the cross-entropy of the hidden tokens from their own states, and from those beside their span."""
         left, width = batch.left.reshape(-1), batch.left.shape[1]
         places = np.flatnonzero(left != IGNORE)
         row = places // width * width
@@ -116,11 +117,12 @@ class SpanBoundary(Masked):
 def boundaries(
     hidden: NDArray[np.int64], special: NDArray[np.bool_], rows: Rows
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """(N,) columns of the visible tokens before and after each hidden token's span; IGNORE where there are none.
+    """Returns (N,) the columns of the visible tokens before and after each hidden token's span; IGNORE without one.
 
     Args:
-        hidden: ascending flat places of the hidden tokens; neighbours of one document are one span.
-        special: (N,) tokens that are no neighbours: a span beside one has none.
+        hidden: ascending flat positions of the hidden tokens; neighbours of one document are one span.
+        special: (N,) True at special tokens: a span beside one has no neighbours.
+        rows: of the batch.
     """
     width = rows.width
     left = np.full(len(special), IGNORE, dtype=np.int32)
@@ -129,6 +131,8 @@ def boundaries(
     last = hidden[np.cumsum(lengths) - 1]
     first = last - lengths + 1
     before, after = first - 1, last + 1
+    # Neighbours must be in the same row: a span at column 0 has none before it, one that ends at column T - 1 none
+    # after.
     inside = np.flatnonzero((first % width > 0) & (after % width > 0))
     before, after = before[inside], after[inside]
     document = rows.segment_ids.take(first[inside])

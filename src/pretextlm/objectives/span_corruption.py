@@ -1,4 +1,4 @@
-"""Replace random spans by sentinels and write out what they hid (Raffel et al. 2020).
+"""Replace random spans by sentinels, and predict the hidden tokens (Raffel et al. 2020).
 
     tokens    7 8 5 3 9 4 6                  spans: [8 5], [6]
     source    7 <0> 3 9 4 <1> </s>
@@ -34,15 +34,15 @@ from pretextlm.objectives.shared.span_noise import MAX_RATE, Edges, Spans
 
 
 class SpanCorruption(Objective):
-    """Span corruption: the source carries a sentinel for each hidden span, the target the spans after their sentinels.
+    """Span corruption: the source has a sentinel for each hidden span, the target the spans after their sentinels.
 
     Args:
         rate: share of the tokens that are hidden.
         mean_span_length: hidden tokens per span, on average.
-        edges: "t5": a row begins with text and ends with a hidden span; "free": every mask with so many spans is
-            equally likely, whatever the row begins and ends with.
-        final_sentinel: the target of every row ends with one more sentinel before </s>, also where the row ends with
-            a hidden span: so it always says that no span follows, and all targets have one width.
+        edges: "t5": a row begins with text and ends with a hidden span; "free": every mask with that number of spans
+            is equally likely, so that a row may begin and end either way.
+        final_sentinel: the target of every row ends with one more sentinel before </s>, even if the row ends with a
+            hidden span, so that all targets have one width.
         layout: "encoder_decoder", or "prefix" for one decoder row that holds source and target.
     """
 
@@ -66,7 +66,7 @@ class SpanCorruption(Objective):
     )
 
     def supported_architectures(self) -> tuple[Architecture, ...]:
-        """The architecture that the layout is made for."""
+        """Returns the architecture of the layout."""
         return ("encoder_decoder",) if self.layout == "encoder_decoder" else ("decoder",)
 
     @property
@@ -74,15 +74,16 @@ class SpanCorruption(Objective):
         return self.layout == "prefix"
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
-        """Nothing stands between documents."""
+        """Returns no special tokens: documents follow each other."""
         return Frame()
 
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
-        """The longest row whose source (prefix layout: source and target) fits `length`, so that nothing is padded.
+        """Returns the longest row whose source (prefix layout: source and target) fits `length`, without padding.
 
-        Where that cannot be to the token (rates that leave no text between spans), the variant is narrower.
+        Where no row fits exactly (rates that leave no text between spans), the variant is narrower.
 
-        Raises UserError if nothing fits or the row needs more sentinels than the vocabulary has.
+        Raises:
+            UserError: no row fits, or it needs more sentinels than the vocabulary has.
         """
         self._noise.check(length, self._joint, vocabulary)
         raw = self.raw_length(length)
@@ -90,7 +91,7 @@ class SpanCorruption(Objective):
         return [Variant("main", raw=raw, length=width, decoder_length=0 if self._joint else target)]
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
-        """(B, L) tokens → batch. A row that ends in padding is corrupted as the shorter text it is."""
+        """Returns the batch of (B, L) tokens. A row that ends in padding is treated as the shorter text it is."""
 
         def lay_out(tokens: I32, example_ids: I64, rng: CounterRNG) -> Batch:
             source, target = self._noise.split(tokens, vocabulary, rng)
@@ -99,7 +100,7 @@ class SpanCorruption(Objective):
         return layout.each_length(rows, vocabulary, rng, lay_out)
 
     def raw_length(self, length: int) -> int:
-        """The most tokens whose corruption fits `length`; 0 if none does."""
+        """Returns the most tokens whose corruption fits `length`; 0 if none does."""
         return self._noise.raw_length(length, self._joint)
 
     @property

@@ -1,4 +1,4 @@
-"""Write the target that belongs to a source: any task as text to text, mixed with span corruption (Raffel et al. 2020).
+"""Predict the target text of a source text: any task as text to text, with span corruption (Raffel et al. 2020).
 
     pairs              [translate: A dog . | Ein Hund .]   [sst2: great | positive]
     encoder            translate: A dog . </s>   sst2: great </s>   [PAD]
@@ -7,7 +7,7 @@
     segments           0 … of the first pair     1 … of the second  -1
 
 Pairs packed in one row do not see each other, neither inside the encoder and the decoder nor from one to the other.
-With layout="prefix" a decoder reads each source in both directions and then writes its target:
+With layout="prefix" a decoder reads each source in both directions and then predicts its target:
 
     input              translate: A dog . </s> Ein Hund . </s>
     labels             -          - -   -  Ein Hund  . </s> -
@@ -18,7 +18,7 @@ https://arxiv.org/abs/1910.10683: text to text in section 2.4, mixing of tasks i
 unlabelled text together in 3.5.3.
 
 Requires a store with pairs, of which a source's prefix names the task (`data prepare 'FILE?source=…&target=…'`), plain
-documents for the unsupervised share, </s>, and what the denoiser requires. Suits an encoder-decoder; with
+documents for the unsupervised share, </s>, and the tokens of the denoiser. Suits an encoder-decoder; with
 layout="prefix", a decoder. The denoiser is span corruption, or UL2's mixture, or a prefix language model. Without a
 share of it this is training from scratch on all tasks at once.
 """
@@ -56,16 +56,16 @@ PAIRS = "pairs"
 
 
 class TextToText(Objective):
-    """Supervised pairs, packed, mixed with rows of plain documents to be denoised.
+    """Supervised pairs, packed, mixed with rows of denoised plain documents.
 
     A text that is longer than its row is cut at its end, before </s>; in the prefix layout the longer text of a pair
-    is cut until both fit (`data.part_pairs.PackedPairs.cut` counts them). The last place of an encoder's and of a
-    decoder's row is always padding, so that the padding of each has that of the other to look at.
+    is cut until both fit (`data.packed_pairs.PackedPairs.cut` counts them). The last position of an encoder's and of a
+    decoder's row is always padding, so that the padding of each can attend to that of the other.
 
     Args:
         layout: "encoder_decoder", or "prefix" for one decoder row that holds source and target.
-        target_length: tokens of a decoder row of pairs; 0: as many as an input row. Rows are full where it is to the
-            length as the targets are to the sources (`PackedPairs.fill`).
+        target_length: tokens of a decoder row of pairs; 0: as many as an input row. Rows are full where its ratio to
+            the length is that of targets to sources (`PackedPairs.fill`).
         unsupervised: share of the rows that are plain documents under the denoiser.
         denoiser: the objective on those, "span_corruption", "denoisers" or "prefix", in the same layout.
         limit, temperature: mix sources of n pairs in proportion to min(n, limit)^(1 / temperature); 0: no limit.
@@ -96,7 +96,7 @@ class TextToText(Objective):
     @model_validator(mode="before")
     @classmethod
     def _same_layout(cls, values: Any) -> Any:
-        """A denoiser that does not say its layout has this one's."""
+        """Returns the options with the denoiser's layout set to this one, unless it has one."""
         if not isinstance(values, Mapping):
             return values
         denoiser = values.get("denoiser", "span_corruption")
@@ -109,7 +109,9 @@ class TextToText(Objective):
     @model_validator(mode="after")
     def _fit(self) -> Self:
         if self.layout == "prefix" and self.target_length:
-            raise ValueError("target_length is of a decoder row of its own, which the prefix layout has not: give 0")
+            raise ValueError(
+                "target_length is for a separate decoder row, which the prefix layout does not have: give 0"
+            )
         if "rewrites" not in self.denoiser.roles:
             can = with_role("rewrites")
             raise ValueError(f"plain text cannot be read under {self.denoiser.name!r}; it can: {can}")
@@ -122,18 +124,18 @@ class TextToText(Objective):
         return self.unsupervised < 1
 
     def variant_names(self) -> list[str]:
-        """Of the rows that have a share."""
+        """Returns the names of the variants with a share of the rows."""
         plain = self.denoiser.variant_names() if self.unsupervised else []
         return [PAIRS, *plain] if self.unsupervised < 1 else plain
 
     @property
     def noise_period(self) -> int:
-        """As the denoiser's: nothing is drawn for pairs."""
+        """That of the denoiser: pairs have no noise."""
         return self.denoiser.noise_period
 
     @property
     def scheduled_noise(self) -> bool:
-        """As the denoiser's."""
+        """That of the denoiser."""
         return self.denoiser.scheduled_noise
 
     def way_of_filling(self) -> str | None:
@@ -141,7 +143,7 @@ class TextToText(Objective):
         return self.denoiser.way_of_filling() if self.unsupervised else None
 
     def supported_architectures(self) -> tuple[Architecture, ...]:
-        """The architecture that the layout is made for."""
+        """Returns the architecture of the layout."""
         return ("encoder_decoder",) if self.layout == "encoder_decoder" else ("decoder",)
 
     @property
@@ -149,13 +151,14 @@ class TextToText(Objective):
         return self.layout == "prefix"
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
-        """The denoiser's, of plain documents."""
+        """Returns the denoiser's special tokens, for plain documents."""
         return self.denoiser.frame(vocabulary)
 
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
-        """Rows of pairs and of plain text, those that have a share.
+        """Returns rows of pairs and of plain text, those that have a share.
 
-        Raises UserError if the length has no room for a pair, or the denoiser cannot be had with it.
+        Raises:
+            UserError: the length has no room for a pair, or does not suit the denoiser.
         """
         found = []
         if self.unsupervised < 1:
@@ -174,7 +177,11 @@ class TextToText(Objective):
         return found
 
     def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> RowReader:
-        """Pairs and plain documents in turn. Raises UserError where the split lacks one that has a share."""
+        """Returns a reader of pairs and plain documents in turn.
+
+        Raises:
+            UserError: the split lacks one of them that has a share.
+        """
         from pretextlm.data.interleave import InterleavedReader
 
         count = len(self.variants(vocabulary, length))
@@ -187,7 +194,7 @@ class TextToText(Objective):
         return InterleavedReader(readers, [1 - self.unsupervised, self.unsupervised], [1, count - 1])
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
-        """Pairs → source and target in their places; rows without token types are plain text, to be denoised."""
+        """Returns sources and targets of pairs; rows without token types are plain text for the denoiser."""
         if rows.token_type_ids is None:
             first = int(0 < self.unsupervised < 1 and rows.variant > 0)  # the variant before it is that of the pairs
             return self.denoiser.collate(dataclasses.replace(rows, variant=rows.variant - first), vocabulary, rng)
@@ -223,8 +230,8 @@ class TextToText(Objective):
         return plain
 
     def _encoder_decoder(self, rows: Rows, vocabulary: Vocabulary) -> Batch:
-        """(B, W) rows of pairs → the sources of each row after one another, and so its targets."""
-        width = self.target_length or rows.width // 2 + 1  # each of the two rows has a place more than it uses
+        """Returns, of (B, W) rows of pairs, encoder rows of their sources and decoder rows of their targets."""
+        width = self.target_length or rows.width // 2 + 1  # each of the two rows has one position more than it uses
         is_target = _types(rows) == 1
         source = _Side(rows, ~is_target & (rows.segment_ids >= 0), rows.width + 2 - width)
         target = _Side(rows, is_target, width)
@@ -247,15 +254,15 @@ class TextToText(Objective):
 
 
 class _Side:
-    """One part of all pairs, moved to rows of its own.
+    """One part of all pairs, moved to separate rows.
 
     Args:
         rows: of pairs.
-        chosen: (N,) the tokens of this part.
-        width: of the rows to be made.
+        chosen: (N,) True at the tokens of this part.
+        width: of the new rows.
 
     Attributes:
-        places: (M,) the chosen places in `rows`, row by row.
+        places: (M,) the chosen flat positions in `rows`, row by row.
     """
 
     def __init__(self, rows: Rows, chosen: NDArray[np.bool_], width: int) -> None:
@@ -265,14 +272,14 @@ class _Side:
         self._filled: I64 = np.flatnonzero(np.arange(width) < counts[:, None])
 
     def lay_out(self, values: I32, rest: int) -> I32:
-        """(B, width) the values (M,) at the start of each row, `rest` after them."""
+        """Returns (B, width) the values (M,) at the start of each row, `rest` after them."""
         out = np.full(self._shape, rest, dtype=np.int32)
         out.reshape(-1)[self._filled] = values
         return out
 
 
 def _prefix(rows: Rows) -> Batch:
-    """(B, W) rows of pairs as they are: the token that a target's is predicted from stands before it."""
+    """Returns (B, W) rows of pairs with bidirectional sources, a target token predicted at the one before it."""
     tokens, segments, types = (rows.matrix(a) for a in (rows.tokens, rows.segment_ids, _types(rows)))
     labels = np.full(tokens.shape, IGNORE, dtype=np.int32)
     np.copyto(labels[:, :-1], tokens[:, 1:], where=types[:, 1:] == 1)

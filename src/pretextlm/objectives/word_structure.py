@@ -1,21 +1,21 @@
-"""Hide some tokens and shuffle some others: restore both (Wang et al. 2019).
+"""Hide some tokens and shuffle some others, and predict both (Wang et al. 2019).
 
     tokens            [CLS] a b c d e f [SEP]      hidden: b; shuffled: d e f
     input             [CLS] a [M] c f d e [SEP]
     labels              -   - b - - - -   -
     shuffled labels     -   - - - d e f   -
 
-Word order carries meaning that a gap between visible words asks little about: here the model must also see that an
-order is wrong, and say what stood where.
+Masked tokens between visible words depend little on word order. Here the model must also detect a wrong order and
+predict the original one.
 
 Paper: StructBERT: Incorporating Language Structures into Pre-training for Deep Language Understanding,
 https://arxiv.org/abs/1908.04577. Its pre-training code is not released, and "5 % of the trigrams" can be read in two
-ways; here trigrams are counted without overlap, so that 5 % of the visible tokens stand in a shuffled one. Each is put
-into one of its six orders, all equally likely: one in six comes out as it was, and is predicted too. The two losses
-are means over their own targets and weigh the same.
+ways; here trigrams are counted without overlap, so that 5 % of the visible tokens are in a shuffled one. Each is put
+into one of its six orders with equal probability: one in six stays as it was, and is predicted too. The two losses are
+means over their own targets with equal weights.
 
-Requires what the inner objective requires. Suits an encoder. The inner objective hides tokens in place (masked,
-bimodal_code); StructBERT adds the order of sentences, for which this is the objective to join.
+Requires the tokens of the inner objective. Suits an encoder. The inner objective hides tokens in place (masked,
+bimodal_code); StructBERT adds the order of sentences, whose inner objective this can be.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pretextlm.model.config import ModelConfig
 
 HIDE, COUNT, PLACES = range(3)
-"""Streams of random numbers: the inner objective's, how many trigrams, and which in what order."""
+"""Streams of random numbers: the inner objective's, the number of trigrams, and which ones in which order."""
 
 SIZE = 3
 """Tokens that are shuffled together (K in the paper)."""
@@ -61,8 +61,8 @@ class WordStructure(Wrapper):
     Args:
         inner: which tokens are hidden, and how.
         share: of the trigrams of visible ordinary tokens, counted without overlap, how many are shuffled: of a row
-            with n such tokens, ⌊share · n / 3 + U[0, 1)⌋. None holds a hidden or special token or crosses a document's
-            end. Where hidden tokens leave no room for so many, as many as there is room for.
+            with n such tokens, ⌊share · n / 3 + U[0, 1)⌋. None has a hidden or special token or crosses a document's
+            end. Where hidden tokens leave less room, as many as fit.
         weight: of the loss of the shuffled tokens; the inner objective's has weight 1.
     """
 
@@ -84,28 +84,32 @@ class WordStructure(Wrapper):
             can = with_role("hides_in_place")
             raise ValueError(f"tokens cannot be hidden by {self.inner.name!r}; they can by: {can}")
         if getattr(self.inner, "predict", "here") != "here":
-            raise ValueError('shuffled tokens are predicted where they stand: give inner.predict="here"')
+            raise ValueError('shuffled tokens are predicted in place: give inner.predict="here"')
         return self
 
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
-        """As the inner objective's. Raises UserError if the length leaves no trigram beside [CLS]."""
+        """Returns the rows of the inner objective.
+
+        Raises:
+            UserError: the length leaves no trigram beside [CLS].
+        """
         if length <= SIZE:
             raise UserError(f"Rows of {length} tokens have no room for a trigram.", f"Give at least {SIZE + 1}.")
         return super().variants(vocabulary, length)
 
     def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> RowReader:
-        """As the inner objective's."""
+        """Returns the reader of the inner objective."""
         self.variants(vocabulary, length)
         return super().reader(split, vocabulary, length)
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
-        """The inner objective's batch, with some visible trigrams shuffled and labelled in `shuffled_labels`."""
+        """Returns the inner batch with some visible trigrams shuffled, and labels for them in `shuffled_labels`."""
         batch = self.inner.collate(rows, vocabulary, rng.fork(HIDE))
         visible = (batch.labels == IGNORE) & ~vocabulary.is_special.take(rows.matrix(rows.tokens))
-        wanted = np.floor(self.share * np.count_nonzero(visible, axis=1) / SIZE + rng.uniform(COUNT, 1)[:, 0]).astype(
+        counts = np.floor(self.share * np.count_nonzero(visible, axis=1) / SIZE + rng.uniform(COUNT, 1)[:, 0]).astype(
             np.int64
         )
-        starts, orders = self._trigrams(rows, visible, wanted, rng.fork(PLACES))
+        starts, orders = self._trigrams(rows, visible, counts, rng.fork(PLACES))
         places = starts[:, None] + np.arange(SIZE)
         labels = np.full(len(rows.tokens), IGNORE, dtype=np.int32)
         labels[places] = rows.tokens[places]
@@ -113,11 +117,12 @@ class WordStructure(Wrapper):
         input_ids[places] = rows.tokens[starts[:, None] + ORDERS[orders]]
         return dataclasses.replace(batch, input_ids=rows.matrix(input_ids), shuffled_labels=rows.matrix(labels))
 
-    def _trigrams(self, rows: Rows, visible: NDArray[np.bool_], wanted: I64, rng: CounterRNG) -> tuple[I64, I64]:
-        """Flat places where `wanted` (B,) trigrams of each row begin, and in which order each is put.
+    def _trigrams(self, rows: Rows, visible: NDArray[np.bool_], counts: I64, rng: CounterRNG) -> tuple[I64, I64]:
+        """Returns the flat positions where `counts` (B,) trigrams of each row begin, and the order of each.
 
-        Drawn in turns from all visible trigrams; one that overlaps an earlier one is passed over.
+        They are chosen in turns from all visible trigrams; one that overlaps an earlier one is skipped.
         """
+        # `free[t]`: tokens t and t + 1 are visible and of one document; `begins[t]`: so are t, t + 1 and t + 2.
         free = visible.copy()
         free[:, :-1] &= visible[:, 1:] & (rows.matrix(rows.position_ids)[:, 1:] > 0)
         begins = free.copy()
@@ -128,32 +133,32 @@ class WordStructure(Wrapper):
         base = np.cumsum(per_row) - per_row
         taken = np.zeros(begins.size, dtype=bool)
         starts, orders = [candidates[:0]], [candidates[:0]]
-        left = wanted.copy()
+        remaining = counts.copy()
         random_order = RandomOrder(rng, per_row)
-        active = np.flatnonzero((left > 0) & (per_row > 0))
+        active = np.flatnonzero((remaining > 0) & (per_row > 0))
         while len(active):
             number, chance = random_order.next(active)
             places = candidates[base[active] + number][:, None] + np.arange(SIZE)
             fits = np.flatnonzero(~taken.take(places).any(axis=1))
             taken[places[fits]] = True
-            left[active[fits]] -= 1
+            remaining[active[fits]] -= 1
             starts.append(places[fits, 0])
             orders.append((chance[fits] * np.uint64(len(ORDERS)) >> np.uint64(32)).astype(np.int64))
-            active = active[(left[active] > 0) & (random_order.turn < per_row[active])]
+            active = active[(remaining[active] > 0) & (random_order.turn < per_row[active])]
         return np.concatenate(starts), np.concatenate(orders)
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """Hidden tokens and shuffled ones."""
+        """Returns the number of hidden and of shuffled tokens."""
         return {**self.inner.counts(batch), "order": int(np.count_nonzero(batch.shuffled_labels != IGNORE))}
 
     def flops(self, config: ModelConfig, batch: Batch) -> float:
-        """One pass, with the head at hidden and at shuffled tokens."""
+        """Returns the operations of one pass with the head at hidden and at shuffled tokens."""
         from pretextlm.model.flops import training_flops
 
         return training_flops(config, batch, sum(self.counts(batch).values()))
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """Cross-entropy of the hidden and of the shuffled tokens."""
+        """Returns the cross-entropy of the hidden and of the shuffled tokens."""
         order = outputs.cross_entropy_at(batch.shuffled_labels)
         count = int(np.count_nonzero(batch.shuffled_labels != IGNORE))
         return {**self.inner.terms(outputs, batch), "order": Term(order, count, self.weight)}

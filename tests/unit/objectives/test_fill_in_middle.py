@@ -329,5 +329,5 @@ def test_what_cannot_be_is_refused(bpe):
         build("fill_in_middle").variants(without_text(), 64)
     with pytest.raises(UserError, match="spelled"):
         build("fill_in_middle").variants(replace(bpe.vocabulary, make_token_splits=None), 64)
-    with pytest.raises(UserError, match="hold nothing"):
+    with pytest.raises(UserError, match="are empty"):
         build("fill_in_middle").variants(bpe.vocabulary, 0)

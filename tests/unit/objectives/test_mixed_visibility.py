@@ -293,5 +293,5 @@ def test_settings_that_cannot_be_are_refused(options, says):
 
 
 def test_a_row_too_short_is_refused():
-    with pytest.raises(UserError, match="hide nothing"):
+    with pytest.raises(UserError, match="have no token to hide"):
         build("mixed_visibility").variants(V, 1)

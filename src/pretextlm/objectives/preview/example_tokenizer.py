@@ -1,4 +1,4 @@
-"""A tokenizer for one text, to show what an objective does where no prepared corpus is at hand.
+"""A tokenizer trained on one text, to show the effect of an objective without a prepared corpus.
 
 나는 라면을 먹었다.    →  나는 | 라면 ##을 | 먹었 ##다 | .
 language models      →  lang ##uage | mode ##ls
@@ -44,7 +44,7 @@ class Pieces:
 
     @classmethod
     def of(cls, documents: list[str]) -> Pieces:
-        """Cut `documents`. A word is what stands between white space and signs; each sign is a word."""
+        """Returns the documents in pieces. A word is a run without white space or punctuation; each sign is a word."""
         cut = [[_pieces(word) for word in _WORDS.findall(document)] for document in documents]
         tokens = [*NAMED, *(sentinel(i) for i in range(DEFAULT_SENTINELS)), *FURTHER]
         special = {token: index for index, token in enumerate(tokens)}
@@ -64,7 +64,7 @@ class Pieces:
 
 
 def _halves(pieces: set[str]) -> set[str]:
-    """What may be left of a piece after cuts inside it, as tokens, but for what is a piece already."""
+    """Returns the parts of pieces that cuts inside them may leave, as tokens, except those that are pieces already."""
     found: set[str] = set()
     for piece in pieces:
         goes_on = piece.startswith(_CONTINUES)
@@ -84,7 +84,7 @@ def _spelling(ids: dict[str, int], special: int) -> TokenSplits:
 
 
 def _sentences(document: str, words: list[list[str]]) -> list[int]:
-    """Places of the pieces with which sentences begin."""
+    """Returns the indices of the pieces with which sentences begin."""
     begins = [match.start() for match in _WORDS.finditer(document)]
     first_pieces = np.cumsum([0, *map(len, words)])[:-1]
     numbers = np.searchsorted(begins, sentence_starts(document))

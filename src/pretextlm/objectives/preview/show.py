@@ -1,4 +1,4 @@
-"""What an objective does to a text: its row before and after, where the loss falls, and who sees whom."""
+"""The effect of an objective on a text: its row before and after, the positions with a loss, and the attention."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TOKENS = ("input_ids", "labels", "shuffled_labels", "decoder_input_ids", "decode
 """Arrays of a batch that hold token ids."""
 
 PARTS = r"\t| => "
-"""What stands between the parts of a pair in a text to be shown."""
+"""Separators of the two parts of a pair in a text to be shown."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Shown:
 
     @property
     def row_label(self) -> int | None:
-        """Label of the row as a whole."""
+        """Label of the row."""
         labels = self.batch.row_labels
         return None if labels is None or labels[0] == IGNORE else int(labels[0])
 
@@ -108,14 +108,17 @@ class _Text:
 
 
 def show(name: str, options: dict[str, Any], text: str, store: Path | None = None, seed: int = 0) -> Shown:
-    """Apply an objective to a text, one document a line; the parts of a pair stand apart by a tab or " => ".
+    """Applies an objective to a text, one document per line; a tab or " => " separates the parts of a pair.
 
     Args:
-        store: whose tokenizer to use; without one, the text is cut by a small tokenizer made for it.
-        seed: of what the objective draws. An objective of several variants shows them in turn.
+        name: of the objective.
+        options: of the objective.
+        text: to apply it to.
+        store: whose tokenizer to use; None for a small tokenizer trained on the text itself.
+        seed: of the random choices. An objective of several variants shows them in turn.
 
     Raises:
-        UserError: a wrong name or option, a text that is empty, too long to be drawn or no pair where one is needed, a
+        UserError: a wrong name or option; a text that is empty, too long to be shown, or no pair where one is needed; a
             store that cannot be opened.
     """
     objective = build(name, options)
@@ -136,7 +139,7 @@ def show(name: str, options: dict[str, Any], text: str, store: Path | None = Non
 
 
 def describe(cls: type[Objective]) -> dict[str, Any]:
-    """What an objective is, as plain values; options with their defaults."""
+    """Returns the description of an objective as plain values; options with their defaults."""
     plain = str | int | float | bool | None
     defaults = cls.parse({}).model_dump(mode="json")
     defaults |= {key: f.default for key, f in cls.model_fields.items() if isinstance(f.default, plain)}
@@ -153,12 +156,12 @@ def describe(cls: type[Objective]) -> dict[str, Any]:
 
 
 def describe_all() -> list[dict[str, Any]]:
-    """Every registered objective."""
+    """Returns the descriptions of all registered objectives."""
     return [describe(OBJECTIVES[name]) for name in OBJECTIVES]
 
 
 def visibility_of(batch: Batch) -> dict[str, NDArray[np.bool_]]:
-    """Who may attend to whom in the batch's first row, by the one rule."""
+    """Returns the attention masks of the batch's first row: (queries, keys) True where a query may attend to a key."""
     segments, positions = _laid_out(batch.input_ids, batch.segment_ids, batch.position_ids)
     own = may_attend(segments, segments, positions, positions, batch.prefix, batch.attention, batch.rank, batch.reach)
     sights = {"input": own[0]}
@@ -170,13 +173,13 @@ def visibility_of(batch: Batch) -> dict[str, NDArray[np.bool_]]:
 
 
 def _laid_out(ids: Any, segments: Any, positions: Any) -> tuple[Any, Any]:
-    """Segments and positions with their defaults written out."""
+    """Returns segments and positions, with their defaults where they are None."""
     places = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
     return np.zeros_like(ids) if segments is None else segments, places if positions is None else positions
 
 
 def without_padding(batch: Batch) -> Batch:
-    """The batch of one row without the padding at the ends of its rows."""
+    """Returns the batch of one row without the padding at the ends of its rows."""
     arrays = {}
     for prefix, segments in (("", batch.segment_ids), ("decoder_", batch.decoder_segment_ids)):
         if segments is None:
@@ -191,7 +194,7 @@ def without_padding(batch: Batch) -> Batch:
 
 
 def _row(objective: Objective, text: _Text, seed: int) -> tuple[Rows, str]:
-    """The whole text in one row as the objective reads it, and the name of the row's variant."""
+    """Returns the text in one row as the objective reads it, and the name of the row's variant."""
     frame = objective.frame(text.vocabulary)
     stream = StreamReader(text.split, frame, Variant("", raw=1, length=1))
     longest = MAX_POSITIONS - 2
@@ -214,7 +217,7 @@ def _row(objective: Objective, text: _Text, seed: int) -> tuple[Rows, str]:
 
 
 def _split(ids: list[list[int]], starts: list[list[int]], sentences: list[list[int]], parts: int) -> Split:
-    """Documents held in memory; `sentences` counts from each document's start."""
+    """Returns a split of documents in memory; `sentences` counts from each document's start."""
     lengths = np.array([len(document) for document in ids])
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     begins = [offset + place for offset, places in zip(offsets.tolist(), sentences, strict=False) for place in places]
@@ -230,13 +233,13 @@ def _split(ids: list[list[int]], starts: list[list[int]], sentences: list[list[i
 
 
 def _joined(parts: list[list[str]], pieces: Sequence[Sequence[int]]) -> list[list[int]]:
-    """One list for each document from those of its parts, which follow each other in `pieces`."""
+    """Returns one list for each document from those of its parts, which follow each other in `pieces`."""
     each = iter(pieces)
     return [[token for _ in document for token in next(each)] for document in parts]
 
 
 def _by_pieces(parts: list[list[str]]) -> _Text:
-    """Cut by a tokenizer made for this text."""
+    """Returns the text in tokens of a tokenizer trained on it."""
     pieces = Pieces.of([part for document in parts for part in document])
     ids, starts = _joined(parts, pieces.documents), _joined(parts, pieces.word_starts)
     sentences = _sentences_of(parts, pieces.documents, pieces.sentences)
@@ -246,7 +249,7 @@ def _by_pieces(parts: list[list[str]]) -> _Text:
 
 
 def _sentences_of(parts: list[list[str]], pieces: list[list[int]], sentences: list[list[int]]) -> list[list[int]]:
-    """Sentences of each document; of a pair, where its two parts begin."""
+    """Returns the sentences of each document; of a pair, the starts of its two parts."""
     found, at = [], 0
     for document in parts:
         if len(document) == 1:
@@ -258,7 +261,7 @@ def _sentences_of(parts: list[list[str]], pieces: list[list[int]], sentences: li
 
 
 def _by_store(parts: list[list[str]], path: Path) -> _Text:
-    """Cut by the tokenizer of a store."""
+    """Returns the text in tokens of a store's tokenizer."""
     from pretextlm.data.encode import TextEncoder
     from pretextlm.data.store import Store
 
@@ -278,5 +281,5 @@ def _by_store(parts: list[list[str]], path: Path) -> _Text:
 
 
 def _readable(text: str) -> str:
-    """White space made visible; part of a character, which has no form, as a lozenge."""
+    """Returns a token with visible white space; a part of a character, which cannot be printed, as a lozenge."""
     return text.replace(" ", "▁").replace("\n", "↵").replace("\t", "⇥").replace("\ufffd", "◊") or "∅"

@@ -1,7 +1,7 @@
-"""What objectives on pairs of sentences share: the reader, the head, and the objective they are joined with.
+"""The common base of the objectives on pairs of sentences: their reader, head, and inner objective.
 
-A pair objective labels a row as a whole; the tokens of the same row are another objective's affair, whose terms are
-added to it: BERT joins next-sentence prediction with masked language modelling.
+A pair objective has one label per row; an inner objective predicts tokens of the same row, and its loss terms are
+added: BERT joins next-sentence prediction with masked language modelling.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def _built(value: Any) -> Any:
-    """A name, a table with a name ("masked" without one), or "off" → the objective."""
+    """Returns the objective of a name or of a table with a name ("masked" without one); "off" stays."""
     if isinstance(value, str) and value != "off":
         return build(value)
     if isinstance(value, Mapping):
@@ -49,13 +49,13 @@ InnerOrOff = Annotated[Objective | Literal["off"], BeforeValidator(_built), Plai
 
 
 class SentencePairs(Objective):
-    """Base of the objectives on pairs. A subclass says in `kinds` how B may relate to A.
+    """Base of the objectives on pairs. A subclass lists in `kinds` the relations of B to A.
 
     Args:
         inner: the objective on the same rows' tokens: a name, or a table of its options with its name ("masked" if
             there is none); "off" for the label of the pair alone.
-        short: share of the documents that are cut into rows of random size, so that the model sees shorter rows too. A
-            document is cut one way throughout, as in BERT, and makes the more rows the shorter they are.
+        short: share of the documents that are cut into rows of random size, so that the model sees shorter rows too.
+            All rows of a document have one size, as in BERT; the shorter they are, the more rows it has.
         reverse_labels: of two kinds, the first has label 1 and the second 0, for checkpoints whose head says so.
     """
 
@@ -65,7 +65,7 @@ class SentencePairs(Objective):
 
     inner: InnerOrOff = Field(default=Masked(), description="the objective on the same rows' tokens")
     short: float = Field(default=0.1, ge=0, le=1, description="share of the documents cut into rows of random size")
-    reverse_labels: bool = Field(default=False, description="the text as it stood has label 1, not 0 (two labels only)")
+    reverse_labels: bool = Field(default=False, description="the original order has label 1, not 0 (two labels only)")
 
     @model_validator(mode="after")
     def _inner_stays_in_place(self) -> Self:
@@ -78,7 +78,7 @@ class SentencePairs(Objective):
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """How B relates to A, how often, and the label of each."""
+        """The relations of B to A, with the share and the label of each."""
         raise NotImplementedError
 
     @property
@@ -91,22 +91,23 @@ class SentencePairs(Objective):
 
     @property
     def noise_period(self) -> int:
-        """As the inner objective's; the pairs come again with the masks."""
+        """That of the inner objective; pairs repeat with their masks."""
         return self._tokens.noise_period if self._tokens else 0
 
     @property
     def scheduled_noise(self) -> bool:
-        """As the inner objective's."""
+        """That of the inner objective."""
         return self._tokens.scheduled_noise if self._tokens else False
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
-        """As far as a pair is a stream: [CLS] before the row, [SEP] after each part."""
+        """Returns [CLS] before a row and [SEP] after each part."""
         return Frame(end=vocabulary.sep, lead=vocabulary.cls)
 
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
-        """Rows of `length`, three of it special.
+        """Returns rows of `length`, three special tokens included.
 
-        Raises UserError if the length leaves no token for each part, or the inner objective cannot be had.
+        Raises:
+            UserError: the length leaves no token for each part, or does not suit the inner objective.
         """
         if length < LEAST_LENGTH:
             raise UserError(
@@ -118,14 +119,18 @@ class SentencePairs(Objective):
         return [Variant("main", raw=length - SPECIALS, length=length)]
 
     def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> PairReader:
-        """Reads pairs. Raises UserError if there are none to be made of the split."""
+        """Returns a reader of pairs.
+
+        Raises:
+            UserError: the split has no pairs.
+        """
         self.variants(vocabulary, length)
         return PairReader(split, vocabulary, length, self.kinds, self.short, self.noise_period)
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
-        """(B, T) pairs → the inner objective's batch with token types and the rows' labels.
+        """Returns the inner objective's batch of (B, T) pairs, with token types and the rows' labels.
 
-        Rows that carry no label (text shown without a reader) have none.
+        Rows without a label (text shown without a reader) stay unlabelled.
         """
         if self._tokens:
             batch = self._tokens.collate(rows, vocabulary, rng)
@@ -138,24 +143,24 @@ class SentencePairs(Objective):
         return dataclasses.replace(batch, token_type_ids=types, row_labels=labels)
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """The inner objective's targets, and the rows with a label."""
+        """Returns the number of the inner objective's targets, and of labelled rows."""
         tokens = self._tokens.counts(batch) if self._tokens else {}
         return {**tokens, "pair": int(np.count_nonzero(batch.row_labels != IGNORE))}
 
     def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
-        """The inner objective's heads and one for the pair."""
+        """Returns the inner objective's heads and one for the pair."""
         from pretextlm.model.heads import PairHead
 
         tokens = self._tokens.heads(config) if self._tokens else {}
         return {**tokens, "pair": PairHead(config, len(self.kinds))}
 
     def flops(self, config: ModelConfig, batch: Batch) -> float:
-        """The inner objective's, and the head on one position a row."""
+        """Returns the operations of the inner objective, and of the pair head at one position per row."""
         tokens = self._tokens.flops(config, batch) if self._tokens else super().flops(config, batch)
         return tokens + 6.0 * config.hidden_size * (config.hidden_size + len(self.kinds)) * len(batch.row_labels)
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """The inner objective's terms, and the cross-entropy of the pairs' labels."""
+        """Returns the inner objective's terms, and the cross-entropy of the pairs' labels."""
         import torch
         from torch.nn import functional
 
@@ -169,7 +174,7 @@ class SentencePairs(Objective):
 
 
 def _untouched(rows: Rows) -> Batch:
-    """The rows as they are: the label of the pair is the only target."""
+    """Returns the rows unchanged, with the label of the pair as the only target."""
     return Batch(
         input_ids=rows.matrix(rows.tokens).copy(),
         labels=np.full((len(rows), rows.width), IGNORE, dtype=np.int32),

@@ -1,4 +1,4 @@
-"""An objective around another: it reads and corrupts as the inner one does, and makes another loss of it."""
+"""The base of objectives that wrap another: they share its rows and noise, and compute another loss."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Wrapper(Objective):
-    """Base of objectives that have an inner one. See :class:`Objective` for what each method means.
+    """Base of objectives that have an inner one. All methods are those of the inner objective unless overridden.
 
     Args:
         inner: the objective that is wrapped.
