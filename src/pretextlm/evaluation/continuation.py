@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from pretextlm.evaluation.cloze import Answer, Cloze, Filler
 from pretextlm.evaluation.scoring import by_length, weigh_continuations
-from pretextlm.model.beam import Hypothesis, beam
 from pretextlm.model.incremental_decoding import IncrementalDecoder
+from pretextlm.model.likely_continuations import Hypothesis, likely_continuations
 
 CANDIDATES = 8
 RIGHT_WINDOW = 16
@@ -40,7 +40,7 @@ def continuations(
     for part in by_length([width * length for length in lengths]):
         seen = None if sources is None else [sources[i] for i in part]
         begin = None if starts is None else [starts[i] for i in part]
-        results = beam(
+        results = likely_continuations(
             IncrementalDecoder(filler.model, seen, filler.vocabulary.pad, reread=reread, starts=begin),
             [contexts[i] for i in part],
             [closers[i] for i in part],

@@ -1,4 +1,4 @@
-"""Text as it comes: pieces add up to the whole, and a stop string is never shown in part."""
+"""Streamed text: pieces add up to the text, and a stop string is never shown in part."""
 
 from __future__ import annotations
 

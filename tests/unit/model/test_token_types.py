@@ -1,4 +1,4 @@
-"""A model that knows one type of token takes all tokens for it, whatever a batch says."""
+"""A model with one token type ignores the token types of a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers with a window may turn by angles of their own, and the first block may read the embedding as it is."""
+"""Layers with a sliding window may have another rope_theta, and the first block may have no norm before its attention."""
 
 from __future__ import annotations
 

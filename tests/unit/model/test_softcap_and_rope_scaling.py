@@ -1,4 +1,4 @@
-"""Attention whose scores are bounded, and rotary angles for longer texts."""
+"""Attention with a soft cap, and rotary angles scaled for longer texts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _draw(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(len(shape) * shape[1]))
 
 
-def test_bounded_scores_are_what_their_formula_says_for_queries_that_share_keys():
+def test_soft_capped_attention_equals_its_formula_for_grouped_queries():
     q, k, v = _draw(2, 6, 4, 8), _draw(2, 7, 2, 8), _draw(2, 7, 2, 8)
     bias = torch.zeros(2, 1, 6, 7).masked_fill(torch.ones(6, 7).triu(2) > 0, float("-inf"))
     found = attend(q, k, v, AttentionMask(bias), scale=0.7, softcap=1.3)
@@ -37,7 +37,7 @@ def test_a_bound_far_above_all_scores_changes_nothing():
     torch.testing.assert_close(attend(q, k, v, mask, softcap=1e4), attend(q, k, v, mask), atol=1e-5, rtol=1e-4)
 
 
-def test_visibility_is_a_bias_or_in_blocks_for_bounded_scores_in_every_row_and_across():
+def test_with_a_softcap_every_mask_is_a_tensor_or_in_blocks():
     config = ModelConfig.parse({"vocab_size": 16, "attention": {"softcap": 2.0, "sliding_windows": [0, 4]}})
     ids = np.zeros((1, 64), np.int32)
     row = prepare(Batch(input_ids=ids, attention="causal"), config, CPU, torch.float32).tokens

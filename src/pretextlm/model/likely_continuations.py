@@ -37,7 +37,7 @@ class Hypothesis:
 
 
 @torch.inference_mode()
-def beam(
+def likely_continuations(
     reader: IncrementalDecoder,
     contexts: Sequence[Sequence[int]],
     closers: Sequence[Sequence[int]],
