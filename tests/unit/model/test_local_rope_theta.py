@@ -1,4 +1,4 @@
-"""Layers with a sliding window may have another rope_theta, and the first block may have no norm before its attention."""
+"""Layers with a sliding window may have another rope_theta, and the first block may have no norm of its own."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_nothing_as_long_as_the_row_squared_is_made():
 
 @pytest.mark.parametrize("architecture", ["encoder", "decoder"])
 @pytest.mark.parametrize("softcap", [0.0, 0.3])
-def test_a_model_with_sliding_windows_has_the_same_hidden_states_in_blocks_and_with_a_mask(
+def test_a_model_has_the_same_states_with_windows_in_blocks_and_as_a_mask(
     architecture, softcap, monkeypatch
 ):
     attention = {"sliding_windows": (6, 0), "global_tokens": 1, "softcap": softcap}
