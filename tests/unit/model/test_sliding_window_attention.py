@@ -85,9 +85,7 @@ def test_nothing_as_long_as_the_row_squared_is_made():
 
 @pytest.mark.parametrize("architecture", ["encoder", "decoder"])
 @pytest.mark.parametrize("softcap", [0.0, 0.3])
-def test_a_model_has_the_same_states_with_windows_in_blocks_and_as_a_mask(
-    architecture, softcap, monkeypatch
-):
+def test_a_model_has_the_same_states_with_windows_in_blocks_and_as_a_mask(architecture, softcap, monkeypatch):
     attention = {"sliding_windows": (6, 0), "global_tokens": 1, "softcap": softcap}
     model = make_model(
         architecture=architecture, attention=attention, positions={"kind": "learned", "max_position_embeddings": 64}
