@@ -19,6 +19,7 @@ ORDER = [
     "training",
     "tasks",
     "objectives",
+    "scoring",
     "model",
     "data",
 ]

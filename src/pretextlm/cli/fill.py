@@ -40,12 +40,12 @@ def fill(
         from pretextlm.training.runtime import tune_process
 
         tune_process()
-        from pretextlm.evaluation.evaluate import open_filler
         from pretextlm.evaluation.fill import fill as fill_text
+        from pretextlm.evaluation.trained_model import open_scorer
         from pretextlm.training.run_directory import Run
 
         opened = Run.open(run)
-        filled = fill_text(open_filler(opened), text, top, max_tokens)
+        filled = fill_text(open_scorer(opened), text, top, max_tokens)
     if as_json:
         blanks = [[{"answer": answer, "score": score} for answer, score in b.answers] for b in filled.blanks]
         print_json(

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pretextlm.evaluation.cloze import TokenTexts
+    from pretextlm.scoring.token_texts import TokenTexts
 
 
 def generate(
@@ -100,10 +100,9 @@ def generate(
         tune_process()
         import torch
 
-        from pretextlm.evaluation.evaluate import open_trained
         from pretextlm.evaluation.prompts import continue_texts
+        from pretextlm.evaluation.trained_model import open_trained
         from pretextlm.model.generation import GenerationConfig
-        from pretextlm.objectives.text_to_text import TextToText
         from pretextlm.training.run_directory import Run
 
         options = {
@@ -127,7 +126,7 @@ def generate(
         never = {token for text in suppress for token in texts.encode(text)}
         settings = settings.model_copy(update={"suppress": tuple(sorted(never | texts.vocabulary.special))})
     ids = [texts.encode(text) for text in full]
-    apart = examples is not None or isinstance(objective, TextToText)  # an answer is no continuation of its question
+    apart = examples is not None or objective.writes_targets  # an answer is no continuation of its question
     contexts = [[] if apart else row for row in ids]
     live = sys.stdout.isatty() and len(asked) * samples == 1 and beams == 1 and not as_json
     if live and apart:

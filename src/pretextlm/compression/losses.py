@@ -15,8 +15,8 @@ import numpy as np
 from torch import Tensor
 
 from pretextlm.errors import UserError
-from pretextlm.evaluation.evaluate import open_store
 from pretextlm.evaluation.held_out_metrics import HeldOut
+from pretextlm.evaluation.trained_model import open_store
 from pretextlm.metric import Metric, weighted_ratios
 from pretextlm.model.transformer import Transformer, meta_model
 from pretextlm.training.held_out import MAX_TOKENS, held_out_documents
@@ -77,7 +77,7 @@ class LossComparison:
             split=split,
             length=recipe.data.length,
             seed=recipe.evaluation.seed,
-            whole=opened.validation,
+            full_split=opened.validation,
         )
         if held_out.loss is None:
             raise UserError("the held-out text has nothing to predict under the run's objective")

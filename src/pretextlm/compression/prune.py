@@ -33,7 +33,7 @@ from pretextlm.compression.structured import (
     kept_units,
 )
 from pretextlm.errors import UserError
-from pretextlm.evaluation.evaluate import open_store
+from pretextlm.evaluation.trained_model import open_store
 from pretextlm.files import whole_directory, write_json
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.parameter_count import total

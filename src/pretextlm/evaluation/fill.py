@@ -1,6 +1,6 @@
-"""Fill the blanks of a text that somebody wrote: [MASK] and ____ mark them.
+"""Fill the blanks of a text, marked by [MASK] and ____.
 
-fill(filler, "The [MASK] of the United ____.", top=5)
+fill(scorer, "The [MASK] of the United ____.", top=5)
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass
 
 from pretextlm.errors import UserError
-from pretextlm.evaluation.cloze import Cloze, Filler
+from pretextlm.scoring.blank import Blank
+from pretextlm.scoring.scorer import Scorer
 
 BLANK = re.compile(r"(?P<space> ?)(?:_{4,}|\[MASK\](?: ?\[MASK\])*)")
 MAX_BLANKS = 64
@@ -17,50 +18,58 @@ MAX_BLANKS = 64
 
 @dataclass(frozen=True)
 class FilledBlank:
-    """One blank: its answers as (text, score), best first; the best stands in the filled text."""
+    """One blank: its answers as (text, score), best first; the best is in the filled text."""
 
     answers: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
 class Filled:
-    """The text with every blank filled, and what else could have stood there."""
+    """The text with every blank filled by its best answer, and the blanks with all of theirs."""
 
     text: str
     blanks: tuple[FilledBlank, ...]
 
 
-def fill(filler: Filler, text: str, top: int = 5, max_tokens: int = 4) -> Filled:
-    """Fill every blank, from left to right; each answer sees the ones before it.
+def fill(scorer: Scorer, text: str, top: int = 5, max_tokens: int = 4) -> Filled:
+    """Fills every blank, from left to right; each answer sees the ones before it.
 
-    A run of k times [MASK] is k tokens to a model that knows of hidden tokens one by one, as a masked one does. Four
-    or more underscores are a blank of unknown length, and to the other kinds every blank is. A space before a blank is
-    part of it: its answer begins with a word.
+    A run of k times [MASK] is k tokens to a model whose input shows hidden tokens one by one, such as a masked one.
+    Four or more underscores are a blank of unknown length, and so is every blank to the other kinds. A space before a
+    blank is part of it: its answer begins with a word.
+
+    Args:
+        scorer: the model.
+        text: with at least one blank.
+        top: answers per blank.
+        max_tokens: of an answer.
+
+    Returns:
+        The filled text, and for each blank its answers with their scores.
 
     Raises:
         UserError: there is no blank, or there are too many.
     """
     pieces, blanks = _parse(text)
-    texts = filler.texts
+    texts = scorer.texts
     ids = [tuple(texts.encode(piece)) for piece in pieces]
     filled, left = pieces[0], ids[0]
     found = []
-    for nth, blank in enumerate(blanks):
-        masks = blank.group().count("[MASK]")
+    for nth, match in enumerate(blanks):
+        masks = match.group().count("[MASK]")
         later = tuple(ids[nth + 2 :])
-        cloze = Cloze(left, ids[nth + 1], later, length=masks or None, new_word=bool(blank["space"]))
-        answers = filler.answers([cloze], top, max_tokens)[0]
+        blank = Blank(left, ids[nth + 1], later, num_tokens=masks or None, starts_word=bool(match["space"]))
+        candidates = scorer.best_candidates([blank], top, max_tokens)[0]
         before = texts.decode(left)
-        shown = tuple(
-            (texts.decode([*left, *answer.tokens])[len(before) :].strip(), answer.score) for answer in answers
-        )
-        found.append(FilledBlank(shown))
-        filled += blank["space"] + shown[0][0] + pieces[nth + 1]
-        left = (*left, *answers[0].tokens, *ids[nth + 1])
+        answers = tuple((texts.decode([*left, *c.tokens])[len(before) :].strip(), c.score) for c in candidates)
+        found.append(FilledBlank(answers))
+        filled += match["space"] + answers[0][0] + pieces[nth + 1]
+        left = (*left, *candidates[0].tokens, *ids[nth + 1])
     return Filled(filled, tuple(found))
 
 
 def _parse(text: str) -> tuple[list[str], list[re.Match[str]]]:
+    """Returns the text between the blanks, first to last, and the blanks."""
     blanks = list(BLANK.finditer(text))
     if not blanks:
         raise UserError(

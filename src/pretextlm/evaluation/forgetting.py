@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretextlm.evaluation.held_out_metrics import writes_it_all
 from pretextlm.files import write_json
 from pretextlm.metric import Metric, in_bits, weighted_ratios
 from pretextlm.training.forgetting import read_memory
@@ -45,7 +44,7 @@ def forgetting(run: Run) -> tuple[dict[str, Metric], dict[str, Any]]:
         found = {"loss_before": before, "loss_after": after, "forgotten": after - before}
         for measure, totals in found.items():
             metrics[f"{measure}:{name}"] = _loss(totals, memory)
-        if writes_it_all(run.recipe.training_objective.at_evaluation()):
+        if run.recipe.training_objective.at_evaluation().models_every_token:
             for measure, told in IN_BITS.items():
                 metrics[f"{told}:{name}"] = in_bits(metrics[f"{measure}:{name}"], memory["text_bytes"])
         kept = {key: memory[key] for key in ("store", "documents", "tokens", "after_step")}

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError, did_you_mean, missing_extra
-from pretextlm.evaluation.benchmarks.continuation_weigher import ContinuationWeigher
 from pretextlm.evaluation.benchmarks.definition import Benchmark, find, names
+from pretextlm.evaluation.benchmarks.request_scorer import Ids, Request
+from pretextlm.evaluation.benchmarks.request_scorers import FRAME_TOKENS, AutoregressiveRequests
 from pretextlm.evaluation.benchmarks.rows import HUB, Rows, read_rows, read_shots
 from pretextlm.evaluation.benchmarks.run import BATCH_SIZE, Opened, Progress, add_results
-from pretextlm.evaluation.benchmarks.weigh import Ids, Request
 from pretextlm.evaluation.benchmarks.wording import Values, Wording
-from pretextlm.evaluation.prompts import write
+from pretextlm.evaluation.prompts import continue_prompts
 from pretextlm.metric import Metric
 from pretextlm.model.generation import GenerationConfig
 
@@ -61,7 +61,7 @@ class HarnessModel(LM):  # type: ignore[misc,unused-ignore]
     ) -> None:
         super().__init__()
         self.opened, self.batch_size, self._progress = opened, batch_size, progress
-        self.way = opened.weigher(method, batch_size)
+        self.scorer = opened.scorer(method, batch_size)
 
     @property
     def tokenizer_name(self) -> str:
@@ -69,9 +69,10 @@ class HarnessModel(LM):  # type: ignore[misc,unused-ignore]
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation, and whether the model would have written it."""
-        asked = [Request(*request.args) for request in requests]
-        weights = self.way.weigh(asked, self._ticker("log-likelihoods", len(asked)))
-        answers = [(weight.log_probability, weight.greedy) for weight in weights]
+        scores = self.scorer.score(
+            [Request(*request.args) for request in requests], self._counter("log-likelihoods", len(requests))
+        )
+        answers = [(score.log_likelihood, score.is_greedy) for score in scores]
         for request, answer in zip(requests, answers, strict=True):
             self.cache_hook.add_partial("loglikelihood", request.args, answer)
         return answers
@@ -88,15 +89,15 @@ class HarnessModel(LM):  # type: ignore[misc,unused-ignore]
             pairs += pieces
             owners += [number] * len(pieces)
         counted = [range(len(ids)) for _, ids in pairs]
-        weights = self.way.weigh_ids(pairs, counted, self._ticker("texts", len(pairs)))
+        scores = self.scorer.score_ids(pairs, counted, self._counter("texts", len(pairs)))
         totals = [0.0] * len(requests)
-        for owner, weight in zip(owners, weights, strict=True):
-            totals[owner] += weight.log_probability
+        for owner, score in zip(owners, scores, strict=True):
+            totals[owner] += score.log_likelihood
         return totals
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """What the model writes after each context, up to one of the strings that end it."""
-        if not isinstance(self.way, ContinuationWeigher):
+        if not isinstance(self.scorer, AutoregressiveRequests):
             raise UserError(
                 f"A model trained by {self.opened.objective.name} with these options does not go on from a text.",
                 "Ask it tasks that choose instead of write.",
@@ -106,27 +107,28 @@ class HarnessModel(LM):  # type: ignore[misc,unused-ignore]
         for number, request in enumerate(requests):
             by_settings.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(number)
         written: dict[int, str] = {}
-        tick = self._ticker("texts", len(requests))
+        count = self._counter("texts", len(requests))
         for key, numbers in by_settings.items():
             asked = json.loads(key)
             settings, ends = _settings(asked, texts.vocabulary)
             for start in range(0, len(numbers), self.batch_size):
                 part = numbers[start : start + self.batch_size]
                 prompts = [texts.encode(requests[number].args[0]) for number in part]
-                openings = [opening for ids in prompts if (opening := self.way.opening(tuple(ids))) is not None]
-                answers = write(model, texts, openings, settings)
+                found = [self.scorer.prompt(tuple(ids)) for ids in prompts]
+                decoder_prompts = [prompt for prompt in found if prompt is not None]
+                answers = continue_prompts(model, texts, decoder_prompts, settings)
                 for number, prompt, answer in zip(part, prompts, answers, strict=True):
                     text = texts.decode([*prompt, *answer])[len(texts.decode(prompt)) :]
                     for end in ends:
                         text = text.split(end)[0]
                     written[number] = text
-                tick(len(part))
+                count(len(part))
         return [written[number] for number in range(len(requests))]
 
     def _pieces(self, ids: Ids) -> list[tuple[Ids, Ids]]:
-        longest = self.way.longest or len(ids)
-        if not isinstance(self.way, ContinuationWeigher):
-            longest -= 4  # a masked row has tokens around the text
+        longest = self.scorer.max_length or len(ids)
+        if not isinstance(self.scorer, AutoregressiveRequests):
+            longest -= FRAME_TOKENS
         longest = max(1, longest)
         starts = range(0, len(ids), longest)
         ends = [min(start + longest, len(ids)) for start in starts]
@@ -134,16 +136,17 @@ class HarnessModel(LM):  # type: ignore[misc,unused-ignore]
             (ids[max(0, end - longest - 1) : start], ids[start:end]) for start, end in zip(starts, ends, strict=True)
         ]
 
-    def _ticker(self, what: str, total: int) -> Callable[[int], None]:
+    def _counter(self, kind: str, total: int) -> Callable[[int], None]:
+        """Returns a function that reports progress when called with the number of requests just done."""
         done = 0
 
-        def tick(more: int) -> None:
+        def count(more: int) -> None:
             nonlocal done
             done += more
             if self._progress is not None:
-                self._progress(what, done, total)
+                self._progress(kind, done, total)
 
-        return tick
+        return count
 
 
 def _settings(asked: Mapping[str, Any], vocabulary: Vocabulary) -> tuple[GenerationConfig, tuple[str, ...]]:
@@ -198,7 +201,7 @@ def evaluate_harness(
                     "shots": results.get("n-shot", {}).get(task),
                     "limit": limit,
                     "seed": seed,
-                    "scoring": model.way.method,
+                    "scoring": model.scorer.method,
                     "batch_size": batch_size,
                     "data_sha256": hashes.get(task, {}),
                     **opened.settings,

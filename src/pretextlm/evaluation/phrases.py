@@ -1,4 +1,4 @@
-"""Ordinary words and short phrases of a corpus with how often they occur: what blanks hide and offer to choose from."""
+"""Ordinary words and short phrases of a corpus and their frequencies: the answers and distractors of blanks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.data.store import Split
-from pretextlm.evaluation.cloze import TokenTexts
+from pretextlm.scoring.token_texts import TokenTexts
 
 MAX_TOKENS = 3
 """Tokens of the longest phrase."""
@@ -18,7 +18,7 @@ SAMPLE_TOKENS = 1 << 20
 """Tokens at the beginning of the training split that are counted."""
 
 LEAST_COUNT = {1: 5, 2: 2, 3: 2}
-"""How often a phrase of so many words must occur to be known."""
+"""Occurrences that a phrase of so many words must have to be in a table."""
 
 I64 = NDArray[np.int64]
 
@@ -44,9 +44,9 @@ class PhraseTable:
 
 
 def count_phrases(split: Split, texts: TokenTexts, words: int) -> list[PhraseTable]:
-    """One table for each number of tokens 1 … MAX_TOKENS (index L - 1), of phrases of `words` words.
+    """Returns one table for each number of tokens 1 … MAX_TOKENS (index L - 1), of phrases of `words` words.
 
-    A phrase is made of letters alone (of any script), its words parted by single spaces, and lies inside a sentence.
+    A phrase consists of letters alone (of any script), its words separated by single spaces, within one sentence.
     """
     size = min(split.num_tokens, SAMPLE_TOKENS)
     tokens = np.asarray(split.tokens[:size]).astype(np.int64)
@@ -67,7 +67,7 @@ def count_phrases(split: Split, texts: TokenTexts, words: int) -> list[PhraseTab
 
 
 def _distinct(rows: I64) -> tuple[I64, I64]:
-    """(index of one occurrence, number of occurrences) of each distinct row of ids."""
+    """Returns (index of one occurrence, number of occurrences) of each distinct row of ids."""
     if not len(rows):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     keys = rows[:, 0]
@@ -78,7 +78,7 @@ def _distinct(rows: I64) -> tuple[I64, I64]:
 
 
 def _select(rows: I64, counts: I64, texts: TokenTexts, words: int) -> PhraseTable:
-    """Those that are plain words, the most frequent first; of equally frequent ones, those of lower ids."""
+    """Returns those that are plain words, the most frequent first; of equally frequent ones, those of lower ids."""
     shown = [text.strip() for text in texts.tokenizer.decode_batch(rows.tolist())] if len(rows) else []
     plain = np.array([is_plain(text, words) for text in shown], bool)
     kept = np.flatnonzero(plain)
@@ -87,6 +87,6 @@ def _select(rows: I64, counts: I64, texts: TokenTexts, words: int) -> PhraseTabl
 
 
 def is_plain(text: str, words: int) -> bool:
-    """Whether a text is so many words of letters; in a script without spaces, one word may hold several."""
+    """Returns whether a text is so many words of letters; in a script without spaces, one may hold several."""
     parts = text.split(" ")
     return all(part.isalpha() for part in parts) and len(parts) == words

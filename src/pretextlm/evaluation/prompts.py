@@ -1,4 +1,4 @@
-"""Continuations of a few fixed prompts, for people to read: the first words of held-out sentences."""
+"""Continuations of texts: of prompts that a user gives, and of the first words of held-out sentences as samples."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from pretextlm.counter_rng import permute
 from pretextlm.data.store import Split
 from pretextlm.errors import UserError
-from pretextlm.evaluation.cloze import Filler, Opening, TokenTexts, can_fill, filler
 from pretextlm.model.generation import GenerationConfig, generate
-from pretextlm.objectives.base import Objective
-from pretextlm.objectives.text_to_text import TextToText
+from pretextlm.objectives.protocol import TrainingObjective
+from pretextlm.scoring.blank import DecoderPrompt
+from pretextlm.scoring.scorer import Scorer
+from pretextlm.scoring.token_texts import TokenTexts
 
 if TYPE_CHECKING:
     import torch
 
-    from pretextlm.data.vocabulary import Vocabulary
     from pretextlm.model.transformer import Transformer
 
 PROMPT_TOKENS = 12
@@ -27,73 +27,72 @@ NEW_TOKENS = 40
 
 def continue_texts(
     model: Transformer,
-    objective: Objective,
+    objective: TrainingObjective,
     texts: TokenTexts,
     prompts: Sequence[Sequence[int]],
     settings: GenerationConfig,
     on_token: Callable[[int, int], None] | None = None,
     dtype: torch.dtype | None = None,
 ) -> list[list[int]]:
-    """New tokens after each text, in the way of the objective; a model of text to text writes the target of each.
+    """Continues each text in the way of the objective; a text-to-text model writes the target of each.
 
     Args:
-        prompts: ids of the texts, without any special token.
+        model: in eval mode.
+        objective: it was trained with.
+        texts: the tokens of its tokenizer.
+        prompts: ids of the texts, without special tokens.
         settings: `stop` is set here where the objective has its own.
         on_token, dtype: as in `generate`.
 
+    Returns:
+        The ids of the new tokens of each text.
+
     Raises:
-        UserError: the model was not trained to go on from a text.
+        UserError: the model was not trained to continue texts.
     """
-    if isinstance(objective, TextToText):
-        openings: list[Opening] | None = [target_of(model, texts.vocabulary, prompt) for prompt in prompts]
-    else:
-        way = filler(model, objective, texts) if can_fill(model, objective) else None
-        openings = _openings(way, prompts)
-    if openings is None:
+    architecture = model.config.architecture
+    found = [objective.decoder_prompt(texts.vocabulary, architecture, prompt) for prompt in prompts]
+    decoder_prompts = [prompt for prompt in found if prompt is not None]
+    if len(decoder_prompts) < len(prompts):
         raise UserError(
             f"A model trained by {objective.name} with these options does not go on from a text.",
             "Let it fill in blanks instead: pretextlm fill RUN 'The ____ of the people.'",
         )
-    return write(model, texts, openings, settings, on_token, dtype)
+    return continue_prompts(model, texts, decoder_prompts, settings, on_token, dtype)
 
 
-def target_of(model: Transformer, vocabulary: Vocabulary, source: Sequence[int]) -> Opening:
-    """Where a model of text to text stands when it is to write the target of a source."""
-    joint = model.encoder is None
-    return Opening([vocabulary.eos if joint else vocabulary.start], [*source, vocabulary.eos], reread=joint)
-
-
-def write(
+def continue_prompts(
     model: Transformer,
     texts: TokenTexts,
-    openings: Sequence[Opening],
+    decoder_prompts: Sequence[DecoderPrompt],
     settings: GenerationConfig,
     on_token: Callable[[int, int], None] | None = None,
     dtype: torch.dtype | None = None,
 ) -> list[list[int]]:
-    """New tokens from each opening, all of one kind."""
-    first, contexts = openings[0], [opening.context for opening in openings]
+    """Returns the new tokens after each prompt, which all come from one layout."""
+    first, contexts = decoder_prompts[0], [prompt.context for prompt in decoder_prompts]
     if first.stop is not None:
         settings = settings.model_copy(update={"stop": first.stop})
-    sources = None if first.source is None else [opening.source or [] for opening in openings]
+    sources = None if first.source is None else [prompt.source or [] for prompt in decoder_prompts]
     prompts, starts = (contexts, None) if sources is None else (sources, contexts)
     kind = {} if dtype is None else {"dtype": dtype}
     decode = texts.decode
     return generate(model, texts.vocabulary, prompts, settings, starts, on_token, first.reread, decode, **kind)
 
 
-def prompt_samples(way: Filler | None, split: Split, count: int, seed: int) -> list[dict[str, Any]]:
-    """Lines of samples.jsonl: beginnings of `count` held-out sentences, continued at temperature 0.8 and top-p 0.95.
+def prompt_samples(scorer: Scorer | None, split: Split, count: int, seed: int) -> list[dict[str, Any]]:
+    """Returns lines of samples.jsonl: `count` beginnings of sentences, continued at temperature 0.8 and top-p 0.95.
 
-    None for a model that does not go on from a text.
+    None for a model that does not continue texts.
     """
-    prompts = [_beginning(split, sentence) for sentence in _drawn(split, count, seed)]
-    openings = _openings(way, prompts)
-    if way is None or not openings:
+    prompts = [_first_tokens(split, sentence) for sentence in _sampled_sentences(split, count, seed)]
+    found = [] if scorer is None else [scorer.prompt(prompt) for prompt in prompts]
+    decoder_prompts = [prompt for prompt in found if prompt is not None]
+    if scorer is None or not decoder_prompts:
         return []
     settings = GenerationConfig(max_new_tokens=NEW_TOKENS, temperature=0.8, top_p=0.95, seed=seed)
-    answers = write(way.model, way.texts, openings, settings)
-    decode = way.texts.decode
+    answers = continue_prompts(scorer.model, scorer.texts, decoder_prompts, settings)
+    decode = scorer.texts.decode
     samples = []
     for prompt, answer in zip(prompts, answers, strict=True):
         before = decode(prompt)
@@ -103,25 +102,18 @@ def prompt_samples(way: Filler | None, split: Split, count: int, seed: int) -> l
     return samples
 
 
-def _openings(way: Filler | None, prompts: Sequence[Sequence[int]]) -> list[Opening] | None:
-    """One for each prompt; None where the model does not go on from a text."""
-    found = [] if way is None else [way.opening(prompt) for prompt in prompts]
-    openings = [opening for opening in found if opening is not None]
-    return openings if way is not None and len(openings) == len(found) else None
-
-
-def _drawn(split: Split, count: int, seed: int) -> list[int]:
-    """Sentences longer than a prompt, drawn by the seed; any, where there are none."""
+def _sampled_sentences(split: Split, count: int, seed: int) -> list[int]:
+    """Returns numbers of random sentences longer than a prompt; of any, where there are none."""
     total = len(split.sentences)
     order = permute(np.arange(total), total, seed, 1)
     lengths = np.diff(split.sentences.astype(np.int64), append=split.num_tokens)[order]
     long = order[lengths > PROMPT_TOKENS]
-    drawn: list[int] = (long if len(long) else order)[:count].tolist()
-    return drawn
+    sentences: list[int] = (long if len(long) else order)[:count].tolist()
+    return sentences
 
 
-def _beginning(split: Split, sentence: int) -> list[int]:
-    """The sentence's first tokens, cut where a word begins."""
+def _first_tokens(split: Split, sentence: int) -> list[int]:
+    """Returns the sentence's first tokens, cut where a word begins."""
     start = int(split.sentences[sentence])
     stop = min(start + PROMPT_TOKENS, split.num_tokens)
     if stop < split.num_tokens:

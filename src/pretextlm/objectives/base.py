@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -13,9 +14,15 @@ from pretextlm.data.row_reader import RowReader
 from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.objectives.protocol import Architecture, TrainingObjective
+from pretextlm.objectives.shared.measures import Measure
+from pretextlm.scoring.blank import DecoderPrompt
+from pretextlm.scoring.blank_layout import BlankLayout
 
 if TYPE_CHECKING:
     from pretextlm.data.store import Split
+    from pretextlm.model.transformer import Transformer
+    from pretextlm.scoring.scorer import Scorer
+    from pretextlm.scoring.token_texts import TokenTexts
 
 
 Role = Literal["hides_in_place", "edits_row", "rewrites"]
@@ -42,14 +49,13 @@ class Objective(TrainingObjective):
     """Base of all pre-training objectives: each is one file, a subclass with its options as fields.
 
     Class attributes, beside those of :class:`TrainingObjective`:
-        fills: the way of filling blanks (a name of evaluation.cloze.FILLERS) of a model so trained, None if it has
-            none.
+        measures: how well a model does what it was trained to do, beside the loss and its terms.
         published_as: the published models that belong to it. A subclass does not inherit them.
         roles: what it can do inside another objective. A subclass that cannot must say so.
         extra_tokens: tokens that a document may gain, for which a row that is shown leaves room.
     """
 
-    fills: ClassVar[str | None] = None
+    measures: ClassVar[tuple[Measure, ...]] = ()
     published_as: ClassVar[tuple[Published, ...]] = ()
     roles: ClassVar[frozenset[Role]] = frozenset()
     extra_tokens: ClassVar[int] = 0
@@ -58,8 +64,21 @@ class Objective(TrainingObjective):
     def described_as(cls) -> str:
         return f"objective {getattr(cls, 'name', cls.__name__)!r}"
 
-    def way_of_filling(self) -> str | None:
-        return self.fills
+    def blank_layout(self, vocabulary: Vocabulary, architecture: Architecture) -> BlankLayout | None:
+        """Returns how the input of a model so trained presents a blank; None if it cannot fill any."""
+        return None
+
+    def scorer(self, model: Transformer, texts: TokenTexts) -> Scorer | None:
+        from pretextlm.scoring.engines import scorer_of
+
+        layout = self.blank_layout(texts.vocabulary, model.config.architecture)
+        return None if layout is None else scorer_of(model, texts, layout)
+
+    def decoder_prompt(
+        self, vocabulary: Vocabulary, architecture: Architecture, tokens: Sequence[int]
+    ) -> DecoderPrompt | None:
+        layout = self.blank_layout(vocabulary, architecture) if architecture != "encoder" else None
+        return None if layout is None else layout.prompt(tokens)
 
     @property
     def reads_stream(self) -> bool:

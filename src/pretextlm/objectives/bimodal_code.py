@@ -32,8 +32,10 @@ from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.objectives.base import Objective, Role
-from pretextlm.objectives.masked import Masked
+from pretextlm.objectives.masked import Masked, MaskedLayout
 from pretextlm.objectives.protocol import Architecture
+from pretextlm.objectives.shared.measures import FILL_ACCURACY, PSEUDO_PERPLEXITY, Measure
+from pretextlm.scoring.blank_layout import BlankLayout
 
 if TYPE_CHECKING:
     from pretextlm.data.row_reader import RowReader
@@ -57,7 +59,7 @@ class BimodalCode(Objective):
     paper: ClassVar[str] = "Feng et al. 2020, https://arxiv.org/abs/2002.08155"
     summary: ClassVar[str] = "Tokens are hidden in a text and in the code that belongs to it, and restored from both."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder",)
-    fills: ClassVar[str | None] = "masked"
+    measures: ClassVar[tuple[Measure, ...]] = (FILL_ACCURACY, PSEUDO_PERPLEXITY)
     roles: ClassVar[frozenset[Role]] = frozenset({"hides_in_place"})
     token_types: ClassVar[int] = 2
 
@@ -110,6 +112,11 @@ class BimodalCode(Objective):
         self.variants(vocabulary, length)
         frame = PairFrame(lead=vocabulary.cls, middle=vocabulary.sep, end=vocabulary.sep)
         return PackedPairs(split, frame, RowCapacity(total=length), vocabulary.pad, copies=self.noise_period)
+
+    def blank_layout(self, vocabulary: Vocabulary, architecture: Architecture) -> BlankLayout | None:
+        """The blank is filled with [MASK]; the text is the first part of a pair."""
+        next_token = self.masked.predict == "next"
+        return MaskedLayout(vocabulary, self.frame(vocabulary), next_token, always_ends=True)
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """Returns (B, T) inputs with masks, labels at the selected tokens, and the part of each token as its type."""

@@ -15,6 +15,7 @@ in both directions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field
@@ -27,6 +28,9 @@ from pretextlm.errors import UserError
 from pretextlm.objectives.base import Objective, Published
 from pretextlm.objectives.protocol import Architecture
 from pretextlm.objectives.shared import layout
+from pretextlm.objectives.shared.measures import BITS_PER_BYTE, PERPLEXITY, Measure
+from pretextlm.scoring.blank import Blank, DecoderPrompt
+from pretextlm.scoring.blank_layout import FOLLOWING_TOKENS, BlankLayout, ContinuationLayout
 
 
 class Causal(Objective):
@@ -42,7 +46,8 @@ class Causal(Objective):
     paper: ClassVar[str] = "Radford et al. 2018, https://openai.com/index/language-unsupervised"
     summary: ClassVar[str] = "Reads from left to right and predicts every next token from those before it."
     architectures: ClassVar[tuple[Architecture, ...]] = ("decoder",)
-    fills: ClassVar[str | None] = "causal"
+    measures: ClassVar[tuple[Measure, ...]] = (PERPLEXITY, BITS_PER_BYTE)
+    models_every_token: ClassVar[bool] = True
     published_as: ClassVar[tuple[Published, ...]] = (Published(architecture="decoder"),)
 
     isolate: bool = Field(default=True, description="documents packed in a row do not see each other")
@@ -61,7 +66,40 @@ class Causal(Objective):
             raise UserError(f"Causal rows of {length} tokens are empty.", "Give a length of at least 1.")
         return [Variant("main", raw=length + 1, length=length, overlap=1)]
 
+    def blank_layout(self, vocabulary: Vocabulary, architecture: Architecture) -> BlankLayout | None:
+        """The text before the blank is continued by a candidate and the text after it."""
+        return CausalLayout(vocabulary, self.frame(vocabulary))
+
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """Returns inputs and labels (B, T) of (B, T + 1) tokens, without random choices."""
         tokens, segments, positions = (rows.matrix(a) for a in (rows.tokens, rows.segment_ids, rows.position_ids))
         return layout.next_tokens(tokens, segments, positions, rows.example_ids, self.isolate)
+
+
+class CausalLayout(ContinuationLayout):
+    """A decoder continues the text before the blank; a good candidate makes the text after it likely.
+
+        The | cat mouse dog … | sat on the mat.        log p(candidate, following text | text before it)
+
+    Args:
+        frame: the special tokens around a document.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, frame: Frame) -> None:
+        super().__init__(vocabulary)
+        self.frame = frame
+
+    def context(self, blank: Blank) -> list[int]:
+        return self.framed(blank.left, blank.starts_document)
+
+    def following(self, blank: Blank) -> list[int]:
+        end = [self.frame.end] if self.frame.end is not None and blank.ends_document and not blank.later else []
+        return [*blank.right, *end][:FOLLOWING_TOKENS]
+
+    def prompt(self, tokens: Sequence[int]) -> DecoderPrompt | None:
+        return DecoderPrompt(self.framed(tokens, starts_document=True))
+
+    def framed(self, tokens: Sequence[int], starts_document: bool) -> list[int]:
+        """Returns the text behind <s> where it starts a document; an empty context is <s> in any case."""
+        begin = self.frame.begin
+        return [*([begin] if begin is not None and (starts_document or not tokens) else []), *tokens]

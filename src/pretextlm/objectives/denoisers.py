@@ -34,14 +34,19 @@ from pretextlm.batch import Batch, Rows
 from pretextlm.config import Config
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.row_shapes import Frame, Variant
+from pretextlm.data.special_tokens import NLU, REGULAR
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import did_you_mean
 from pretextlm.objectives.base import Objective, Role
 from pretextlm.objectives.protocol import Architecture
 from pretextlm.objectives.shared import layout
 from pretextlm.objectives.shared.layout import I32, I64
+from pretextlm.objectives.shared.measures import TOKEN_ACCURACY, Measure
 from pretextlm.objectives.shared.prefix_split import PrefixSplit
+from pretextlm.objectives.shared.sentinel_layout import SentinelLayout
+from pretextlm.objectives.shared.span_exact_match import SPAN_EXACT_MATCH
 from pretextlm.objectives.shared.span_noise import MAX_RATE, Edges, Spans
+from pretextlm.scoring.blank_layout import BlankLayout
 
 Mode = Literal["[NLU]", "[NLG]", "[S2S]", "[R]", "[S]", "[X]"]
 
@@ -156,7 +161,7 @@ class Denoisers(Objective):
         "token says in which; the decoder writes what is missing."
     )
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder_decoder", "decoder")
-    fills: ClassVar[str | None] = "span_corruption"
+    measures: ClassVar[tuple[Measure, ...]] = (TOKEN_ACCURACY, SPAN_EXACT_MATCH)
     roles: ClassVar[frozenset[Role]] = frozenset({"rewrites"})
 
     table: Annotated[tuple[Denoiser, ...], BeforeValidator(_table)] = Field(
@@ -188,13 +193,27 @@ class Denoisers(Objective):
         """Returns the titles of the denoisers."""
         return [row.title for row in self.table]
 
-    def way_of_filling(self) -> str | None:
-        """By sentinels, where one of them hides spans."""
-        return self.fills if any(row.kind == "span" for row in self.table) else None
-
     @property
     def bidirectional_prompt(self) -> bool:
         return self.layout == "prefix"
+
+    def blank_layout(self, vocabulary: Vocabulary, architecture: Architecture) -> BlankLayout | None:
+        """By sentinels, where a denoiser hides spans: of several the one in regular mode, else that which hides least.
+
+        A text is continued by a denoiser that hides the end of a text, if there is one.
+        """
+        spans = [row for row in self.table if row.kind == "span"]
+        if not spans:
+            return None
+        regular = min([row for row in spans if row.mode in (NLU, REGULAR)] or spans, key=lambda row: row.rate)
+        ending = next((row for row in self.table if row.kind == "prefix"), None)
+
+        def mode(row: Denoiser) -> list[int]:
+            return [vocabulary.id_of(row.mode)] if self.modes else []
+
+        return SentinelLayout(
+            vocabulary, architecture == "decoder", mode(regular), None if ending is None else mode(ending)
+        )
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
         """Returns no special tokens: documents follow each other."""

@@ -28,6 +28,7 @@ decoder's work; here every token is predicted, most of them by copying.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -42,7 +43,10 @@ from pretextlm.errors import UserError
 from pretextlm.objectives.base import Objective, Published
 from pretextlm.objectives.protocol import Architecture
 from pretextlm.objectives.shared import layout
+from pretextlm.objectives.shared.measures import TOKEN_ACCURACY, Measure
 from pretextlm.objectives.shared.token_selection import first_columns
+from pretextlm.scoring.blank import Blank, DecoderPrompt
+from pretextlm.scoring.blank_layout import FOLLOWING_TOKENS, BlankLayout, ContinuationLayout
 
 SENTENCES, PLACES, LENGTHS, REPLACE, ROTATE = range(5)
 """Streams of random numbers: the order of sentences, the hidden units, the lengths of spans, the replacements, and the
@@ -76,7 +80,7 @@ class Denoising(Objective):
         "A text with holes, its sentences in the wrong order, is written anew as it was, from start to end."
     )
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder_decoder",)
-    fills: ClassVar[str | None] = "denoising"
+    measures: ClassVar[tuple[Measure, ...]] = (TOKEN_ACCURACY,)
     published_as: ClassVar[tuple[Published, ...]] = (Published("bart"), Published("mbart"))
 
     noise: Literal["infilling", "masking", "deletion"] = Field(
@@ -106,6 +110,10 @@ class Denoising(Objective):
         if self.noise != "deletion" and self.random_share and not len(vocabulary.ordinary):
             raise UserError("The vocabulary has no ordinary token to replace others by.", "Set random_share=0.")
         return [Variant("main", raw=length - 2, length=self._source_width(length - 2), decoder_length=length)]
+
+    def blank_layout(self, vocabulary: Vocabulary, architecture: Architecture) -> BlankLayout | None:
+        """The source shows the blank as the noise does; the decoder writes all of the text."""
+        return DenoisingLayout(vocabulary, self.noise)
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """Returns sources and targets of (B, L) tokens. A row that ends in padding is a shorter text."""
@@ -297,3 +305,45 @@ def _framed(text: I32, counts: I64, some: Bools, width: int, vocabulary: Vocabul
     out[(column > 0) & (column <= counts[:, None])] = text
     out[some, 0], out[some, counts[some] + 1] = vocabulary.bos, vocabulary.eos
     return out, some[:, None] & (column < counts[:, None] + 2)
+
+
+class DenoisingLayout(ContinuationLayout):
+    """The encoder reads the text with a [MASK] in the blank, and the decoder writes all of it.
+
+        encoder    <s> The [MASK] sat on the mat . </s>
+        decoder    [PAD] <s> The | cat sat on the mat . </s>
+
+    The decoder is given the text before the blank; a candidate is scored with the text after it, up to a further blank.
+
+    Args:
+        noise: "infilling" has one [MASK] in a blank, "masking" one for each hidden token, "deletion" none.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, noise: Literal["infilling", "masking", "deletion"]) -> None:
+        super().__init__(vocabulary)
+        self.noise, self.source_shows_length = noise, noise == "masking"
+
+    def source(self, blank: Blank, num_tokens: int) -> list[int] | None:
+        v = self.vocabulary
+        row = [v.bos, *blank.left, *self._masks(num_tokens), *blank.right]
+        for piece in blank.later:
+            row += [*self._masks(1), *piece]
+        return [*row, v.eos]
+
+    def context(self, blank: Blank) -> list[int]:
+        return [self.vocabulary.start, self.vocabulary.bos, *blank.left]
+
+    def following(self, blank: Blank) -> list[int]:
+        end = [] if blank.later else [self.vocabulary.eos]
+        return [*blank.right, *end][:FOLLOWING_TOKENS]
+
+    def prompt(self, tokens: Sequence[int]) -> DecoderPrompt | None:
+        if self.noise != "infilling":
+            return None
+        v = self.vocabulary
+        return DecoderPrompt([v.start, v.bos, *tokens], [v.bos, *tokens, v.mask, v.eos])
+
+    def _masks(self, num_tokens: int) -> list[int]:
+        """Returns the source's tokens in place of so many hidden ones."""
+        mask = self.vocabulary.mask
+        return {"infilling": [mask], "masking": [mask] * num_tokens, "deletion": []}[self.noise]

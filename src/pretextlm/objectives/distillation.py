@@ -80,9 +80,6 @@ class Distillation(Wrapper):
     def supported_architectures(self) -> tuple[Architecture, ...]:
         return self.inner.supported_architectures()
 
-    def way_of_filling(self) -> str | None:
-        return self.inner.way_of_filling()
-
     def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
         return self.inner.heads(config)
 

@@ -34,13 +34,16 @@ from pydantic import Field
 
 from pretextlm.batch import Batch, Rows
 from pretextlm.counter_rng import CounterRNG
-from pretextlm.data.row_shapes import Variant
+from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.special_tokens import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
 from pretextlm.data.token_splits import TokenSplits
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.objectives.causal import Causal
+from pretextlm.objectives.causal import Causal, CausalLayout
 from pretextlm.objectives.protocol import Architecture
 from pretextlm.objectives.shared import layout
+from pretextlm.objectives.shared.measures import PERPLEXITY, Measure
+from pretextlm.scoring.blank import Blank
+from pretextlm.scoring.blank_layout import BlankLayout
 
 CHOICE, CUTS = range(2)
 """Streams of random numbers, one for each document of a row: whether and in which order it is rearranged, and the
@@ -71,15 +74,18 @@ class FillInMiddle(Causal):
         "The middle of a text is moved to its end, so that a model that reads from left to right learns to fill it in."
     )
     architectures: ClassVar[tuple[Architecture, ...]] = ("decoder",)
-    fills: ClassVar[str | None] = "fill_in_middle"
+    measures: ClassVar[tuple[Measure, ...]] = (PERPLEXITY,)
+    models_every_token: ClassVar[bool] = False
     extra_tokens: ClassVar[int] = 3 + 2 * 8  # three marks, and two tokens cut into pieces
 
     rate: float = Field(default=0.5, ge=0, le=1, description="share of the documents that are rearranged")
     suffix_first: float = Field(default=0.5, ge=0, le=1, description="share of these that begin with the suffix")
 
-    def way_of_filling(self) -> str | None:
+    def blank_layout(self, vocabulary: Vocabulary, architecture: Architecture) -> BlankLayout | None:
         """By the three marks, or as a causal model where no document is rearranged."""
-        return self.fills if self.rate else "causal"
+        if not self.rate:
+            return super().blank_layout(vocabulary, architecture)
+        return MiddleLayout(vocabulary, self.frame(vocabulary), self.suffix_first > 0)
 
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
         """Returns the rows of causal language modelling.
@@ -224,3 +230,33 @@ def _counted(tokens: I32, splits: TokenSplits) -> I64:
     counted = np.zeros(len(tokens) + 1, dtype=np.int64)
     np.cumsum(splits.characters.take(tokens), out=counted[1:])
     return counted
+
+
+class MiddleLayout(CausalLayout):
+    """A decoder reads the text after the blank, then that before it, and continues; </s> ends the middle.
+
+        <s> <fim_prefix> <fim_suffix> sat on the mat. <fim_middle> The | cat </s>
+
+    A model that was not trained on this order reads both sides in their own:
+
+        <s> <fim_prefix> The <fim_suffix> sat on the mat. <fim_middle> | cat </s>
+
+    Scored is log p(candidate, </s> | both sides). The text behind a further blank is not seen.
+
+    Args:
+        suffix_first: the first of the two, in which no mark parts the candidate from the text before it.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, frame: Frame, suffix_first: bool) -> None:
+        super().__init__(vocabulary, frame)
+        self.suffix_first = suffix_first
+
+    def context(self, blank: Blank) -> list[int]:
+        prefix, suffix, middle = (self.vocabulary.id_of(mark) for mark in MARKS)
+        head = self.framed([], blank.starts_document) if blank.starts_document or not blank.left else []
+        if self.suffix_first:
+            return [*head, prefix, suffix, *blank.right, middle, *blank.left]
+        return [*head, prefix, *blank.left, suffix, *blank.right, middle]
+
+    def following(self, blank: Blank) -> list[int]:
+        return [self.vocabulary.eos]

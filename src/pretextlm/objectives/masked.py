@@ -23,6 +23,7 @@ two neighbours, StructBERT with the order of words, and GPT-BERT with causal lan
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -37,8 +38,11 @@ from pretextlm.errors import UserError
 from pretextlm.objectives.base import Objective, Published, Role
 from pretextlm.objectives.protocol import Architecture
 from pretextlm.objectives.shared import token_selection as selection
+from pretextlm.objectives.shared.measures import FILL_ACCURACY, PSEUDO_PERPLEXITY, Measure
 from pretextlm.objectives.shared.token_selection import REPLACE, Selection
 from pretextlm.objectives.shared.whole_words import Words, expand
+from pretextlm.scoring.blank import Blank, DecoderPrompt
+from pretextlm.scoring.blank_layout import OPEN, BlankLayout, EncoderRow, InPlaceLayout
 
 LONGEST = {"ngram": 3, "span": 10}
 """Words of the longest n-gram (ALBERT's) and span (SpanBERT's) where none is given."""
@@ -78,7 +82,7 @@ class Masked(Objective):
     paper: ClassVar[str] = "Devlin et al. 2019, https://arxiv.org/abs/1810.04805"
     summary: ClassVar[str] = "Some tokens are hidden, and the model restores each of them from the text on both sides."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder", "decoder")
-    fills: ClassVar[str | None] = "masked"
+    measures: ClassVar[tuple[Measure, ...]] = (FILL_ACCURACY, PSEUDO_PERPLEXITY)
     roles: ClassVar[frozenset[Role]] = frozenset({"hides_in_place", "edits_row"})
     published_as: ClassVar[tuple[Published, ...]] = (Published(architecture="encoder"),)
 
@@ -150,6 +154,10 @@ class Masked(Objective):
         """
         if self.random_share and not len(vocabulary.ordinary):
             raise UserError("The vocabulary has no ordinary token to replace others by.", "Set random_share=0.")
+
+    def blank_layout(self, vocabulary: Vocabulary, architecture: Architecture) -> BlankLayout | None:
+        """The blank is filled with [MASK]."""
+        return MaskedLayout(vocabulary, self.frame(vocabulary), predicts_next=self.predict == "next")
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """Returns (B, T) inputs with masks, and labels at the selected tokens; documents do not see each other.
@@ -223,3 +231,47 @@ class Masked(Objective):
         if self.replace == "unit" and chosen.units is not None:
             chance = np.repeat(chance[np.cumsum(chosen.units) - chosen.units], chosen.units)
         return selection.replacements(originals, draws, self.mask_share, self.random_share, vocabulary, chance)
+
+
+class MaskedLayout(InPlaceLayout):
+    """Open places are [MASK], predicted from both sides.
+
+        [CLS] The [MASK] sat on the mat. [SEP]             one token
+        [CLS] The [MASK] [MASK] sat on the mat. [SEP]      two
+
+    All of the text has token type 0.
+
+    Args:
+        frame: the special tokens around a row and a document.
+        predicts_next: a token is predicted at the place before it.
+        always_ends: the row ends with the document's last token even where the text does not; so do rows of two parts,
+            each of which ends with it.
+        continues: a decoder so trained continues texts, too.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        frame: Frame,
+        predicts_next: bool = False,
+        always_ends: bool = False,
+        continues: bool = False,
+    ) -> None:
+        super().__init__(vocabulary)
+        self.frame, self.predicts_next = frame, predicts_next
+        self.always_ends, self.continues = always_ends, continues
+
+    def row(self, blank: Blank, candidate: Sequence[int]) -> EncoderRow:
+        mask, frame = self.vocabulary.mask, self.frame
+        begin = frame.begin if blank.starts_document or not blank.left else None
+        before = [*(token for token in (frame.lead, begin) if token is not None), *blank.left]
+        row = [*before, *(mask if token == OPEN else token for token in candidate), *blank.right]
+        for piece in blank.later:
+            row += [mask, *piece]
+        if frame.end is not None and (blank.ends_document or self.always_ends):
+            row.append(frame.end)
+        first = len(before) - self.predicts_next
+        return EncoderRow(row, {place: first + place for place in range(len(candidate))})
+
+    def prompt(self, tokens: Sequence[int]) -> DecoderPrompt | None:
+        return DecoderPrompt([self.vocabulary.bos, *tokens]) if self.continues else None

@@ -20,6 +20,7 @@ it is visible, and the encoder's row stays as long as the text.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -34,7 +35,10 @@ from pretextlm.objectives.base import Objective
 from pretextlm.objectives.protocol import Architecture
 from pretextlm.objectives.shared import layout
 from pretextlm.objectives.shared.layout import I32, I64
+from pretextlm.objectives.shared.measures import PERPLEXITY, TOKEN_ACCURACY, Measure
 from pretextlm.objectives.shared.token_selection import replacements
+from pretextlm.scoring.blank import Blank
+from pretextlm.scoring.blank_layout import FOLLOWING_TOKENS, BlankLayout, ContinuationLayout
 
 START, SIDE, REPLACE = range(3)
 """Streams of random numbers: where the span begins, whether at an end, and the replacements."""
@@ -62,7 +66,7 @@ class MaskedSequence(Objective):
     paper: ClassVar[str] = "Song et al. 2019, https://arxiv.org/abs/1905.02450"
     summary: ClassVar[str] = "One long stretch of a text is hidden from the encoder, and the decoder writes it."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder_decoder",)
-    fills: ClassVar[str | None] = "masked_sequence"
+    measures: ClassVar[tuple[Measure, ...]] = (PERPLEXITY, TOKEN_ACCURACY)
 
     rate: float = Field(default=0.5, gt=0, le=1, description="share of the tokens that are hidden")
     start: Literal["uniform", "ends"] = Field(
@@ -99,6 +103,10 @@ class MaskedSequence(Objective):
         """Returns the tokens of the span in a text of `length` tokens."""
         return max(1, round(self.rate * length))
 
+    def blank_layout(self, vocabulary: Vocabulary, architecture: Architecture) -> BlankLayout | None:
+        """The blank lies in a hidden stretch, which the decoder writes."""
+        return StretchLayout(vocabulary, self.hidden)
+
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """Returns encoder rows (B, T) and decoder rows (B, S). A row that ends in padding is a shorter text."""
 
@@ -123,3 +131,49 @@ class MaskedSequence(Objective):
             starts[side < AT_AN_END] = 0
             starts[side >= 1 - AT_AN_END] = last
         return starts
+
+
+class StretchLayout(ContinuationLayout):
+    """The blank lies in a hidden stretch, as long as those of training, which the decoder writes.
+
+        encoder    The [MASK] [MASK] [MASK] [MASK] mat .
+        decoder    [PAD] | cat sat on the                       positions 1 2 3 4
+
+    The stretch begins with the blank, or before it where too little text follows: the decoder is then given the
+    stretch's first tokens. A candidate is scored with the rest of the stretch. The encoder sees how many tokens are
+    missing, so every number is tried.
+
+    Args:
+        hidden: tokens of the stretch in a text of so many tokens.
+    """
+
+    source_shows_length: bool = True
+
+    def __init__(self, vocabulary: Vocabulary, hidden: Callable[[int], int]) -> None:
+        super().__init__(vocabulary)
+        self._hidden = hidden
+
+    def source(self, blank: Blank, num_tokens: int) -> list[int] | None:
+        mask, before, after = self.vocabulary.mask, self._before(blank), len(self.following(blank))
+        masks = [mask] * (before + num_tokens + after)
+        row = [*blank.left[: len(blank.left) - before], *masks, *blank.right[after:]]
+        for piece in blank.later:
+            row += [mask, *piece]
+        return row
+
+    def context(self, blank: Blank) -> list[int]:
+        return [self.vocabulary.start, *blank.left[self.first_position(blank) :]]
+
+    def following(self, blank: Blank) -> list[int]:
+        return [*blank.right[: min(FOLLOWING_TOKENS, self._stretch(blank))]]
+
+    def first_position(self, blank: Blank) -> int:
+        return len(blank.left) - self._before(blank)
+
+    def _stretch(self, blank: Blank) -> int:
+        """Returns how many tokens around the blank are hidden along with it."""
+        return self._hidden(len(blank.left) + len(blank.right))
+
+    def _before(self, blank: Blank) -> int:
+        """Returns how many of these are before the blank."""
+        return min(len(blank.left), self._stretch(blank) - len(self.following(blank)))

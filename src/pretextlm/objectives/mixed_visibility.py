@@ -43,8 +43,10 @@ from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.objectives.base import Role
-from pretextlm.objectives.masked import Masked
+from pretextlm.objectives.causal import CausalLayout
+from pretextlm.objectives.masked import Masked, MaskedLayout
 from pretextlm.objectives.protocol import Architecture
+from pretextlm.scoring.blank_layout import BlankLayout
 
 MASKED, CAUSAL, PREFIX, RIGHT_TO_LEFT = range(4)
 """Kinds of rows, in the order of their shares."""
@@ -79,7 +81,6 @@ class MixedVisibility(Masked):
         "Some rows are read from both sides, with gaps to fill, and others from left to right, by the same weights."
     )
     architectures: ClassVar[tuple[Architecture, ...]] = ("decoder", "encoder")
-    fills: ClassVar[str | None] = "masked"
     roles: ClassVar[frozenset[Role]] = frozenset()
 
     predict: Literal["here", "next"] = Field(
@@ -104,21 +105,17 @@ class MixedVisibility(Masked):
         """Returns both: with the attention given by the rows, decoder and encoder are the same network."""
         return self.architectures
 
-    def way_of_filling(self) -> str | None:
-        """By [MASK]s, seen from both sides, if as many rows were seen so as rows that go on; else by going on."""
-        forwards = self.causal + self.prefix if self.predict == "next" else 0.0
-        if self.masked and self.masked >= forwards:
-            return "masked"
-        return "causal" if forwards else None
-
-    @property
-    def continues(self) -> bool:
-        """Whether some rows train the continuation of a text."""
-        return self.predict == "next" and self.causal + self.prefix > 0
-
     @property
     def bidirectional_prompt(self) -> bool:
         return True
+
+    def blank_layout(self, vocabulary: Vocabulary, architecture: Architecture) -> BlankLayout | None:
+        """By [MASK], if rows seen from both sides are at least as many as those that continue; else by continuing."""
+        forwards = self.causal + self.prefix if self.predict == "next" else 0.0
+        frame = self.frame(vocabulary)
+        if self.masked and self.masked >= forwards:
+            return MaskedLayout(vocabulary, frame, self.predict == "next", continues=forwards > 0)
+        return CausalLayout(vocabulary, frame) if forwards else None
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
         """Returns the special tokens of causal language modelling if next tokens are predicted, else of masked."""

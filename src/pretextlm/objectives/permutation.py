@@ -29,6 +29,7 @@ hides its targets from each other and shows the model a row full of holes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -42,6 +43,9 @@ from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.objectives.base import Objective
 from pretextlm.objectives.protocol import Architecture
+from pretextlm.objectives.shared.measures import PSEUDO_PERPLEXITY, TOKEN_ACCURACY, Measure
+from pretextlm.scoring.blank import Blank
+from pretextlm.scoring.blank_layout import OPEN, BlankLayout, EncoderRow, InPlaceLayout
 
 SPANS, START, ORDER = range(3)
 """Streams of random numbers: lengths of spans and their offsets in their contexts, start of the ring, and the order."""
@@ -68,7 +72,7 @@ class Permutation(Objective):
         "that came before it in that order."
     )
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder",)
-    fills: ClassVar[str | None] = "permutation"
+    measures: ClassVar[tuple[Measure, ...]] = (TOKEN_ACCURACY, PSEUDO_PERPLEXITY)
 
     rate: float = Field(default=1 / 6, gt=0, le=0.5, description="share of the tokens that are predicted")
     longest_span: int = Field(default=5, ge=1, le=100, description="most tokens predicted side by side")
@@ -92,6 +96,10 @@ class Permutation(Objective):
         while tokens + int(self._targets(tokens)) > length:
             tokens -= 1
         return [Variant("main", raw=tokens - 1, length=tokens + int(self._targets(tokens)))]
+
+    def blank_layout(self, vocabulary: Vocabulary, architecture: Architecture) -> BlankLayout | None:
+        """Each open place has a query behind the text, from left to right."""
+        return PermutationLayout(vocabulary, self.frame(vocabulary))
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """Returns (B, W + K) tokens and queries of (B, W) tokens; a row with fewer targets than K ends in padding."""
@@ -176,3 +184,40 @@ class Permutation(Objective):
         spare = np.diff(edges, axis=1, prepend=0) - lengths
         chance = (draws & np.uint64(0xFFFFFFFF)) * (spare + 1).astype(np.uint64) >> _HALF
         return edges - spare - lengths + chance.astype(np.int64), lengths
+
+
+class PermutationLayout(InPlaceLayout):
+    """The first open place has a query behind the text, which sees both sides and the places that are filled.
+
+        [CLS] The      sat on the mat . [SEP]   [MASK]      position of the query: 2
+        position   0   1        3  4  5   6  7   8        2
+
+    Open places and further blanks hold no token but leave a gap in the positions: in training, too, the tokens of later
+    ranks are invisible. Filled places have ranks in their order, as the targets of a row: the text does not see them.
+
+    Args:
+        frame: the special tokens around a row and a document.
+    """
+
+    left_to_right: ClassVar[bool] = True
+
+    def __init__(self, vocabulary: Vocabulary, frame: Frame) -> None:
+        super().__init__(vocabulary)
+        self.frame = frame
+
+    def row(self, blank: Blank, candidate: Sequence[int]) -> EncoderRow:
+        known = [token for token in candidate if token != OPEN]
+        before = [*([] if self.frame.lead is None else [self.frame.lead]), *blank.left]
+        # (token, position, rank, reach) of each column
+        columns = [(token, position, 0, 0) for position, token in enumerate(before)]
+        columns += [(token, len(before) + nth, nth + 1, nth + 1) for nth, token in enumerate(known)]
+        position = len(before) + len(candidate)
+        for nth, piece in enumerate([blank.right, *blank.later]):
+            position += nth > 0  # the gap of a further blank
+            columns += [(token, position + place, 0, 0) for place, token in enumerate(piece)]
+            position += len(piece)
+        if self.frame.end is not None and blank.ends_document:
+            columns.append((self.frame.end, position, 0, 0))
+        columns.append((self.vocabulary.mask, len(before) + len(known), len(candidate) + 1, len(known)))
+        tokens, positions, rank, reach = zip(*columns, strict=True)
+        return EncoderRow(tokens, {len(known): len(tokens) - 1}, positions, rank, reach)

@@ -23,6 +23,7 @@ both directions; UL2 mixes it with span corruption.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -34,10 +35,14 @@ from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.objectives.base import Objective, Role
+from pretextlm.objectives.causal import CausalLayout
 from pretextlm.objectives.protocol import Architecture
 from pretextlm.objectives.shared import layout
+from pretextlm.objectives.shared.measures import PERPLEXITY, Measure
 from pretextlm.objectives.shared.prefix_split import CUT, I32, I64, PrefixSplit, prefix_range
 from pretextlm.objectives.shared.span_noise import between
+from pretextlm.scoring.blank import Blank, DecoderPrompt
+from pretextlm.scoring.blank_layout import FOLLOWING_TOKENS, BlankLayout
 
 
 class Prefix(Objective):
@@ -56,7 +61,7 @@ class Prefix(Objective):
         "The beginning of a text is read as a whole, in both directions, and the rest is written after it."
     )
     architectures: ClassVar[tuple[Architecture, ...]] = ("decoder", "encoder_decoder")
-    fills: ClassVar[str | None] = "prefix"
+    measures: ClassVar[tuple[Measure, ...]] = (PERPLEXITY,)
     roles: ClassVar[frozenset[Role]] = frozenset({"rewrites"})
 
     rate: float = Field(default=0.5, gt=0, le=0.5, description="share of a text that is to be predicted, on average")
@@ -90,6 +95,10 @@ class Prefix(Objective):
         raw = self._split.raw_length(length)
         width, target = self._split.widths(raw)
         return [Variant("main", raw=raw, length=width, decoder_length=target)]
+
+    def blank_layout(self, vocabulary: Vocabulary, architecture: Architecture) -> BlankLayout | None:
+        """The text before the blank is the prefix; the candidate and the text after it are written."""
+        return PrefixLayout(vocabulary, self.frame(vocabulary), joint=architecture == "decoder")
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """Returns decoder rows (B, T) of (B, T + 1) tokens, or encoder and decoder rows of (B, L) tokens."""
@@ -128,3 +137,42 @@ class Prefix(Objective):
             attention="prefix",
             example_ids=rows.example_ids,
         )
+
+
+class PrefixLayout(CausalLayout):
+    """The text before the blank is read in both directions and then continued.
+
+        decoder            [<s> The] | cat sat on …         in brackets: sees and is seen in both directions
+        encoder-decoder    encoder: The </s>                decoder: [PAD] | cat sat on …
+
+    As with a causal model, a candidate is scored with the text after the blank; an encoder-decoder ends with </s> where
+    there is none.
+
+    Args:
+        joint: one decoder row holds both; otherwise the prefix is the encoder's.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, frame: Frame, joint: bool) -> None:
+        super().__init__(vocabulary, frame)
+        self.reread = joint
+
+    def source(self, blank: Blank, num_tokens: int) -> list[int] | None:
+        return self._prefix(blank.left, blank.starts_document)
+
+    def context(self, blank: Blank) -> list[int]:
+        return self._context(self._prefix(blank.left, blank.starts_document))
+
+    def following(self, blank: Blank) -> list[int]:
+        if self.reread:
+            return super().following(blank)
+        return [*blank.right][:FOLLOWING_TOKENS] or [self.vocabulary.eos]
+
+    def prompt(self, tokens: Sequence[int]) -> DecoderPrompt | None:
+        source = self._prefix(tokens, starts_document=True)
+        return DecoderPrompt(self._context(source), source, self.reread)
+
+    def _prefix(self, tokens: Sequence[int], starts_document: bool) -> list[int]:
+        return self.framed(tokens, starts_document) if self.reread else [*tokens, self.vocabulary.eos]
+
+    def _context(self, source: list[int]) -> list[int]:
+        return source[-1:] if self.reread else [self.vocabulary.start]

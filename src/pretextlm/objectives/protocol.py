@@ -8,7 +8,7 @@ nor trainer nor device; everything but `heads`, `init_weights`, `step` and `term
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from pretextlm.model.config import ModelConfig
     from pretextlm.model.transformer import Transformer
+    from pretextlm.scoring.blank import DecoderPrompt
+    from pretextlm.scoring.scorer import Scorer
+    from pretextlm.scoring.token_texts import TokenTexts
 
 Architecture = Literal["encoder", "decoder", "encoder_decoder"]
 
@@ -74,6 +77,8 @@ class TrainingObjective(Config):
         paper: authors, year and address.
         summary: one sentence for readers who have not met it; lists, reports and model cards show it.
         architectures: those it suits with any options, the default first.
+        writes_targets: a model so trained does not continue a text but writes the target that belongs to it.
+        models_every_token: the loss is that of every token of the text, so that it can be given in bits per byte.
         token_types: number of token types that the model tells apart (0: none).
         dynamic_shapes: batches differ in shape.
         needs_full_batch: the loss compares the rows of a step, which then is one forward pass.
@@ -85,6 +90,8 @@ class TrainingObjective(Config):
     paper: ClassVar[str]
     summary: ClassVar[str]
     architectures: ClassVar[tuple[Architecture, ...]]
+    writes_targets: ClassVar[bool] = False
+    models_every_token: ClassVar[bool] = False
     token_types: ClassVar[int] = 0
     dynamic_shapes: ClassVar[bool] = False
     needs_full_batch: ClassVar[bool] = False
@@ -98,8 +105,25 @@ class TrainingObjective(Config):
         """Returns the architectures that it suits with these options, the default first."""
         return self.architectures
 
-    def way_of_filling(self) -> str | None:
-        """Returns how a model trained with these options fills blanks; None if it cannot."""
+    def scorer(self, model: Transformer, texts: TokenTexts) -> Scorer | None:
+        """Returns a model trained with these options as a scorer, which fills blanks; None if it cannot fill any.
+
+        Args:
+            model: in eval mode.
+            texts: the tokens of its tokenizer.
+        """
+        return None
+
+    def decoder_prompt(
+        self, vocabulary: Vocabulary, architecture: Architecture, tokens: Sequence[int]
+    ) -> DecoderPrompt | None:
+        """Returns the input of a decoder that continues a text; None if models so trained do not continue texts.
+
+        Args:
+            vocabulary: for special tokens.
+            architecture: of the model.
+            tokens: ids of the text, without special tokens.
+        """
         return None
 
     def reader(self, split: Any, vocabulary: Vocabulary, length: int) -> RowReader:

@@ -20,6 +20,7 @@ hides tokens in place can be the inner one: masked, bimodal_code.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
@@ -29,19 +30,68 @@ from pydantic import Field, model_validator
 from pretextlm.batch import IGNORE, Batch, Rows, Term
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.vocabulary import Vocabulary
+from pretextlm.metric import Metric, area_under_curve
 from pretextlm.objectives.base import Published
 from pretextlm.objectives.masked import Masked
 from pretextlm.objectives.protocol import Architecture, Forward, Outputs
 from pretextlm.objectives.registry import ObjectiveField, with_role
+from pretextlm.objectives.shared.measures import FILL_ACCURACY, HeldOutView, Measure
 from pretextlm.objectives.shared.wrapper import Wrapper
+from pretextlm.scoring.blank import Blank, Candidate
+from pretextlm.scoring.blank_layout import InPlaceLayout
+from pretextlm.scoring.scorer import Scorer, TokenIds
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pretextlm.model.config import ModelConfig
+    from pretextlm.model.transformer import Transformer
+    from pretextlm.objectives.base import Objective
+    from pretextlm.scoring.token_texts import TokenTexts
 
 HIDE, SAMPLE = range(2)
 """Streams of random numbers: the inner objective's, and those of the generator's samples."""
+
+
+def _replaced_auc(held_out: HeldOutView) -> Metric | None:
+    """Returns how often a replaced token has a higher score than an original one.
+
+    Accuracy says little here, since few tokens are replaced. Standard errors are over batches.
+    """
+    import torch
+
+    logits, labels, units = [], [], []
+    for unit, batch in enumerate(held_out.batches()):
+        with torch.inference_mode():
+            ids, replaced = propose(held_out.forward(batch, "generator"), batch)
+            judged = held_out.forward(dataclasses.replace(batch, input_ids=ids, labels=None, draws=None))
+            places = np.flatnonzero(_real(batch))
+            logits.append(judged.heads["replaced"](judged.hidden_at(places)).double().cpu().numpy())
+            labels.append(replaced.cpu().numpy().reshape(-1)[places])
+        units.append(np.full(len(places), unit))
+    return area_under_curve(np.concatenate(logits), np.concatenate(labels), np.concatenate(units))
+
+
+REPLACED_AUC = Measure(
+    "replaced_auc",
+    "Replaced told from original",
+    "How often a replaced token seems more so than an original one; blind: half.",
+    _replaced_auc,
+)
+GENERATOR_ACCURACY = Measure(
+    "generator_accuracy",
+    "Generator's fill accuracy",
+    "Share of hidden tokens that the generator restores.",
+    FILL_ACCURACY.compute,
+)
+REPLACED_LOSS = Measure(
+    "replaced_loss", "Loss of the judge", "The part of the loss from telling replaced tokens, per token."
+)
+REPLACED_ACCURACY = Measure(
+    "replaced_accuracy",
+    "Tokens judged right",
+    "Share of all tokens rightly told as original or replaced; most are original.",
+)
 
 
 class ReplacedToken(Wrapper):
@@ -63,7 +113,7 @@ class ReplacedToken(Wrapper):
         "A small generator fills in hidden tokens, and the model tells of every token whether it is the original."
     )
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder",)
-    fills: ClassVar[str | None] = "replaced_token"
+    measures: ClassVar[tuple[Measure, ...]] = (REPLACED_AUC, GENERATOR_ACCURACY, REPLACED_LOSS, REPLACED_ACCURACY)
     published_as: ClassVar[tuple[Published, ...]] = (Published(head="replaced"),)
 
     inner: ObjectiveField = Field(
@@ -83,6 +133,10 @@ class ReplacedToken(Wrapper):
         if getattr(self.inner, "predict", "here") != "here":
             raise ValueError('the generator predicts hidden tokens in place: give inner.predict="here"')
         return self
+
+    def scorer(self, model: Transformer, texts: TokenTexts) -> Scorer | None:
+        """The generator proposes candidates, and the model judges them."""
+        return DiscriminatorScorer(model, texts, self.inner)
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """Returns the generator's batch, with a random number for every token that it may sample."""
@@ -156,3 +210,62 @@ def _real(batch: Batch) -> NDArray[np.bool_]:
         return np.ones(batch.input_ids.shape, dtype=bool)
     real: NDArray[np.bool_] = batch.segment_ids >= 0
     return real
+
+
+CANDIDATES = 8
+"""Candidates of the generator that are judged, at least."""
+
+
+class DiscriminatorScorer(Scorer):
+    """The generator proposes candidates, and the model judges them; so it does with given ones.
+
+        generator    [CLS] The [MASK] sat on the mat . [SEP]      proposes: cat, dog, …
+        model        [CLS] The cat sat on the mat . [SEP]         is "cat" the original? log p
+
+    Scores are Σ log p(token is the original | the text with the candidate in it) over the candidate's tokens, in nats.
+    They are not log-likelihoods of the candidate: the model never learns which tokens could be in a place, only which
+    could not.
+
+    Args:
+        inner: the generator's objective.
+    """
+
+    layout: InPlaceLayout
+
+    def __init__(self, model: Transformer, texts: TokenTexts, inner: Objective) -> None:
+        from pretextlm.model.transformer import Transformer
+
+        generator = model.heads["generator"]
+        assert isinstance(generator, Transformer), "the generator is a model"
+        proposer = inner.scorer(generator, texts)
+        assert proposer is not None, "the generator hides tokens in place"
+        assert isinstance(proposer.layout, InPlaceLayout), "the generator hides tokens in place"
+        super().__init__(model, texts, proposer.layout)
+        self.generator = proposer
+
+    def log_likelihoods(
+        self, blanks: Sequence[Blank], candidates: Sequence[Sequence[TokenIds]]
+    ) -> list[NDArray[np.float64]]:
+        import torch
+        from torch.nn import functional
+
+        from pretextlm.scoring.log_probabilities import hidden_states_at
+
+        each = [(blank, candidate) for blank, many in zip(blanks, candidates, strict=True) for candidate in many]
+        rows = [self.layout.row(blank, candidate) for blank, candidate in each]
+        row_N = np.repeat(np.arange(len(each)), [len(candidate) for _, candidate in each])
+        column_N = np.array([column for row in rows for column in row.columns.values()])
+        with torch.inference_mode():
+            hidden_ND = hidden_states_at(self.model, self.vocabulary, rows, row_N, column_N)
+            original_N = functional.logsigmoid(-self.model.heads["replaced"](hidden_ND)).double().cpu().numpy()
+        totals = np.bincount(row_N, weights=original_N, minlength=len(each))
+        return np.split(totals, np.cumsum([len(many) for many in candidates])[:-1])
+
+    def best_candidates(self, blanks: Sequence[Blank], top: int, max_tokens: int) -> list[list[Candidate]]:
+        proposed = self.generator.best_candidates(blanks, max(CANDIDATES, top), max_tokens)
+        scores = self.log_likelihoods(blanks, [[candidate.tokens for candidate in many] for many in proposed])
+        judged = [
+            [Candidate(candidate.tokens, float(score)) for candidate, score in zip(many, values, strict=True)]
+            for many, values in zip(proposed, scores, strict=True)
+        ]
+        return [sorted(many, key=lambda candidate: -candidate.score)[:top] for many in judged]

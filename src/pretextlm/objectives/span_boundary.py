@@ -34,6 +34,7 @@ from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.objectives.base import Role
 from pretextlm.objectives.masked import Masked
 from pretextlm.objectives.protocol import Architecture, Outputs
+from pretextlm.objectives.shared.measures import Measure
 from pretextlm.objectives.shared.token_selection import run_lengths
 
 if TYPE_CHECKING:
@@ -46,6 +47,13 @@ LONGEST_TARGET = 20
 
 POSITION_SIZE = 200
 """Width of the embedding of a token's position in its span."""
+
+
+SPAN_BOUNDARY_LOSS = Measure(
+    "span_boundary_loss",
+    "Loss from the boundaries",
+    "The part of the loss from the words beside a span, per token of it.",
+)
 
 
 class SpanBoundary(Masked):
@@ -65,6 +73,7 @@ class SpanBoundary(Masked):
         "words beside the span alone."
     )
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder",)
+    measures: ClassVar[tuple[Measure, ...]] = (*Masked.measures, SPAN_BOUNDARY_LOSS)
     roles: ClassVar[frozenset[Role]] = frozenset({"edits_row"})
 
     unit: Literal["word", "ngram", "span"] = Field(

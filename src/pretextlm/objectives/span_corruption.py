@@ -30,7 +30,11 @@ from pretextlm.objectives.base import Objective, Published, Role
 from pretextlm.objectives.protocol import Architecture
 from pretextlm.objectives.shared import layout
 from pretextlm.objectives.shared.layout import I32, I64
+from pretextlm.objectives.shared.measures import TOKEN_ACCURACY, Measure
+from pretextlm.objectives.shared.sentinel_layout import SentinelLayout
+from pretextlm.objectives.shared.span_exact_match import SPAN_EXACT_MATCH
 from pretextlm.objectives.shared.span_noise import MAX_RATE, Edges, Spans
+from pretextlm.scoring.blank_layout import BlankLayout
 
 
 class SpanCorruption(Objective):
@@ -53,7 +57,7 @@ class SpanCorruption(Objective):
         "Whole spans are cut out and replaced by a marker each, and a decoder writes the missing spans."
     )
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder_decoder", "decoder")
-    fills: ClassVar[str | None] = "span_corruption"
+    measures: ClassVar[tuple[Measure, ...]] = (TOKEN_ACCURACY, SPAN_EXACT_MATCH)
     roles: ClassVar[frozenset[Role]] = frozenset({"rewrites"})
     published_as: ClassVar[tuple[Published, ...]] = (Published(architecture="encoder_decoder"),)
 
@@ -89,6 +93,10 @@ class SpanCorruption(Objective):
         raw = self.raw_length(length)
         width, target = self._noise.occupied(raw, self._joint), self._noise.widths(raw)[1]
         return [Variant("main", raw=raw, length=width, decoder_length=0 if self._joint else target)]
+
+    def blank_layout(self, vocabulary: Vocabulary, architecture: Architecture) -> BlankLayout | None:
+        """The blank is a sentinel in the source, and the target says what it hid."""
+        return SentinelLayout(vocabulary, joint=architecture == "decoder")
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """Returns the batch of (B, L) tokens. A row that ends in padding is treated as the shorter text it is."""

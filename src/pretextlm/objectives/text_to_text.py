@@ -26,7 +26,7 @@ share of it this is training from scratch on all tasks at once.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -41,7 +41,11 @@ from pretextlm.errors import UserError
 from pretextlm.objectives.base import Objective
 from pretextlm.objectives.protocol import Architecture
 from pretextlm.objectives.registry import OBJECTIVES, ObjectiveField, with_role
+from pretextlm.objectives.shared.measures import TOKEN_ACCURACY, Measure
+from pretextlm.objectives.shared.span_exact_match import SPAN_EXACT_MATCH
 from pretextlm.objectives.span_corruption import SpanCorruption
+from pretextlm.scoring.blank import DecoderPrompt
+from pretextlm.scoring.blank_layout import BlankLayout
 
 if TYPE_CHECKING:
     from pretextlm.data.packed_pairs import PackedPairs, RowCapacity
@@ -82,7 +86,8 @@ class TextToText(Objective):
         "Writes the target that belongs to a source, whatever the task, and the missing spans of plain text."
     )
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder_decoder", "decoder")
-    fills: ClassVar[str | None] = "span_corruption"
+    writes_targets: ClassVar[bool] = True
+    measures: ClassVar[tuple[Measure, ...]] = (TOKEN_ACCURACY, SPAN_EXACT_MATCH)
 
     layout: Literal["encoder_decoder", "prefix"] = Field(
         default="encoder_decoder", description="two rows, or source and target in one decoder row"
@@ -138,9 +143,16 @@ class TextToText(Objective):
         """That of the denoiser."""
         return self.denoiser.scheduled_noise
 
-    def way_of_filling(self) -> str | None:
-        """As the denoiser has it, where it has a share."""
-        return self.denoiser.way_of_filling() if self.unsupervised else None
+    def blank_layout(self, vocabulary: Vocabulary, architecture: Architecture) -> BlankLayout | None:
+        """The denoiser's, where it has a share."""
+        return self.denoiser.blank_layout(vocabulary, architecture) if self.unsupervised else None
+
+    def decoder_prompt(
+        self, vocabulary: Vocabulary, architecture: Architecture, tokens: Sequence[int]
+    ) -> DecoderPrompt | None:
+        """The text is a source, whose target is written."""
+        joint = architecture == "decoder"
+        return DecoderPrompt([vocabulary.eos if joint else vocabulary.start], [*tokens, vocabulary.eos], reread=joint)
 
     def supported_architectures(self) -> tuple[Architecture, ...]:
         """Returns the architecture of the layout."""

@@ -36,6 +36,7 @@ from pretextlm.objectives.base import Role
 from pretextlm.objectives.masked import Masked
 from pretextlm.objectives.protocol import Architecture, Outputs
 from pretextlm.objectives.registry import ObjectiveField, with_role
+from pretextlm.objectives.shared.measures import FILL_ACCURACY, PSEUDO_PERPLEXITY, Measure
 from pretextlm.objectives.shared.token_selection import RandomOrder
 from pretextlm.objectives.shared.wrapper import Wrapper
 
@@ -55,6 +56,11 @@ ORDERS = np.array([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1,
 I64 = NDArray[np.int64]
 
 
+ORDER_LOSS = Measure(
+    "order_loss", "Loss of the order", "The part of the loss that falls on shuffled tokens, per token."
+)
+
+
 class WordStructure(Wrapper):
     """The word structural objective over an objective that hides tokens in place.
 
@@ -71,7 +77,7 @@ class WordStructure(Wrapper):
     paper: ClassVar[str] = "Wang et al. 2019, https://arxiv.org/abs/1908.04577"
     summary: ClassVar[str] = "Some tokens are hidden and some runs of three are shuffled; the model restores both."
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder",)
-    fills: ClassVar[str | None] = "masked"
+    measures: ClassVar[tuple[Measure, ...]] = (FILL_ACCURACY, PSEUDO_PERPLEXITY, ORDER_LOSS)
     roles: ClassVar[frozenset[Role]] = frozenset({"edits_row"})
 
     inner: ObjectiveField = Field(default=Masked(), description="the objective that hides tokens")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pretextlm.config import write_toml
 from pretextlm.errors import UserError
+from pretextlm.objectives.shared.measures import Measure
 
 
 @dataclass(frozen=True)
@@ -19,64 +20,48 @@ class Objective:
     paper: str = ""
 
 
-@dataclass(frozen=True)
-class Measure:
-    """How a measure is introduced. `headline` ones are read by every model on the same blanks."""
-
-    title: str
-    sentence: str
-    headline: bool = False
-
-
-MEASURES = {
-    "blank_choice_accuracy": Measure(
-        "Right word chosen", "The right word scores above every other word offered with it.", headline=True
-    ),
-    "blank_exact_match": Measure(
-        "Exact word written", "The model, free to answer anything, writes exactly the missing word.", headline=True
-    ),
-    "blank_log_likelihood": Measure(
-        "Log-likelihood",
-        "Mean log-probability of the right word among those offered, in nats per blank.",
-        headline=True,
-    ),
-    "loss": Measure("Loss", "What training minimises, on held-out text; targets differ between objectives."),
-    "lm_loss": Measure("Loss of the tokens", "The part of the loss that falls on predicted tokens, per token."),
-    "pair_loss": Measure("Loss of the pairs", "The part of the loss that falls on how two passages relate, per pair."),
-    "pair_accuracy": Measure("Pairs told right", "Share of pairs of passages whose relation is told right."),
-    "order_loss": Measure("Loss of the order", "The part of the loss that falls on shuffled tokens, per token."),
-    "span_boundary_loss": Measure(
-        "Loss from the boundaries", "The part of the loss from the words beside a span, per token of it."
-    ),
-    "replaced_loss": Measure("Loss of the judge", "The part of the loss from telling replaced tokens, per token."),
-    "replaced_accuracy": Measure(
-        "Tokens judged right", "Share of all tokens rightly told as original or replaced; most are original."
-    ),
-    "replaced_auc": Measure(
-        "Replaced told from original", "How often a replaced token seems more so than an original one; blind: half."
-    ),
-    "generator_accuracy": Measure("Generator's fill accuracy", "Share of hidden tokens that the generator restores."),
-    "token_accuracy": Measure("Token accuracy", "Share of target tokens that were the likeliest."),
-    "perplexity": Measure("Perplexity", "The exponential of the loss per token."),
-    "bits_per_byte": Measure("Bits per byte", "Loss per byte of text; comparable across tokenizers."),
-    "pseudo_perplexity": Measure(
-        "Pseudo-perplexity", "Like perplexity, but each token is hidden in turn and read from both sides."
-    ),
-    "fill_accuracy": Measure("Fill accuracy", "Share of hidden tokens restored exactly."),
-    "span_exact_match": Measure("Span exact match", "Share of spans written back word for word."),
-    "loss_before": Measure(
-        "Loss before", "Loss on held-out text of a store that is watched, before any of the new text."
-    ),
-    "loss_after": Measure("Loss after", "The same at the end of training on the new text."),
-    "forgotten": Measure(
-        "Forgotten", "Loss after less loss before, on the same held-out text: what training on new text cost there."
-    ),
-    "bits_per_byte_before": Measure("Bits per byte before", "Bits per byte of that text before any of the new text."),
-    "bits_per_byte_after": Measure("Bits per byte after", "The same at the end."),
-    "forgotten_bits_per_byte": Measure("Bits per byte forgotten", "Bits per byte after less those before."),
+MEASURES: dict[str, Measure] = {
+    measure.name: measure
+    for measure in (
+        Measure(
+            "blank_choice_accuracy",
+            "Right word chosen",
+            "The right word scores above every other word offered with it.",
+        ),
+        Measure(
+            "blank_exact_match",
+            "Exact word written",
+            "The model, free to answer anything, writes exactly the missing word.",
+        ),
+        Measure(
+            "blank_log_likelihood",
+            "Log-likelihood",
+            "Mean log-probability of the right word among those offered, in nats per blank.",
+        ),
+        Measure("loss", "Loss", "What training minimises, on held-out text; targets differ between objectives."),
+        Measure("lm_loss", "Loss of the tokens", "The part of the loss that falls on predicted tokens, per token."),
+        Measure(
+            "loss_before",
+            "Loss before",
+            "Loss on held-out text of a store that is watched, before any of the new text.",
+        ),
+        Measure("loss_after", "Loss after", "The same at the end of training on the new text."),
+        Measure(
+            "forgotten",
+            "Forgotten",
+            "Loss after less loss before, on the same held-out text: what training on new text cost there.",
+        ),
+        Measure(
+            "bits_per_byte_before", "Bits per byte before", "Bits per byte of that text before any of the new text."
+        ),
+        Measure("bits_per_byte_after", "Bits per byte after", "The same at the end."),
+        Measure("forgotten_bits_per_byte", "Bits per byte forgotten", "Bits per byte after less those before."),
+    )
 }
+"""Measures that belong to no objective; those of an objective are in its class."""
 
-HEADLINES = tuple(name for name, measure in MEASURES.items() if measure.headline)
+HEADLINES = ("blank_choice_accuracy", "blank_exact_match", "blank_log_likelihood")
+"""The blank-filling benchmark, on which every model answers the same questions."""
 
 
 def objective(name: str) -> Objective:
@@ -102,15 +87,27 @@ def defaults(name: str) -> dict[str, Any]:
 
 
 def measure(name: str) -> Measure:
-    """A known measure in our words, a score of a task in its own, another by its name.
+    """Returns the title and sentence of a measure or a task's score; of an unknown one, its name as the title.
 
-    What was measured on another text has that text's name behind a colon.
+    A measure on another text has that text's name after a colon.
     """
     from pretextlm.evaluation.scores.table import SCORES
 
     own, _, text = name.partition(":")
-    if text and own in MEASURES:
-        return Measure(f"{MEASURES[own].title}: {text}", MEASURES[own].sentence)
-
+    if text and (known := known_measures().get(own)):
+        return replace(known, title=f"{known.title}: {text}")
     sentence = SCORES[name].description if name in SCORES else ""
-    return MEASURES.get(name) or Measure(name.replace("_", " ").capitalize(), sentence)
+    return known_measures().get(name) or Measure(name, name.replace("_", " ").capitalize(), sentence)
+
+
+def known_measures() -> dict[str, Measure]:
+    """Returns the measures of all objectives and those that belong to none, by name."""
+    from pretextlm.objectives.registry import OBJECTIVES
+
+    found: dict[str, Measure] = {}
+    for name in OBJECTIVES:
+        try:
+            found |= {measure.name: measure for measure in OBJECTIVES[name].measures}
+        except (UserError, ImportError):  # of another package, which is broken: its runs are still reported
+            continue
+    return found | MEASURES

@@ -18,6 +18,7 @@ from pretextlm.evaluation.statistics import (
     summarise,
     welch,
 )
+from pretextlm.objectives.shared.measures import Measure as Described
 from pretextlm.report import glossary
 from pretextlm.report.read import Condition, Metric, Run, Study
 
@@ -80,7 +81,7 @@ class Measure:
     common: bool = False
 
     @property
-    def entry(self) -> glossary.Measure:
+    def entry(self) -> Described:
         return glossary.measure(self.name)
 
     def of(self, condition: Condition) -> Measured | None:
@@ -117,7 +118,7 @@ def _measure(name: str, study: Study) -> Measure:
         if metrics:
             measured.append(Measured(index, condition, metrics))
     example = measured[0].metrics[0]
-    common = glossary.measure(name).headline or study.of_a_task
+    common = name in glossary.HEADLINES or study.of_a_task
     return Measure(name, example.unit, example.better, tuple(measured), common)
 
 

@@ -8,16 +8,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pretextlm.batch import IGNORE, Batch
 from pretextlm.data.encode import TextEncoder
 from pretextlm.data.manifest import SourceRecord
 from pretextlm.data.store import Store
 from pretextlm.data.tokenizer import train_tokenizer
 from pretextlm.data.writer import StoreWriter
-from pretextlm.evaluation.cloze import Filler, TokenTexts, filler
+from pretextlm.evaluation.trained_model import blank_scorer
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.transformer import Transformer
 from pretextlm.objectives.base import Objective
 from pretextlm.objectives.registry import build
+from pretextlm.scoring.log_probabilities import score_batch
+from pretextlm.scoring.scorer import Scorer
+from pretextlm.scoring.token_texts import TokenTexts
 
 WORDS = ["".join(p) + "n" for p in itertools.product("bdfgkl", "aeiou", "mrst", "o")][::2]
 VOCAB_SIZE = 640
@@ -59,10 +63,10 @@ def write_store(place: Path, with_pairs: bool = False) -> Store:
     return Store.open(place)
 
 
-def random_filler(objective: str, store: Store, seed: int = 0, **options: object) -> Filler:
+def random_scorer(objective: str, store: Store, seed: int = 0, **options: object) -> Scorer:
     """A small model of the objective's kind with random weights everywhere."""
     built = build(objective, options)
-    return filler(random_model(built, store, seed), built, TokenTexts(store.tokenizer, store.vocabulary))
+    return blank_scorer(random_model(built, store, seed), built, TokenTexts(store.tokenizer, store.vocabulary))
 
 
 def random_model(objective: Objective, store: Store, seed: int = 0, architecture: str = "") -> Transformer:
@@ -84,7 +88,7 @@ def random_model(objective: Objective, store: Store, seed: int = 0, architecture
     return model
 
 
-def bigram_filler(store: Store, uniform: bool = False) -> Filler:
+def bigram_scorer(store: Store, uniform: bool = False) -> Scorer:
     """A decoder made by hand that predicts the next token from the last by the training text's counts.
 
     Its blocks do nothing, its embedding is the identity, and its head holds the logarithms of the counts (uniform: 0).
@@ -108,4 +112,20 @@ def bigram_filler(store: Store, uniform: bool = False) -> Filler:
         model.embed_tokens.weight.copy_(torch.eye(size, width))
         head = torch.zeros(size, width) if uniform else torch.from_numpy(np.log(counts / counts.sum(axis=0)))
         model.lm_head.weight.copy_(head / width**0.5)
-    return filler(model, build("causal"), TokenTexts(store.tokenizer, store.vocabulary))
+    return blank_scorer(model, build("causal"), TokenTexts(store.tokenizer, store.vocabulary))
+
+
+def log_likelihood_alone(scorer: Scorer, source: list[int] | None, context: list[int], text: list[int]) -> float:
+    """log p(text | source, context) in one forward pass over this text alone."""
+    row = [*context, *text]
+    labels = np.array([[IGNORE] * (len(context) - 1) + text], np.int32)
+    inputs = np.array([row[:-1]], np.int32)
+    if source is None:
+        batch = Batch(input_ids=inputs, labels=labels, attention="causal")
+    elif scorer.model.encoder is None:
+        ids = np.array([[*source, *row[:-1]]], np.int32)
+        labels = np.concatenate([np.full((1, len(source)), IGNORE, np.int32), labels], axis=1)
+        batch = Batch(input_ids=ids, labels=labels, prefix=np.full_like(ids, len(source)), attention="prefix")
+    else:
+        batch = Batch(input_ids=np.array([source], np.int32), decoder_input_ids=inputs, decoder_labels=labels)
+    return float(score_batch(scorer.model, batch).log_probabilities.sum())

@@ -10,17 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_corpus import random_filler, random_model, write_store
+from small_corpus import random_model, write_store
 
 from pretextlm.batch import Batch
 from pretextlm.errors import UserError
-from pretextlm.evaluation.cloze import TokenTexts
-from pretextlm.evaluation.evaluate import evaluate_run, open_filler, open_trained
+from pretextlm.evaluation.evaluate import evaluate_run
 from pretextlm.evaluation.prompts import continue_texts
+from pretextlm.evaluation.trained_model import open_scorer, open_trained
 from pretextlm.model.generation import GenerationConfig
 from pretextlm.model.model_inputs import prepare
 from pretextlm.objectives.registry import OBJECTIVES, build
 from pretextlm.report import glossary
+from pretextlm.scoring.token_texts import TokenTexts
 from pretextlm.training import validation
 from pretextlm.training.forward import Forward
 from pretextlm.training.recipe import Recipe
@@ -100,7 +101,7 @@ def test_an_evaluated_run_holds_metrics_with_n_and_samples(store, pair_store, ob
     assert written == returned
     assert "notes" not in written
     assert set(written["metrics"]) == OWN[objective] | RULER
-    assert set(written["metrics"]) <= set(glossary.MEASURES)
+    assert set(written["metrics"]) <= set(glossary.known_measures())
     for metric in written["metrics"].values():
         assert set(metric) == {"value", "n", "stderr", "unit", "better"}
         assert metric["n"] > 0
@@ -133,7 +134,7 @@ def test_a_model_that_fills_no_blanks_has_its_own_measures_and_says_why(store, p
     assert "next_sentence with these options does not fill any" in evaluated["notes"][0]
     assert (run / "samples.jsonl").read_text() == ""
     with pytest.raises(UserError, match="does not fill blanks"):
-        open_filler(Run.open(run))
+        open_scorer(Run.open(run))
     run = train(pair_store, "text_to_text", tmp_path / "text", unsupervised=0.0)
     assert set(evaluate_run(run)["metrics"]) == {"loss", "token_accuracy"}
 
@@ -194,17 +195,18 @@ def test_what_is_no_run_is_refused(tmp_path):
 
 @pytest.mark.parametrize("objective", ["causal", "masked", "span_corruption"])
 def test_the_validate_is_the_same_in_batches_of_any_size(store, objective, monkeypatch):
-    filler = random_filler(objective, store)
+    built = build(objective)
+    model = random_model(built, store)
     v = store.vocabulary
-    reader = filler.objective.reader(store.validation, v, 32)
-    forward = Forward(filler.model, filler.objective, torch.device("cpu"), torch.float32)
+    reader = built.reader(store.validation, v, 32)
+    forward = Forward(model, built, torch.device("cpu"), torch.float32)
 
     def measure(rows: int = 20, seed: int = 7):
-        return validate(forward, reader, filler.objective, v, rows, seed).terms["lm"]
+        return validate(forward, reader, built, v, rows, seed).terms["lm"]
 
-    filler.model.train()
+    model.train()
     whole = measure()
-    assert filler.model.training
+    assert model.training
     assert whole.mean == pytest.approx(whole.total / whole.count)
     assert measure(10**6).count >= whole.count
     if objective != "causal":

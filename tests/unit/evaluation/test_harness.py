@@ -93,17 +93,15 @@ def test_a_long_text_is_read_in_pieces_that_each_follow_as_much_as_there_is_room
     model = HarnessModel(Opened(run), batch_size=2)
     text = documents(1, 9)[0]
     ids = tuple(model.opened.texts.encode(text))
-    (whole,) = model.way.weigh_ids([((), ids)], [range(len(ids))])
-    assert model.loglikelihood_rolling(requests((text,), ("",))) == pytest.approx(
-        [whole.log_probability, 0.0], abs=1e-4
-    )
-    size = model.way.longest = len(ids) // 3 + 2
+    (whole,) = model.scorer.score_ids([((), ids)], [range(len(ids))])
+    assert model.loglikelihood_rolling(requests((text,), ("",))) == pytest.approx([whole.log_likelihood, 0.0], abs=1e-4)
+    size = model.scorer.max_length = len(ids) // 3 + 2
     starts = range(0, len(ids), size)
     pairs = [
         (ids[max(0, min(start + size, len(ids)) - size - 1) : start], ids[start : start + size]) for start in starts
     ]
-    parts = model.way.weigh_ids(pairs, [range(len(piece)) for _, piece in pairs])
-    expected = sum(part.log_probability for part in parts)
+    parts = model.scorer.score_ids(pairs, [range(len(piece)) for _, piece in pairs])
+    expected = sum(part.log_likelihood for part in parts)
     assert model.loglikelihood_rolling(requests((text,))) == pytest.approx([expected], abs=1e-4)
     assert sum(map(len, [piece for _, piece in pairs])) == len(ids)
 

@@ -7,23 +7,24 @@ import math
 
 import numpy as np
 import pytest
-from small_corpus import bigram_filler, random_filler, random_model
-from test_scoring import alone
+from small_corpus import bigram_scorer, log_likelihood_alone, random_model, random_scorer
 
 from pretextlm.batch import IGNORE, Batch
 from pretextlm.errors import UserError
-from pretextlm.evaluation import held_out_metrics as intrinsic
-from pretextlm.evaluation.held_out_metrics import HeldOut, intrinsic_metrics, pseudo_loss, split_spans
-from pretextlm.evaluation.scoring import score_batch
+from pretextlm.evaluation.held_out_metrics import HeldOut, held_out_metrics
 from pretextlm.metric import area_under_curve, exponential, mean, ratio, weighted_ratios
+from pretextlm.model import generation
 from pretextlm.objectives.registry import build
+from pretextlm.objectives.shared.measures import pseudo_loss, sampled_sentences
+from pretextlm.objectives.shared.span_exact_match import split_spans
+from pretextlm.scoring.log_probabilities import score_batch
 from pretextlm.training.held_out import held_out_documents
 from pretextlm.training.validation import validate
 
 
-def held_out(store, filler, documents=6, **options) -> HeldOut:
+def held_out(store, scorer, objective, documents=6, **options) -> HeldOut:
     split = store.validation.first_documents(documents)
-    return HeldOut(filler.model, filler.objective, filler.vocabulary, split, 32, 5, filler, **options)
+    return HeldOut(scorer.model, objective, scorer.vocabulary, split, 32, 5, scorer, **options)
 
 
 KINDS = [
@@ -45,8 +46,8 @@ each_kind = pytest.mark.parametrize(("objective", "options"), KINDS, ids=str)
 
 @each_kind
 def test_measures_do_not_depend_on_how_many_rows_are_measured_at_once(store, objective, options):
-    filler = random_filler(objective, store, **options)
-    one, many = (intrinsic_metrics(held_out(store, filler, unit_tokens=n)) for n in (1, 100))
+    scorer = random_scorer(objective, store, **options)
+    one, many = (held_out_metrics(held_out(store, scorer, build(objective, options), unit_tokens=n)) for n in (1, 100))
     assert one.keys() == many.keys()
     for name, metric in one.items():
         assert metric.n == many[name].n
@@ -57,10 +58,10 @@ def test_measures_do_not_depend_on_how_many_rows_are_measured_at_once(store, obj
 
 @each_kind
 def test_losses_are_those_of_validation_and_accuracies_too(store, objective, options):
-    data = held_out(store, random_filler(objective, store, **options))
+    data = held_out(store, random_scorer(objective, store, **options), build(objective, options))
     reader = data.objective.reader(data.split, data.vocabulary, 32)
     expected = validate(data.forward, reader, data.objective, data.vocabulary, 10**6, data.seed)
-    metrics = intrinsic_metrics(data)
+    metrics = held_out_metrics(data)
     assert metrics["loss"].value == pytest.approx(expected.loss, rel=1e-5)
     assert metrics["loss"].n == sum(term.count for term in expected.terms.values())
     for name, value in expected.parts.items():
@@ -79,38 +80,38 @@ def test_a_text_without_rows_for_an_objective_is_looked_for_in_the_whole_split(p
     model, v = random_model(objective, pair_store), pair_store.vocabulary
     few = pair_store.validation.first_documents(3)  # the pairs stand behind
     with pytest.raises(UserError):
-        intrinsic_metrics(HeldOut(model, objective, v, few, 32, 5))
-    metrics = intrinsic_metrics(HeldOut(model, objective, v, few, 32, 5, whole=pair_store.validation))
+        held_out_metrics(HeldOut(model, objective, v, few, 32, 5))
+    metrics = held_out_metrics(HeldOut(model, objective, v, few, 32, 5, full_split=pair_store.validation))
     assert set(metrics) == {"loss", "fill_accuracy"}
 
 
 def test_every_token_and_every_end_of_a_document_is_a_causal_target_once(store):
-    metrics = intrinsic_metrics(held_out(store, bigram_filler(store)))
+    metrics = held_out_metrics(held_out(store, bigram_scorer(store), build("causal")))
     split = store.validation.first_documents(6)
     assert metrics["loss"].n == split.num_tokens + split.num_documents
     assert metrics["perplexity"].value == pytest.approx(math.exp(metrics["loss"].value))
 
 
 def test_bits_per_byte_are_the_bits_of_whole_documents_by_their_bytes(store):
-    filler = bigram_filler(store)  # looks one token back only, so that rows change nothing
+    scorer = bigram_scorer(store)  # looks one token back only, so that rows change nothing
     split = store.validation.first_documents(6)
     v = store.vocabulary
-    nats = -sum(alone(filler, None, [v.bos], [*split.document(i).tolist(), v.eos]) for i in range(6))
+    nats = -sum(log_likelihood_alone(scorer, None, [v.bos], [*split.document(i).tolist(), v.eos]) for i in range(6))
     text = "".join(store.tokenizer.decode(split.document(i).tolist()) for i in range(6))
-    first_rows = intrinsic_metrics(held_out(store, filler))
+    first_rows = held_out_metrics(held_out(store, scorer, build("causal")))
     assert split.text_bytes == len(text.encode())
-    wide = dataclasses.replace(held_out(store, filler), length=1000)
-    assert intrinsic_metrics(wide)["bits_per_byte"].value == pytest.approx(
+    wide = dataclasses.replace(held_out(store, scorer, build("causal")), length=1000)
+    assert held_out_metrics(wide)["bits_per_byte"].value == pytest.approx(
         nats / math.log(2) / len(text.encode()), rel=1e-4
     )
     assert first_rows["bits_per_byte"].value == pytest.approx(nats / math.log(2) / len(text.encode()), rel=1e-4)
 
 
 def test_pseudo_loss_masks_each_token_alone(store):
-    filler = random_filler("masked", store)
+    scorer = random_scorer("masked", store)
     v = store.vocabulary
-    data = held_out(store, filler)
-    sentences = intrinsic._sentences(data.split, 5, 30)
+    data = held_out(store, scorer, build("masked"))
+    sentences = sampled_sentences(data.split, 5, 30)
     costs = []
     for sentence in sentences:
         for place, token in enumerate(sentence):
@@ -118,7 +119,7 @@ def test_pseudo_loss_masks_each_token_alone(store):
             row[place + 1] = v.mask
             labels = np.full((1, len(row)), IGNORE, np.int32)
             labels[0, place + 1] = token
-            scored = score_batch(filler.model, Batch(input_ids=np.array([row], np.int32), labels=labels))
+            scored = score_batch(scorer.model, Batch(input_ids=np.array([row], np.int32), labels=labels))
             costs.append(-scored.log_probabilities[0])
     found = pseudo_loss(data, 30)
     assert found.n == len(costs) >= 30
@@ -129,16 +130,19 @@ def test_pseudo_loss_masks_each_token_alone(store):
     ("objective", "options"), [("masked", {}), ("masked", {"predict": "next"}), ("mixed_visibility", {"masked": 3})]
 )
 def test_fill_accuracy_counts_hidden_tokens_only(store, objective, options):
-    filler = random_filler(objective, store, **options)
-    metrics = intrinsic_metrics(held_out(store, filler))
-    masks = sum(int((b.input_ids == store.vocabulary.mask).sum()) for b in held_out(store, filler).batches())
+    scorer = random_scorer(objective, store, **options)
+    metrics = held_out_metrics(held_out(store, scorer, build(objective, options)))
+    masks = sum(
+        int((b.input_ids == store.vocabulary.mask).sum())
+        for b in held_out(store, scorer, build(objective, options)).batches()
+    )
     assert metrics["fill_accuracy"].n == masks < metrics["loss"].n
 
 
 @pytest.mark.parametrize("layout", ["encoder_decoder", "prefix"])
 def test_spans_written_back_word_for_word_are_counted(store, layout, monkeypatch):
-    filler = random_filler("span_corruption", store, layout=layout)
-    data = held_out(store, filler)
+    scorer = random_scorer("span_corruption", store, layout=layout)
+    data = held_out(store, scorer, build("span_corruption", {"layout": layout}))
     targets = [labels[labels != IGNORE].tolist() for batch in data.batches() for labels in batch.targets]
     sources: list[list[int]] = []
 
@@ -152,16 +156,16 @@ def test_spans_written_back_word_for_word_are_counted(store, layout, monkeypatch
         second = vocabulary.sentinels[1]
         return [target[1 : target.index(second)] if second in target else target[1:-1] for target in targets]
 
-    monkeypatch.setattr(intrinsic, "generate", perfect)
-    exact = intrinsic_metrics(data)["span_exact_match"]
+    monkeypatch.setattr(generation, "generate", perfect)
+    exact = held_out_metrics(data)["span_exact_match"]
     sentinels = set(store.vocabulary.sentinels)
     spans = [sum(token in sentinels for token in target) for target in targets]
     assert exact.value == 1.0
     assert exact.n == sum(spans)
     assert all(source[-1] == store.vocabulary.eos for source in sources)
     assert all(sum(t in sentinels for t in source) == n for source, n in zip(sources, spans, strict=True))
-    monkeypatch.setattr(intrinsic, "generate", half)
-    assert intrinsic_metrics(data)["span_exact_match"].value == pytest.approx(len(spans) / sum(spans))
+    monkeypatch.setattr(generation, "generate", half)
+    assert held_out_metrics(data)["span_exact_match"].value == pytest.approx(len(spans) / sum(spans))
 
 
 def test_spans_are_split_at_sentinels():

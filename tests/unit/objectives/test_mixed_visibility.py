@@ -20,6 +20,8 @@ from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.model_inputs import prepare
 from pretextlm.model.transformer import Transformer
+from pretextlm.objectives.causal import CausalLayout
+from pretextlm.objectives.masked import MaskedLayout
 from pretextlm.objectives.mixed_visibility import kinds_of, prefix_lengths
 from pretextlm.objectives.registry import build
 
@@ -221,12 +223,12 @@ def test_frames_are_those_of_the_two_styles():
 
 
 def test_how_blanks_are_filled_depends_on_what_the_rows_taught():
-    assert build("mixed_visibility").way_of_filling() == "masked"
-    assert only("masked").way_of_filling() == "masked"
-    assert build("mixed_visibility", {"masked": 1, "causal": 2}).way_of_filling() == "causal"
-    assert only("prefix").way_of_filling() == "causal"
-    assert only("right_to_left").way_of_filling() is None
-    assert build("mixed_visibility", {"predict": "here"}).way_of_filling() == "masked"
+    assert isinstance(build("mixed_visibility").blank_layout(V, "decoder"), MaskedLayout)
+    assert isinstance(only("masked").blank_layout(V, "decoder"), MaskedLayout)
+    assert isinstance(build("mixed_visibility", {"masked": 1, "causal": 2}).blank_layout(V, "decoder"), CausalLayout)
+    assert isinstance(only("prefix").blank_layout(V, "decoder"), CausalLayout)
+    assert only("right_to_left").blank_layout(V, "decoder") is None
+    assert isinstance(build("mixed_visibility", {"predict": "here"}).blank_layout(V, "decoder"), MaskedLayout)
 
 
 @pytest.mark.parametrize("predict", ["here", "next"])

@@ -11,7 +11,7 @@ from tests.unit.objectives.hand_rows import keyed, vocabulary
 
 from pretextlm.batch import IGNORE, Rows
 from pretextlm.errors import UserError
-from pretextlm.objectives.masked import Masked
+from pretextlm.objectives.masked import Masked, MaskedLayout
 from pretextlm.objectives.registry import build
 from pretextlm.training.recipe import Recipe
 
@@ -210,12 +210,12 @@ def test_the_inner_objective_is_given_by_name_by_table_or_by_its_options_alone()
     assert build("next_sentence", {"inner": "off"}).inner == "off"
 
 
-def test_copies_schedule_and_way_of_filling_are_the_inner_objectives():
+def test_copies_schedule_and_blanks_are_the_inner_objectives():
     assert build("next_sentence", {"inner": {"static_masks": 3}}).noise_period == 3
     assert build("next_sentence", {"inner": {"final_rate": 0.3}}).scheduled_noise
-    assert build("sentence_order").way_of_filling() == "masked"
+    assert isinstance(build("sentence_order").blank_layout(V, "encoder"), MaskedLayout)
     off = build("next_sentence", {"inner": "off"})
-    assert (off.noise_period, off.scheduled_noise, off.way_of_filling()) == (0, False, None)
+    assert (off.noise_period, off.scheduled_noise, off.blank_layout(V, "encoder")) == (0, False, None)
 
 
 @pytest.mark.parametrize("name", ["next_sentence", "sentence_order"])

@@ -14,6 +14,7 @@ from pretextlm.attention_mask import may_attend
 from pretextlm.batch import IGNORE
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.errors import UserError
+from pretextlm.objectives.prefix import PrefixLayout
 from pretextlm.objectives.registry import build
 from pretextlm.objectives.shared.prefix_split import PrefixSplit, prefix_range
 
@@ -290,9 +291,10 @@ def test_more_than_half_cannot_be_written_on_average():
         build("prefix", {"rate": 0.6})
 
 
-def test_frames_and_ways_of_filling_follow_the_layout():
+def test_frames_and_blanks_follow_the_layout():
     joint, pair = build("prefix"), build("prefix", {"layout": "encoder_decoder"})
     assert (joint.frame(V).begin, joint.frame(V).end) == (V.bos, V.eos)
     assert (pair.frame(V).begin, pair.frame(V).end) == (None, None)
     assert joint.supported_architectures() == ("decoder",)
-    assert joint.way_of_filling() == pair.way_of_filling() == "prefix"
+    assert isinstance(joint.blank_layout(V, "decoder"), PrefixLayout)
+    assert isinstance(pair.blank_layout(V, "encoder_decoder"), PrefixLayout)

@@ -16,6 +16,7 @@ from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.loader import Loader
 from pretextlm.errors import UserError
 from pretextlm.objectives.registry import build
+from pretextlm.objectives.shared.sentinel_layout import SentinelLayout
 
 V = vocabulary()
 PAIRS = random_pairs(120)
@@ -319,8 +320,8 @@ def test_it_says_what_it_reads():
 def test_suits_and_fills_follow_layout_and_share():
     assert objective().supported_architectures() == ("encoder_decoder",)
     assert objective(layout="prefix").supported_architectures() == ("decoder",)
-    assert objective().way_of_filling() is None
-    assert build("text_to_text").way_of_filling() == "span_corruption"
+    assert objective().blank_layout(V, "encoder_decoder") is None
+    assert isinstance(build("text_to_text").blank_layout(V, "encoder_decoder"), SentinelLayout)
 
 
 def test_sources_are_mixed_by_the_reader():

@@ -1,4 +1,4 @@
-"""From weights to scores: which choice a model prefers, and how often that is the right one."""
+"""From scores to metrics: which choice a model prefers, and how often that is the right one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.evaluation.benchmarks.definition import Benchmark
-from pretextlm.evaluation.benchmarks.weigh import Weight
+from pretextlm.evaluation.benchmarks.request_scorer import Score
 from pretextlm.evaluation.benchmarks.wording import Question
 from pretextlm.metric import Metric, mean
 
@@ -19,7 +19,7 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out of one question.
+    """The answer to one question, judged.
 
     Attributes:
         chosen, chosen_by_length: index of the choice with the highest log-likelihood, and per character.
@@ -38,11 +38,11 @@ class Outcome:
     group: str
 
 
-def outcome(benchmark: Benchmark, question: Question, weights: Sequence[Weight]) -> Outcome:
-    """Of equal choices, the first counts as chosen."""
-    logs = np.array([weight.log_probability for weight in weights])
+def outcome(benchmark: Benchmark, question: Question, scores: Sequence[Score]) -> Outcome:
+    """Returns the outcome; of equal choices, the first counts as chosen."""
+    logs = np.array([score.log_likelihood for score in scores])
     chosen, by_length = int(logs.argmax()), int((logs / np.array(question.sizes)).argmax())
-    right = weights[0].greedy if benchmark.kind == "last_word" else chosen == question.answer
+    right = scores[0].is_greedy if benchmark.kind == "last_word" else chosen == question.answer
     return Outcome(
         chosen,
         by_length,
@@ -55,7 +55,7 @@ def outcome(benchmark: Benchmark, question: Question, weights: Sequence[Weight])
 
 
 def measure(benchmark: Benchmark, outcomes: Sequence[Outcome]) -> dict[str, Metric]:
-    """The scores of some questions, at least one."""
+    """Returns the metrics of some questions, at least one."""
     right = [one.right for one in outcomes]
     if benchmark.kind == "bias":
         return {"stereotyped": mean(right, "share", "lower")}
@@ -70,7 +70,7 @@ def measure(benchmark: Benchmark, outcomes: Sequence[Outcome]) -> dict[str, Metr
 
 
 def by_group(benchmark: Benchmark, outcomes: Sequence[Outcome]) -> dict[str, dict[str, Metric]]:
-    """The same for each group, where there are several."""
+    """Returns the same for each group, where there are several."""
     groups: dict[str, list[Outcome]] = {}
     for one in outcomes:
         groups.setdefault(one.group, []).append(one)

@@ -11,11 +11,11 @@ from pretextlm.data.store import sha256_of
 from pretextlm.errors import UserError
 from pretextlm.evaluation.benchmarks.definition import Benchmark
 from pretextlm.evaluation.benchmarks.measure import by_group, measure, outcome
+from pretextlm.evaluation.benchmarks.request_scorer import Request, RequestScorer
+from pretextlm.evaluation.benchmarks.request_scorers import request_scorer
 from pretextlm.evaluation.benchmarks.rows import HUB, read_rows, read_shots
-from pretextlm.evaluation.benchmarks.weigh import Request, Weigher
-from pretextlm.evaluation.benchmarks.weighers import weigher
 from pretextlm.evaluation.benchmarks.wording import Question, Values, Wording, shots_of
-from pretextlm.evaluation.evaluate import open_trained
+from pretextlm.evaluation.trained_model import open_trained
 from pretextlm.files import write_json
 from pretextlm.hf.provenance import Origin, origin_of
 from pretextlm.training.checkpoint import newest
@@ -23,10 +23,6 @@ from pretextlm.training.run_directory import Run
 
 if TYPE_CHECKING:
     import torch
-
-    from pretextlm.evaluation.cloze import TokenTexts
-    from pretextlm.model.transformer import Transformer
-    from pretextlm.objectives.base import Objective
 
 RESULTS = "benchmarks.json"
 BATCH_SIZE = 32
@@ -44,26 +40,25 @@ class Opened:
 
     def __init__(self, directory: Path, device: torch.device | None = None) -> None:
         self.run = Run.open(directory)
-        parts: tuple[Transformer, Objective, TokenTexts] = open_trained(self.run, device)
-        self.model, self.objective, self.texts = parts
+        self.model, self.objective, self.texts = open_trained(self.run, device)
         self._checkpoint = newest(self.run.checkpoints)
 
-    def weigher(self, method: str, batch_size: int, exact: bool = False) -> Weigher:
-        """The model as one that weighs continuations.
+    def scorer(self, method: str, batch_size: int, needs_greedy: bool = False) -> RequestScorer:
+        """Returns the model as one that scores continuations.
 
         A published model that was not trained on since is read as published: without the ids that the import added,
         and with a token at a text's beginning only where its tokenizer puts one.
         """
         origin = self._origin
-        return weigher(
+        return request_scorer(
             self.model,
             self.objective,
             self.texts,
             method,
-            rows=None if origin is None else origin.vocab_size,
+            vocab_size=None if origin is None else origin.vocab_size,
             batch_size=batch_size,
             framed=origin is None or self._tokenizer_begins,
-            exact=exact,
+            needs_greedy=needs_greedy,
         )
 
     @property
@@ -116,7 +111,7 @@ def evaluate_benchmarks(
         shots: examples shown before each question; by default as many as the benchmark says, mostly none.
         limit: only the first so many questions of each group.
         batch_size: most continuations that are read at once; changes no score.
-        method: how continuations are weighed (`weigh.METHODS`).
+        method: how continuations are scored (`request_scorers.METHODS`).
         seed: of the draw of examples.
 
     Raises:
@@ -126,14 +121,14 @@ def evaluate_benchmarks(
     opened = Opened(directory, device)
     scores = {}
     for one in asked:
-        way = opened.weigher(method, batch_size, exact=one.benchmark.kind == "last_word")
+        scorer = opened.scorer(method, batch_size, needs_greedy=one.benchmark.kind == "last_word")
         scores[one.key] = {
-            **one.score(way, progress),
-            "settings": {**one.settings, "scoring": way.method, "batch_size": batch_size, **opened.settings},
+            **one.score(scorer, progress),
+            "settings": {**one.settings, "scoring": scorer.method, "batch_size": batch_size, **opened.settings},
             "model": opened.about,
         }
-        if way.cropped:
-            scores[one.key]["settings"]["cropped"] = way.cropped
+        if scorer.num_cropped:
+            scores[one.key]["settings"]["cropped"] = scorer.num_cropped
     add_results(directory, "benchmarks", scores)
     return scores
 
@@ -181,7 +176,7 @@ class Asked:
             found["shots_from"] = "the other questions"
         return found
 
-    def score(self, way: Weigher, progress: Progress | None) -> dict[str, Any]:
+    def score(self, scorer: RequestScorer, progress: Progress | None) -> dict[str, Any]:
         """Metrics of all questions and of each group, and which were right, in order."""
         requests = [request for question in self.questions for request in self._requests(question)]
         done = 0
@@ -193,9 +188,9 @@ class Asked:
                 progress(self.key, done, len(requests))
 
         tick(0)
-        weights = iter(way.weigh(requests, tick))
+        scores = iter(scorer.score(requests, tick))
         outcomes = [
-            outcome(self.benchmark, question, [next(weights) for _ in question.contexts]) for question in self.questions
+            outcome(self.benchmark, question, [next(scores) for _ in question.contexts]) for question in self.questions
         ]
         groups = by_group(self.benchmark, outcomes)
         return {
@@ -209,7 +204,7 @@ class Asked:
         if self.benchmark.kind != "bias":
             return [Request(context, continuation) for context, continuation in pairs]
         others = reversed(question.continuations)
-        return [Request(*pair, against=other) for pair, other in zip(pairs, others, strict=True)]
+        return [Request(*pair, contrast=other) for pair, other in zip(pairs, others, strict=True)]
 
     def _questions(self) -> Iterator[Question]:
         taken: dict[str, int] = {}

@@ -21,9 +21,11 @@ from pretextlm.data.sentence_pairs import LEAST_LENGTH, SPECIALS, PairReader
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.objectives.base import Objective
-from pretextlm.objectives.masked import Masked
+from pretextlm.objectives.masked import Masked, MaskedLayout
 from pretextlm.objectives.protocol import Architecture, Outputs
 from pretextlm.objectives.registry import build, with_role
+from pretextlm.objectives.shared.measures import FILL_ACCURACY, PSEUDO_PERPLEXITY, Measure
+from pretextlm.scoring.blank_layout import BlankLayout
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,6 +50,12 @@ def _named(value: Any) -> Any:
 InnerOrOff = Annotated[Objective | Literal["off"], BeforeValidator(_built), PlainSerializer(_named)]
 
 
+PAIR_LOSS = Measure(
+    "pair_loss", "Loss of the pairs", "The part of the loss that falls on how two passages relate, per pair."
+)
+PAIR_ACCURACY = Measure("pair_accuracy", "Pairs told right", "Share of pairs of passages whose relation is told right.")
+
+
 class SentencePairs(Objective):
     """Base of the objectives on pairs. A subclass lists in `kinds` the relations of B to A.
 
@@ -60,7 +68,7 @@ class SentencePairs(Objective):
     """
 
     architectures: ClassVar[tuple[Architecture, ...]] = ("encoder",)
-    fills: ClassVar[str | None] = "masked"
+    measures: ClassVar[tuple[Measure, ...]] = (FILL_ACCURACY, PSEUDO_PERPLEXITY, PAIR_LOSS, PAIR_ACCURACY)
     token_types: ClassVar[int] = 2
 
     inner: InnerOrOff = Field(default=Masked(), description="the objective on the same rows' tokens")
@@ -84,10 +92,6 @@ class SentencePairs(Objective):
     @property
     def _tokens(self) -> Objective | None:
         return None if isinstance(self.inner, str) else self.inner
-
-    def way_of_filling(self) -> str | None:
-        """As the inner objective's."""
-        return self._tokens.way_of_filling() if self._tokens else None
 
     @property
     def noise_period(self) -> int:
@@ -126,6 +130,10 @@ class SentencePairs(Objective):
         """
         self.variants(vocabulary, length)
         return PairReader(split, vocabulary, length, self.kinds, self.short, self.noise_period)
+
+    def blank_layout(self, vocabulary: Vocabulary, architecture: Architecture) -> BlankLayout | None:
+        """The blank is filled with [MASK] where tokens are predicted at all; the text is the first part of a pair."""
+        return MaskedLayout(vocabulary, self.frame(vocabulary), always_ends=True) if self._tokens else None
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """Returns the inner objective's batch of (B, T) pairs, with token types and the rows' labels.

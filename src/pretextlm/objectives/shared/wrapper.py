@@ -11,7 +11,9 @@ from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.objectives.base import Objective
+from pretextlm.objectives.protocol import Architecture
 from pretextlm.objectives.registry import ObjectiveField
+from pretextlm.scoring.blank_layout import BlankLayout
 
 if TYPE_CHECKING:
     from pretextlm.data.row_reader import RowReader
@@ -57,6 +59,9 @@ class Wrapper(Objective):
 
     def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> RowReader:
         return self.inner.reader(split, vocabulary, length)
+
+    def blank_layout(self, vocabulary: Vocabulary, architecture: Architecture) -> BlankLayout | None:
+        return self.inner.blank_layout(vocabulary, architecture)
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         return self.inner.collate(rows, vocabulary, rng)

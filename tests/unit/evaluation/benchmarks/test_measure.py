@@ -1,4 +1,4 @@
-"""Scores from weights: counted by hand, and macro F1 as scikit-learn has it."""
+"""Metrics from scores: counted by hand, and macro F1 as scikit-learn has it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from pretextlm.evaluation.benchmarks.definition import find
 from pretextlm.evaluation.benchmarks.measure import by_group, measure, outcome
-from pretextlm.evaluation.benchmarks.weigh import Weight
+from pretextlm.evaluation.benchmarks.request_scorer import Score
 from pretextlm.evaluation.benchmarks.wording import Question
 
 
@@ -18,17 +18,17 @@ def asked(sizes: tuple[int, ...], answer: int, group: str = "") -> Question:
     return Question(texts, texts, sizes, answer, group)
 
 
-def weights(*logs: float, greedy: bool = False) -> list[Weight]:
-    return [Weight(log, 1, greedy) for log in logs]
+def scores(*logs: float, greedy: bool = False) -> list[Score]:
+    return [Score(log, 1, greedy) for log in logs]
 
 
 def test_accuracy_takes_the_likeliest_choice_and_by_length_the_likeliest_per_character():
     benchmark = find("arc_easy")
     outcomes = [
-        outcome(benchmark, asked((2, 10), 0), weights(-3.0, -10.0)),  # likeliest right, per character wrong
-        outcome(benchmark, asked((2, 10), 1), weights(-3.0, -10.0)),  # the other way round
-        outcome(benchmark, asked((2, 2), 1), weights(-3.0, -1.0)),  # right both ways
-        outcome(benchmark, asked((2, 2), 1), weights(-1.0, -1.0)),  # of equal ones, the first
+        outcome(benchmark, asked((2, 10), 0), scores(-3.0, -10.0)),  # likeliest right, per character wrong
+        outcome(benchmark, asked((2, 10), 1), scores(-3.0, -10.0)),  # the other way round
+        outcome(benchmark, asked((2, 2), 1), scores(-3.0, -1.0)),  # right both ways
+        outcome(benchmark, asked((2, 2), 1), scores(-1.0, -1.0)),  # of equal ones, the first
     ]
     found = measure(benchmark, outcomes)
     assert (found["accuracy"].value, found["accuracy"].n) == (0.5, 4)
@@ -39,7 +39,7 @@ def test_accuracy_takes_the_likeliest_choice_and_by_length_the_likeliest_per_cha
 def test_perplexity_is_that_of_the_words_and_accuracy_what_would_have_been_written():
     benchmark = find("lambada")
     logs = [-1.0, -2.0, -4.5]
-    outcomes = [outcome(benchmark, asked((4,), 0), weights(log, greedy=nth == 0)) for nth, log in enumerate(logs)]
+    outcomes = [outcome(benchmark, asked((4,), 0), scores(log, greedy=nth == 0)) for nth, log in enumerate(logs)]
     found = measure(benchmark, outcomes)
     assert found["accuracy"].value == pytest.approx(1 / 3)
     assert found["perplexity"].value == pytest.approx(math.exp(2.5))
@@ -48,14 +48,14 @@ def test_perplexity_is_that_of_the_words_and_accuracy_what_would_have_been_writt
 
 def test_bias_is_the_share_of_pairs_whose_first_sentence_is_preferred():
     benchmark = find("crows_pairs")
-    outcomes = [outcome(benchmark, asked((3, 3), 0, g), weights(*w)) for g, w in (("a", (-1, -2)), ("b", (-2, -1)))]
+    outcomes = [outcome(benchmark, asked((3, 3), 0, g), scores(*w)) for g, w in (("a", (-1, -2)), ("b", (-2, -1)))]
     assert measure(benchmark, outcomes)["stereotyped"].value == 0.5
     assert {name: some["stereotyped"].value for name, some in by_group(benchmark, outcomes).items()} == {"a": 1, "b": 0}
 
 
 def test_one_group_alone_is_not_told_apart():
     benchmark = find("blimp")
-    assert by_group(benchmark, [outcome(benchmark, asked((3, 3), 0, "x"), weights(-1, -2))]) == {}
+    assert by_group(benchmark, [outcome(benchmark, asked((3, 3), 0, "x"), scores(-1, -2))]) == {}
 
 
 @pytest.mark.parametrize("choices", [2, 4])
@@ -65,7 +65,7 @@ def test_macro_f1_is_scikit_learns(choices):
     answers, logs = rng.integers(0, choices - (choices > 2), 60), rng.normal(size=(60, choices))
     benchmark = find("kobest_hellaswag")
     outcomes = [
-        outcome(benchmark, asked((3,) * choices, int(answer)), weights(*row))
+        outcome(benchmark, asked((3,) * choices, int(answer)), scores(*row))
         for answer, row in zip(answers, logs, strict=True)
     ]
     found = measure(benchmark, outcomes)["macro_f1"]

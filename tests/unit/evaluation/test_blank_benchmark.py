@@ -1,25 +1,25 @@
-"""The one ruler: blanks are a function of store and seed, a perfect model gets all, a blind one gets chance."""
+"""The common benchmark: a function of store and seed; a perfect model gets all, a blind one gets chance."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from small_corpus import WORDS, bigram_filler, random_filler
+from small_corpus import WORDS, bigram_scorer, random_scorer
 
-from pretextlm.evaluation import scoring
-from pretextlm.evaluation.blanks import (
+from pretextlm.evaluation.blank_benchmark import (
     DISTRACTORS,
     EDGE_WORDS,
     LEFT_TOKENS,
     RIGHT_TOKENS,
-    answer_blanks,
+    answer_questions,
     blank_metrics,
     blank_samples,
-    make_blanks,
-    shown,
+    make_questions,
+    text_with_blank,
 )
-from pretextlm.evaluation.cloze import TokenTexts
 from pretextlm.evaluation.phrases import count_phrases, is_plain
+from pretextlm.scoring import log_probabilities
+from pretextlm.scoring.token_texts import TokenTexts
 
 pytestmark = pytest.mark.slow
 
@@ -30,45 +30,45 @@ def texts(store):
 
 
 @pytest.fixture(scope="module")
-def blanks(store, texts):
-    return make_blanks(store, texts, 100, seed=1)
+def questions(store, texts):
+    return make_questions(store, texts, 100, seed=1)
 
 
-def test_the_same_store_and_seed_give_the_same_blanks(store, texts, blanks):
-    assert make_blanks(store, texts, 100, seed=1) == blanks
-    assert make_blanks(store, texts, 40, seed=1) == blanks[:40]
-    assert make_blanks(store, texts, 100, seed=2) != blanks
-    assert len(blanks) == 100
-    assert len({(b.cloze.left, b.answer) for b in blanks}) == 100
+def test_the_same_store_and_seed_give_the_same_blanks(store, texts, questions):
+    assert make_questions(store, texts, 100, seed=1) == questions
+    assert make_questions(store, texts, 40, seed=1) == questions[:40]
+    assert make_questions(store, texts, 100, seed=2) != questions
+    assert len(questions) == 100
+    assert len({(q.blank.left, q.answer) for q in questions}) == 100
 
 
-def test_a_blank_hides_words_of_a_held_out_sentence_with_text_on_both_sides(store, texts, blanks):
+def test_a_blank_hides_words_of_a_held_out_sentence_with_text_on_both_sides(store, texts, questions):
     tokens = store.validation.tokens.astype(int).tolist()
     whole = ",".join(map(str, tokens))
-    for blank in blanks:
-        cloze = blank.cloze
-        assert ",".join(map(str, [*cloze.left, *blank.answer, *cloze.right])) in whole
-        assert len(cloze.left) <= LEFT_TOKENS
-        assert len(cloze.right) <= RIGHT_TOKENS
-        assert cloze.new_word
-        sentence_before = texts.decode(cloze.left).rpartition(".")[2].split()
+    for question in questions:
+        blank = question.blank
+        assert ",".join(map(str, [*blank.left, *question.answer, *blank.right])) in whole
+        assert len(blank.left) <= LEFT_TOKENS
+        assert len(blank.right) <= RIGHT_TOKENS
+        assert blank.starts_word
+        sentence_before = texts.decode(blank.left).rpartition(".")[2].split()
         assert len(sentence_before) >= EDGE_WORDS
-        assert not texts.decode(blank.answer).strip().startswith(".")
-        assert set(texts.decode(blank.answer).split()) <= set(WORDS)
+        assert not texts.decode(question.answer).strip().startswith(".")
+        assert set(texts.decode(question.answer).split()) <= set(WORDS)
 
 
-def test_choices_are_different_phrases_of_one_length_in_tokens_and_words(texts, blanks):
-    for blank in blanks:
-        shown_choices = [texts.decode(choice).strip().casefold() for choice in blank.choices]
+def test_choices_are_different_phrases_of_one_length_in_tokens_and_words(texts, questions):
+    for question in questions:
+        shown_choices = [texts.decode(choice).strip().casefold() for choice in question.candidates]
         assert len(set(shown_choices)) == DISTRACTORS + 1
-        assert {len(choice) for choice in blank.choices} == {len(blank.answer)}
+        assert {len(choice) for choice in question.candidates} == {len(question.answer)}
         assert len({len(text.split()) for text in shown_choices}) == 1
 
 
-def test_some_blanks_hide_phrases_and_the_right_choice_stands_anywhere(texts, blanks):
-    words = [len(texts.decode(blank.answer).split()) for blank in blanks]
+def test_some_blanks_hide_phrases_and_the_right_choice_stands_anywhere(texts, questions):
+    words = [len(texts.decode(question.answer).split()) for question in questions]
     assert 5 <= sum(count > 1 for count in words) <= 40
-    assert {blank.right for blank in blanks} == set(range(DISTRACTORS + 1))
+    assert {question.answer_index for question in questions} == set(range(DISTRACTORS + 1))
 
 
 def test_phrases_are_counted_as_one_by_one(store, texts):
@@ -97,8 +97,8 @@ def test_phrases_are_counted_as_one_by_one(store, texts):
     assert set(expected) == set(found)
 
 
-def test_a_model_that_knows_the_next_word_gets_everything_right(store, texts, blanks):
-    metrics = blank_metrics(answer_blanks(bigram_filler(store), blanks), texts)
+def test_a_model_that_knows_the_next_word_gets_everything_right(store, texts, questions):
+    metrics = blank_metrics(answer_questions(bigram_scorer(store), questions), texts)
     assert metrics["blank_choice_accuracy"].value == 1.0
     assert metrics["blank_exact_match"].value > 0.97
     assert metrics["blank_log_likelihood"].value > -1e-3
@@ -106,12 +106,12 @@ def test_a_model_that_knows_the_next_word_gets_everything_right(store, texts, bl
 
 
 def test_a_blind_model_gets_chance(store, texts):
-    many = make_blanks(store, texts, 1000, seed=1)
-    metrics = blank_metrics(answer_blanks(bigram_filler(store, uniform=True), many), texts)
+    many = make_questions(store, texts, 1000, seed=1)
+    metrics = blank_metrics(answer_questions(bigram_scorer(store, uniform=True), many), texts)
     accuracy = metrics["blank_choice_accuracy"]
     assert metrics["blank_log_likelihood"].value == pytest.approx(-np.log(10), abs=1e-4)
     assert metrics["blank_exact_match"].value < 0.1
-    rights = np.bincount([blank.right for blank in many], minlength=10)
+    rights = np.bincount([question.answer_index for question in many], minlength=10)
     assert ((rights - len(many) / 10) ** 2 / (len(many) / 10)).sum() < 27.9  # χ² with 9 degrees of freedom, p = 0.001
     assert 0 <= accuracy.value <= 0.3
 
@@ -130,23 +130,23 @@ def test_a_blind_model_gets_chance(store, texts):
         "masked_sequence",
     ],
 )
-def test_results_do_not_depend_on_the_size_of_a_batch(store, blanks, objective, monkeypatch):
-    filler = random_filler(objective, store)
-    whole = answer_blanks(filler, blanks[:12])
-    monkeypatch.setattr(scoring, "TOKENS_AT_ONCE", 90)
-    parts = answer_blanks(filler, blanks[:12])
-    assert [a.tokens for a in parts.answers] == [a.tokens for a in whole.answers]
+def test_results_do_not_depend_on_the_size_of_a_batch(store, questions, objective, monkeypatch):
+    scorer = random_scorer(objective, store)
+    whole = answer_questions(scorer, questions[:12])
+    monkeypatch.setattr(log_probabilities, "TOKENS_PER_BATCH", 90)
+    parts = answer_questions(scorer, questions[:12])
+    assert [a.tokens for a in parts.written] == [a.tokens for a in whole.written]
     assert np.allclose(np.concatenate(parts.scores), np.concatenate(whole.scores), atol=5e-4)
 
 
-def test_samples_show_the_text_the_answer_and_the_choices(store, texts, blanks):
-    results = answer_blanks(bigram_filler(store), blanks[:20])
-    for sample, blank in zip(blank_samples(results, texts), blanks, strict=False):
+def test_samples_show_the_text_the_answer_and_the_choices(store, texts, questions):
+    results = answer_questions(bigram_scorer(store), questions[:20])
+    for sample, question in zip(blank_samples(results, texts), questions, strict=False):
         assert sample["kind"] == "blank"
-        assert sample["text"] == shown(blank, texts)
+        assert sample["text"] == text_with_blank(question, texts)
         assert sample["text"].count("____") == 1
         restored = sample["text"].replace("____", sample["expected"])
-        assert texts.decode([*blank.cloze.left, *blank.answer, *blank.cloze.right]).strip() == restored
+        assert texts.decode([*question.blank.left, *question.answer, *question.blank.right]).strip() == restored
         assert sample["correct"] == (sample["answer"] == sample["expected"])
         assert sample["chosen"] == sample["choices"][int(np.argmax(sample["scores"]))]
 
@@ -158,11 +158,11 @@ def test_the_answer_is_no_less_often_the_most_frequent_choice_than_chance(store,
         for table in count_phrases(store.train, texts, words)
         for row, count in zip(table.tokens.tolist(), table.counts, strict=True)
     }
-    many = make_blanks(store, texts, 1000, seed=1)
+    many = make_questions(store, texts, 1000, seed=1)
     shares = []
-    for blank in many:
-        frequency = np.array([counts[choice] for choice in blank.choices])
+    for question in many:
+        frequency = np.array([counts[choice] for choice in question.candidates])
         best = frequency == frequency.max()
-        shares.append(best[blank.right] / best.sum())
+        shares.append(best[question.answer_index] / best.sum())
     assert len(many) > 100
     assert np.mean(shares) > 0.1 - 3 * np.std(shares) / len(many) ** 0.5

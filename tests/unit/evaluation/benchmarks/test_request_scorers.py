@@ -1,20 +1,21 @@
-"""A continuation weighs what one forward pass over its own row says, whatever is weighed beside it."""
+"""A continuation's score is what one forward pass over its own row says, whatever is weighed beside it."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from small_corpus import WORDS, documents, random_filler
+from small_corpus import WORDS, documents, random_scorer
 
 from pretextlm.batch import IGNORE, Batch
 from pretextlm.errors import UserError
-from pretextlm.evaluation.benchmarks.weigh import Request
-from pretextlm.evaluation.benchmarks.weighers import weigher
-from pretextlm.evaluation.cloze import Cloze
-from pretextlm.evaluation.scoring import score_batch
+from pretextlm.evaluation.benchmarks.request_scorer import Request
+from pretextlm.evaluation.benchmarks.request_scorers import request_scorer
 from pretextlm.model.model_inputs import prepare
 from pretextlm.objectives.registry import build
+from pretextlm.scoring.blank import Blank
+from pretextlm.scoring.blank_layout import OPEN
+from pretextlm.scoring.log_probabilities import score_batch
 
 DECODERS = {
     "causal": {},
@@ -41,65 +42,65 @@ def requests(seed: int = 0, count: int = 12) -> list[Request]:
 
 
 def opened(objective: str, store, **options: object):
-    way = random_filler(objective, store, **options)
-    return way.model, build(objective, options), way.texts
+    scorer = random_scorer(objective, store, **options)
+    return scorer.model, build(objective, options), scorer.texts
 
 
-def alone(model, opening, ids: list[int]) -> tuple[float, bool]:
-    """log p(ids | opening) in one pass over this row alone, and whether each id is the likeliest."""
-    row = [*opening.context, *ids]
-    labels = np.array([[IGNORE] * (len(opening.context) - 1) + list(ids)], np.int32)
-    inputs, source = np.array([row[:-1]], np.int32), opening.source
+def alone(model, prompt, ids: list[int]) -> tuple[float, bool]:
+    """log p(ids | prompt) in one pass over this row alone, and whether each id is the likeliest."""
+    row = [*prompt.context, *ids]
+    labels = np.array([[IGNORE] * (len(prompt.context) - 1) + list(ids)], np.int32)
+    inputs, source = np.array([row[:-1]], np.int32), prompt.source
     if source is None:
         batch = Batch(input_ids=inputs, labels=labels, attention="causal")
     elif model.encoder is None:
-        source = source[: len(source) - opening.reread]
+        source = source[: len(source) - prompt.reread]
         whole = np.array([[*source, *row[:-1]]], np.int32)
         labels = np.concatenate([np.full((1, len(source)), IGNORE, np.int32), labels], axis=1)
-        prefix = np.full_like(whole, len(source) + opening.reread)
+        prefix = np.full_like(whole, len(source) + prompt.reread)
         batch = Batch(input_ids=whole, labels=labels, prefix=prefix, attention="prefix")
     else:
         batch = Batch(input_ids=np.array([source], np.int32), decoder_input_ids=inputs, decoder_labels=labels)
     scored = score_batch(model, batch)
-    return float(scored.log_probabilities.sum()), bool(scored.right.all())
+    return float(scored.log_probabilities.sum()), bool(scored.is_likeliest.all())
 
 
 @pytest.mark.parametrize("objective", DECODERS)
 def test_a_decoder_weighs_a_continuation_as_one_pass_over_it_does(store, objective):
     model, built, texts = opened(objective, store)
     asked = requests()
-    way = weigher(model, built, texts, "continuation", batch_size=5)
-    for request, weight in zip(asked, way.weigh(asked), strict=True):
-        before, ids = way.split(request.context, request.continuation)
-        expected, greedy = alone(model, way.opening(before), list(ids))
-        assert weight.tokens == len(ids)
-        assert weight.log_probability == pytest.approx(expected, abs=2e-4)
-        assert weight.greedy == greedy
+    scorer = request_scorer(model, built, texts, "continuation", batch_size=5)
+    for request, score in zip(asked, scorer.score(asked), strict=True):
+        before, ids = scorer.split(request.context, request.continuation)
+        expected, greedy = alone(model, scorer.prompt(before), list(ids))
+        assert score.num_tokens == len(ids)
+        assert score.log_likelihood == pytest.approx(expected, abs=2e-4)
+        assert score.is_greedy == greedy
 
 
 @pytest.mark.parametrize("objective", [*DECODERS, *OTHERS])
 def test_the_size_of_a_batch_changes_no_weight(store, objective):
     model, built, texts = opened(objective, store)
     asked = requests(seed=1)
-    first, second = (weigher(model, built, texts, batch_size=size).weigh(asked) for size in (1, 16))
-    assert [w.tokens for w in first] == [w.tokens for w in second]
+    first, second = (request_scorer(model, built, texts, batch_size=size).score(asked) for size in (1, 16))
+    assert [w.num_tokens for w in first] == [w.num_tokens for w in second]
     for one, other in zip(first, second, strict=True):
-        assert one.log_probability == pytest.approx(other.log_probability, abs=1e-5 * one.tokens)
+        assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=1e-5 * one.num_tokens)
 
 
-def hidden_one_by_one(way, before, ids, by_word: bool) -> list[float]:
+def hidden_one_by_one(scorer, before, ids, by_word: bool) -> list[float]:
     """Each token's log-probability with it (and what follows in its word) as [MASK], each in a pass of its own."""
     found = []
     for place in range(len(ids)):
         stop = place + 1
-        while by_word and stop < len(ids) and not way.texts.begins_word[ids[stop]]:
+        while by_word and stop < len(ids) and not scorer.texts.begins_word[ids[stop]]:
             stop += 1
-        filled = [*ids[:place], *[-1] * (stop - place), *ids[stop:]]
-        cloze = Cloze(before, ())
-        row = way.way.row(cloze, filled)
+        filled = [*ids[:place], *[OPEN] * (stop - place), *ids[stop:]]
+        shown = scorer.layout.row(Blank(before, ()), filled)
+        row = list(shown.tokens)
         labels = np.full((1, len(row)), IGNORE, np.int32)
-        labels[0, way.way.start(cloze) + place] = ids[place]
-        scored = score_batch(way.model, Batch(input_ids=np.array([row], np.int32), labels=labels))
+        labels[0, shown.columns[place]] = ids[place]
+        scored = score_batch(scorer.model, Batch(input_ids=np.array([row], np.int32), labels=labels))
         found.append(float(scored.log_probabilities[0]))
     return found
 
@@ -107,105 +108,107 @@ def hidden_one_by_one(way, before, ids, by_word: bool) -> list[float]:
 @pytest.mark.parametrize("method", ["pseudo", "pseudo_word"])
 def test_a_masked_model_weighs_each_token_with_it_alone_or_its_word_hidden(store, method):
     model, built, texts = opened("masked", store)
-    way = weigher(model, built, texts, method, batch_size=7)
+    scorer = request_scorer(model, built, texts, method, batch_size=7)
     asked = [*requests(seed=2, count=4), Request("", "Banon unbelievably")]
-    for request, weight in zip(asked, way.weigh(asked), strict=True):
-        before, ids = way.split(request.context, request.continuation)
-        expected = hidden_one_by_one(way, before, ids, by_word=method == "pseudo_word")
-        assert weight.log_probability == pytest.approx(sum(expected), abs=2e-4)
+    for request, score in zip(asked, scorer.score(asked), strict=True):
+        before, ids = scorer.split(request.context, request.continuation)
+        expected = hidden_one_by_one(scorer, before, ids, by_word=method == "pseudo_word")
+        assert score.log_likelihood == pytest.approx(sum(expected), abs=2e-4)
 
 
 def test_hiding_a_words_rest_changes_words_of_several_tokens_alone(store):
     model, built, texts = opened("masked", store)
     whole, pieces = texts.encode(f" {WORDS[3]}"), texts.encode(" zzz")
     assert (len(whole), len(pieces) > 1) == (1, True)
-    plain, by_word = (weigher(model, built, texts, method) for method in ("pseudo", "pseudo_word"))
+    plain, by_word = (request_scorer(model, built, texts, method) for method in ("pseudo", "pseudo_word"))
     asked = [Request(WORDS[0], f" {WORDS[3]}"), Request(WORDS[0], " zzz")]
-    (a, b), (c, d) = plain.weigh(asked), by_word.weigh(asked)
-    assert a.log_probability == pytest.approx(c.log_probability, abs=1e-6)
-    assert abs(b.log_probability - d.log_probability) > 1e-3
+    (a, b), (c, d) = plain.score(asked), by_word.score(asked)
+    assert a.log_likelihood == pytest.approx(c.log_likelihood, abs=1e-6)
+    assert abs(b.log_likelihood - d.log_likelihood) > 1e-3
 
 
 def test_of_two_sentences_a_masked_model_counts_the_tokens_that_both_have(store):
     model, built, texts = opened("masked", store)
-    way = weigher(model, built, texts)
+    scorer = request_scorer(model, built, texts)
     one, other = (f"{WORDS[0]} {WORDS[1]} {word} {WORDS[2]}" for word in (WORDS[7], WORDS[8]))
-    (weight,) = way.weigh([Request("", one, against=other)])
+    (score,) = scorer.score([Request("", one, contrast=other)])
     ids, others = texts.encode(one), texts.encode(other)
     shared = [place for place, (a, b) in enumerate(zip(ids, others, strict=True)) if a == b]
-    each = hidden_one_by_one(way, (), ids, by_word=False)
+    each = hidden_one_by_one(scorer, (), ids, by_word=False)
     assert len(shared) == len(ids) - 1
-    assert weight.tokens == len(shared)
-    assert weight.log_probability == pytest.approx(sum(each[place] for place in shared), abs=1e-4)
+    assert score.num_tokens == len(shared)
+    assert score.log_likelihood == pytest.approx(sum(each[place] for place in shared), abs=1e-4)
 
 
 @pytest.mark.parametrize("objective", ["replaced_token", "permutation", "masked"])
 def test_by_cloze_a_weight_is_the_score_of_the_continuation_in_a_blank(store, objective):
     model, built, texts = opened(objective, store)
-    way = weigher(model, built, texts, "cloze")
+    scorer = request_scorer(model, built, texts, "cloze")
     asked = requests(seed=3, count=4)
-    for request, weight in zip(asked, way.weigh(asked), strict=True):
-        before, ids = way.split(request.context, request.continuation)
+    for request, score in zip(asked, scorer.score(asked), strict=True):
+        before, ids = scorer.split(request.context, request.continuation)
         spaced = bool(texts.begins_word[ids[0]]) if before else False
-        (score,) = way.way.scores([Cloze(before, (), length=len(ids), new_word=spaced)], [[ids]])
-        assert weight.log_probability == pytest.approx(float(score[0]), abs=1e-4)
+        (expected,) = scorer.scorer.log_likelihoods(
+            [Blank(before, (), num_tokens=len(ids), starts_word=spaced)], [[ids]]
+        )
+        assert score.log_likelihood == pytest.approx(float(expected[0]), abs=1e-4)
 
 
 def test_ids_that_cannot_come_take_no_probability(store):
     model, built, texts = opened("causal", store)
     rows = store.vocabulary.size - 50
     ids = [40, 41, 42]
-    all_of_them = weigher(model, built, texts).weigh_ids([((39,), tuple(ids))], [range(3)])
-    fewer = weigher(model, built, texts, rows=rows).weigh_ids([((39,), tuple(ids))], [range(3)])
+    all_of_them = request_scorer(model, built, texts).score_ids([((39,), tuple(ids))], [range(3)])
+    fewer = request_scorer(model, built, texts, vocab_size=rows).score_ids([((39,), tuple(ids))], [range(3)])
     batch = Batch(input_ids=np.array([[store.vocabulary.bos, 39, *ids[:-1]]], np.int32), attention="causal")
     with torch.no_grad():
         states = model(prepare(batch, model.config, torch.device("cpu"), torch.float32)).hidden_BTD[0, 1:]
         logits = model.logits(states)[:, :rows].log_softmax(dim=1)
-    assert fewer[0].log_probability == pytest.approx(float(logits[range(3), ids].sum()), abs=1e-4)
-    assert fewer[0].log_probability > all_of_them[0].log_probability
+    assert fewer[0].log_likelihood == pytest.approx(float(logits[range(3), ids].sum()), abs=1e-4)
+    assert fewer[0].log_likelihood > all_of_them[0].log_likelihood
 
 
 def test_without_a_frame_a_text_begins_with_its_own_first_token(store):
     model, built, texts = opened("causal", store)
-    framed, bare = (weigher(model, built, texts, framed=choice) for choice in (True, False))
-    assert framed.opening((50, 51)).context == [store.vocabulary.bos, 50, 51]
-    assert bare.opening((50, 51)).context == [50, 51]
-    assert bare.opening(()).context == [store.vocabulary.bos]
+    framed, bare = (request_scorer(model, built, texts, framed=choice) for choice in (True, False))
+    assert framed.prompt((50, 51)).context == [store.vocabulary.bos, 50, 51]
+    assert bare.prompt((50, 51)).context == [50, 51]
+    assert bare.prompt(()).context == [store.vocabulary.bos]
 
 
 def test_a_text_that_is_too_long_loses_its_beginning(store):
     model, built, texts = opened("causal", store)
-    way = weigher(model, built, texts)
-    way.longest = 8
+    scorer = request_scorer(model, built, texts)
+    scorer.max_length = 8
     long, ids = tuple(range(100, 120)), (130, 131, 132)
-    (weight,) = way.weigh_ids([(long, ids)], [range(3)])
-    (expected,) = weigher(model, built, texts).weigh_ids([(long[-5:], ids)], [range(3)])
-    assert way.cropped == 1
-    assert weight.log_probability == pytest.approx(expected.log_probability, abs=1e-5)
+    (score,) = scorer.score_ids([(long, ids)], [range(3)])
+    (expected,) = request_scorer(model, built, texts).score_ids([(long[-5:], ids)], [range(3)])
+    assert scorer.num_cropped == 1
+    assert score.log_likelihood == pytest.approx(expected.log_likelihood, abs=1e-5)
 
 
 @pytest.mark.parametrize("objective", ["causal", "masked", "span_corruption", "prefix"])
 def test_a_continuation_that_is_too_long_is_refused(store, objective):
     model, built, texts = opened(objective, store)
-    way = weigher(model, built, texts)
-    way.longest = 8
+    scorer = request_scorer(model, built, texts)
+    scorer.max_length = 8
     with pytest.raises(UserError, match="A continuation takes"):
-        way.weigh_ids([((100,), tuple(range(100, 120)))], [range(20)])
+        scorer.score_ids([((100,), tuple(range(100, 120)))], [range(20)])
 
 
 def test_a_space_between_context_and_continuation_belongs_to_the_continuation(store):
     model, built, texts = opened("causal", store)
-    way = weigher(model, built, texts)
+    scorer = request_scorer(model, built, texts)
     before, after = WORDS[0], WORDS[1]
-    assert way.split(before + " ", after) == way.split(before, " " + after)
-    assert way.split(before, " " + after) == (tuple(texts.encode(before)), tuple(texts.encode(" " + after)))
+    assert scorer.split(before + " ", after) == scorer.split(before, " " + after)
+    assert scorer.split(before, " " + after) == (tuple(texts.encode(before)), tuple(texts.encode(" " + after)))
 
 
 def test_methods_that_a_model_does_not_know_are_refused(store):
     masked = opened("masked", store)
     with pytest.raises(UserError, match="does not go on from a text"):
-        weigher(*masked, "continuation")
+        request_scorer(*masked, "continuation")
     with pytest.raises(UserError, match="does not guess hidden tokens"):
-        weigher(*opened("causal", store), "pseudo")
+        request_scorer(*opened("causal", store), "pseudo")
     with pytest.raises(UserError, match="no scoring 'guess'"):
-        weigher(*masked, "guess")
+        request_scorer(*masked, "guess")

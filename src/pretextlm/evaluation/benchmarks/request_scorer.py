@@ -1,0 +1,153 @@
+"""What a benchmark asks of a model: the log-likelihood of a continuation of a text. The methods: request_scorers.py."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from pretextlm.errors import UserError
+from pretextlm.scoring.token_texts import TokenTexts
+
+if TYPE_CHECKING:
+    from pretextlm.model.transformer import Transformer
+    from pretextlm.objectives.protocol import TrainingObjective
+
+OnProgress = Callable[[int], None]
+"""Called with the number of requests done since the last call."""
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A text and a continuation.
+
+    Attributes:
+        context: "" for a continuation that is a complete text.
+        contrast: another continuation: a masked model then counts only the tokens that both have in common.
+    """
+
+    context: str
+    continuation: str
+    contrast: str | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """A continuation's score.
+
+    Attributes:
+        log_likelihood: in nats.
+        num_tokens: that it is the sum over.
+        is_greedy: the continuation is what the model itself would have written.
+    """
+
+    log_likelihood: float
+    num_tokens: int
+    is_greedy: bool
+
+
+class RequestScorer(ABC):
+    """A model that scores continuations.
+
+    Args:
+        model: in eval mode.
+        objective: it was trained with.
+        texts: the tokenizer's tokens.
+        vocab_size: ids from this one on were never trained and have no probability; None for all of the model's.
+        batch_size: continuations that are read at once, at most.
+
+    Attributes:
+        max_length: tokens that the model can read; None for any number.
+        num_cropped: continuations whose text was longer and lost its beginning.
+    """
+
+    method: ClassVar[str]
+
+    def __init__(
+        self,
+        model: Transformer,
+        objective: TrainingObjective,
+        texts: TokenTexts,
+        vocab_size: int | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        self.model, self.objective, self.texts = model, objective, texts
+        self.vocab_size, self.batch_size = vocab_size, batch_size
+        positions = model.config.positions
+        longest = positions.max_position_embeddings
+        self.max_length = longest - positions.offset if longest else None
+        self.num_cropped = 0
+
+    def score(self, requests: Sequence[Request], on_progress: OnProgress | None = None) -> list[Score]:
+        """Returns one score for each request."""
+        pairs = [self.split(request.context, request.continuation) for request in requests]
+        counted = [self._counted_places(request, ids) for request, (_, ids) in zip(requests, pairs, strict=True)]
+        return self.score_ids(pairs, counted, on_progress)
+
+    @abstractmethod
+    def score_ids(
+        self, pairs: Sequence[tuple[Ids, Ids]], counted: Sequence[Sequence[int]], on_progress: OnProgress | None = None
+    ) -> list[Score]:
+        """Returns one score for each pair.
+
+        Args:
+            pairs: ids of (context, continuation).
+            counted: places of each continuation's tokens that count.
+            on_progress: see OnProgress.
+        """
+
+    def split(self, context: str, continuation: str) -> tuple[Ids, Ids]:
+        """Returns the ids of both, encoded together and cut where the context ends.
+
+        A space between the two belongs to the continuation, whose first token it is part of.
+        """
+        bare = context.rstrip()
+        continuation = context[len(bare) :] + continuation
+        before = self.texts.encode(bare)
+        both = self.texts.encode(bare + continuation)
+        return tuple(before), tuple(both[len(before) :] or self.texts.encode(continuation))
+
+    def _counted_places(self, request: Request, ids: Ids) -> Sequence[int]:
+        """Returns the places that count: by default all, since tokens after a difference depend on it."""
+        return range(len(ids))
+
+    def crop(self, context: Ids, used: int, needed: int) -> Ids:
+        """Returns the context without its first tokens, as many as the row is too long by.
+
+        Args:
+            context: ids.
+            used: tokens of the row.
+            needed: tokens of the row without the context.
+
+        Raises:
+            UserError: these alone do not fit.
+        """
+        excess = 0 if self.max_length is None else used - self.max_length
+        if excess <= 0:
+            return context
+        if needed > (self.max_length or needed):
+            raise UserError(
+                f"A continuation takes {needed:,} tokens; the model reads {self.max_length:,}.",
+                "Leave the example out, or take a model for longer texts.",
+            )
+        self.num_cropped += 1
+        return context[excess:]
+
+
+def batches(sizes: Sequence[int], counts: Sequence[int], limit: int) -> Iterator[list[int]]:
+    """Yields numbers in groups of similar size, each with a sum of counts of at most `limit` (or of one number)."""
+    group: list[int] = []
+    total = 0
+    for number in np.argsort(np.asarray(sizes, np.int64), kind="stable").tolist():
+        if group and total + counts[number] > limit:
+            yield group
+            group, total = [], 0
+        group.append(number)
+        total += counts[number]
+    if group:
+        yield group

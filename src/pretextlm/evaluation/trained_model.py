@@ -1,0 +1,68 @@
+"""A run's newest model, opened to be measured: with its objective, its tokens, its store, and as a scorer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from pretextlm.data.store import Store, sha256_of
+from pretextlm.errors import UserError
+from pretextlm.scoring.token_texts import TokenTexts
+
+if TYPE_CHECKING:
+    import torch
+
+    from pretextlm.model.transformer import Transformer
+    from pretextlm.objectives.base import Objective
+    from pretextlm.objectives.protocol import TrainingObjective
+    from pretextlm.scoring.scorer import Scorer
+    from pretextlm.training.run_directory import Run
+
+
+def open_trained(run: Run, device: torch.device | None = None) -> tuple[Transformer, Objective, TokenTexts]:
+    """Returns the run's newest model, the objective that it is measured by, and its tokens.
+
+    Raises:
+        UserError: there is no checkpoint.
+    """
+    objective = cast("Objective", run.recipe.training_objective.at_evaluation())  # tasks only continue texts
+    return run.load_model(device), objective, TokenTexts(run.tokenizer, run.vocabulary)
+
+
+def open_scorer(run: Run, device: torch.device | None = None) -> Scorer:
+    """Returns the run's newest model as a scorer, which fills blanks.
+
+    Raises:
+        UserError: there is no checkpoint, or the model does not fill blanks.
+    """
+    return blank_scorer(*open_trained(run, device))
+
+
+def blank_scorer(model: Transformer, objective: TrainingObjective, texts: TokenTexts) -> Scorer:
+    """Returns a model as a scorer, in the way that the objective declares.
+
+    Raises:
+        UserError: a model so trained does not fill blanks.
+    """
+    scorer = objective.scorer(model, texts)
+    if scorer is None:
+        raise UserError(
+            f"A model trained by {objective.name} with these options does not fill blanks.",
+            "Its own measures say what it does: pretextlm evaluate RUN",
+        )
+    return scorer
+
+
+def open_store(run: Run, place: Path | None = None) -> Store:
+    """Returns the store that a run is measured on; by default its own.
+
+    Raises:
+        UserError: it was prepared with another tokenizer.
+    """
+    store = Store.open(place or Path(run.recipe.data.store))
+    if sha256_of(store.path / "tokenizer.json") != sha256_of(run.directory / "tokenizer.json"):
+        raise UserError(
+            f"{store.path} was prepared with another tokenizer than the run {run.directory}.",
+            f"Prepare the text with the run's: pretextlm data prepare … --tokenizer {run.directory / 'tokenizer.json'}",
+        )
+    return store
