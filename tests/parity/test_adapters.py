@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.parity.test_fine_tuned import TEXTS, ours_of, published, tuned
+from tests.parity.fine_tuned import TEXTS, ours_of, published, tuned
 
 from pretextlm.errors import UserError
 from pretextlm.hf.export_model import export_model

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from tests.parity.test_fine_tuned import PAIRS, TEXTS, foreign, ours_of, published, tuned
+from tests.parity.fine_tuned import PAIRS, TEXTS, foreign, ours_of, published, tuned
 
 from pretextlm.data.examples import ExampleReader
 from pretextlm.errors import UserError

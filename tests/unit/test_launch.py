@@ -27,6 +27,7 @@ def slurm(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_batch_script_starts_torchrun_with_the_jobs_machines_and_gpus(tmp_path):
     done = slurm(tmp_path, "my.toml", "training.parallel=zero3", "--out", "runs/my run")
+    assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "8 threads",
         *("--nnodes", "2", "--nproc-per-node", "8", "--rdzv-id", "7", "--rdzv-backend", "c10d"),
