@@ -86,12 +86,10 @@ def predict(
 
 def _add_names(answers: Sequence[dict[str, Any]], between: str) -> None:
     """Adds to each answer the names that its tags mark: type, text, and index of the first word and after the last."""
-    spans = spans_of([one["answer"] for one in answers]).plain()
-    for number, one in enumerate(answers):
-        named = spans[number] if number < len(spans) else []
+    for one, spans in zip(answers, spans_of([one["answer"] for one in answers]), strict=True):
         one["names"] = [
             {"type": kind, "text": between.join(one["tokens"][start:stop]), "start": start, "stop": stop}
-            for kind, start, stop in named
+            for kind, start, stop in spans
         ]
 
 

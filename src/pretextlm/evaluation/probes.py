@@ -10,7 +10,7 @@ Axis letters: B texts of a batch, T positions, D hidden_size, E texts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pretextlm.batch import Batch
 from pretextlm.counter_rng import permute
-from pretextlm.errors import UserError, did_you_mean, missing_extra
+from pretextlm.errors import UserError, did_you_mean
 from pretextlm.evaluation.benchmarks.rows import Record, Rows, read_files
 from pretextlm.evaluation.benchmarks.run import BATCH_SIZE, Opened, Progress, add_results
 from pretextlm.metric import Metric, mean
@@ -94,9 +94,8 @@ def evaluate_probe(
         seed: of the part that is kept for judging.
 
     Raises:
-        UserError: scikit-learn is missing, the file or a row of it is bad, or it has too few labels.
+        UserError: The file or a row of it is bad, or it has too few labels.
     """
-    fit = _regression()
     asked = Probed.parse(spec)
     rows = read_files("all", [asked.file])
     tests = None if asked.test is None else read_files("test", [asked.test])
@@ -110,7 +109,7 @@ def evaluate_probe(
     known, test = labels[: len(learnt)], labels[len(learnt) :]
     metrics: dict[str, Metric] = {}
     for layer, vectors_ED in enumerate(states):
-        guessed = fit(vectors_ED[: len(learnt)], known, vectors_ED[len(learnt) :])
+        guessed = fit_and_predict(vectors_ED[: len(learnt)], known, vectors_ED[len(learnt) :])
         metrics[f"layer_{layer}"] = mean(guessed == test, "share", "higher")
     majority = float(np.mean(test == np.bincount(known).argmax()))
     scores = {
@@ -250,18 +249,21 @@ def _numbered(learnt: list[str], judged: list[str]) -> tuple[NDArray[np.int64], 
     return np.array([number[label] for label in (*learnt, *judged)], np.int64), kinds
 
 
-def _regression() -> Callable[[F32, NDArray[np.int64], F32], NDArray[np.int64]]:
-    """(vectors, labels, further vectors) → their guessed labels."""
-    try:
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-    except ImportError:
-        raise missing_extra("scikit-learn", "probes", "Probing") from None
+def fit_and_predict(vectors: F32, labels: NDArray[np.int64], test_vectors: F32) -> NDArray[np.int64]:
+    """Fit a logistic regression to standardised vectors and predict the labels of others.
 
-    def fit(vectors: F32, labels: NDArray[np.int64], further: F32) -> NDArray[np.int64]:
-        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS))
-        guessed: NDArray[np.int64] = probe.fit(vectors, labels).predict(further)
-        return guessed
+    Args:
+        vectors: (E, D) training vectors.
+        labels: (E,) their labels.
+        test_vectors: (F, D) vectors to classify.
 
-    return fit
+    Returns:
+        (F,) predicted labels.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS))
+    predicted: NDArray[np.int64] = probe.fit(vectors, labels).predict(test_vectors)
+    return predicted

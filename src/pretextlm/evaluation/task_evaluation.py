@@ -94,7 +94,7 @@ def with_columns(task: Task, data: str) -> tuple[Task, str]:
     values: dict[str, Any] = dict(named)
     if METRICS in values:
         values[METRICS] = names = values[METRICS].split(",")
-        if "group" in type(task).model_fields and all(score_named(name).takes != "groups" for name in names):
+        if "group" in type(task).model_fields and all(score_named(name).inputs != "groups" for name in names):
             values["group"] = []  # the file needs no such columns
     return type(task).parse({**task.model_dump(), **values}, data), place
 
@@ -102,10 +102,10 @@ def with_columns(task: Task, data: str) -> tuple[Task, str]:
 def check_scores(task: Task) -> None:
     """Raises UserError for a score that there is not, or that does not suit the task."""
     for name in task.metric_names:
-        takes = score_named(name).takes
-        if takes in ("groups", "chances") and not isinstance(task, TextClassification):
+        inputs = score_named(name).inputs
+        if inputs in ("groups", "probabilities") and not isinstance(task, TextClassification):
             raise UserError(f"The score {name!r} is of classes, which {task.name} has none of.", "Choose another.")
-        if takes == "groups" and isinstance(task, TextClassification) and not task.group:
+        if inputs == "groups" and isinstance(task, TextClassification) and not task.group:
             what = f"The score {name!r} is over groups of records, and the recipe names none."
             raise UserError(what, 'Name the columns that say which belong together: task.group=["question"]')
 
@@ -121,13 +121,13 @@ def scored(
     """
     score = score_named(name)
     number = {label: place for place, label in enumerate(getattr(task, "labels", ()))}
-    if score.takes in ("labels", "groups", "chances"):
+    if score.inputs in ("labels", "groups", "probabilities"):
         answers, wanted = ([number.get(one, one) for one in some] for some in (answers, wanted))
     if not isinstance(task, TextClassification):
         return score(answers, wanted)
-    if score.takes == "groups":
+    if score.inputs == "groups":
         return score(answers, wanted, task.groups(records))
-    if score.takes == "chances":
+    if score.inputs == "probabilities":
         return score(found, wanted)
     return (
         score(answers, wanted, task.judged_classes()) if score.classes and task.none_label else score(answers, wanted)

@@ -36,7 +36,6 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "scores": ("sacrebleu",),
     "lora": ("peft",),
     "harness": ("lm-eval",),
-    "probes": ("scikit-learn",),
 }
 """The optional parts of the package, and what they need (as in pyproject.toml)."""
 INSTRUCTIONS = {

@@ -17,8 +17,6 @@ from pretextlm.evaluation.benchmarks.run import Opened
 from pretextlm.evaluation.probes import Probed, evaluate_probe, layer_states
 from pretextlm.model.model_inputs import prepare
 
-pytest.importorskip("sklearn")
-
 
 @pytest.fixture(scope="module", params=["masked", "causal", "span_corruption"])
 def run(request, store, tmp_path_factory) -> Path:

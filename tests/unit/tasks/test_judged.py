@@ -10,9 +10,9 @@ from tests.builders import sentences
 
 from pretextlm.data.records import read_records
 from pretextlm.errors import UserError
-from pretextlm.evaluation.scores.f1 import f1_micro
-from pretextlm.evaluation.scores.groups import group_accuracy, group_f1
-from pretextlm.evaluation.scores.precision_recall import auprc
+from pretextlm.evaluation.scores.classification import f1_micro
+from pretextlm.evaluation.scores.multirc import group_accuracy, group_f1
+from pretextlm.evaluation.scores.ranking import auprc
 from pretextlm.evaluation.task_evaluation import check_scores, evaluate_task, examples_of, predictions
 from pretextlm.tasks.question_answering import QuestionAnswering
 from pretextlm.tasks.text_classification import TextClassification

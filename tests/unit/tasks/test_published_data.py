@@ -14,7 +14,7 @@ from pretextlm.data.records import read_records
 from pretextlm.data.streams import open_bytes
 from pretextlm.data.tokenizer import load_tokenizer
 from pretextlm.errors import UserError
-from pretextlm.evaluation.scores.table import BENCHMARKS
+from pretextlm.evaluation.scores.table import SCORES
 from pretextlm.evaluation.task_evaluation import check_scores
 from pretextlm.model.config import ModelConfig
 from pretextlm.training.recipe import Recipe
@@ -104,6 +104,42 @@ PUBLISHED = {
 }
 """Recipe → what it is judged by, records as they are published, and what their labels mean."""
 
+BENCHMARKS = {
+    "glue/cola": ("matthews", "accuracy"),
+    "glue/sst2": ("accuracy",),
+    "glue/mrpc": ("f1", "accuracy"),
+    "glue/qqp": ("f1", "accuracy"),
+    "glue/stsb": ("pearson", "spearman"),
+    "glue/mnli": ("accuracy",),
+    "glue/qnli": ("accuracy",),
+    "glue/rte": ("accuracy",),
+    "glue/wnli": ("accuracy",),
+    "glue/ax": ("matthews",),
+    "super_glue/boolq": ("accuracy",),
+    "super_glue/cb": ("f1_macro", "accuracy"),
+    "super_glue/multirc": ("group_f1", "group_accuracy"),
+    "super_glue/rte": ("accuracy",),
+    "super_glue/wic": ("accuracy",),
+    "super_glue/wsc": ("accuracy",),
+    "klue/ynat": ("f1_macro",),
+    "klue/nli": ("accuracy",),
+    "klue/sts": ("pearson", "f1_at_3"),
+    "klue/ner": ("entity_f1", "character_f1"),
+    "klue/re": ("f1_micro", "auprc"),
+    "klue/mrc": ("klue_exact_match", "klue_rouge_w"),
+    "kobest/boolq": ("f1_macro", "accuracy"),
+    "kobest/sentineg": ("f1_macro", "accuracy"),
+    "kobest/wic": ("f1_macro", "accuracy"),
+    "kornli": ("accuracy",),
+    "korsts": ("spearman", "pearson"),
+    "nsmc": ("accuracy",),
+    "squad": ("squad_exact_match", "squad_f1"),
+    "korquad": ("korquad_exact_match", "korquad_f1"),
+    "conll2003": ("span_f1",),
+    "wnut17": ("span_f1",),
+}
+"""Benchmark → the scores that it reports, its main score first."""
+
 LOCAL = {
     "cola": ("glue/cola/dev.jsonl", []),
     "sst2": ("glue/sst2/dev.jsonl.gz", []),
@@ -149,6 +185,10 @@ def read(task, source):
     used = task.filter_records(records)
     knows = getattr(task, "labels", ("",)) or task.name == "text_regression"
     return records, used, task if knows else task.fit_labels(used)
+
+
+def test_benchmarks_report_scores_of_the_table():
+    assert {name for names in BENCHMARKS.values() for name in names} <= set(SCORES)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

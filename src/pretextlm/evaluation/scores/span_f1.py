@@ -1,83 +1,79 @@
-"""F1 of spans that tags name: a span is right where its first word, its last and its type all are."""
+"""F1 of tagged spans: a span is correct if its first word, its last word and its type all are."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pretextlm.evaluation.scores.f1 import F64, Average, averaged
-from pretextlm.evaluation.scores.paired import same_length
-from pretextlm.evaluation.scores.spans import Scheme, spans_of, types_of
+from pretextlm.evaluation.scores.bootstrap import RESAMPLES
+from pretextlm.evaluation.scores.classification import Average, f1_of_ids
+from pretextlm.evaluation.scores.inputs import check_lengths
+from pretextlm.evaluation.scores.spans import Scheme, spans_of
 from pretextlm.metric import Metric
 
 Tags = Sequence[Sequence[str]]
 
 
-def span_f1(answers: Tags, wanted: Tags) -> Metric:
-    """F1 of all spans, as conlleval and seqeval count them; the standard error is over sentences."""
-    return averaged(*_counts(answers, wanted, "conll")[1:], "micro", len(wanted))
+def span_f1(predictions: Tags, references: Tags, *, resamples: int = RESAMPLES) -> Metric:
+    """Compute the F1 of all spans, as conlleval and seqeval do, with a standard error over sentences."""
+    return _span_f1(predictions, references, "conll", "micro", resamples)
 
 
-def span_f1_macro(answers: Tags, wanted: Tags) -> Metric:
-    """Mean of the F1 of each type of span."""
-    return averaged(*_counts(answers, wanted, "conll")[1:], "macro", len(wanted))
+def span_f1_macro(predictions: Tags, references: Tags, *, resamples: int = RESAMPLES) -> Metric:
+    """Compute the mean of the F1 of each type of span."""
+    return _span_f1(predictions, references, "conll", "macro", resamples)
 
 
-def span_f1_of_types(answers: Tags, wanted: Tags) -> dict[str, Metric]:
-    """The F1 of each type of span."""
-    types, right, counts = _counts(answers, wanted, "conll")
-    rows = zip(types, right, counts, strict=True)
-    return {kind: averaged(right_G[None], counts_G[None], "micro", len(wanted)) for kind, right_G, counts_G in rows}
+def entity_f1(predictions: Tags, references: Tags, *, resamples: int = RESAMPLES) -> Metric:
+    """Compute KLUE-NER's entity-level F1: the mean over types of spans in strict IOB2 (Park et al. 2021)."""
+    return _span_f1(predictions, references, "iob2", "macro", resamples)
 
 
-def entity_f1(answers: Tags, wanted: Tags) -> Metric:
-    """KLUE-NER's entity-level F1: the mean over types, of spans in strict IOB2 (Park et al. 2021)."""
-    return averaged(*_counts(answers, wanted, "iob2")[1:], "macro", len(wanted))
+def character_f1(predictions: Tags, references: Tags, *, resamples: int = RESAMPLES) -> Metric:
+    """Compute KLUE-NER's character-level F1: the mean over tags, O included (Park et al. 2021).
 
-
-def character_f1(answers: Tags, wanted: Tags, average: Average = "macro") -> Metric:
-    """KLUE-NER's character-level F1: the mean over tags, of which B-X, I-X and O are each one (Park et al. 2021).
-
-    Tags are those of characters. One that occurs on neither side is left out of the mean.
+    Tags are those of characters; B-X and I-X are tags of their own. A tag that occurs on neither side is left out.
     """
-    _check(answers, wanted)
-    found, meant = ([tag for sentence in side for tag in sentence] for side in (answers, wanted))
-    index = {tag: number for number, tag in enumerate(sorted({*found, *meant}))}
-    lengths = [len(sentence) for sentence in wanted]
-    group_T = np.repeat(np.arange(len(wanted)), lengths)
-    found_T, meant_T = (np.fromiter((index[tag] for tag in side), np.int64, len(side)) for side in (found, meant))
-    shape = (len(index), len(wanted))
-    right = _table(meant_T[found_T == meant_T], group_T[found_T == meant_T], shape)
-    counts = _table(found_T, group_T, shape) + _table(meant_T, group_T, shape)
-    return averaged(right, counts, average, len(wanted))
+    _check(predictions, references)
+    pairs = [
+        (tag, other, sentence)
+        for sentence, sides in enumerate(zip(predictions, references, strict=True))
+        for tag, other in zip(*sides, strict=True)
+    ]
+    return _f1_of_pairs(pairs, "macro", len(references), resamples)
 
 
-def _counts(answers: Tags, wanted: Tags, scheme: Scheme) -> tuple[list[str], F64, F64]:
-    """Types, and (C, G) right spans of each type in each sentence, and spans answered plus wanted.
+def _span_f1(predictions: Tags, references: Tags, scheme: Scheme, average: Average, resamples: int) -> Metric:
+    """Compute the F1 of spans as that of a classification, whose examples are the spans of either side.
 
-    A type is one that a span has: under strict IOB2, I-X alone names none.
+    predicted (PER, 0, 2), (LOC, 4, 5)      span          prediction  reference
+    true      (PER, 0, 2), (LOC, 4, 6)      (PER, 0, 2)   PER         PER
+                                            (LOC, 4, 5)   LOC         None
+                                            (LOC, 4, 6)   None        LOC
     """
-    _check(answers, wanted)
-    types = types_of(answers, wanted)
-    found, meant = (spans_of(side, scheme, types) for side in (answers, wanted))
-    shape = (len(types), len(wanted))
-    _, of_found, of_meant = np.intersect1d(found.first, meant.first, assume_unique=True, return_indices=True)
-    same = (found.stop[of_found] == meant.stop[of_meant]) & (found.type[of_found] == meant.type[of_meant])
-    right = _table(found.type[of_found[same]], found.sentence[of_found[same]], shape)
-    counts = _table(found.type, found.sentence, shape) + _table(meant.type, meant.sentence, shape)
-    some = counts.sum(1) > 0
-    return [kind for kind, has in zip(types, some, strict=True) if has], right[some], counts[some]
+    _check(predictions, references)
+    sides = zip(spans_of(predictions, scheme), spans_of(references, scheme), strict=True)
+    pairs = [
+        (span[0] if span in found else None, span[0] if span in true else None, sentence)
+        for sentence, (found, true) in enumerate(sides)
+        for span in dict.fromkeys([*found, *true])
+    ]
+    return _f1_of_pairs(pairs, average, len(references), resamples)
 
 
-def _table(row: NDArray[np.int64], column: NDArray[np.int64], shape: tuple[int, int]) -> F64:
-    """How often each row meets each column."""
-    return np.bincount(row * shape[1] + column, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float64)
+def _f1_of_pairs(
+    pairs: Sequence[tuple[str | None, str | None, int]], average: Average, sentences: int, resamples: int
+) -> Metric:
+    """Compute the F1 of (prediction, reference, sentence) triples; None is not a class."""
+    names = sorted({name for pair in pairs for name in pair[:2] if name is not None})
+    index: dict[str | None, int] = {name: number for number, name in enumerate(names)} | {None: len(names)}
+    ids = np.array([(index[one], index[other], sentence) for one, other, sentence in pairs], np.int64).reshape(-1, 3)
+    return f1_of_ids(ids[:, 0], ids[:, 1], len(names), average, sentences, groups=ids[:, 2], resamples=resamples)
 
 
-def _check(answers: Tags, wanted: Tags) -> None:
-    same_length(answers, wanted)
-    for number, (one, other) in enumerate(zip(answers, wanted, strict=True)):
+def _check(predictions: Tags, references: Tags) -> None:
+    check_lengths(predictions, references)
+    for number, (one, other) in enumerate(zip(predictions, references, strict=True)):
         if len(one) != len(other):
-            raise ValueError(f"sentence {number}: {len(one)} tags where {len(other)} are wanted")
+            raise ValueError(f"sentence {number}: {len(one)} tags for {len(other)} references")

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pretextlm.evaluation.scores.answers import (
+from pretextlm.evaluation.scores.question_answering import (
     klue_exact_match,
     klue_rouge_w,
     korquad_exact_match,
     korquad_f1,
-    korquad_normal,
+    normalize_korquad,
+    normalize_squad,
     squad_exact_match,
     squad_f1,
-    squad_normal,
 )
 
 WORDS = [
@@ -137,7 +137,7 @@ def test_klue_counts_the_longest_run_that_both_have():
     ],
 )
 def test_what_of_an_answer_is_compared(text, squad, korquad):
-    assert (squad_normal(text), korquad_normal(text)) == (squad, korquad)
+    assert (normalize_squad(text), normalize_korquad(text)) == (squad, korquad)
 
 
 def test_the_best_right_answer_counts_and_f1_gives_part_of_it():
@@ -157,9 +157,9 @@ def test_answers_have_a_standard_error_and_must_be_as_many_as_questions():
     metric = squad_exact_match(["a b", "c", "d", "e"], [["b"], ["c"], ["x"], ["y"]])
     assert (metric.value, metric.n, metric.stderr) == (0.5, 4, pytest.approx((1 / 3) ** 0.5 / 2))
     for score in (squad_exact_match, squad_f1, korquad_exact_match, korquad_f1):
-        with pytest.raises(ValueError, match="0 answers where 0"):
+        with pytest.raises(ValueError, match="0 predictions for 0"):
             score([], [])
-        with pytest.raises(ValueError, match="1 answers where 2"):
+        with pytest.raises(ValueError, match="1 predictions for 2"):
             score(["a"], [["a"], ["b"]])
         with pytest.raises(ValueError, match="a list for each question"):
             score(["a"], ["a"])

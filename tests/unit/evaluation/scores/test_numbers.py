@@ -9,12 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn import metrics as sklearn
 
-from pretextlm.evaluation.scores.correlation import pearson, spearman
-from pretextlm.evaluation.scores.f1 import f1_at_3
-from pretextlm.evaluation.scores.squared_error import mse
-
-sklearn = pytest.importorskip("sklearn.metrics", reason="needs scikit-learn")
+from pretextlm.evaluation.scores.classification import f1_at_3
+from pretextlm.evaluation.scores.regression import mse, pearson, spearman
 
 NUMBERS = st.one_of(st.integers(0, 5).map(float), st.floats(-1e3, 1e3).map(lambda value: round(value, 3)))
 PAIRS = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=40).map(lambda rows: np.array(rows).T)
@@ -27,7 +25,7 @@ def test_correlations_are_those_of_scipy_with_ties(pair):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = [stats.pearsonr(answers, wanted)[0], stats.spearmanr(answers, wanted)[0]]
-    found = [score(answers, wanted, resamples=5).value for score in (pearson, spearman)]
+    found = [score(answers, wanted, resamples=0).value for score in (pearson, spearman)]
     assert found == pytest.approx(np.nan_to_num(expected).tolist(), abs=1e-9)
 
 
@@ -43,7 +41,7 @@ def test_squared_error_is_that_of_scikit_learn(pair):
 def test_f1_at_3_is_that_of_numbers_cut_at_three(pair):
     found, meant = (side >= 3 for side in pair)
     expected = sklearn.f1_score(meant, found, zero_division=0)
-    assert f1_at_3(*pair).value == pytest.approx(expected)
+    assert f1_at_3(*pair, resamples=0).value == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("score", [pearson, spearman])
@@ -70,7 +68,7 @@ def test_standard_errors_are_the_spread_of_the_score_over_resamples(score):
     function = {pearson: stats.pearsonr, spearman: stats.spearmanr}[score]
     drawn = rng.integers(0, 200, (1000, 200))
     expected = np.std([function(answers[one], wanted[one])[0] for one in drawn], ddof=1)
-    assert score(answers, wanted).stderr == pytest.approx(expected, rel=0.12)
+    assert score(answers, wanted, resamples=1000).stderr == pytest.approx(expected, rel=0.12)
     assert score(answers, wanted) == score(answers, wanted)
     assert score(answers, wanted, seed=1).stderr != score(answers, wanted).stderr
 
@@ -78,5 +76,5 @@ def test_standard_errors_are_the_spread_of_the_score_over_resamples(score):
 @pytest.mark.parametrize("score", [pearson, spearman, mse, f1_at_3])
 @pytest.mark.parametrize("sides", [([1.0], [1.0, 2.0]), ([], []), ([float("nan"), 1.0], [1.0, 2.0])])
 def test_numbers_that_do_not_fit_are_refused(score, sides):
-    with pytest.raises(ValueError, match=r"of one length|infinite or none"):
+    with pytest.raises(ValueError, match=r"of one length|infinite or NaN"):
         score(*sides)
