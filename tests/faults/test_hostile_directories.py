@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from tests.foreign import bert_directory, raw_safetensors
 
 from pretextlm.errors import UserError
@@ -33,25 +35,29 @@ def refused(place: Path, tmp_path: Path, match: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+INVALID = r"model\.safetensors is not a valid safetensors file: "
 WEIGHTS = {
-    "an empty file": (b"", "header"),
-    "seven bytes": (b"1234567", "header"),
+    "an empty file": (b"", INVALID),
+    "seven bytes": (b"1234567", INVALID),
     "a header longer than the file": (raw_safetensors(b"{}", length=2**64 - 1), "header"),
     "a header of 200 MB": (raw_safetensors(b"{}", length=200 << 20), "header"),
-    "no JSON": (raw_safetensors(b"{nonsense}"), "not sound JSON"),
-    "a list": (raw_safetensors(b"[1, 2]"), "one JSON object"),
-    "a name twice": (raw_safetensors(b'{"a": {}, "a": {}}'), "twice"),
-    "deep nesting": (raw_safetensors(b'{"a":' * 50_000 + b"1" + b"}" * 50_000), "nested too deeply"),
-    "a million lists": (raw_safetensors(b'{"a":[' + b"[]," * 1_000_000 + b"[]]}"), "more entries"),
-    "overlap": (raw_safetensors({"a": F32, "b": F32}, bytes(8)), "overlap"),
-    "a hole": (raw_safetensors({"a": {**F32, "data_offsets": [4, 12]}}, bytes(12)), "holes"),
-    "past the end": (raw_safetensors({"a": F32}, bytes(4)), "do not fill"),
-    "bytes behind": (raw_safetensors({"a": F32}, bytes(9)), "do not fill"),
-    "a lying shape": (raw_safetensors({"a": {**F32, "shape": [3]}}, bytes(8)), "another size"),
-    "an overflowing shape": (raw_safetensors({"a": {**F32, "shape": [2**61, 8]}}, bytes(8)), "another size"),
-    "a negative shape": (raw_safetensors({"a": {**F32, "shape": [-2]}}, bytes(8)), "no sound shape"),
-    "a shape of truths": (raw_safetensors({"a": {**F32, "shape": [True]}}, bytes(8)), "no sound shape"),
-    "an unknown type": (raw_safetensors({"a": {**F32, "dtype": "F7"}}, bytes(8)), "unknown type"),
+    "no JSON": (raw_safetensors(b"{nonsense}"), INVALID + r"(?i:.*json|header)"),
+    "a list": (raw_safetensors(b"[1, 2]"), INVALID + r"(?i:.*sequence|header)"),
+    "a name twice": (raw_safetensors(b'{"a": {}, "a": {}}'), INVALID),
+    "deep nesting": (raw_safetensors(b'{"a":' * 50_000 + b"1" + b"}" * 50_000), INVALID + r"(?i:.*recursion|header)"),
+    "a million lists": (raw_safetensors(b'{"a":[' + b"[]," * 1_000_000 + b"[]]}"), INVALID),
+    "overlap": (raw_safetensors({"a": F32, "b": F32}, bytes(8)), INVALID + r"(?i:.*offset)"),
+    "a hole": (raw_safetensors({"a": {**F32, "data_offsets": [4, 12]}}, bytes(12)), INVALID + r"(?i:.*offset)"),
+    "past the end": (raw_safetensors({"a": F32}, bytes(4)), INVALID + r"(?i:.*incomplete)"),
+    "bytes behind": (raw_safetensors({"a": F32}, bytes(9)), INVALID + r"(?i:.*incomplete)"),
+    "a lying shape": (raw_safetensors({"a": {**F32, "shape": [3]}}, bytes(8)), INVALID + r"(?i:.*invalid)"),
+    "an overflowing shape": (
+        raw_safetensors({"a": {**F32, "shape": [2**61, 8]}}, bytes(8)),
+        INVALID + r"(?i:.*overflow)",
+    ),
+    "a negative shape": (raw_safetensors({"a": {**F32, "shape": [-2]}}, bytes(8)), INVALID + r"(?i:.*-2)"),
+    "a shape of truths": (raw_safetensors({"a": {**F32, "shape": [True]}}, bytes(8)), INVALID + r"(?i:.*true)"),
+    "an unknown type": (raw_safetensors({"a": {**F32, "dtype": "F7"}}, bytes(8)), INVALID + r"(?i:.*F7)"),
     "a path as a name": (raw_safetensors({"../../x": F32}, bytes(8)), "not a tensor's name"),
     "none of the model's tensors": (raw_safetensors({"a": F32}, bytes(8)), "layers, but there are 1 tensors"),
 }
@@ -64,10 +70,17 @@ def test_weights_that_lie_are_refused(place, tmp_path, case):
     refused(place, tmp_path, match)
 
 
+def test_weights_of_a_type_that_is_not_read_are_refused(place, tmp_path):
+    tensors = load_file(place / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("query.weight"))
+    save_file({**tensors, name: tensors[name].to(torch.float8_e4m3fn)}, place / "model.safetensors")
+    refused(place, tmp_path, "type F8_E4M3 are not read")
+
+
 def test_many_tensors_of_no_size_are_refused(place, tmp_path):
     header = {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(100_001)}
     (place / "model.safetensors").write_bytes(raw_safetensors(header))
-    refused(place, tmp_path, "more entries|100,001 tensors|header")
+    refused(place, tmp_path, "100,001 tensors")
 
 
 CONFIGS = {

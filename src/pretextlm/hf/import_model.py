@@ -30,7 +30,7 @@ from pretextlm.hf.hf_config import CONFIG_FILE, read_config
 from pretextlm.hf.import_tokenizer import MAX_TOKENIZER_BYTES, ImportedTokenizer, import_tokenizer
 from pretextlm.hf.imported_objective import objective_of
 from pretextlm.hf.provenance import GENERATION, KEPT, Origin
-from pretextlm.hf.safetensors_files import FLOATS, INDEX, Stored, stored_tensors
+from pretextlm.hf.safetensors_files import FLOATS, INDEX, TensorInfo, read_tensor_infos
 from pretextlm.hf.special_token_ids import special_token_ids
 from pretextlm.hf.task_heads import task_of, without_pooler
 from pretextlm.hf.untrusted_files import MAX_JSON_BYTES, read_object, read_plain
@@ -75,7 +75,7 @@ class ValidatedModel:
     family: Family
     config: ModelConfig
     objective: TrainingObjective
-    stored: Mapping[str, Stored]
+    stored: Mapping[str, TensorInfo]
     taken: ImportedTokenizer
     left: tuple[str, ...]
     missing: tuple[str, ...]
@@ -118,7 +118,7 @@ def check(directory: Path, objective: str | None = None) -> ValidatedModel:
     if not directory.is_dir():
         raise UserError(f"{directory} is not a directory.", f"Give a model's directory, or {HUB}NAME for the hub.")
     values, family, config = read_config(directory)
-    stored = stored_tensors(directory)
+    stored = read_tensor_infos(directory)
     if int8.is_quantized(values, str(directory / CONFIG_FILE)):
         stored = int8.as_dequantized(stored)
     config = family.adjust_config(config, stored)
@@ -149,7 +149,7 @@ def _fit(
     family: Family,
     config: ModelConfig,
     objective: TrainingObjective,
-    stored: Mapping[str, Stored],
+    stored: Mapping[str, TensorInfo],
     head: Sequence[TensorMap] = (),
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Match published and own tensors.

@@ -23,7 +23,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pretextlm.errors import UserError
-from pretextlm.hf.safetensors_files import FLOATS, Stored
+from pretextlm.hf.safetensors_files import FLOATS, TensorInfo
 
 if TYPE_CHECKING:
     import torch
@@ -208,7 +208,7 @@ def _is_ours(scheme: Any) -> bool:
     )
 
 
-def as_dequantized(stored: Mapping[str, Stored]) -> dict[str, Stored]:
+def as_dequantized(stored: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
     """Describe the tensors of the files as if nothing were quantized; only the two numbers of each shape are read.
 
     Raises:
@@ -226,7 +226,9 @@ def as_dequantized(stored: Mapping[str, Stored]) -> dict[str, Stored]:
     return found
 
 
-def _shape(name: str, stored: Mapping[str, Stored], shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...] | None:
+def _shape(
+    name: str, stored: Mapping[str, TensorInfo], shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[int, ...] | None:
     """Returns the shape of a weight stored in one of the two ways; None if it is stored in neither."""
     plain, packed, shape = stored.get(name), stored.get(name + PACKED), shapes.get(name)
     if packed is None and plain is not None and name + SHAPE not in stored:
@@ -236,7 +238,7 @@ def _shape(name: str, stored: Mapping[str, Stored], shapes: Mapping[str, tuple[i
     return shape if packed.shape == (shape[0], -(-shape[1] // 4)) else None
 
 
-def _shapes(stored: Mapping[str, Stored]) -> dict[str, tuple[int, ...]]:
+def _shapes(stored: Mapping[str, TensorInfo]) -> dict[str, tuple[int, ...]]:
     """Returns the numbers in each valid tensor that stores a shape."""
     from safetensors import safe_open
 
