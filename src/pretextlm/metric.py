@@ -1,4 +1,4 @@
-"""One measured number, as evaluation.json holds it, with how sure it is."""
+"""Metrics as evaluation.json stores them: a value with its standard error, and how both are computed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 Better = Literal["lower", "higher"]
 
@@ -18,10 +18,11 @@ class Metric:
     """A value with its standard error.
 
     Attributes:
-        n: what was counted: tokens, blanks or spans.
-        stderr: standard error of the value; None where it cannot be known.
-        unit: "nats", "share", "bits", or "" for a bare number.
-        better: the direction in which models improve.
+        value: The value.
+        n: Number of tokens, blanks, spans or examples that it is computed from.
+        stderr: Standard error of the value; None where it is unknown.
+        unit: "nats", "share", "bits", or "" for a number without unit.
+        better: Whether lower or higher values are better.
     """
 
     value: float
@@ -31,11 +32,21 @@ class Metric:
     better: Better
 
     def plain(self) -> dict[str, Any]:
+        """Return the metric as a JSON object."""
         return asdict(self)
 
 
 def mean(values: ArrayLike, unit: str, better: Better) -> Metric:
-    """The mean of independent examples. Raises ValueError when there is none."""
+    """Compute the mean of independent examples.
+
+    Args:
+        values: (N,) values.
+        unit: Unit of the values.
+        better: Direction of improvement.
+
+    Raises:
+        ValueError: There are no values.
+    """
     sample = np.asarray(values, np.float64)
     if not len(sample):
         raise ValueError("a mean needs at least one value")
@@ -44,24 +55,35 @@ def mean(values: ArrayLike, unit: str, better: Better) -> Metric:
 
 
 def ratio(totals: ArrayLike, counts: ArrayLike, unit: str, better: Better) -> Metric:
-    """Σ totals / Σ counts over groups, of which each is independent of the others but not within itself.
+    """Compute r = Σ totals / Σ counts over groups that are independent of each other, but not within themselves.
 
-    Tokens of one row are alike, so the row is the unit of the standard error: that of the ratio estimator (Cochran
-    1977, ch. 6), √(G/(G-1) · Σ (tᵢ - r cᵢ)²) / Σ c.
+    The tokens of one row are correlated, so the row is the unit of the standard error, which is that of the ratio
+    estimator (Cochran 1977, ch. 6): √(G/(G-1) · Σ (tᵢ - r cᵢ)²) / Σ c.
 
     Args:
-        totals, counts: (G,) sum over a group, and how many were summed.
+        totals: (G,) sum of the values of each group.
+        counts: (G,) number of values of each group.
+        unit: Unit of the values.
+        better: Direction of improvement.
+
+    Raises:
+        ValueError: All groups are empty.
     """
     return weighted_ratios([(totals, counts, 1.0)], unit, better)
 
 
 def weighted_ratios(parts: Sequence[tuple[ArrayLike, ArrayLike, float]], unit: str, better: Better) -> Metric:
-    """Σₖ wₖ · (Σ totalsₖ / Σ countsₖ) over the same groups: a loss of several terms.
+    """Compute Σₖ wₖ · (Σ totalsₖ / Σ countsₖ) over the same groups: a loss of several terms.
 
-    The standard error is that of the ratio estimator for each group's share in the sum, Σₖ wₖ (tₖᵢ - rₖ cₖᵢ) / Σ cₖ.
+    The standard error is that of the ratio estimator, from each group's contribution Σₖ wₖ (tₖᵢ - rₖ cₖᵢ) / Σ cₖ.
 
     Args:
         parts: (totals (G,), counts (G,), weight) of each term.
+        unit: Unit of the result.
+        better: Direction of improvement.
+
+    Raises:
+        ValueError: All groups of a term are empty.
     """
     value, n, shares, counted = 0.0, 0, np.zeros(1), np.zeros(1, bool)
     for totals, counts, weight in parts:
@@ -78,47 +100,44 @@ def weighted_ratios(parts: Sequence[tuple[ArrayLike, ArrayLike, float]], unit: s
 
 
 def area_under_curve(scores: ArrayLike, positive: ArrayLike, group: ArrayLike) -> Metric | None:
-    """Probability that a positive example scores above a negative one, ties half (Mann & Whitney 1947).
+    """Compute the area under the ROC curve: the probability that a positive example scores above a negative one.
 
-    The standard error is the jackknife's over groups, of which each is left out in turn. None where either kind is
-    missing.
+    The standard error is that of the jackknife over groups, √((G-1)/G · Σ (aᵢ - mean a)²), where aᵢ is the area without
+    group i.
 
     Args:
-        scores, positive, group: (N,) of each example; groups are numbered from 0.
+        scores: (N,) score of each example.
+        positive: (N,) whether it is positive.
+        group: (N,) its group; examples of one group are not independent.
+
+    Returns:
+        The metric, or None where all examples are positive or all are negative.
     """
-    score, is_positive = np.asarray(scores, np.float64), np.asarray(positive, bool)
-    of, groups = np.asarray(group, np.int64), int(np.asarray(group).max(initial=-1)) + 1
+    from sklearn.metrics import roc_auc_score
 
-    def wins(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """For each example of `one`, of how many of `other` it scores above."""
-        ordered = np.sort(score[other])
-        low, high = (np.searchsorted(ordered, score[one], side) for side in ("left", "right"))
-        return np.asarray((low + high) / 2)
-
-    negative = ~is_positive
-    positives, negatives = (np.bincount(of[kind], minlength=groups) for kind in (is_positive, negative))
-    if not positives.sum() or not negatives.sum():
+    score_N, positive_N, group_N = np.asarray(scores, np.float64), np.asarray(positive, bool), np.asarray(group)
+    if positive_N.all() or not positive_N.any():
         return None
-    over = np.bincount(of[is_positive], wins(is_positive, negative), groups)
-    under = np.bincount(of[negative], positives.sum() - wins(negative, is_positive), groups)
-    inside = np.array([wins(is_positive & (of == g), negative & (of == g)).sum() for g in range(groups)])
-    value = float(over.sum() / positives.sum() / negatives.sum())
-    pairs = (positives.sum() - positives) * (negatives.sum() - negatives).astype(np.float64)
-    left = (pairs > 0) & (positives + negatives > 0)
-    without = (over.sum() - over - under + inside)[left] / pairs[left]
-    count = len(without)
-    stderr = math.sqrt((count - 1) / count * float(((without - without.mean()) ** 2).sum())) if count > 1 else None
-    return Metric(value, int(positives.sum() + negatives.sum()), stderr, "share", "higher")
+    kept = [group_N != one for one in np.unique(group_N)]
+    areas = [roc_auc_score(positive_N[rest], score_N[rest]) for rest in kept if len(np.unique(positive_N[rest])) == 2]
+    count = len(areas)
+    stderr = math.sqrt((count - 1) / count * float(((areas - np.mean(areas)) ** 2).sum())) if count > 1 else None
+    return Metric(float(roc_auc_score(positive_N, score_N)), len(score_N), stderr, "share", "higher")
 
 
 def exponential(metric: Metric) -> Metric:
-    """exp of a mean in nats: a perplexity; its error by the delta method."""
+    """Return exp of a mean in nats, a perplexity; its standard error is that of the delta method."""
     value = math.exp(min(metric.value, 700.0))
     return Metric(value, metric.n, None if metric.stderr is None else value * metric.stderr, "", metric.better)
 
 
 def in_bits(loss: Metric, text_bytes: int) -> Metric:
-    """A mean loss in nats over all tokens of a text as bits per byte of it."""
+    """Convert a mean loss over the tokens of a text to bits per byte.
+
+    Args:
+        loss: Mean loss in nats per token over all tokens.
+        text_bytes: Length of the text in UTF-8 bytes.
+    """
     scale = loss.n / math.log(2) / text_bytes
     stderr = None if loss.stderr is None else loss.stderr * scale
     return Metric(loss.value * scale, text_bytes, stderr, "bits", loss.better)

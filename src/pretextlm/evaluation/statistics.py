@@ -1,8 +1,8 @@
-"""How sure a number is: spread over seeds, intervals over examples, and paired comparisons on the same examples.
+"""Uncertainty of results: spread over seeds, intervals over examples, and paired comparisons on the same examples.
 
-Seeds are few and roughly normal, so they get Student's t. Examples are many and often yes or no, so they get the
-bootstrap or an exact test. Two models that answered the same blanks are compared blank by blank: what is hard for
-both then cancels out, and a smaller difference can be seen.
+Seeds are few and roughly normal, so their mean has a t-interval. Examples are many and often 0 or 1, so they have a
+bootstrap interval or an exact test. Two models evaluated on the same examples are compared example by example: the
+difficulty of an example cancels out, and smaller differences become significant.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _CHUNK = 1 << 22
 
 @dataclass(frozen=True)
 class Interval:
-    """A closed interval of a statistic."""
+    """A closed interval."""
 
     low: float
     high: float
 
     def overlaps(self, other: Interval) -> bool:
-        """True where the two have a point in common."""
+        """Return whether the intervals have a point in common."""
         return self.low <= other.high and other.low <= self.high
 
 
@@ -35,10 +35,10 @@ class Summary:
     """Repeated measurements of one number.
 
     Attributes:
-        mean: arithmetic mean.
-        deviation: sample standard deviation (divided by n - 1); None for a single value.
-        half_width: half of the confidence interval of the mean; None for a single value.
-        n: number of values.
+        mean: Arithmetic mean.
+        deviation: Sample standard deviation (divided by n - 1); None for a single value.
+        half_width: Half of the confidence interval of the mean; None for a single value.
+        n: Number of values.
     """
 
     mean: float
@@ -54,12 +54,12 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much the first of two conditions is above the second.
+    """Difference between two conditions.
 
     Attributes:
-        value: mean of the first less mean of the second.
-        interval: its confidence interval; None where it cannot be known.
-        p_value: two-sided, of "there is no difference"; None where the method has none.
+        value: Mean of the first minus mean of the second.
+        interval: Confidence interval; None where it is unknown.
+        p_value: Two-sided p-value of no difference; None where the method has none.
     """
 
     value: float
@@ -68,67 +68,83 @@ class Difference:
 
 
 def summarise(values: Sequence[float], confidence: float = CONFIDENCE) -> Summary:
-    """Mean, spread and the t-interval of the mean: mean ± t(1-α/2, n-1) · s / √n  (Student 1908).
+    """Compute mean, deviation and t-interval of the mean: mean ± t(1-α/2, n-1) · s / √n  (Student 1908).
 
-    Raises ValueError when there is no value.
+    Raises:
+        ValueError: There are no values.
     """
+    from scipy.stats import t as student
+
     sample = _vector(values)
     n = len(sample)
     mean = float(sample.mean())
     if n == 1:
         return Summary(mean, None, None, 1)
     deviation = float(sample.std(ddof=1))
-    return Summary(mean, deviation, _t_quantile(confidence, n - 1) * deviation / math.sqrt(n), n)
+    return Summary(mean, deviation, float(student.ppf((1 + confidence) / 2, n - 1)) * deviation / math.sqrt(n), n)
 
 
 def welch(first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE) -> Difference:
-    """Difference of two means over independent seeds, whose variances may differ (Welch 1947).
+    """Compare the means of independent seeds whose variances may differ (Welch 1947), by scipy.
 
-    d ± t(1-α/2, ν) · √(s₁²/n₁ + s₂²/n₂), with Satterthwaite's ν = (v₁+v₂)² / (v₁²/(n₁-1) + v₂²/(n₂-1)), vᵢ = sᵢ²/nᵢ.
-    The interval and the p-value are None unless both have two values and at least one of them varies.
+    Returns:
+        The difference; without interval and p-value unless both have two values and at least one of them varies.
     """
-    from scipy.stats import t as student
+    from scipy.stats import ttest_ind
 
     a, b = _vector(first), _vector(second)
     value = float(a.mean() - b.mean())
-    if min(len(a), len(b)) < 2:
+    if min(len(a), len(b)) < 2 or not (a.var() or b.var()):
         return Difference(value)
-    v = np.array([a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)])
-    error = math.sqrt(float(v.sum()))
-    if error == 0:
-        return Difference(value)
-    freedom = float(v.sum() ** 2 / (v**2 / np.array([len(a) - 1, len(b) - 1])).sum())
-    half = _t_quantile(confidence, freedom) * error
-    return Difference(value, Interval(value - half, value + half), float(2 * student.sf(abs(value) / error, freedom)))
+    test = ttest_ind(a, b, equal_var=False)
+    interval = test.confidence_interval(confidence)
+    return Difference(value, Interval(float(interval.low), float(interval.high)), float(test.pvalue))
 
 
 def bootstrap(values: ArrayLike, confidence: float = CONFIDENCE, resamples: int = 10_000, seed: int = 0) -> Interval:
-    """Percentile bootstrap interval of the mean over examples (Efron 1979).
+    """Compute the percentile bootstrap interval of the mean over examples (Efron 1979), by scipy.
 
-    The means of `resamples` samples of n drawn with replacement; the interval is their α/2 and 1-α/2 quantiles.
+    Raises:
+        ValueError: There are no values.
     """
-    means = _resampled_means(_vector(values), resamples, seed)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(low), float(high))
+    from scipy import stats
+
+    sample = _vector(values)
+    if len(sample) == 1:
+        return Interval(float(sample[0]), float(sample[0]))
+    found = stats.bootstrap(
+        (sample,),
+        np.mean,
+        n_resamples=resamples,
+        batch=max(1, _CHUNK // len(sample)),  # bounds memory: resamples × examples may be billions
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(float(found.low), float(found.high))
 
 
 def paired_bootstrap(
     first: ArrayLike, second: ArrayLike, confidence: float = CONFIDENCE, resamples: int = 10_000, seed: int = 0
 ) -> Difference:
-    """Two models on the same examples: the bootstrap of the per-example differences aᵢ - bᵢ (Koehn 2004).
+    """Compare two models on the same examples by the bootstrap of the differences aᵢ - bᵢ (Koehn 2004).
 
-    Raises ValueError when the two are not equally long.
+    Raises:
+        ValueError: The two differ in length.
     """
     a, b = _pair(first, second)
     return Difference(float((a - b).mean()), bootstrap(a - b, confidence, resamples, seed))
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike) -> Difference:
-    """Two models' right (1) and wrong (0) answers to the same examples: the exact test of McNemar (1947).
+    """Compare two models' correct (1) and wrong (0) answers to the same examples by McNemar's exact test (1947).
 
-    Only examples on which they differ tell anything: n₁₀ that the first alone has right, n₀₁ that the second alone
-    has. Were there no difference, n₁₀ would be Binomial(n₁₀ + n₀₁, ½); p is the two-sided exact binomial test.
-    Raises ValueError when the two are not equally long.
+    Only examples on which they differ carry information: n₁₀ that only the first answers correctly, n₀₁ that only the
+    second does. Without a difference n₁₀ would be Binomial(n₁₀ + n₀₁, ½); the p-value is that of the two-sided exact
+    binomial test.
+
+    Raises:
+        ValueError: The two differ in length.
     """
     from scipy.stats import binomtest
 
@@ -140,28 +156,11 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> Difference:
 
 
 def standard_error_interval(value: float, stderr: float, confidence: float = CONFIDENCE) -> Interval:
-    """value ± z(1-α/2) · stderr, for a mean over many examples."""
+    """Return value ± z(1-α/2) · stderr, for a mean over many examples."""
     from scipy.stats import norm
 
     half = float(norm.ppf((1 + confidence) / 2)) * stderr
     return Interval(value - half, value + half)
-
-
-def _t_quantile(confidence: float, freedom: float) -> float:
-    from scipy.stats import t as student
-
-    return float(student.ppf((1 + confidence) / 2, freedom))
-
-
-def _resampled_means(sample: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
-    rng = np.random.default_rng(seed)
-    n = len(sample)
-    at_once = max(1, _CHUNK // n)  # bounds memory: resamples × n indices may be billions
-    parts = [
-        sample[rng.integers(0, n, size=(min(at_once, resamples - done), n))].mean(axis=1)
-        for done in range(0, resamples, at_once)
-    ]
-    return np.concatenate(parts)
 
 
 def _vector(values: ArrayLike) -> NDArray[np.float64]:
