@@ -99,16 +99,16 @@ def _read_header(path: Path) -> dict[str, TensorInfo]:
         raise _invalid(path, f"its header has {length:,} bytes; at most {MAX_JSON_BYTES:,} are read")
     try:
         with safe_open(path, framework="numpy") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            found = {name: TensorInfo(path, one.get_dtype(), tuple(one.get_shape())) for name, one in slices.items()}
+            names = list(file.keys())
+            if len(names) > MAX_TENSORS:
+                raise _invalid(path, f"it has {len(names):,} tensors; at most {MAX_TENSORS:,} are read")
+            strange = next((name for name in names if not _NAME.fullmatch(name)), None)
+            if strange is not None:
+                raise _invalid(path, f"{strange[:100]!r} is not a tensor's name")
+            slices = {name: file.get_slice(name) for name in names}
+            return {name: TensorInfo(path, one.get_dtype(), tuple(one.get_shape())) for name, one in slices.items()}
     except (SafetensorError, OSError) as error:
         raise _invalid(path, str(error)[:200]) from None
-    if len(found) > MAX_TENSORS:
-        raise _invalid(path, f"it has {len(found):,} tensors; at most {MAX_TENSORS:,} are read")
-    for name in found:
-        if not _NAME.fullmatch(name):
-            raise _invalid(path, f"{name[:100]!r} is not a tensor's name")
-    return found
 
 
 def _invalid(path: Path, reason: str) -> UserError:
