@@ -26,7 +26,7 @@ REGISTRIES = {
 
 
 def register(cls: C) -> C:
-    """Adds a class under its `name`, for this process. Its base says what it is.
+    """Adds a class under its `name`, for this process, to the registry of its base.
 
     Args:
         cls: subclass of Objective, Task or Family.

@@ -33,7 +33,7 @@ class Registry(Mapping[str, E], Generic[E]):
     """A table of entries that other packages can extend.
 
     Args:
-        kind: what an entry is called in messages, in the singular ("objective").
+        kind: name of an entry in messages, in the singular ("objective").
         package: full name of the package whose modules are the built-in entries.
         group: name of the entry points by which other packages add entries.
     """

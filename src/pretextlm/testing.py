@@ -53,7 +53,7 @@ SIZES: Mapping[Text, tuple[int, int]] = {"plain": (60, 0), "pairs": (0, 120), "b
 
 @dataclass(frozen=True)
 class Contract:
-    """An objective with the promises that depend on what it does.
+    """An objective with the promises that depend on its options.
 
     Attributes:
         objective: to be checked.
@@ -265,10 +265,10 @@ def check_padding_of_full_rows(contract: Contract) -> None:
 
 
 def check_counts(contract: Contract) -> None:
-    """`counts` are whole numbers, and those of "lm" are the labelled positions."""
+    """`counts` are integers, and those of "lm" are the labelled positions."""
     for _, batch in contract.read(24):
         counts = contract.objective.counts(batch)
-        _check(all(type(count) is int and count >= 0 for count in counts.values()), "`counts` are whole numbers")
+        _check(all(type(count) is int and count >= 0 for count in counts.values()), "`counts` are integers, at least 0")
         if "lm" in counts:
             labelled = int(np.count_nonzero(batch.targets != IGNORE))
             _check(counts["lm"] == labelled > 0, 'counts["lm"] is the number of labelled positions')

@@ -93,6 +93,7 @@ def test_it_trains_and_is_evaluated(run, trained):
     assert losses
     metrics = json.loads(run("evaluate", "run", "--json"))["metrics"]
     assert metrics["loss"]["value"] > 0
+    assert 0 <= metrics["gappy_accuracy"]["value"] <= 1
 
 
 def test_it_fills_blanks(run, trained):
@@ -108,6 +109,7 @@ def test_it_has_its_place_in_the_report(run, trained):
     assert "Word dropout" in page
     assert "of which some are hidden" in page
     assert "1511.06349" in page
+    assert "Accuracy despite gaps" in page
 
 
 def test_it_keeps_the_contract(run):

@@ -6,6 +6,8 @@
 
 A decoder that cannot rely on the token before it must use those further back.
 
+A model so trained fills blanks as any causal model does: `blank_layout` is inherited.
+
 Paper: Generating Sentences from a Continuous Space, https://arxiv.org/abs/1511.06349.
 """
 
@@ -19,9 +21,18 @@ from pretextlm.batch import Batch, Rows
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.objectives.causal import Causal
+from pretextlm.objectives.shared.measures import PERPLEXITY, Measure
 
 HIDE = 0
 """Stream of random numbers that decides which tokens are hidden."""
+
+
+GAPPY_ACCURACY = Measure(
+    "gappy_accuracy",
+    "Accuracy despite gaps",
+    "Share of next tokens that were the likeliest, in a text with gaps.",
+    lambda held_out: held_out.accuracy(),
+)
 
 
 class WordDropout(Causal):
@@ -36,6 +47,8 @@ class WordDropout(Causal):
     title: ClassVar[str] = "Word dropout"
     paper: ClassVar[str] = "Bowman et al. 2016, https://arxiv.org/abs/1511.06349"
     summary: ClassVar[str] = "Predicts every next token from those before it, of which some are hidden."
+
+    measures: ClassVar[tuple[Measure, ...]] = (PERPLEXITY, GAPPY_ACCURACY)
 
     rate: float = Field(default=0.2, gt=0, lt=1, description="share of the tokens that are hidden")
 

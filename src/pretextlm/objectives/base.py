@@ -51,7 +51,7 @@ class Objective(TrainingObjective):
     Class attributes, beside those of :class:`TrainingObjective`:
         measures: how well a model does what it was trained to do, beside the loss and its terms.
         published_as: the published models that belong to it. A subclass does not inherit them.
-        roles: what it can do inside another objective. A subclass that cannot must say so.
+        roles: duties that it can have inside another objective. A subclass that cannot sets it to an empty set.
         extra_tokens: tokens that a document may gain, for which a row that is shown leaves room.
     """
 

@@ -88,7 +88,7 @@ class Denoising(Objective):
     )
     rate: float = Field(default=0.3, gt=0, le=0.9, description="share of the tokens (or words) that are hidden")
     mean_span_length: float = Field(default=3.5, ge=1, description="hidden tokens (or words) per span, on average")
-    unit: Literal["token", "word"] = Field(default="token", description="hide tokens or whole words")
+    unit: Literal["token", "word"] = Field(default="token", description="hide tokens or words")
     random_share: float = Field(default=0.1, ge=0, le=1, description="share of the masks that are random tokens")
     permute_sentences: bool = Field(default=True, description="put a document's sentences in a random order")
     rotate: float = Field(default=0.0, ge=0, le=1, description="share of the rows that begin at a random token")

@@ -59,7 +59,7 @@ class Masked(Objective):
         final_rate: share at the end of training, which `rate` approaches in a straight line.
         count: "exact" selects k = ⌊rate · n + U[0, 1)⌋ of a row's n ordinary tokens, at least one: the mean rate is
             exact (where rate · n ≥ 1) and rows differ by at most one. "bernoulli" selects each by itself.
-        unit: "token"; "word" for whole words; "ngram" for 1 to 3 words in a row, n with probability ∝ 1/n; "span" for
+        unit: "token"; "word"; "ngram" for 1 to 3 words in a row, n with probability ∝ 1/n; "span" for
             1 to 10 words, on average 3.8. With exact counts, words are selected in random order, and one that would
             exceed the count is skipped (BERT's rule); n-grams are shortened until they fit. Only where no word of the
             row fits, the first in random order is selected all the same. The last span is cut where the count is
@@ -90,7 +90,7 @@ class Masked(Objective):
     final_rate: float | None = Field(default=None, gt=0, le=1, description="share at the end of training, if another")
     count: Literal["exact", "bernoulli"] = Field(default="exact", description="the same number in every row, or not")
     unit: Literal["token", "word", "ngram", "span"] = Field(
-        default="token", description="select tokens, whole words, a few words in a row, or longer spans"
+        default="token", description="select tokens, words, a few words in a row, or longer spans"
     )
     longest_span: int | None = Field(
         default=None, ge=1, le=100, description="words of the longest n-gram (else 3) or span (else 10)"

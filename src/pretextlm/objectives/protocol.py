@@ -1,4 +1,4 @@
-"""The part that objectives and tasks share: what the trainer needs of anything that a model is trained on.
+"""The common protocol of objectives and tasks: the interface of anything that the trainer trains a model on.
 
 A training objective is a frozen configuration with three duties: it says how a split is read (`reader`), turns rows
 into a batch (`collate`, `counts`), and turns a model's outputs into loss terms (`step`, `terms`). It is pure: only

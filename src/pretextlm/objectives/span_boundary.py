@@ -77,7 +77,7 @@ class SpanBoundary(Masked):
     roles: ClassVar[frozenset[Role]] = frozenset({"edits_row"})
 
     unit: Literal["word", "ngram", "span"] = Field(
-        default="span", description="hide longer spans, whole words or a few words in a row"
+        default="span", description="hide longer spans, words or a few words in a row"
     )
     replace: Literal["token", "unit"] = Field(
         default="unit", description="decide the replacement for a span, or for each token"

@@ -177,7 +177,7 @@ class MultipleChoice(DistilledTask, TextTask):
             return lists
         if not self.label_names:
             raise UserError(
-                f"The recipe does not say what the column {self.label!r} calls the choices.",
+                f"The recipe does not name the choices as the column {self.label!r} does.",
                 'Give task.label_names: ["0", "1"] where they are counted from 0, ["A", "B"], or the column of a list; '
                 "of a file to evaluate FILE?label_names=0,1",
             )

@@ -253,7 +253,7 @@ GOOD = RECORDS[0]
         ({**GOOD, "premise": ""}, {}, "line 13: the column 'premise' is empty"),
         ({**GOOD, "choices": ["a"] * 6}, {}, "line 13: there are 6 choices, and task.label_names has 5 names"),
         ({**GOOD, "choices": ["a", "river " * 60]}, {}, "leaves no room for a text"),
-        (GOOD, {"label_names": []}, "does not say what the column 'answer' calls the choices"),
+        (GOOD, {"label_names": []}, "does not name the choices as the column 'answer' does"),
         (GOOD, {"choices": ["one", "two"]}, "line 1: no column 'one'"),
         (GOOD, {"label_names": "names"}, "line 1: no column 'names'"),
         (GOOD, {"wording": {"premise": {"x": "y"}}}, "line 1: the column 'premise' is"),

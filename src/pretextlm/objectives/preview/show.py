@@ -209,8 +209,8 @@ def _row(objective: Objective, text: _Text, seed: int) -> tuple[Rows, str]:
         first = np.zeros(1, np.int64)
         return reader.read(first, first, seed, pad=text.vocabulary.pad), ""
     room = objective.extra_tokens * text.split.num_documents
-    whole = StreamReader(text.split, frame, Variant("", raw=stream.size + room, length=0))
-    rows = whole.read(np.zeros(1, np.int64), pad=text.vocabulary.pad if room else None)
+    row = StreamReader(text.split, frame, Variant("", raw=stream.size + room, length=0))
+    rows = row.read(np.zeros(1, np.int64), pad=text.vocabulary.pad if room else None)
     names = objective.variant_names()
     number = seed % len(names)
     return dataclasses.replace(rows, variant=number), names[number] if len(names) > 1 else ""

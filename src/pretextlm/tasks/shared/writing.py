@@ -92,7 +92,7 @@ class WritingTask(Task):
         room = np.minimum(self.longest_answer, _positions(model.config) - before)
         if room.min(initial=1) < 1:
             raise UserError(
-                "A prompt fills the model's whole table of positions: there is no room to write.",
+                "A prompt fills the model's table of positions: there is no room for an answer.",
                 f"Give data.length={_positions(model.config) // 2} or less.",
             )
         found = np.empty(len(opened), object)
