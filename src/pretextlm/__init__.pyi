@@ -3,7 +3,10 @@
 from pretextlm.data.prepare import prepare as prepare
 from pretextlm.data.store import Store as Store
 from pretextlm.errors import UserError as UserError
+from pretextlm.evaluation.evaluate import evaluate as evaluate
+from pretextlm.evaluation.fill import fill as fill
 from pretextlm.evaluation.finetune import finetune as finetune
+from pretextlm.evaluation.generate import generate as generate
 from pretextlm.evaluation.predict import predict as predict
 from pretextlm.extensions import register as register
 from pretextlm.hf.export_model import export_model as export_model

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all: a reader sees the old one or the new one, never a half."""
+"""Atomic writes: a reader sees the old file or the new one, never a part of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ AnyPath = str | os.PathLike[str]
 
 
 def replace_file(path: Path, data: bytes | memoryview) -> None:
-    """Write under a temporary name beside `path`, flush it to the disk, then rename. Raises OSError."""
+    """Writes to a temporary file beside `path`, flushes it to the disk, and renames it.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -31,7 +35,11 @@ def replace_file(path: Path, data: bytes | memoryview) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """`replace_file` for UTF-8 text. Raises UserError when the place cannot be written."""
+    """Writes a file of UTF-8 text atomically.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     try:
         replace_file(path, text.encode())
     except OSError as error:
@@ -41,15 +49,26 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """`write_whole` for one JSON object."""
+    """Writes a file with one JSON object atomically.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     write_whole(path, json.dumps(dict(values), indent=1, ensure_ascii=False) + "\n")
 
 
 @contextmanager
 def whole_directory(out: Path, hint: str) -> Iterator[Path]:
-    """A directory to be filled under a temporary name beside `out`: flushed to the disk and renamed at the end.
+    """Writes a directory atomically: yields a temporary one beside `out`, and renames it at the end.
 
-    What is in it is gone when anything fails. Raises UserError with the hint when the place cannot be written.
+    The temporary directory is removed if anything fails.
+
+    Args:
+        out: the directory to write.
+        hint: of the error if it cannot be written.
+
+    Raises:
+        UserError: the directory cannot be written.
     """
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
@@ -66,13 +85,17 @@ def whole_directory(out: Path, hint: str) -> Iterator[Path]:
 
 
 def writable(directory: Path) -> bool:
-    """Whether files can be made in a directory, one that is there or can be made."""
+    """Returns whether files can be created in a directory, which may not exist yet."""
     there = next(parent for parent in (directory, *directory.parents) if parent.exists())
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def flush(path: Path) -> None:
-    """Make sure that a file, or a directory's list of names, is on the disk. Raises OSError."""
+    """Flushes a file, or the entries of a directory, to the disk.
+
+    Raises:
+        OSError: it cannot be opened or flushed.
+    """
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,8 +1,8 @@
-"""Every combination of some settings' values: the points of a grid, and what each is called.
+"""Grids of settings: every combination of some values, and a name for each.
 
     {"training.learning_rate": [2e-5, 5e-5], "training.batch_rows": [16, 32]}
 
-has four points, the first {"training.learning_rate": 2e-5, "training.batch_rows": 16}.
+has four points, the first of which is {"training.learning_rate": 2e-5, "training.batch_rows": 16}.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ Point = dict[str, Any]
 
 
 def points(grid: Grid) -> list[Point]:
-    """All of them, the last setting changing fastest; of an empty grid one without any setting."""
+    """Returns all points of a grid, the last setting changing fastest; an empty grid has one point without settings."""
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
 def point_label(point: Point) -> str:
-    """`learning_rate_2e-05_batch_rows_16`: the settings' own names with their values, as a directory may be called."""
+    """Returns a point's settings as the name of a directory: "learning_rate_2e-05_batch_rows_16"."""
     parts = [f"{setting.rpartition('.')[2]}_{_plain(value)}" for setting, value in point.items()]
     return re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(parts))
 
 
 def labels(entries: Sequence[str], grid: Grid) -> list[list[str]]:
-    """For each entry what its points are called: the point alone where there is one entry."""
+    """Returns the names of each entry's points. With a single entry, its own name is left out of them."""
     if not grid:
         return [[entry] for entry in entries]
     named = [point_label(point) for point in points(grid)]
@@ -36,7 +36,7 @@ def labels(entries: Sequence[str], grid: Grid) -> list[list[str]]:
 
 
 def set_at(values: Mapping[str, Any], setting: str, value: Any) -> dict[str, Any]:
-    """Tables with one dotted setting changed; nothing that is given is changed itself."""
+    """Returns a copy of nested tables with one dotted setting changed."""
     first, _, rest = setting.partition(".")
     inner = values.get(first)
     return {**values, first: set_at(inner if isinstance(inner, Mapping) else {}, rest, value) if rest else value}

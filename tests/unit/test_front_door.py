@@ -48,6 +48,26 @@ def test_an_unknown_name_is_an_ordinary_attribute_error():
         from pretextlm import nothing_of_that_name  # noqa: F401
 
 
+WRITERS = {
+    "training/watchdog.py": "the last words of a process that hangs",
+    "evaluation/harness.py": "sends what lm-eval prints to stderr",
+    "training/trackers/trackio.py": "sends what trackio prints to stderr",
+}
+"""Modules outside the command line that mention an output stream → why."""
+
+
+def test_only_the_command_line_prints():
+    found = set()
+    for path in STUB.parent.rglob("*.py"):
+        name = path.relative_to(STUB.parent).as_posix()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            prints = isinstance(node, ast.Name) and node.id == "print"
+            streams = isinstance(node, ast.Attribute) and ast.unparse(node) in ("sys.stdout", "sys.stderr")
+            if (prints or streams) and not name.startswith("cli/"):
+                found.add(name)
+    assert found == WRITERS.keys()
+
+
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
 

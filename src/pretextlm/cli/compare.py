@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from pathlib import Path
@@ -41,14 +42,15 @@ def run_study(plan: AnyPlan, directory: Path, as_json: bool, jobs: int = 1) -> N
     """Run a study under one progress bar, write its report and print the table; exits with the command's exit code."""
     from pretextlm.cli.report import print_summary
     from pretextlm.cli.shared.console import print_json, stderr
+    from pretextlm.cli.shared.study_bar import StudyBar
     from pretextlm.study.compare import compare as run
-    from pretextlm.study.progress import Terminal
     from pretextlm.training.runtime import tune_process
     from pretextlm.training.signals import Stopped
 
     tune_process()
+    logging.basicConfig()  # an unforeseen error of a run is shown with its traceback
     try:
-        with Terminal() as progress:
+        with StudyBar() as progress:
             results = run(plan, directory, jobs=jobs, command=["pretextlm", *sys.argv[1:]], progress=progress)
     except Stopped as stopped:
         stderr().print(f"{stopped}; saved. Give the same command to go on.", highlight=False)

@@ -106,9 +106,9 @@ def evaluate(
         from pretextlm.training.runtime import tune_process
 
         tune_process()
-        from pretextlm.evaluation.evaluate import evaluate_run
+        from pretextlm.evaluation.evaluate import evaluate as measure
 
-        result = evaluate_run(run, store=store, max_documents=documents, progress=status.update)
+        result = measure(run, store=store, documents=documents, progress=status.update)
     if as_json:
         print_json(result)
     else:

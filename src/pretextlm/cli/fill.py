@@ -41,11 +41,10 @@ def fill(
 
         tune_process()
         from pretextlm.evaluation.fill import fill as fill_text
-        from pretextlm.evaluation.trained_model import open_scorer
         from pretextlm.training.run_directory import Run
 
         opened = Run.open(run)
-        filled = fill_text(open_scorer(opened), text, top, max_tokens)
+        filled = fill_text(opened, text, top=top, max_tokens=max_tokens)
     if as_json:
         blanks = [[{"answer": answer, "score": score} for answer, score in b.answers] for b in filled.blanks]
         print_json(

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pretextlm.scoring.token_texts import TokenTexts
+    from pretextlm.evaluation.generate import GenerationOptions
 
 
 def generate(
@@ -84,110 +82,65 @@ def generate(
     depends on its place, not on the other prompts.
     """
     from pretextlm.cli.shared.console import print_json, stderr
-    from pretextlm.evaluation.prompt_files import TEMPLATE, Template, read_examples, read_prompts
+    from pretextlm.evaluation.prompt_files import TEMPLATE, read_examples, read_prompts
 
     asked = read_prompts(prompts) if prompts else [prompt]
-    stops = [unescaped(text) for text in stop or []]
-    full = asked
-    if examples:
-        form = Template(unescaped(template) or TEMPLATE)
-        shown = read_examples(examples)
-        full = [form.prompt(shown, text) for text in asked]
-        stops += form.stop_strings()
+    pairs = read_examples(examples) if examples else []
     with stderr().status("opening the run"):
         from pretextlm.training.runtime import tune_process
 
         tune_process()
-        import torch
-
-        from pretextlm.evaluation.prompts import continue_texts
-        from pretextlm.evaluation.trained_model import open_trained
-        from pretextlm.model.generation import GenerationConfig
+        from pretextlm.evaluation.generate import generate as write
         from pretextlm.training.run_directory import Run
 
-        options = {
-            "max_new_tokens": max_new_tokens,
-            "min_new_tokens": min_new_tokens,
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "min_p": min_p,
-            "repetition_penalty": repetition_penalty,
-            "beams": beams,
-            "length_penalty": length_penalty,
-            "early_stopping": early_stopping,
-            "stop_strings": tuple(stops),
-            "samples": samples,
-            "seed": seed,
-        }
-        settings = GenerationConfig.parse(options, "the options")
-        model, objective, texts = open_trained(Run.open(run))
-    if suppress:
-        never = {token for text in suppress for token in texts.encode(text)}
-        settings = settings.model_copy(update={"suppress": tuple(sorted(never | texts.vocabulary.special))})
-    ids = [texts.encode(text) for text in full]
-    apart = examples is not None or objective.writes_targets  # an answer is no continuation of its question
-    contexts = [[] if apart else row for row in ids]
+        opened = Run.open(run)
+    settings: GenerationOptions = {
+        "max_new_tokens": max_new_tokens,
+        "min_new_tokens": min_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "beams": beams,
+        "length_penalty": length_penalty,
+        "early_stopping": early_stopping,
+        "stop_strings": [unescaped(text) for text in stop or []],
+        "samples": samples,
+        "seed": seed,
+    }
+    between = "\n" if pairs or opened.recipe.training_objective.writes_targets else ""
     live = sys.stdout.isatty() and len(asked) * samples == 1 and beams == 1 and not as_json
-    if live and apart:
-        sys.stdout.write(asked[0] + "\n")
-    stream = Stream(texts, contexts[0], stops) if live else None
-    dtype = torch.bfloat16 if bf16 else torch.float32
-    answers = continue_texts(model, objective, texts, ids, settings, stream.token if stream else None, dtype)
-    if stream:
-        stream.end()
+    if live:
+        _show(asked[0] + between)
+    found = write(
+        opened,
+        asked,
+        examples=pairs,
+        template=unescaped(template) or TEMPLATE,
+        suppress=suppress or (),
+        dtype="bf16" if bf16 else "fp32",
+        on_text=_show if live else None,
+        **settings,
+    )
+    if live:
+        _show("\n")
         return
-    found = [new_text(texts, contexts[n // samples], answer, stops) for n, answer in enumerate(answers)]
-    if examples:
-        found = [text.strip() for text in found]
     groups = [found[n * samples : (n + 1) * samples] for n in range(len(asked))]
     if as_json:
-        used = settings.model_dump(mode="json")
         results = [{"prompt": text, "texts": group} for text, group in zip(asked, groups, strict=True)]
+        used = {**settings, "suppress": suppress or []}
         print_json({"run": str(run), **({"results": results} if prompts else results[0]), "settings": used})
         return
-    shown_texts = [
-        text + ("\n" if apart else "") + answer for text, group in zip(asked, groups, strict=True) for answer in group
-    ]
-    sys.stdout.write("\n---\n".join(shown_texts) + "\n")
+    shown = [text + between + answer for text, group in zip(asked, groups, strict=True) for answer in group]
+    sys.stdout.write("\n---\n".join(shown) + "\n")
+
+
+def _show(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def unescaped(text: str) -> str:
     r"""Returns text with \n and \t replaced by the characters."""
     return text.replace("\\n", "\n").replace("\\t", "\t")
-
-
-def new_text(texts: TokenTexts, context: Sequence[int], answer: Sequence[int], stops: Sequence[str]) -> str:
-    """Returns the text that an answer adds to its context, up to a stop string."""
-    from pretextlm.model.text_stream import cut_at
-
-    before = texts.decode(context)
-    return cut_at(texts.decode([*context, *answer])[len(before) :], stops)[0]
-
-
-class Stream:
-    """Prints a text to the terminal while it is generated.
-
-    Args:
-        texts: the tokenizer's tokens.
-        prompt: ids, printed first.
-        stops: strings that end it.
-    """
-
-    def __init__(self, texts: TokenTexts, prompt: Sequence[int], stops: Sequence[str] = ()) -> None:
-        from pretextlm.model.text_stream import TextStream
-
-        self._stream = TextStream(texts.decode, prompt, stops)
-        self._write(texts.decode(prompt))
-
-    def token(self, row: int, token: int) -> None:
-        """Print the text of a new token; an incomplete character waits for its remaining bytes."""
-        self._write(self._stream.add(token))
-
-    def end(self) -> None:
-        """Print the rest and end the line."""
-        self._write(self._stream.end() + "\n")
-
-    def _write(self, text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pretextlm.errors import UserError
 from pretextlm.evaluation.blank_benchmark import (
@@ -20,23 +21,21 @@ from pretextlm.evaluation.held_out_metrics import HeldOut, held_out_metrics
 from pretextlm.evaluation.prompts import prompt_samples
 from pretextlm.evaluation.task_evaluation import evaluate_task
 from pretextlm.evaluation.trained_model import open_store, open_trained
-from pretextlm.files import write_json, write_whole
+from pretextlm.files import AnyPath, write_json, write_whole
 from pretextlm.metric import Metric
 from pretextlm.training.held_out import MAX_TOKENS, held_out_documents
 from pretextlm.training.run_directory import Run
-
-if TYPE_CHECKING:
-    import torch
+from pretextlm.training.runtime import Device, as_device
 
 
-def evaluate_run(
-    directory: Path,
+def evaluate(
+    run: AnyPath,
     *,
-    store: Path | None = None,
-    max_documents: int | None = None,
+    store: AnyPath | None = None,
+    documents: int | None = None,
     max_tokens: int = MAX_TOKENS,
     progress: Callable[[str], None] | None = None,
-    device: torch.device | None = None,
+    device: Device = "cpu",
 ) -> dict[str, Any]:
     """Measures the newest checkpoint of a run, and writes evaluation.json and samples.jsonl into its directory.
 
@@ -44,12 +43,13 @@ def evaluate_run(
     the objective that it shares with its teacher, which is not needed.
 
     Args:
-        directory: the run.
+        run: the run, or its directory.
         store: prepared with the same tokenizer, or of a fine-tuned run a file of records; by default the one the run
             was trained (or validated) on.
-        max_documents: validation documents measured; by default what the run's recipe says.
+        documents: validation documents measured; by default what the run's recipe says.
         max_tokens: the fewer of the two limits counts.
         progress: called with a few words at each stage.
+        device: "cpu", "cuda" or "auto".
 
     Returns:
         The content of evaluation.json.
@@ -58,14 +58,15 @@ def evaluate_run(
         UserError: the run has no checkpoint, or the store another tokenizer or no held-out text.
     """
     say = progress or (lambda text: None)
-    run = Run.open(directory)
+    run, place = Run.open(run), as_device(device)
+    directory = run.directory
     if run.recipe.task is not None:
         say("answers")
-        return evaluate_task(run, str(store or ""), device)
+        return evaluate_task(run, os.fspath(store or ""), place)
     settings = run.recipe.evaluation
-    opened = open_store(run, store)
-    split = held_out_documents(opened.validation, max_documents or settings.documents, max_tokens)
-    model, objective, texts = open_trained(run, device)
+    opened = open_store(run, None if store is None else Path(store))
+    split = held_out_documents(opened.validation, documents or settings.documents, max_tokens)
+    model, objective, texts = open_trained(run, place)
     scorer = objective.scorer(model, texts)
     notes: list[str] = []
     metrics: dict[str, Metric] = {}

@@ -1,6 +1,6 @@
 """Fill the blanks of a text, marked by [MASK] and ____.
 
-fill(scorer, "The [MASK] of the United ____.", top=5)
+fill("runs/mine", "The [MASK] of the United ____.", top=5)
 """
 
 from __future__ import annotations
@@ -9,8 +9,12 @@ import re
 from dataclasses import dataclass
 
 from pretextlm.errors import UserError
+from pretextlm.evaluation.trained_model import open_scorer
+from pretextlm.files import AnyPath
 from pretextlm.scoring.blank import Blank
 from pretextlm.scoring.scorer import Scorer
+from pretextlm.training.run_directory import Run
+from pretextlm.training.runtime import Device, as_device
 
 BLANK = re.compile(r"(?P<space> ?)(?:_{4,}|\[MASK\](?: ?\[MASK\])*)")
 MAX_BLANKS = 64
@@ -31,7 +35,26 @@ class Filled:
     blanks: tuple[FilledBlank, ...]
 
 
-def fill(scorer: Scorer, text: str, top: int = 5, max_tokens: int = 4) -> Filled:
+def fill(run: AnyPath, text: str, *, top: int = 5, max_tokens: int = 4, device: Device = "cpu") -> Filled:
+    """Fills the blanks of a text with the newest model of a run, in the way it was trained for.
+
+    Args:
+        run: the run, or its directory.
+        text: with [MASK] or ____ for each blank; k adjacent [MASK] are exactly k tokens to a masked model.
+        top: answers per blank.
+        max_tokens: of an answer.
+        device: "cpu", "cuda" or "auto".
+
+    Returns:
+        The filled text, and for each blank its answers with their scores, best first.
+
+    Raises:
+        UserError: the run has no checkpoint, its model does not fill blanks, or the text has no blank or too many.
+    """
+    return fill_blanks(open_scorer(Run.open(run), as_device(device)), text, top, max_tokens)
+
+
+def fill_blanks(scorer: Scorer, text: str, top: int = 5, max_tokens: int = 4) -> Filled:
     """Fills every blank, from left to right; each answer sees the ones before it.
 
     A run of k times [MASK] is k tokens to a model whose input shows hidden tokens one by one, such as a masked one.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Pretrain = Callable[..., Any]
 Evaluate = Callable[[Path], Any]
 log = logging.getLogger(__name__)
+log.addHandler(logging.NullHandler())  # nothing is printed unless the program configures logging
 
 
 def trained(directory: Path) -> bool:
@@ -44,14 +45,14 @@ class RunExecutor:
         Raises:
             Stopped: a signal arrived.
         """
-        from pretextlm.evaluation.evaluate import evaluate_run
+        from pretextlm.evaluation.evaluate import evaluate
         from pretextlm.training.signals import Stopped
         from pretextlm.training.trainer import pretrain
 
         try:
             if not trained(directory):
                 (self.pretrain or pretrain)(recipe(), directory, resume=True, command=command, progress=progress)
-            (self.evaluate or evaluate_run)(directory)
+            (self.evaluate or evaluate)(directory)
         except Stopped:
             raise
         except Exception as error:  # one run's fault must not take the others' hours with it

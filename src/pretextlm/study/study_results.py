@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pretextlm.study.plan import RUNS
 from pretextlm.study.progress import StudyProgress
+
+if TYPE_CHECKING:
+    from pretextlm.training.run_directory import Run
 
 
 @dataclass
@@ -29,6 +33,13 @@ class StudyResults:
     failed: dict[str, str] = field(default_factory=dict)
     report: Path | None = None
     summary: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        """The runs that are trained and evaluated, by directory name: "masked-seed1"."""
+        from pretextlm.training.run_directory import Run
+
+        return {name: Run.open(self.directory / RUNS / name) for name in sorted([*self.finished, *self.skipped])}
 
     def settled(self) -> int:
         return len(self.finished) + len(self.skipped) + len(self.failed)

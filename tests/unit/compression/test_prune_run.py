@@ -15,7 +15,7 @@ from pretextlm.compression.prune import Pruning, prune_run
 from pretextlm.compression.quantized import export_quantized
 from pretextlm.config import apply_overrides
 from pretextlm.errors import UserError
-from pretextlm.evaluation.evaluate import evaluate_run
+from pretextlm.evaluation.evaluate import evaluate
 from pretextlm.hf import int8
 from pretextlm.hf.export_model import export_model
 from pretextlm.hf.import_model import import_model
@@ -82,14 +82,14 @@ def test_a_run_pruned_in_every_way_is_measured_told_evaluated_trained_on_and_exp
     assert cost["parameters"] == done["parameters"]["after"] == sum(t.numel() for t in weights.values())
     assert cost["tokens"] == json.loads((decoder.directory / "cost.json").read_text())["tokens"]
 
-    before, after = (evaluate_run(run.directory)["metrics"]["loss"] for run in (decoder, small))
+    before, after = (evaluate(run.directory)["metrics"]["loss"] for run in (decoder, small))
     assert done["loss"]["before"] == before
     assert done["loss"]["after"] == after
     assert done["loss"]["change"]["value"] == pytest.approx(after["value"] - before["value"], abs=1e-5)
 
     again = Recipe.load(with_start({**recipe(store, "causal"), "start": str(small.directory), "model": {}}))
     trained = pretrain(again, tmp_path / "again")
-    assert evaluate_run(trained.directory)["metrics"]["loss"]["value"] < after["value"]
+    assert evaluate(trained.directory)["metrics"]["loss"]["value"] < after["value"]
     assert json.loads((tmp_path / "again" / "environment.json").read_text())["pruned"] == told
 
     export_model(small.directory, tmp_path / "out")
@@ -175,7 +175,7 @@ def test_a_quantised_export_is_measured_as_it_is_read_back(decoder, store, tmp_p
     done = export_quantized(decoder.directory, tmp_path / "out", dtype="bf16")
     loss = done.loss["measured"]
     run = import_model(str(tmp_path / "out"), tmp_path / "again")
-    assert loss["before"] == evaluate_run(decoder.directory)["metrics"]["loss"]
+    assert loss["before"] == evaluate(decoder.directory)["metrics"]["loss"]
     whole = run.load_model().state_dict()
     q, scale = int8.quantize(decoder.load_model().state_dict()["decoder.0.mlp.up_proj.weight"], torch.bfloat16)
     assert torch.equal(whole["decoder.0.mlp.up_proj.weight"], int8.dequantize(q, scale).float())

@@ -14,7 +14,7 @@ from small_corpus import random_model, write_store
 
 from pretextlm.batch import Batch
 from pretextlm.errors import UserError
-from pretextlm.evaluation.evaluate import evaluate_run
+from pretextlm.evaluation.evaluate import evaluate
 from pretextlm.evaluation.prompts import continue_texts
 from pretextlm.evaluation.trained_model import open_scorer, open_trained
 from pretextlm.model.generation import GenerationConfig
@@ -96,7 +96,7 @@ def train_any(objective: str, store, pair_store, directory: Path) -> Path:
 def test_an_evaluated_run_holds_metrics_with_n_and_samples(store, pair_store, objective, tmp_path):
     run = train_any(objective, store, pair_store, tmp_path / "run")
     told: list[str] = []
-    returned = evaluate_run(run, progress=told.append)
+    returned = evaluate(run, progress=told.append)
     written = json.loads((run / "evaluation.json").read_text())
     assert written == returned
     assert "notes" not in written
@@ -120,15 +120,15 @@ def test_an_evaluated_run_holds_metrics_with_n_and_samples(store, pair_store, ob
 def test_evaluating_again_gives_the_same_bytes(store, objective, tmp_path):
     run = train(store, objective, tmp_path / "run")
     files = [run / "evaluation.json", run / "samples.jsonl"]
-    evaluate_run(run)
+    evaluate(run)
     first = [file.read_bytes() for file in files]
-    evaluate_run(run)
+    evaluate(run)
     assert [file.read_bytes() for file in files] == first
 
 
 def test_a_model_that_fills_no_blanks_has_its_own_measures_and_says_why(store, pair_store, tmp_path):
     run = train(store, "next_sentence", tmp_path / "pairs", inner="off")
-    evaluated = evaluate_run(run)
+    evaluated = evaluate(run)
     assert set(evaluated["metrics"]) == {"loss", "pair_accuracy"}
     assert evaluated["settings"]["blanks"] == 0
     assert "next_sentence with these options does not fill any" in evaluated["notes"][0]
@@ -136,12 +136,12 @@ def test_a_model_that_fills_no_blanks_has_its_own_measures_and_says_why(store, p
     with pytest.raises(UserError, match="does not fill blanks"):
         open_scorer(Run.open(run))
     run = train(pair_store, "text_to_text", tmp_path / "text", unsupervised=0.0)
-    assert set(evaluate_run(run)["metrics"]) == {"loss", "token_accuracy"}
+    assert set(evaluate(run)["metrics"]) == {"loss", "token_accuracy"}
 
 
 def test_an_objective_without_a_row_in_the_held_out_text_is_asked_the_blanks_alone(store, pair_store, tmp_path):
     run = train(pair_store, "bimodal_code", tmp_path / "run")
-    evaluated = evaluate_run(run, store=store.path)  # the same tokenizer, but no pairs
+    evaluated = evaluate(run, store=store.path)  # the same tokenizer, but no pairs
     assert set(evaluated["metrics"]) == RULER
     assert "no measures of its own" in evaluated["notes"][0]
 
@@ -182,15 +182,15 @@ def test_a_model_that_does_not_go_on_from_a_text_says_so(store, tmp_path):
 def test_a_store_of_another_tokenizer_is_refused(store, tmp_path):
     run = train(store, "causal", tmp_path / "run")
     other = write_store(tmp_path / "other")
-    evaluate_run(run, store=other.path)  # the same text gives the same tokenizer
+    evaluate(run, store=other.path)  # the same text gives the same tokenizer
     (other.path / "tokenizer.json").write_text((other.path / "tokenizer.json").read_text() + "\n")
     with pytest.raises(UserError, match="another tokenizer"):
-        evaluate_run(run, store=other.path)
+        evaluate(run, store=other.path)
 
 
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="not a run directory"):
-        evaluate_run(tmp_path)
+        evaluate(tmp_path)
 
 
 @pytest.mark.parametrize("objective", ["causal", "masked", "span_corruption"])

@@ -13,7 +13,7 @@ from tests.foreign import BERT, SPECIAL, WORDS, bert_directory
 
 from pretextlm.batch import Batch
 from pretextlm.errors import UserError
-from pretextlm.evaluation.fill import fill
+from pretextlm.evaluation.fill import fill_blanks
 from pretextlm.evaluation.trained_model import open_scorer
 from pretextlm.hf.import_model import grown, import_model
 from pretextlm.hf.provenance import kept, origin_of
@@ -40,7 +40,7 @@ def test_the_result_is_a_run_like_any_other(run):
     assert again.recipe.training_objective.name == "masked"
     assert again.recipe.data.length == BERT["max_position_embeddings"]
     assert read_run(run.directory).state == "not evaluated"
-    assert len(fill(open_scorer(again), "the old [MASK] .", 3, 1).blanks[0].answers) == 3
+    assert len(fill_blanks(open_scorer(again), "the old [MASK] .", 3, 1).blanks[0].answers) == 3
 
 
 def test_every_row_of_the_checkpoint_is_carried_over_as_it_was(place, run):

@@ -9,7 +9,7 @@ from small_corpus import WORDS, bigram_scorer, log_likelihood_alone, random_mode
 
 from pretextlm.batch import IGNORE, Batch
 from pretextlm.errors import UserError
-from pretextlm.evaluation.fill import fill
+from pretextlm.evaluation.fill import fill_blanks
 from pretextlm.evaluation.trained_model import blank_scorer
 from pretextlm.model.model_inputs import prepare
 from pretextlm.objectives.causal import CausalLayout
@@ -397,7 +397,7 @@ def _distribution(scorer, blank, filled, place) -> np.ndarray:
 def test_fill_puts_the_best_answers_into_the_text(store):
     scorer = bigram_scorer(store)
     text = f"{WORDS[3]} {WORDS[4]} ____ {WORDS[6]} {WORDS[7]} [MASK] [MASK] {WORDS[10]} {WORDS[11]}."
-    filled = fill(scorer, text, top=3)
+    filled = fill_blanks(scorer, text, top=3)
     assert filled.text == " ".join(WORDS[3:12]) + "."
     assert [blank.answers[0][0] for blank in filled.blanks] == [WORDS[5], f"{WORDS[8]} {WORDS[9]}"]
     assert all(len(blank.answers) == 3 for blank in filled.blanks)
@@ -408,7 +408,7 @@ def test_fill_puts_the_best_answers_into_the_text(store):
     "text", ["____", "____ a", "a ____", "[MASK]", "____ ____", "a[MASK]b [MASK][MASK]c ____.", "라면 ____ 먹"]
 )
 def test_blanks_may_stand_anywhere(store, objective, options, text):
-    filled = fill(random_scorer(objective, store, **options), text, top=2, max_tokens=2)
+    filled = fill_blanks(random_scorer(objective, store, **options), text, top=2, max_tokens=2)
     assert "____" not in filled.text
     assert "[MASK]" not in filled.text
     assert all(blank.answers for blank in filled.blanks)
@@ -417,8 +417,8 @@ def test_blanks_may_stand_anywhere(store, objective, options, text):
 def test_a_text_without_blanks_or_with_too_many_is_refused(store):
     scorer = random_scorer("span_corruption", store)
     with pytest.raises(UserError, match="no blank"):
-        fill(scorer, "Nothing is missing ___ here.")
+        fill_blanks(scorer, "Nothing is missing ___ here.")
     with pytest.raises(UserError, match="sentinels"):
-        fill(scorer, "____ a " * 21)
+        fill_blanks(scorer, "____ a " * 21)
     with pytest.raises(UserError, match="the most is"):
-        fill(scorer, "____ a " * 65)
+        fill_blanks(scorer, "____ a " * 65)

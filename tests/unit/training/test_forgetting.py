@@ -11,7 +11,7 @@ from tests.unit.training.processes import Processes
 from pretextlm.data.mixture import Mixture
 from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.errors import UserError
-from pretextlm.evaluation.evaluate import evaluate_run
+from pretextlm.evaluation.evaluate import evaluate
 from pretextlm.evaluation.forgetting import forgetting, lines, note_forgetting
 from pretextlm.metric import weighted_ratios
 from pretextlm.training import trainer as module
@@ -68,7 +68,7 @@ def test_the_store_of_the_run_it_starts_from_is_watched_at_every_validation(run,
 
 
 def test_the_figure_before_is_that_of_the_run_it_starts_from(run, first, old):
-    expected = evaluate_run(first.directory, store=old.path)["metrics"]
+    expected = evaluate(first.directory, store=old.path)["metrics"]
     found, about = forgetting(run)
     assert looked_back(run)[0]["loss"] == expected["loss"]["value"]
     assert found["loss_before:old"].value == expected["loss"]["value"]
@@ -78,7 +78,7 @@ def test_the_figure_before_is_that_of_the_run_it_starts_from(run, first, old):
 
 def test_the_figure_after_is_that_of_the_run_itself(run, old):
     found, _ = forgetting(run)
-    evaluated = evaluate_run(run.directory, store=old.path)["metrics"]
+    evaluated = evaluate(run.directory, store=old.path)["metrics"]
     assert found["loss_after:old"].value == evaluated["loss"]["value"] == evaluated["loss_after:old"]["value"]
     assert looked_back(run)[-1]["loss"] == evaluated["loss"]["value"]
 
@@ -192,7 +192,7 @@ def test_every_kind_of_objective_is_watched_as_it_is_evaluated(some_of_all, opti
     run = pretrain(Recipe.load(recipe), tmp_path / "run")
     found, _ = forgetting(run)
     name = some_of_all.path.name
-    assert found[f"loss_after:{name}"].value == pytest.approx(evaluate_run(run.directory)["metrics"]["loss"]["value"])
+    assert found[f"loss_after:{name}"].value == pytest.approx(evaluate(run.directory)["metrics"]["loss"]["value"])
 
 
 @pytest.mark.slow
