@@ -1,9 +1,9 @@
-"""Linear probes: what a frozen model's states tell, layer by layer (Alain & Bengio 2016, https://arxiv.org/abs/1610.01644).
+"""Linear probes of the hidden states of each layer (Alain & Bengio 2016, https://arxiv.org/abs/1610.01644).
 
 pretextlm evaluate RUN --probe "sst2/dev.jsonl?text=sentence&label=label"
 
-Each text becomes one vector a layer; a logistic regression learns the labels from the vectors of one part of the texts
-and is judged by those of the other. Layer 0 is what the first block reads.
+The model is frozen. Each text becomes one vector per layer; a logistic regression is fitted to the vectors of the
+training texts, and its accuracy is measured on the test texts. Layer 0 is the input of the first block.
 
 Axis letters: B texts of a batch, T positions, D hidden_size, E texts.
 """
@@ -41,13 +41,15 @@ F32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Probed:
-    """What is probed.
+class ProbeSpec:
+    """Texts and labels of a probe.
 
     Attributes:
-        file, test: where the texts are; without `test`, a fifth of `file` is kept for judging.
-        text, label: names of the columns.
-        pool: how the states of a text's tokens become one vector: their mean, or that of the first or last of them.
+        file: File of the texts.
+        text: Column of the texts.
+        label: Column of the labels.
+        test: File of the test texts; without it, a random fifth of `file` is the test set.
+        pool: How the states of a text's tokens become one vector: "mean", or that of the "first" or "last" token.
     """
 
     file: Path
@@ -57,8 +59,12 @@ class Probed:
     pool: str = "mean"
 
     @classmethod
-    def parse(cls, spec: str) -> Probed:
-        """FILE?text=COLUMN&label=COLUMN, and where wanted &test=FILE and &pool=mean. Raises UserError."""
+    def parse(cls, spec: str) -> ProbeSpec:
+        """Parse ``FILE?text=COLUMN&label=COLUMN``, with optional ``&test=FILE`` and ``&pool=first``.
+
+        Raises:
+            UserError: An option is missing, unknown or repeated.
+        """
         place, _, rest = spec.rpartition("?")
         values: dict[str, str] = {}
         for part in rest.split("&"):
@@ -86,43 +92,49 @@ def evaluate_probe(
     progress: Progress | None = None,
     device: torch.device | None = None,
 ) -> dict[str, Any]:
-    """Probe every layer of a run's newest model; returns the scores, and adds them to benchmarks.json.
+    """Probe every layer of a run's newest model and add the accuracies to benchmarks.json.
 
     Args:
-        spec: as in :meth:`Probed.parse`.
-        limit: only the first so many texts (of each file).
-        seed: of the part that is kept for judging.
+        directory: The run.
+        spec: As in :meth:`ProbeSpec.parse`.
+        limit: Use only the first so many texts of each file.
+        batch_size: Texts per forward pass.
+        seed: Seed of the split into training and test texts.
+        progress: Called with a label, the number of texts done, and their total.
+        device: Device of the model, by default the CPU.
+
+    Returns:
+        One entry with the metrics, settings and model of the probe, as added to benchmarks.json.
 
     Raises:
-        UserError: The file or a row of it is bad, or it has too few labels.
+        UserError: The file or a row of it is invalid, or there are fewer than two labels.
     """
-    asked = Probed.parse(spec)
-    rows = read_files("all", [asked.file])
-    tests = None if asked.test is None else read_files("test", [asked.test])
-    labelled = _labelled(rows, asked, limit)
-    judged = None if tests is None else _labelled(tests, asked, limit)
-    learnt, judged = (labelled, judged) if judged is not None else _parted(labelled, seed)
+    probe = ProbeSpec.parse(spec)
+    rows = read_files("all", [probe.file])
+    tests = None if probe.test is None else read_files("test", [probe.test])
+    pairs = _labelled(rows, probe, limit)
+    train, test = _split(pairs, seed) if tests is None else (pairs, _labelled(tests, probe, limit))
     opened = Opened(directory, device)
-    texts = [text for text, _ in (*learnt, *judged)]
-    labels, kinds = _numbered([label for _, label in learnt], [label for _, label in judged])
-    states = layer_states(opened, texts, asked.pool, batch_size, progress)
-    known, test = labels[: len(learnt)], labels[len(learnt) :]
+    texts = [text for text, _ in (*train, *test)]
+    labels, names = _label_ids([label for _, label in train], [label for _, label in test])
+    states = layer_states(opened, texts, probe.pool, batch_size, progress)
+    train_labels, test_labels = labels[: len(train)], labels[len(train) :]
     metrics: dict[str, Metric] = {}
     for layer, vectors_ED in enumerate(states):
-        guessed = fit_and_predict(vectors_ED[: len(learnt)], known, vectors_ED[len(learnt) :])
-        metrics[f"layer_{layer}"] = mean(guessed == test, "share", "higher")
-    majority = float(np.mean(test == np.bincount(known).argmax()))
+        predicted = fit_and_predict(vectors_ED[: len(train)], train_labels, vectors_ED[len(train) :])
+        metrics[f"layer_{layer}"] = mean(predicted == test_labels, "share", "higher")
+    majority = float(np.mean(test_labels == np.bincount(train_labels).argmax()))
     scores = {
-        f"{asked.file.name}:{asked.label}": {
+        f"{probe.file.name}:{probe.label}": {
             "metrics": {name: metric.plain() for name, metric in metrics.items()},
             "settings": {
-                "texts": len(learnt),
-                "judged": len(judged),
-                "labels": kinds,
+                "texts": len(train),
+                "judged": len(test),
+                "labels": names,
                 "chance": majority,
                 "limit": limit,
                 "seed": seed,
-                "pool": asked.pool,
+                "pool": probe.pool,
                 "scoring": "probe",
                 "batch_size": batch_size,
                 "data_sha256": {**rows.hashes, **(tests.hashes if tests else {})},
@@ -139,10 +151,20 @@ def evaluate_probe(
 def layer_states(
     opened: Opened, texts: Sequence[str], pool: str, batch_size: int, progress: Progress | None = None
 ) -> list[F32]:
-    """(E, D) vectors of the texts for each layer: what the first block reads, then what each block gives.
+    """Compute one vector per text and layer.
 
-    A text stands in its row as a document does in training; what a model puts around it is not pooled. An
-    encoder-decoder is asked for its encoder's states.
+    A text gets the special tokens that a document has in training, which are not pooled. Of an encoder-decoder, the
+    states are those of its encoder.
+
+    Args:
+        opened: The model, its objective and its tokenizer.
+        texts: E texts; longer ones are truncated to the longest input of the model.
+        pool: How the states of the tokens become one vector.
+        batch_size: Texts per forward pass.
+        progress: Called with a label, the number of texts done, and their total.
+
+    Returns:
+        For the input of the first block and the output of each block, (E, D) vectors.
     """
     model, frame = opened.model, opened.objective.frame(opened.texts.vocabulary)
     before = [token for token in (frame.lead, frame.begin) if token is not None]
@@ -167,7 +189,7 @@ def layer_states(
 
 
 def _states_of(model: Transformer, rows: Sequence[Sequence[int]], pad: int) -> list[Tensor]:
-    """(B, T, D) of what the first block reads and of each block's output; rows padded at the left."""
+    """Return (B, T, D) states for the input of the first block and the output of each block; rows are padded left."""
     blocks = model.decoder if model.encoder is None else model.encoder
     assert blocks is not None, "a model has at least one stack"
     ids, segments, positions = pad_left(rows, pad)
@@ -196,7 +218,7 @@ def _states_of(model: Transformer, rows: Sequence[Sequence[int]], pad: int) -> l
 
 
 def _pooled(states_BTD: Tensor, lengths_B: Tensor, pool: str) -> Tensor:
-    """(B, D) of the last `lengths` positions of each row."""
+    """Pool the last `lengths_B` positions of each row to (B, D)."""
     width = states_BTD.size(1)
     if pool == "last":
         return states_BTD[:, -1]
@@ -207,46 +229,51 @@ def _pooled(states_BTD: Tensor, lengths_B: Tensor, pool: str) -> Tensor:
     return (states_BTD * inside_BT[:, :, None]).sum(dim=1) / lengths_B.clamp(min=1)[:, None]
 
 
-def _labelled(rows: Rows, asked: Probed, limit: int | None) -> list[tuple[str, str]]:
-    """(text, label) of each row. Raises UserError for a row without one of them."""
-    return [_pair(record, asked) for record in rows.records[:limit]]
+def _labelled(rows: Rows, spec: ProbeSpec, limit: int | None) -> list[tuple[str, str]]:
+    """Return the (text, label) pair of each row; raises UserError for a row without one of them."""
+    return [_pair(record, spec) for record in rows.records[:limit]]
 
 
-def _pair(record: Record, asked: Probed) -> tuple[str, str]:
-    for name in (asked.text, asked.label):
+def _pair(record: Record, spec: ProbeSpec) -> tuple[str, str]:
+    for name in (spec.text, spec.label):
         if name not in record.values:
             raise UserError(f"{record.where}: no column {name!r}.", did_you_mean(name, map(str, record.values)))
-    text, label = record.values[asked.text], record.values[asked.label]
+    text, label = record.values[spec.text], record.values[spec.label]
     if not isinstance(text, str) or not text.strip():
-        raise UserError(f"{record.where}: {asked.text} is empty or no text.", "Mend the row, or take it out.")
+        raise UserError(f"{record.where}: {spec.text} is empty or no text.", "Mend the row, or take it out.")
     if isinstance(label, float) or not isinstance(label, str | int) or not str(label).strip():
-        raise UserError(
-            f"{record.where}: {asked.label} is {label!r}, no label.", "A label is a word or a whole number."
-        )
+        raise UserError(f"{record.where}: {spec.label} is {label!r}, no label.", "A label is a word or a whole number.")
     return text, str(label)
 
 
-def _parted(labelled: list[tuple[str, str]], seed: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """A drawn fifth is kept for judging."""
-    count = len(labelled)
+def _split(pairs: list[tuple[str, str]], seed: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Split pairs into training and test pairs; a random fifth is the test set."""
+    count = len(pairs)
     order = permute(np.arange(count), count, seed, 0).tolist()
     kept = round(count * TEST_SHARE)
-    return [labelled[n] for n in order[kept:]], [labelled[n] for n in order[:kept]]
+    return [pairs[n] for n in order[kept:]], [pairs[n] for n in order[:kept]]
 
 
-def _numbered(learnt: list[str], judged: list[str]) -> tuple[NDArray[np.int64], list[str]]:
-    """Numbers of all labels, in the order of their names. Raises UserError when there is nothing to tell apart."""
-    kinds = sorted(set(learnt))
-    if len(kinds) < 2 or not judged:
+def _label_ids(train: list[str], test: list[str]) -> tuple[NDArray[np.int64], list[str]]:
+    """Map labels to indices.
+
+    Returns:
+        Indices of the training labels followed by those of the test labels, and the sorted names of the labels.
+
+    Raises:
+        UserError: There are fewer than two labels or no test texts, or a test label has no training text.
+    """
+    names = sorted(set(train))
+    if len(names) < 2 or not test:
         raise UserError(
-            f"There are {len(learnt)} texts to learn from with {len(kinds)} labels, and {len(judged)} to be judged by.",
-            "A probe needs two labels at least, and texts of its own to be judged by.",
+            f"There are {len(train)} training texts with {len(names)} labels, and {len(test)} test texts.",
+            "A probe needs at least two labels, and test texts.",
         )
-    unknown = sorted(set(judged) - set(kinds))
+    unknown = sorted(set(test) - set(names))
     if unknown:
-        raise UserError(f"The label {unknown[0]!r} is nowhere in what is learnt from.", "Give more texts.")
-    number = {kind: place for place, kind in enumerate(kinds)}
-    return np.array([number[label] for label in (*learnt, *judged)], np.int64), kinds
+        raise UserError(f"The label {unknown[0]!r} is nowhere in the training texts.", "Give more texts.")
+    number = {kind: place for place, kind in enumerate(names)}
+    return np.array([number[label] for label in (*train, *test)], np.int64), names
 
 
 def fit_and_predict(vectors: F32, labels: NDArray[np.int64], test_vectors: F32) -> NDArray[np.int64]:

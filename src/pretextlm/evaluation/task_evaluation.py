@@ -1,4 +1,4 @@
-"""A fine-tuned run against records with labels: its answers, and the scores that its task is judged by."""
+"""Evaluation of a fine-tuned run on labelled records: its predictions and the metrics of its task."""
 
 from __future__ import annotations
 
@@ -33,22 +33,28 @@ COLUMNS = (
     *("text", "text_pair", "label", "choices", "label_names"),
     *("tokens", "tags", "question", "context", "answer", "start"),
 )
-"""Options of tasks that name columns."""
+"""Options of tasks that are names of columns."""
 METRICS = "metrics"
-"""The option that names scores."""
+"""The option that lists the metrics."""
 GROUP_TOKENS = 512
-"""Tokens of a group of examples, the unit of a loss's standard error."""
+"""Tokens per group of examples; the standard error of a loss is over such groups."""
 
 
 def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) -> dict[str, Any]:
-    """Measure the newest checkpoint; writes and returns evaluation.json, and writes predictions.jsonl.
+    """Evaluate the newest checkpoint and write evaluation.json and predictions.jsonl to the run directory.
 
     Args:
-        data: records; by default the recipe's data.validation. FILE?text=sentence&label=label names columns that are
-            called otherwise than in the recipe, as those of an imported run are; &metrics=matthews,f1 other scores.
+        run: A run that was fine-tuned on a task.
+        data: File or data set of records; by default the recipe's ``data.validation``. In
+            ``FILE?text=sentence&label=label`` the options name columns that differ from those of the recipe;
+            ``&metrics=matthews,f1`` replaces the metrics.
+        device: Device of the model, by default the CPU.
+
+    Returns:
+        The content of evaluation.json.
 
     Raises:
-        UserError: the run has no checkpoint, or a record is wrong.
+        UserError: The run has no checkpoint, or a record is invalid.
     """
     task, data = with_columns(cast("Task", run.recipe.task), data)
     check_scores(task)
@@ -57,13 +63,13 @@ def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) 
     examples = examples_of(model, task, run, records)
     found = predictions(model, task, examples, run)
     answers = task.answers(found, examples, OffsetTokenizer(run.tokenizer, run.vocabulary), records)
-    wanted = task.references(records)
-    metrics = {name: scored(name, task, answers, wanted, records, found) for name in task.metric_names}
+    references = task.references(records)
+    metrics = {name: scored(name, task, answers, references, records, found) for name in task.metric_names}
     if isinstance(task, WritingTask):
         metrics |= answers_loss(model, task, examples, run)
     lines = [
         json.dumps({"row": int(row), "answer": given, "wanted": right}, ensure_ascii=False) + "\n"
-        for row, given, right in zip(records.rows, answers, wanted, strict=True)
+        for row, given, right in zip(records.rows, answers, references, strict=True)
     ]
     evaluation = {
         "metrics": {name: metric.plain() for name, metric in metrics.items()},
@@ -82,7 +88,15 @@ def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) 
 
 
 def with_columns(task: Task, data: str) -> tuple[Task, str]:
-    """(the task with the columns that the name of a file says, that file)."""
+    """Apply the options after the name of a file, ``FILE?text=sentence&metrics=f1``, to a task.
+
+    Returns:
+        The task with these columns and metrics, and the name of the file. A name without such options is returned as
+        it is: its "?" may belong to it.
+
+    Raises:
+        UserError: The task has no such option.
+    """
     place, _, rest = data.rpartition("?")
     named = [part.partition("=")[::2] for part in rest.split("&")]
     if not place or not all(key in (*COLUMNS, METRICS) and value for key, value in named):
@@ -100,7 +114,11 @@ def with_columns(task: Task, data: str) -> tuple[Task, str]:
 
 
 def check_scores(task: Task) -> None:
-    """Raises UserError for a score that there is not, or that does not suit the task."""
+    """Check that every metric of a task exists and applies to it.
+
+    Raises:
+        UserError: A metric is unknown, or needs classes or groups that the task does not have.
+    """
     for name in task.metric_names:
         inputs = score_named(name).inputs
         if inputs in ("groups", "probabilities") and not isinstance(task, TextClassification):
@@ -111,36 +129,44 @@ def check_scores(task: Task) -> None:
 
 
 def scored(
-    name: str, task: Task, answers: Sequence[Any], wanted: Sequence[Any], records: Records, found: NDArray[Any]
+    name: str, task: Task, answers: Sequence[Any], references: Sequence[Any], records: Records, found: NDArray[Any]
 ) -> Metric:
-    """A score of the answers. Classes are numbered, so that the second one is the positive class.
+    """Compute one metric of a task.
+
+    Classes are passed by index, so that the second class is the positive one.
 
     Args:
-        records: that were asked.
-        found: what the task predicted of all examples.
+        name: Name of the metric.
+        task: The task.
+        answers: Predicted label, number, tags or text of each record.
+        references: References, in the same form.
+        records: The records.
+        found: (N, …) raw predictions of the task, of which classes use the probabilities.
     """
     score = score_named(name)
     number = {label: place for place, label in enumerate(getattr(task, "labels", ()))}
     if score.inputs in ("labels", "groups", "probabilities"):
-        answers, wanted = ([number.get(one, one) for one in some] for some in (answers, wanted))
+        answers, references = ([number.get(one, one) for one in some] for some in (answers, references))
     if not isinstance(task, TextClassification):
-        return score(answers, wanted)
+        return score(answers, references)
     if score.inputs == "groups":
-        return score(answers, wanted, task.groups(records))
+        return score(answers, references, task.groups(records))
     if score.inputs == "probabilities":
-        return score(found, wanted)
+        return score(found, references)
     return (
-        score(answers, wanted, task.judged_classes()) if score.classes and task.none_label else score(answers, wanted)
+        score(answers, references, task.judged_classes())
+        if score.classes and task.none_label
+        else score(answers, references)
     )
 
 
 def examples_of(model: Transformer, task: Task, run: Run, records: Records) -> Examples:
-    """Records as the run reads them."""
+    """Return the records as tokenized examples, as the run was trained on them."""
     return task.examples(records, OffsetTokenizer(run.tokenizer, run.vocabulary), model.config, run.recipe.data.length)
 
 
 def answers_loss(model: Transformer, task: Task, examples: Examples, run: Run) -> dict[str, Metric]:
-    """Loss per token of the answers wanted, in nats, and its exponential: the perplexity.
+    """Compute the loss per token of the reference texts, in nats, and its perplexity.
 
     Standard errors are over groups of examples.
     """
@@ -158,7 +184,11 @@ def answers_loss(model: Transformer, task: Task, examples: Examples, run: Run) -
 
 
 def predictions(model: Transformer, task: Task, examples: Examples, run: Run) -> NDArray[Any]:
-    """What the model says of all examples, in their order."""
+    """Return the task's raw predictions of all examples, in their order.
+
+    Returns:
+        (N, …) predictions; what an element is depends on the task: probabilities, numbers, tags or token ids.
+    """
     import torch
 
     from pretextlm.model.model_inputs import prepare

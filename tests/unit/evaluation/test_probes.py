@@ -14,7 +14,7 @@ from tests.builders import make_run
 from pretextlm.batch import Batch
 from pretextlm.errors import UserError
 from pretextlm.evaluation.benchmarks.run import Opened
-from pretextlm.evaluation.probes import Probed, evaluate_probe, layer_states
+from pretextlm.evaluation.probes import ProbeSpec, evaluate_probe, layer_states
 from pretextlm.model.model_inputs import prepare
 
 
@@ -104,7 +104,7 @@ def test_a_probe_that_says_too_little_is_refused(run, spec, message):
         ([{"t": "x", "l": "a"}, {"t": " ", "l": "a"}], "line 2: t is empty"),
         ([{"t": "x", "l": "a"}, {"t": "x", "l": None}], "line 2: l is None, no label"),
         ([{"t": "x", "l": "a"}, {"t": "x"}], "line 2: no column 'l'"),
-        ([{"t": "x", "l": "a"}] * 10, "8 texts to learn from with 1 labels"),
+        ([{"t": "x", "l": "a"}] * 10, "8 training texts with 1 labels"),
     ],
 )
 def test_rows_without_text_or_label_are_named(run, tmp_path, rows, message):
@@ -115,5 +115,5 @@ def test_rows_without_text_or_label_are_named(run, tmp_path, rows, message):
 
 
 def test_a_specification_reads_all_its_parts():
-    found = Probed.parse("a?b.jsonl?text=sentence&label=y&test=c.jsonl&pool=last")
-    assert found == Probed(Path("a?b.jsonl"), "sentence", "y", Path("c.jsonl"), "last")
+    found = ProbeSpec.parse("a?b.jsonl?text=sentence&label=y&test=c.jsonl&pool=last")
+    assert found == ProbeSpec(Path("a?b.jsonl"), "sentence", "y", Path("c.jsonl"), "last")
