@@ -1,4 +1,4 @@
-"""The one exception that users are meant to see: what is wrong, where, and what to do about it."""
+"""The exception for wrong input, with a message that locates the fault and a hint that says how to correct it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """The user's input is wrong. The command line prints it on one screen and exits with code 2.
+    """Raised for wrong input. The command line prints message and hint, and exits with code 2.
 
     Args:
-        message: what is wrong and where (a path, a line number, a key).
-        hint: what to do about it, as an instruction.
+        message: the fault and its location (a path, a line number, a key).
+        hint: an instruction that corrects it.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -24,18 +24,24 @@ class UserError(Exception):
 
 
 class DuplicateUserError(UserError):
-    """A UserError that the main one of several processes reports as well."""
+    """A UserError that the main process reports as well, so that the other processes need not."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint that names the nearest known word, else all of them."""
+    """Returns a hint that names the most similar known name or, if none is similar, all of them."""
     choices = sorted(known)
     near = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
     return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(choices)}."
 
 
 def missing_extra(package: str, extra: str, purpose: str) -> UserError:
-    """The error for an optional dependency that is not installed."""
+    """Returns the error for an optional dependency that is not installed.
+
+    Args:
+        package: name on the package index.
+        extra: of this package, that installs it.
+        purpose: the feature that needs it, as the subject of a sentence.
+    """
     return UserError(
         f"{purpose} needs the package {package!r}, which is not installed.",
         f"Install it with: pip install 'pretextlm[{extra}]'",

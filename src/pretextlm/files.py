@@ -34,7 +34,7 @@ def replace_file(path: Path, data: bytes | memoryview) -> None:
         raise
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Writes a file of UTF-8 text atomically.
 
     Raises:
@@ -54,11 +54,11 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    write_whole(path, json.dumps(dict(values), indent=1, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(dict(values), indent=1, ensure_ascii=False) + "\n")
 
 
 @contextmanager
-def whole_directory(out: Path, hint: str) -> Iterator[Path]:
+def atomic_directory(out: Path, hint: str) -> Iterator[Path]:
     """Writes a directory atomically: yields a temporary one beside `out`, and renames it at the end.
 
     The temporary directory is removed if anything fails.

@@ -40,7 +40,7 @@ def predict(
         pretextlm predict runs/sst2 --file reviews.csv?text=review --out answers.jsonl
     """
     from pretextlm.cli.shared.progress_bar import Bar
-    from pretextlm.files import write_whole
+    from pretextlm.files import write_text
     from pretextlm.training.runtime import tune_process
 
     if bool(texts) == bool(file):
@@ -52,7 +52,7 @@ def predict(
         found = ask(run, texts or None, file=file, device=device, progress=partial(bar.show, "answers"))
     lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in found)
     if out:
-        write_whole(out, lines)
+        write_text(out, lines)
         typer.echo(f"{out}: {len(found):,} answers")
     elif as_json or file:
         sys.stdout.write(lines)

@@ -21,7 +21,7 @@ from pretextlm.evaluation.held_out_metrics import HeldOut, held_out_metrics
 from pretextlm.evaluation.prompts import prompt_samples
 from pretextlm.evaluation.task_evaluation import evaluate_task
 from pretextlm.evaluation.trained_model import open_store, open_trained
-from pretextlm.files import AnyPath, write_json, write_whole
+from pretextlm.files import AnyPath, write_json, write_text
 from pretextlm.metric import Metric
 from pretextlm.training.held_out import MAX_TOKENS, held_out_documents
 from pretextlm.training.run_directory import Run
@@ -107,6 +107,6 @@ def evaluate(
     if notes:
         evaluation["notes"] = notes
     lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
-    write_whole(directory / "samples.jsonl", "".join(lines))
+    write_text(directory / "samples.jsonl", "".join(lines))
     write_json(directory / "evaluation.json", evaluation)
     return evaluation

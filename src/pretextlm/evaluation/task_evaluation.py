@@ -13,7 +13,7 @@ from pretextlm.data.examples import ExampleReader, Examples
 from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.errors import UserError, did_you_mean
 from pretextlm.evaluation.scores.table import score_named
-from pretextlm.files import write_json, write_whole
+from pretextlm.files import write_json, write_text
 from pretextlm.metric import Metric, exponential, ratio
 from pretextlm.tasks.shared.writing import WritingTask
 from pretextlm.tasks.text_classification import TextClassification
@@ -82,7 +82,7 @@ def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) 
             "blanks": 0,
         },
     }
-    write_whole(run.directory / PREDICTIONS, "".join(lines))
+    write_text(run.directory / PREDICTIONS, "".join(lines))
     write_json(run.directory / "evaluation.json", evaluation)
     return evaluation
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretextlm.errors import UserError
-from pretextlm.files import AnyPath, whole_directory
+from pretextlm.files import AnyPath, atomic_directory
 from pretextlm.hf import int8
 from pretextlm.hf.equivalent_weights import ADDED_TO_TABLE
 from pretextlm.hf.model_card import model_card
@@ -145,7 +145,7 @@ def export_model(
         values[int8.KEY] = int8.settings(patterns, chosen.prefix, int8.format_of_config(config))
         theirs = int8.quantized_weights(theirs, patterns, chosen.prefix, int8.format_of_config(config), _kind(dtype))
         loss = measure(_read_back(done, theirs, dtype, found.model())) if measure and part == DISCRIMINATOR else None
-    with whole_directory(out, ENOUGH_SPACE) as partial:
+    with atomic_directory(out, ENOUGH_SPACE) as partial:
         _write_json(partial / "config.json", values | {"dtype": DTYPES[dtype], "torch_dtype": DTYPES[dtype]})
         _write_weights(partial, theirs, dtype, max_shard_bytes)
         _write_tokenizer(partial, run, untouched)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from pretextlm import __version__
 from pretextlm.data.store import sha256_of
 from pretextlm.errors import UserError, missing_extra
-from pretextlm.files import AnyPath, whole_directory, write_json
+from pretextlm.files import AnyPath, atomic_directory, write_json
 from pretextlm.hf import int8
 from pretextlm.hf.hf_config import CONFIG_FILE, read_config
 from pretextlm.hf.import_tokenizer import MAX_TOKENIZER_BYTES, ImportedTokenizer, import_tokenizer
@@ -269,7 +269,7 @@ def _write(out: Path, checked: ValidatedModel, recipe: Recipe, origin: Origin, c
         "imported": origin.plain(),
     }
     cost = {"parameters": total(model), "steps": 0, "tokens": 0, "seconds": 0.0, "compile_seconds": 0.0}
-    with whole_directory(out, "Give a place you may write to.") as partial:
+    with atomic_directory(out, "Give a place you may write to.") as partial:
         (partial / ORIGIN).mkdir()
         tokenizer = partial / ORIGIN / "completed.json"
         tokenizer.write_text(checked.taken.tokenizer.to_str(pretty=True), encoding="utf-8")

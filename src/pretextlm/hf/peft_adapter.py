@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretextlm.errors import UserError, missing_extra
-from pretextlm.files import whole_directory
+from pretextlm.files import atomic_directory
 from pretextlm.hf.export_model import ENOUGH_SPACE, Exported
 from pretextlm.hf.provenance import origin_of
 from pretextlm.hf.state_dict import DISCRIMINATOR, Translated, trained_part, translated
@@ -90,7 +90,7 @@ def export_adapter(place: Path, out: Path, *, family: str | None = None) -> Expo
         use_rslora=lora.kind == "rslora",
         use_dora=lora.kind == "dora",
     )
-    with whole_directory(out, ENOUGH_SPACE) as partial:
+    with atomic_directory(out, ENOUGH_SPACE) as partial:
         settings.save_pretrained(str(partial))
         save_file(tensors, partial / "adapter_model.safetensors", metadata={"format": "pt"})
     files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pretextlm.files import write_whole
+from pretextlm.files import write_text
 from pretextlm.report import facts, figures, glossary, samples
 from pretextlm.report import format as form
 from pretextlm.report.finding import finding, spoken, titled
@@ -43,7 +43,7 @@ def write_report(paths: Iterable[Path], out: Path | None = None) -> tuple[Path, 
     paths = list(paths)
     study = read(paths)
     target = out or paths[0] / "report.html"
-    write_whole(target, render(study))
+    write_text(target, render(study))
     return target, summary(study)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from pretextlm.config import read_toml, write_toml
 from pretextlm.data.manifest import Manifest, read_manifest
 from pretextlm.errors import UserError
-from pretextlm.files import write_json, write_whole
+from pretextlm.files import write_json, write_text
 from pretextlm.study.plan import RUNS
 from pretextlm.study.task_plan import AnyPlan, TaskStudy
 
@@ -37,7 +37,7 @@ def claim(directory: Path, plan: AnyPlan) -> None:
         raise UserError(f"{directory} is not empty and holds no study.", "Give a new directory with --out DIR.")
     (directory / RUNS).mkdir(parents=True, exist_ok=True)
     write_json(directory / CORPUS, corpus)
-    write_whole(directory / PLAN, write_toml(values))
+    write_text(directory / PLAN, write_toml(values))
 
 
 def _same(directory: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from pretextlm.config import write_toml
 from pretextlm.errors import UserError
-from pretextlm.files import write_whole
+from pretextlm.files import write_text
 from pretextlm.model.transformer import Transformer, meta_model
 from pretextlm.training.corpus import Corpus
 from pretextlm.training.initial_weights import carry_origin, check_start
@@ -47,7 +47,7 @@ def begin(
                 f"Go on with its own, {directory / CONFIG}, or give another directory with --out.",
             )
         if run.recipe != recipe:
-            write_whole(directory / CONFIG, write_toml(recipe.dump()))
+            write_text(directory / CONFIG, write_toml(recipe.dump()))
         return
     carried = {}
     if recipe.start:

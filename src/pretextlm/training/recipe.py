@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, SerializeAsAn
 
 from pretextlm.config import WHERE, Config, PathText, apply_overrides, read_toml, write_toml
 from pretextlm.errors import UserError
-from pretextlm.files import AnyPath, write_whole
+from pretextlm.files import AnyPath, write_text
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.presets.preset import filled_in
 from pretextlm.objectives.base import Objective
@@ -335,7 +335,7 @@ class Recipe(Config):
 
     def save(self, path: AnyPath) -> None:
         """Write the recipe as TOML, every default included. Raises UserError if the file cannot be written."""
-        write_whole(Path(path), write_toml(self.dump()))
+        write_text(Path(path), write_toml(self.dump()))
 
     def dump(self) -> dict[str, Any]:
         """Returns plain values, every default included; `Recipe.load` of them gives an equal recipe."""

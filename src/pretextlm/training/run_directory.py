@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretextlm.config import write_toml
 from pretextlm.errors import UserError
-from pretextlm.files import AnyPath, write_json, write_whole
+from pretextlm.files import AnyPath, write_json, write_text
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.trainable_parameters import adapted, merged
 from pretextlm.training.watchdog import STACKS
@@ -80,7 +80,7 @@ class Run:
             shutil.copyfile(tokenizer, directory / TOKENIZER)
             run = cls(directory, recipe)
             write_json(directory / ENVIRONMENT, environment)
-            write_whole(directory / CONFIG, write_toml(recipe.dump()))
+            write_text(directory / CONFIG, write_toml(recipe.dump()))
         except OSError as error:
             raise UserError(f"Cannot write {directory}: {error.strerror}.", "Give a place you may write to.") from None
         return run
@@ -149,7 +149,7 @@ class Run:
             validated: whether the validation of that very step is done; if not, it comes again.
         """
         kept = [m for m in self.metrics() if m["step"] < step or (m["step"] == step and _stays(m, validated))]
-        write_whole(self.directory / METRICS, "".join(json.dumps(m) + "\n" for m in kept))
+        write_text(self.directory / METRICS, "".join(json.dumps(m) + "\n" for m in kept))
 
 
 def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
