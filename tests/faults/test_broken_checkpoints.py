@@ -1,9 +1,11 @@
 """No broken checkpoint is ever read, in either of its two forms; the one before it is, and it is told why."""
 
+import hashlib
 import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,15 +134,16 @@ def test_a_checkpoint_that_is_an_empty_directory_or_a_file_is_not_taken(pair):
 
 def test_an_error_of_the_disk_while_reading_is_a_fault_of_that_checkpoint(pair, monkeypatch):
     older, newer, _ = pair
-    digest = checkpoint._digest
+    digest = hashlib.file_digest
 
-    def failing(path):
-        if newer in path.parents:
-            raise OSError(5, os.strerror(5), str(path))
-        return digest(path)
+    def failing(file, name):
+        if newer in Path(file.name).parents:
+            raise OSError(5, os.strerror(5), file.name)
+        return digest(file, name)
 
-    monkeypatch.setattr(checkpoint, "_digest", failing)
-    found = newest(newer.parent)
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "file_digest", failing)
+        found = newest(newer.parent)
     assert found.directory == older
     assert "Input/output error" in found.faults[0]
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from tests.builders import make_store
 from tests.faults.harness import values
 
 from pretextlm.errors import UserError
-from pretextlm.training import checkpoint, metrics
+from pretextlm.training import checkpoint
 from pretextlm.training import sharded_checkpoint as parts
 from pretextlm.training.checkpoint import newest, save
 from pretextlm.training.recipe import Recipe
@@ -125,7 +126,7 @@ def test_a_quota_costs_only_that_checkpoint_also_of_parts(tmp_path, processes, o
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EROFS, errno.EDQUOT, errno.EACCES])
-@pytest.mark.parametrize("fails_at", ["save_file", "_digest", "flush", "begin", "finish"])
+@pytest.mark.parametrize("fails_at", ["save_file", "hashlib.file_digest", "flush", "begin", "finish"])
 def test_any_error_of_the_disk_costs_only_that_checkpoint(tmp_path, monkeypatch, code, fails_at):
     run = tmp_path / "run"
     save(run, 1, MODEL, OPTIMIZER, {"step": 1}, 9)
@@ -134,7 +135,7 @@ def test_any_error_of_the_disk_costs_only_that_checkpoint(tmp_path, monkeypatch,
         raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, fails_at, failing)
+        patch.setattr(f"{checkpoint.__name__}.{fails_at}", failing)
         with pytest.raises(UserError, match=os.strerror(code)) as caught:
             save(run, 2, MODEL, OPTIMIZER, {"step": 2}, 9)
     assert str(run / "step-00000002") in caught.value.message
@@ -172,7 +173,7 @@ def test_metrics_on_a_full_disk_end_the_run_with_a_message_and_it_goes_on_withou
     whole = pretrain(recipe, tmp_path / "whole")
     for lines in (1, 3):
         with monkeypatch.context() as patch:
-            patch.setattr(metrics.MetricsLog, "_write", half_written(lines))
+            patch.setattr(Path, "open", half_written(lines))
             with pytest.raises(UserError, match=r"Cannot write .*metrics\.jsonl: No space left") as caught:
                 pretrain(recipe, tmp_path / "run", resume=True)
         assert "--resume" in caught.value.hint
@@ -184,19 +185,20 @@ def test_metrics_on_a_full_disk_end_the_run_with_a_message_and_it_goes_on_withou
 
 
 def half_written(lines):
-    """`MetricsLog._write` on a disk that is full after so many lines and a half."""
-    write, seen = metrics.MetricsLog._write, []
+    """`Path.open` on a disk that is full after so many lines of metrics and a half."""
+    opened, seen = Path.open, []
 
-    def written(self, line):
-        seen.append(1)
-        if len(seen) > lines:
-            with self._told():
-                with self._path.open("a") as file:
-                    file.write('{"kind": "tr')
+    def full(self, mode="r", *of, **options):
+        file = opened(self, mode, *of, **options)
+        if self.name == "metrics.jsonl" and mode == "a":
+            seen.append(1)
+            if len(seen) > lines:
+                file.write('{"kind": "tr')
+                file.close()
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(self, line)
+        return file
 
-    return written
+    return full
 
 
 def test_a_damaged_line_of_metrics_is_named(store, tmp_path):

@@ -93,7 +93,7 @@ def inspect(
     if verify:
         opened.verify()
     if as_json:
-        result = _summary(opened) | {"lengths": _lengths(opened.train), "samples": _samples(opened, samples)}
+        result = _summary(opened) | {"lengths": _lengths(opened.train), "samples": sample_documents(opened, samples)}
         print(json.dumps(result | ({"verified": True} if verify else {}), ensure_ascii=False))
         return
     _print_summary(opened)
@@ -188,7 +188,7 @@ def _print_lengths(split: Split) -> None:
         console.print(f"  up to {row['up_to']:>10,}  {bar} {row['documents']:,}", highlight=False)
 
 
-def _samples(store: Store, count: int, tokens: int = 64) -> list[dict[str, Any]]:
+def sample_documents(store: Store, count: int, tokens: int = 64) -> list[dict[str, Any]]:
     """Returns the beginnings of `count` documents, spread over the training split; the texts of a pair joined by an
     arrow.
     """
@@ -215,6 +215,6 @@ def _print_samples(store: Store, count: int) -> None:
     from rich.text import Text
 
     console = Console()
-    for sample in _samples(store, count):
+    for sample in sample_documents(store, count):
         console.print(f"[bold]Document {sample['document']:,}[/] of {sample['source']}", highlight=False)
         console.print(Text("  " + sample["text"].replace("\n", "\n  ") + " …"))

@@ -66,15 +66,15 @@ class Mixture:
 
     def shuffled(self, ordinals: NDArray[np.integer], seed: int) -> tuple[I64, I64]:
         blocks, slots = np.divmod(np.asarray(ordinals, dtype=np.int64), len(self.slots))
-        epochs = blocks // self._first_block(1) if self.restart else blocks * self.block // self.size
+        epochs = blocks // self.first_block(1) if self.restart else blocks * self.block // self.size
         seeds = np.where(slots == 0, seed, (mix(np.uint64(seed) ^ mix(slots.astype(np.uint64))) >> np.uint64(1)))
         out = np.empty_like(blocks)
         for epoch in np.unique(epochs).tolist():
-            first, after = self._first_block(epoch), self._first_block(epoch + 1)
+            first, after = self.first_block(epoch), self.first_block(epoch + 1)
             inside = epochs == epoch
             out[inside] = first + permute(blocks[inside] - first, after - first, seeds[inside], epoch)
         if self.restart:
-            out -= epochs * self._first_block(1)
+            out -= epochs * self.first_block(1)
         return out * len(self.slots) + slots, epochs
 
     def groups(self, numbers: I64) -> list[I64]:
@@ -94,7 +94,7 @@ class Mixture:
         blocks, slots = np.divmod(np.asarray(numbers, dtype=np.int64), len(self.slots))
         return self.readers[0].documents_at((blocks * self.block + self._before[slots]) % self.size)
 
-    def _first_block(self, epoch: int) -> int:
+    def first_block(self, epoch: int) -> int:
         """Number of the first block that an epoch owns."""
         if self.restart:
             return epoch * -(-self.size // self.block)

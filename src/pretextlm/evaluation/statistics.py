@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 CONFIDENCE = 0.95
-_CHUNK = 1 << 22
+INDICES_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def bootstrap(values: ArrayLike, confidence: float = CONFIDENCE, resamples: int 
         (sample,),
         np.mean,
         n_resamples=resamples,
-        batch=max(1, _CHUNK // len(sample)),  # bounds memory: resamples × examples may be billions
+        batch=max(1, INDICES_AT_ONCE // len(sample)),  # bounds memory: resamples × examples may be billions
         confidence_level=confidence,
         method="percentile",
         rng=np.random.default_rng(seed),

@@ -124,7 +124,7 @@ class Denoising(Objective):
         target, written = _framed(text, counts, some, rows.width + 2, vocabulary)
         begins = None if self.unit == "token" else self._word_starts(rows)[kept]
         if self.permute_sentences:
-            order = self._sentence_order(rows, kept, counts, rng)
+            order = self.sentence_order(rows, kept, counts, rng)
             text, begins = text[order], None if begins is None else begins[order]
         text, left = self._noised(text, begins, counts, rows.width, vocabulary, rng)
         if self.rotate:
@@ -142,7 +142,7 @@ class Denoising(Objective):
             decoder_labels=np.where(written, target, np.int32(IGNORE)),
         )
 
-    def _hidden(self, units: int | I64) -> tuple[I64, I64]:
+    def hidden_counts(self, units: int | I64) -> tuple[I64, I64]:
         """Returns how many of a row's units are hidden, and in how many spans. Only this function rounds."""
         some = np.asarray(units)
         hidden = np.minimum(np.maximum(np.rint(self.rate * some), 1), some)
@@ -153,7 +153,7 @@ class Denoising(Objective):
         """Returns the width of the widest source: with words, a single long word may be all that remains."""
         if self.noise == "masking" or self.unit == "word":
             return raw + 2
-        hidden, spans = self._hidden(raw)
+        hidden, spans = self.hidden_counts(raw)
         return raw + 2 - int(hidden) + (int(spans) if self.noise == "infilling" else 0)
 
     def _word_starts(self, rows: Rows) -> Bools:
@@ -161,7 +161,7 @@ class Denoising(Objective):
         begins: Bools = rows.word_starts | (rows.position_ids == 0)
         return begins if rows.sentence_starts is None else begins | rows.sentence_starts
 
-    def _sentence_order(self, rows: Rows, kept: Bools, counts: I64, rng: CounterRNG) -> I64:
+    def sentence_order(self, rows: Rows, kept: Bools, counts: I64, rng: CounterRNG) -> I64:
         """Returns (N,) the index of each token of the permuted text; all orders of sentences are equally likely.
 
         Sentences are sorted by document, then by a random number. Sentences [0 1] [2 3 4] in the order 1, 0: starts
@@ -200,7 +200,7 @@ class Denoising(Objective):
             starts = np.flatnonzero(begins)
             units = np.diff(np.searchsorted(starts, ends), prepend=0)
         if self.noise == "infilling":
-            hidden, at = self._spans(units, width, rng)
+            hidden, at = self.place_spans(units, width, rng)
         else:
             hidden, at = self._chosen(units, width, rng), np.zeros(0, dtype=np.int64)
         if starts is not None:
@@ -211,14 +211,14 @@ class Denoising(Objective):
         left = np.diff(kept_before[ends], prepend=0)
         if self.noise == "masking":
             out = text.copy()
-            out[hidden] = self._masks(counts - left, vocabulary, rng)
+            out[hidden] = self.replacements(counts - left, vocabulary, rng)
             return out, counts
         if self.noise == "deletion":
             return text[~hidden], left
-        spans = self._hidden(units)[1]
-        return np.insert(text[~hidden], kept_before[at], self._masks(spans, vocabulary, rng)), left + spans
+        spans = self.hidden_counts(units)[1]
+        return np.insert(text[~hidden], kept_before[at], self.replacements(spans, vocabulary, rng)), left + spans
 
-    def _spans(self, units: I64, width: int, rng: CounterRNG) -> tuple[Bools, I64]:
+    def place_spans(self, units: I64, width: int, rng: CounterRNG) -> tuple[Bools, I64]:
         """Returns (U,) which units of all rows are hidden, and (K,) the unit before which each span's mask is put.
 
         A row of 8 units, 3 hidden in 2 spans of 2 and 1: its 5 visible units and 2 spans have 7 slots.
@@ -228,9 +228,9 @@ class Denoising(Objective):
             begin                  1, 5        plus the hidden units of earlier spans (0, 2)
             hidden                 1 2 . . 5   begin … begin + length - 1
         """
-        hidden, spans = self._hidden(units)
+        hidden, spans = self.hidden_counts(units)
         slots = units - hidden + spans  # visible units and spans, in random order
-        hidden_at_most, spans_at_most = self._hidden(width)
+        hidden_at_most, spans_at_most = self.hidden_counts(width)
         columns = self._draw(width - int(hidden_at_most - spans_at_most), slots, spans, rng)
         used = first_columns(spans)
         # Each hidden unit is assigned to one of its row's spans; the counts are the lengths, some of them 0.
@@ -248,7 +248,7 @@ class Denoising(Objective):
 
     def _chosen(self, units: I64, width: int, rng: CounterRNG) -> Bools:
         """Returns (U,) which units of all rows are hidden; every set of a row's units is equally likely."""
-        counts = self._hidden(units)[0]
+        counts = self.hidden_counts(units)[0]
         columns = self._draw(width, units, counts, rng) + (np.cumsum(units) - units)[:, None]
         hidden = np.zeros(int(units.sum()), dtype=bool)
         hidden[columns[first_columns(counts)]] = True
@@ -270,7 +270,7 @@ class Denoising(Objective):
         columns.sort(axis=1)
         return columns
 
-    def _masks(self, counts: I64, vocabulary: Vocabulary, rng: CounterRNG) -> I32:
+    def replacements(self, counts: I64, vocabulary: Vocabulary, rng: CounterRNG) -> I32:
         """Returns the flat replacements, counts[b] for row b: [MASK] or random tokens."""
         draws = rng.bits(REPLACE, int(counts.max(initial=0)))[first_columns(counts)]
         values = np.full(len(draws), vocabulary.mask, dtype=np.int32)

@@ -93,9 +93,9 @@ class Permutation(Objective):
                 "Give a length of at least 3.",
             )
         tokens = length - 1
-        while tokens + int(self._targets(tokens)) > length:
+        while tokens + int(self.num_targets(tokens)) > length:
             tokens -= 1
-        return [Variant("main", raw=tokens - 1, length=tokens + int(self._targets(tokens)))]
+        return [Variant("main", raw=tokens - 1, length=tokens + int(self.num_targets(tokens)))]
 
     def blank_layout(self, vocabulary: Vocabulary, architecture: Architecture) -> BlankLayout | None:
         """Each open place has a query behind the text, from left to right."""
@@ -104,9 +104,9 @@ class Permutation(Objective):
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """Returns (B, W + K) tokens and queries of (B, W) tokens; a row with fewer targets than K ends in padding."""
         tokens, segments, positions = (rows.matrix(a) for a in (rows.tokens, rows.segment_ids, rows.position_ids))
-        width, queries = rows.width, int(self._targets(rows.width))
+        width, queries = rows.width, int(self.num_targets(rows.width))
         free = ~vocabulary.is_special.take(tokens) & (positions != 0) & (segments >= 0)
-        counts = np.minimum(self._targets(np.count_nonzero(segments >= 0, axis=1)), np.count_nonzero(free, axis=1))
+        counts = np.minimum(self.num_targets(np.count_nonzero(segments >= 0, axis=1)), np.count_nonzero(free, axis=1))
         targets = self._choose(free, counts, queries, rng)
         used = np.arange(queries) < counts[:, None]
         ranks = rng.order(ORDER, queries, queries, exclude=~used)[used] + 1
@@ -137,7 +137,7 @@ class Permutation(Objective):
             example_ids=rows.example_ids,
         )
 
-    def _targets(self, tokens: int | I64) -> I64:
+    def num_targets(self, tokens: int | I64) -> I64:
         """Returns how many of a row's tokens, [CLS] included, are predicted: at least one."""
         return np.maximum(np.rint(self.rate * np.asarray(tokens)), 1).astype(np.int64)
 

@@ -118,7 +118,3 @@ class SpanCorruption(Objective):
     @property
     def _joint(self) -> bool:
         return self.layout == "prefix"
-
-    def _occupied(self, raw: int) -> int:
-        """Positions of the input row that `raw` tokens fill."""
-        return self._noise.occupied(raw, self._joint)

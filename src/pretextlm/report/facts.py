@@ -61,7 +61,7 @@ def _details(condition: Condition) -> list[tuple[str, str]]:
         ("Parameters", "" if parameters is None else f"{parameters:,.0f}"),
         *(_tuned(run) if "task" in run.config else []),
         ("Taught by", _run_name(options.get(TEACHER))),
-        ("Options", _options({name: value for name, value in options.items() if name != TEACHER})),
+        ("Options", options_text({name: value for name, value in options.items() if name != TEACHER})),
     ]
     return [(name, text) for name, text in rows if text]
 
@@ -90,7 +90,7 @@ def _shape(model: Mapping[str, Any]) -> str:
     return f"{each}{layers:.0f} layers, width {width:.0f}, {heads:.0f} heads"
 
 
-def _options(options: Mapping[str, Any]) -> str:
+def options_text(options: Mapping[str, Any]) -> str:
     """Returns the options that differ from the objective's defaults; the recipe further down has all of them."""
     others = _unusual(options, glossary.defaults(str(options.get("name", ""))))
     return ", ".join(f"{key} = {text}" for key, text in others) or ("as by default" if options else "")
@@ -200,10 +200,10 @@ def _distinct(values: Iterable[Any]) -> str:
 def costs(study: Study) -> list[Cost]:
     """Returns one row per condition, over the runs that have been trained."""
     rows = [(i, condition, [run for run in condition.runs if run.cost]) for i, condition in enumerate(study.conditions)]
-    return [Cost(i, condition.label, _cost(runs)) for i, condition, runs in rows if runs]
+    return [Cost(i, condition.label, cost_cells(runs)) for i, condition, runs in rows if runs]
 
 
-def _cost(runs: list[Run]) -> list[str]:
+def cost_cells(runs: list[Run]) -> list[str]:
     parameters, tokens, seconds = (_mean(runs, key) for key in ("parameters", "tokens", "seconds"))
     flops, energy = _mean(runs, "flops"), _mean(runs, "energy_joules")
     speed = tokens / seconds if tokens is not None and seconds else None

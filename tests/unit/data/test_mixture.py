@@ -20,7 +20,7 @@ def mixture(size: int, variants=THREE) -> Mixture:
 def of_epoch(reader: Mixture, epoch: int) -> np.ndarray:
     """Ordinals of an epoch."""
     slots = len(reader.slots)
-    return np.arange(reader._first_block(epoch) * slots, reader._first_block(epoch + 1) * slots)
+    return np.arange(reader.first_block(epoch) * slots, reader.first_block(epoch + 1) * slots)
 
 
 def reads(reader: Mixture, numbers: np.ndarray, size: int) -> np.ndarray:
@@ -39,10 +39,10 @@ def reads(reader: Mixture, numbers: np.ndarray, size: int) -> np.ndarray:
 def test_with_one_variant_every_epoch_is_a_permutation_of_its_rows_and_reads_each_entry_once(size, raw, overlap, seed):
     reader = mixture(size, [AVariant(raw, min(overlap, raw - 1))])
     epochs = 4
-    total = reader._first_block(epochs)
+    total = reader.first_block(epochs)
     numbers, of = reader.shuffled(np.arange(total), seed)
     for epoch in range(epochs):
-        first, after = reader._first_block(epoch), reader._first_block(epoch + 1)
+        first, after = reader.first_block(epoch), reader.first_block(epoch + 1)
         assert sorted(numbers[of == epoch].tolist()) == list(range(first, after))
         assert np.array_equal(np.flatnonzero(of == epoch), np.arange(first, after))
     counts = reads(reader, numbers, size)

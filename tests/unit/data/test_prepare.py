@@ -112,14 +112,14 @@ def test_an_interrupted_preparation_goes_on_to_the_same_bytes(tmp_path, corpus, 
     assert not (tmp_path / "store.partial").exists()
 
 
-def test_what_other_options_left_behind_is_not_used(tmp_path, corpus, monkeypatch):
-    def dies(*_):
-        raise KeyboardInterrupt
+def test_what_other_options_left_behind_is_not_used(tmp_path, corpus):
+    def dies(stage, *_):
+        if stage == "writing the store":
+            raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(module._Preparation, "_assemble", dies)
-        with pytest.raises(KeyboardInterrupt):
-            prepare([str(corpus)], tmp_path / "store", options())
+    with pytest.raises(KeyboardInterrupt):
+        prepare([str(corpus)], tmp_path / "store", options(), dies)
+    assert (tmp_path / "store.partial").exists()
     prepare([str(corpus)], tmp_path / "store", options(vocab_size=500))
     prepare([str(corpus)], tmp_path / "fresh", options(vocab_size=500))
     assert contents(tmp_path / "store") == contents(tmp_path / "fresh")

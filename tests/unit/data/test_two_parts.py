@@ -272,15 +272,15 @@ def test_a_faulty_table_is_refused_by_its_line(tmp_path, content, message):
 
 
 def test_samples_of_a_store_show_where_the_target_begins(tmp_path):
-    from pretextlm.cli.data import _samples
+    from pretextlm.cli.data import sample_documents
 
     pairs = [(text(n), text(500 + n)) for n in range(40)]
     write_lines(tmp_path / "pairs.jsonl", records(pairs))
     prepare([f"{tmp_path}/pairs.jsonl?source=en&target=de"], tmp_path / "store", options())
-    shown = [sample["text"] for sample in _samples(Store.open(tmp_path / "store"), 10, tokens=1000)]
+    shown = [sample["text"] for sample in sample_documents(Store.open(tmp_path / "store"), 10, tokens=1000)]
     assert len(shown) == 10
     assert set(shown) <= {f"{a} → {b}" for a, b in pairs}
-    short = [sample["text"] for sample in _samples(Store.open(tmp_path / "store"), 10, tokens=3)]
+    short = [sample["text"] for sample in sample_documents(Store.open(tmp_path / "store"), 10, tokens=3)]
     assert not any("→" in sample for sample in short)
 
 

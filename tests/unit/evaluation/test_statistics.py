@@ -87,7 +87,7 @@ def test_the_bootstrap_of_many_values_approaches_the_normal_interval() -> None:
 def test_the_bootstrap_does_not_depend_on_how_it_is_cut_into_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.arange(50.0)
     whole = bootstrap(values, resamples=500, seed=3)
-    monkeypatch.setattr("pretextlm.evaluation.statistics._CHUNK", 1000)
+    monkeypatch.setattr("pretextlm.evaluation.statistics.INDICES_AT_ONCE", 1000)
     assert bootstrap(values, resamples=500, seed=3) == whole
 
 

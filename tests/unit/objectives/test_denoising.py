@@ -172,7 +172,7 @@ def test_visible_tokens_and_spans_stand_in_every_order_alike():
 def test_span_lengths_at_full_size_are_poisson_given_their_sum():
     objective = build("denoising")
     count, units = 4000, 510
-    hidden, begin = objective._spans(np.full(count, units), units, CounterRNG.of(3, 0, np.arange(count)))
+    hidden, begin = objective.place_spans(np.full(count, units), units, CounterRNG.of(3, 0, np.arange(count)))
     assert (hidden.reshape(count, units).sum(axis=1) == 153).all()
     assert begin.shape == (count * 44,)
     begin = begin.reshape(count, 44) - np.arange(count)[:, None] * units
@@ -207,11 +207,11 @@ def test_infilling_equals_a_loop_over_the_source(rate, mean):
     rows = rows_of(text(40, 33, V, 4))
     objective = build("denoising", {"permute_sentences": False, "rate": rate, "mean_span_length": mean})
     batch = objective.collate(rows, V, keyed(rows))
-    hidden, spans = (int(n) for n in objective._hidden(33))
+    hidden, spans = (int(n) for n in objective.hidden_counts(33))
     rng = keyed(rows)
     columns = rng.order(1, 33 - hidden + spans, spans)
     shares = ((rng.bits(2, hidden) >> np.uint64(32)) * np.uint64(spans) >> np.uint64(32)).astype(int)
-    masks = objective._masks(np.full(40, spans), V, rng).reshape(40, spans)
+    masks = objective.replacements(np.full(40, spans), V, rng).reshape(40, spans)
     for row, source in enumerate(inside(batch)):
         tokens = rows.matrix(rows.tokens)[row].tolist()
         assert source == slow_infilling(tokens, columns[row], shares[row].tolist(), spans, masks[row].tolist())
@@ -233,7 +233,7 @@ def test_masked_or_deleted_tokens_are_any_set_alike(noise):
 def test_one_mask_in_ten_is_a_random_ordinary_token(noise):
     tokens = np.tile(V.ordinary[:40], (3000, 1))
     batch = collate(rows_of(tokens), permute_sentences=False, noise=noise)
-    hidden, spans = build("denoising")._hidden(40)
+    hidden, spans = build("denoising").hidden_counts(40)
     masks = 3000 * int(spans if noise == "infilling" else hidden)
     replaced = masks - np.count_nonzero(batch.input_ids == V.mask)
     assert abs(replaced - 0.1 * masks) < stats.norm.isf(POSSIBLE / 2) * np.sqrt(0.09 * masks)
@@ -250,7 +250,7 @@ def test_sentences_stand_in_every_order_alike_and_stay_whole():
     starts[:, [0, 2, 3, 7]] = True
     rows = with_sentences(rows_of(np.tile(tokens, (24_000, 1))), starts)
     objective = build("denoising")
-    order = objective._sentence_order(rows, np.ones(rows.tokens.shape, bool), np.full(24_000, 9), keyed(rows))
+    order = objective.sentence_order(rows, np.ones(rows.tokens.shape, bool), np.full(24_000, 9), keyed(rows))
     permuted = rows.tokens[order].reshape(-1, 9)
     sentences = ((101, 102), (103,), (104, 105, 106, 107), (108, 109))
     every = {tuple(t for s in some for t in s): 0 for some in permutations(sentences)}
@@ -347,7 +347,7 @@ def test_a_row_that_ends_in_padding_is_noised_as_the_shorter_text_it_is(noise, u
             assert batch.decoder_input_ids[row, wrote].tolist() == [V.pad, *batch.decoder_labels[row, wrote][:-1]]
         read = int((batch.segment_ids[row] >= 0).sum())
         if length and unit == "token":
-            hidden, spans = (int(n) for n in objective._hidden(length))
+            hidden, spans = (int(n) for n in objective.hidden_counts(length))
             gone = {"infilling": hidden - spans, "masking": 0, "deletion": hidden}[noise]
             assert read == length + 2 - gone
         elif not length:

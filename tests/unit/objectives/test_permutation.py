@@ -71,8 +71,8 @@ def test_no_longer_row_would_fit(length, rate):
     objective = build("permutation", {"rate": rate})
     (variant,) = objective.variants(V, length)
     tokens = variant.raw + 1
-    assert tokens + int(objective._targets(tokens)) == variant.length <= length
-    assert tokens + 1 + int(objective._targets(tokens + 1)) > length
+    assert tokens + int(objective.num_targets(tokens)) == variant.length <= length
+    assert tokens + 1 + int(objective.num_targets(tokens + 1)) > length
 
 
 def test_a_row_is_as_the_docstring_shows():
@@ -146,7 +146,7 @@ def test_the_choice_equals_a_loop_over_spans(rate, longest):
     objective = build("permutation", {"rate": rate, "longest_span": longest})
     chosen = targets_of(objective.collate(rows, V, keyed(rows)), 44)
     free = ~V.is_special[rows.matrix(rows.tokens)] & (rows.matrix(rows.position_ids) > 0)
-    draws, turns = keyed(rows).bits(0, int(objective._targets(44))), keyed(rows).bits(1, 1)[:, 0]
+    draws, turns = keyed(rows).bits(0, int(objective.num_targets(44))), keyed(rows).bits(1, 1)[:, 0]
     for row in range(50):
         count = int(chosen[row].sum())
         assert slow_targets(free[row], count, longest, draws[row], turns[row]) == set(np.flatnonzero(chosen[row]))

@@ -204,7 +204,7 @@ def test_halves_equal_the_slow_loop():
 @pytest.mark.parametrize(("rate", "length"), [(0.5, 16), (0.25, 16), (0.25, 21), (0.3, 22)])
 def test_each_half_is_cut_uniformly_and_one_late_where_the_other_is_early(rate, length):
     halves = PrefixSplit(rate)
-    assert halves._exact(length)
+    assert halves.is_exact(length)
     rows = rows_of(text(15_000, length, V))
     batch = halves.pair_rows(rows.matrix(rows.tokens), rows.example_ids, V, keyed(rows))
     first = np.count_nonzero(batch.segment_ids == 0, axis=1) - 1

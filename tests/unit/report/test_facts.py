@@ -11,7 +11,7 @@ import pytest
 from pretextlm.config import write_toml
 from pretextlm.objectives.registry import OBJECTIVES, build
 from pretextlm.report import glossary
-from pretextlm.report.facts import _cost, _options
+from pretextlm.report.facts import cost_cells, options_text
 from pretextlm.report.format import THIN
 from pretextlm.report.read import Run
 
@@ -38,12 +38,12 @@ def resolved(name: str, options: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_options_that_are_not_as_by_default_are_named(name: str, options: dict[str, Any], expected: str) -> None:
-    assert _options(resolved(name, options)) == expected
+    assert options_text(resolved(name, options)) == expected
 
 
 def test_what_is_not_known_here_is_shown_as_it_is() -> None:
-    assert _options({"name": "newer", "rate": 0.15, "fast": True}) == "rate = 0.15, fast = true"
-    assert _options({}) == ""
+    assert options_text({"name": "newer", "rate": 0.15, "fast": True}) == "rate = 0.15, fast = true"
+    assert options_text({}) == ""
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -58,7 +58,7 @@ def test_every_objective_is_introduced_in_a_sentence_of_its_own(name: str) -> No
 def test_measured_energy_is_shown_with_its_carbon_where_that_is_known() -> None:
     cost = {"parameters": 5, "tokens": 10, "seconds": 2.0, "flops": 8.0}
     cells = [
-        _cost([Run(Path("run"), "a", 1, "finished", cost={**cost, **measured})])[-1]
+        cost_cells([Run(Path("run"), "a", 1, "finished", cost={**cost, **measured})])[-1]
         for measured in (
             {"energy_joules": None, "co2_grams": None},
             {"energy_joules": 7.2e6, "co2_grams": None},

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tests.builders import sentences
 
+from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.data.records import read_records
 from pretextlm.errors import UserError
 from pretextlm.evaluation.scores.classification import f1_micro
@@ -17,6 +18,7 @@ from pretextlm.evaluation.task_evaluation import check_scores, evaluate_task, ex
 from pretextlm.tasks.question_answering import QuestionAnswering
 from pretextlm.tasks.text_classification import TextClassification
 from pretextlm.tasks.token_classification import TokenClassification
+from pretextlm.training.run_directory import Run
 from pretextlm.training.trainer import pretrain
 
 RELATIONS = ("none", "parent", "child")
@@ -88,15 +90,17 @@ def test_the_class_that_means_none_is_one_of_the_classes(written):
         task.fit_labels(read_records(written(RECORDS), task.columns()))
 
 
-def test_an_impossible_question_has_no_answer_whatever_stands_there(written):
+def test_an_impossible_question_has_no_answer_whatever_stands_there(written, start):
     asked = {"question": "Who?", "context": "Ann ran.", "answers": {"text": ["Ann"], "answer_start": [0]}}
     for yes, no in ((True, False), (1, 0), ("True", "False")):
         file = written([{**asked, "is_impossible": yes}, {**asked, "is_impossible": no}])
         task = QuestionAnswering(no_answer=True, impossible="is_impossible")
         assert task.references(read_records(file, task.columns())) == [[], ["Ann"]]
     strict = QuestionAnswering(impossible="is_impossible")
+    run = Run.open(start)
+    encoder = OffsetTokenizer(run.tokenizer, run.vocabulary)
     with pytest.raises(UserError, match="line 1: the question has no answer"):
-        strict._spans(read_records(file, strict.columns()))
+        strict.examples(read_records(file, strict.columns()), encoder, run.load_model().config, 48)
 
 
 def test_tags_may_stand_by_their_number_where_the_recipe_names_them(written):

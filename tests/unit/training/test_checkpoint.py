@@ -44,7 +44,7 @@ def test_quarantine_makes_room_for_the_step_to_be_written_again(tmp_path):
     assert newest(tmp_path).step == 2
 
 
-@pytest.mark.parametrize("fails_at", ["save_file", "_digest", "flush", "begin"])
+@pytest.mark.parametrize("fails_at", ["save_file", "hashlib.file_digest", "flush", "begin"])
 def test_a_full_disk_leaves_earlier_checkpoints_and_no_litter(tmp_path, monkeypatch, fails_at):
     write(tmp_path, 1)
 
@@ -52,7 +52,7 @@ def test_a_full_disk_leaves_earlier_checkpoints_and_no_litter(tmp_path, monkeypa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, fails_at, full)
+        patch.setattr(f"{checkpoint.__name__}.{fails_at}", full)
         with pytest.raises(UserError, match="No space left") as caught:
             write(tmp_path, 2)
     assert "--resume" in caught.value.hint

@@ -66,7 +66,7 @@ class PrefixSplit:
         if joint:
             return max(room - 1 - self.lead, 0)
         for length in range(ceil(room / (1 - self.rate)) + 4, 3, -1):
-            if self._exact(length) and self.widths(length)[0] == room:
+            if self.is_exact(length) and self.widths(length)[0] == room:
                 return length
         return 0
 
@@ -167,9 +167,9 @@ class PrefixSplit:
         low, high = prefix_range(sizes, self.rate)
         if len(sizes) == 1:
             return sizes, high, high
-        return (sizes, low, high) if self._exact(length) else (sizes, low[[0, 0]], high[[0, 0]])
+        return (sizes, low, high) if self.is_exact(length) else (sizes, low[[0, 0]], high[[0, 0]])
 
-    def _exact(self, length: int) -> bool:
+    def is_exact(self, length: int) -> bool:
         """Whether the halves of a text can be cut at the same number of positions."""
         (low, more), (high, higher) = prefix_range(np.array([length // 2, length - length // 2]), self.rate)
         return bool(high - low == higher - more)
