@@ -30,6 +30,8 @@ from pretextlm.data.token_splits import TokenSplits
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.objectives.base import Objective
 from pretextlm.objectives.preview.show import visibility_of
+from pretextlm.scoring.blank import Blank
+from pretextlm.scoring.blank_layout import OPEN, ContinuationLayout, InPlaceLayout
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -256,6 +258,31 @@ def check_shapes(contract: Contract) -> None:
         _check(bool((batch.example_ids == rows.example_ids).all()), "example_ids are those of the rows, in order")
 
 
+def check_blanks(contract: Contract) -> None:
+    """The layout of a blank, if the objective declares one, holds the candidate, or shows where it is written."""
+    vocabulary = contract.vocabulary
+    left, candidate, right = (tuple(range(FIRST_TEXT + n, FIRST_TEXT + n + 2)) for n in (0, 2, 4))
+    for architecture in contract.objective.supported_architectures():
+        layout = contract.objective.blank_layout(vocabulary, architecture)
+        if isinstance(layout, ContinuationLayout):
+            _check(architecture != "encoder", "a candidate is written by a decoder")
+            _check(len(layout.context(Blank(left, right))) > 0, "`context` holds at least one id")
+        elif isinstance(layout, InPlaceLayout):
+            shown = layout.row(Blank(left, right), candidate).tokens
+            _check({*left, *candidate, *right} <= set(shown), "`row` holds the text and the candidate")
+            opened = layout.row(Blank(left, right), (OPEN, OPEN))
+            _check(not set(candidate) & set(opened.tokens), "`row` hides open places")
+            columns = opened.columns
+            _check(0 in columns and all(0 <= c < len(opened.tokens) for c in columns.values()), "`columns` are in it")
+
+
+def check_measures(contract: Contract) -> None:
+    """Each measure has a name of its own, a title and a sentence."""
+    measures = contract.objective.measures
+    _check(len({measure.name for measure in measures}) == len(measures), "measures have names of their own")
+    _check(all(m.title and m.sentence.endswith(".") for m in measures), "measures are titled and explained")
+
+
 def check_padding_of_full_rows(contract: Contract) -> None:
     """Full rows hold no padding, unless documents do not fill them exactly."""
     for _, batch in [] if contract.padded else contract.read(24):
@@ -341,6 +368,8 @@ CHECKS: tuple[Callable[[Contract], None], ...] = (
     check_noise,
     check_no_global_state,
     check_shapes,
+    check_blanks,
+    check_measures,
     check_padding_of_full_rows,
     check_counts,
     check_source_is_recoverable,

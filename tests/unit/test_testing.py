@@ -10,7 +10,9 @@ import pytest
 from pydantic import Field
 
 from pretextlm.objectives.causal import Causal
-from pretextlm.objectives.masked import Masked
+from pretextlm.objectives.masked import Masked, MaskedLayout
+from pretextlm.objectives.shared.measures import Measure
+from pretextlm.scoring.blank_layout import OPEN
 from pretextlm.testing import check_objective
 
 HIDDEN = {"mask_share": 1.0, "random_share": 0.0}
@@ -98,6 +100,32 @@ class Forgetful(Causal):
         return batch
 
 
+class Contextless(Causal):
+    name: ClassVar[str] = "contextless"
+
+    def blank_layout(self, vocabulary, architecture):
+        layout = super().blank_layout(vocabulary, architecture)
+        layout.context = lambda blank: []
+        return layout
+
+
+class Open(MaskedLayout):
+    def row(self, blank, candidate):
+        return super().row(blank, [152 if token == OPEN else token for token in candidate])
+
+
+class Unmasked(Masked):
+    name: ClassVar[str] = "unmasked"
+
+    def blank_layout(self, vocabulary, architecture):
+        return Open(vocabulary, self.frame(vocabulary))
+
+
+class Unexplained(Causal):
+    name: ClassVar[str] = "unexplained"
+    measures: ClassVar[tuple[Measure, ...]] = (Measure("mine", "Mine", ""),)
+
+
 def test_sound_objectives_pass():
     check_objective(Sound())
     check_objective(Masked(**HIDDEN), noise=0.7)
@@ -116,6 +144,9 @@ def test_sound_objectives_pass():
         (Miscounted(), {}, r'counts\["lm"\] is the number'),
         (Mean(), {}, "does not depend on how a step is cut"),
         (Forgetful(), {}, "hold the text"),
+        (Contextless(), {}, "`context` holds at least one id"),
+        (Unmasked(**HIDDEN), {}, "`row` hides open places"),
+        (Unexplained(), {}, "measures are titled and explained"),
         (Masked(), {}, "no token from elsewhere"),
         (Sound(), {"noise": 0.7}, "70% of the rows differ"),
     ],

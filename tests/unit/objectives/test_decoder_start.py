@@ -53,10 +53,10 @@ def test_a_vocabulary_keeps_the_roles_of_its_names_where_none_is_given():
     assert SpecialTokenIds().apply(VOCABULARY) is VOCABULARY
     assert VOCABULARY.start == VOCABULARY.pad
     assert VOCABULARY.ends == (VOCABULARY.eos,)
-    assert SpecialTokenIds(eos=(30, 31)).roles(VOCABULARY).ends == (30, 31)
+    assert SpecialTokenIds(eos=(30, 31)).apply(VOCABULARY).ends == (30, 31)
     assert SpecialTokenIds(pad=30).apply(VOCABULARY).start == 30
 
 
 def test_an_id_that_the_tokenizer_lacks_is_refused():
     with pytest.raises(UserError, match="the token 400"):
-        SpecialTokenIds(eos=(30, 400)).roles(VOCABULARY)
+        SpecialTokenIds(eos=(30, 400)).apply(VOCABULARY)
