@@ -23,7 +23,7 @@ ORDER = [
     "model",
     "data",
 ]
-FACES = {"__main__.py", "__init__.py", "extensions.py", "testing.py"}
+FACES = {"__main__.py", "__init__.py", "extensions.py", "testing"}
 """Modules above all rooms: the command line, the public names, `register`, and the checks for objectives."""
 SIDE_BY_SIDE = {("study", "report"), ("model", "data")}
 HEAVY = {"torch", "numpy", "tokenizers", "pydantic", "matplotlib", "pyarrow", "scipy", "transformers", "datasets"}

@@ -38,9 +38,9 @@ from pretextlm.objectives.base import Objective, Role
 from pretextlm.objectives.causal import CausalLayout
 from pretextlm.objectives.protocol import Architecture
 from pretextlm.objectives.shared import layout
+from pretextlm.objectives.shared.bounded_lengths import between
 from pretextlm.objectives.shared.measures import PERPLEXITY, Measure
 from pretextlm.objectives.shared.prefix_split import CUT, I32, I64, PrefixSplit, prefix_range
-from pretextlm.objectives.shared.span_noise import between
 from pretextlm.scoring.blank import Blank, DecoderPrompt
 from pretextlm.scoring.blank_layout import FOLLOWING_TOKENS, BlankLayout
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pretextlm.objectives.base import Objective
 from pretextlm.objectives.registry import build
-from pretextlm.testing import Contract, Text
+from pretextlm.testing.contract import Contract, Text
 
 
 @dataclass(frozen=True)

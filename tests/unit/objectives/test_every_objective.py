@@ -6,7 +6,8 @@ import pytest
 from tests.unit.objectives.contract import CASES
 
 from pretextlm.objectives.registry import OBJECTIVES
-from pretextlm.testing import CHECKS, check_loss_is_a_sum
+from pretextlm.testing.checks import CHECKS
+from pretextlm.testing.loss_check import check_loss_is_a_sum
 
 
 def test_every_registered_objective_is_among_the_cases():

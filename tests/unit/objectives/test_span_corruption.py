@@ -18,7 +18,8 @@ from pretextlm.batch import IGNORE
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.errors import UserError
 from pretextlm.objectives.registry import build
-from pretextlm.objectives.shared.span_noise import Spans, between, counts_in_range, hidden_lengths, span_counts
+from pretextlm.objectives.shared.bounded_lengths import between
+from pretextlm.objectives.shared.span_noise import Spans, counts_in_range, hidden_lengths, span_counts
 
 V = vocabulary(size=1000, sentinels=12)
 MANY = tuple(range(900, 1000))

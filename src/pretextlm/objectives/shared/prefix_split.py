@@ -25,7 +25,7 @@ from pretextlm.batch import IGNORE, Batch
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
-from pretextlm.objectives.shared.span_noise import between
+from pretextlm.objectives.shared.bounded_lengths import between
 
 CUT = 2
 """Stream of random numbers: where a text is cut."""
