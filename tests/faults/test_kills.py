@@ -13,7 +13,9 @@ pytestmark = pytest.mark.slow
 KILLS, SEEDS = (200, 3) if FULL else (10, 1)
 KILLS_OF_TWO = 40 if FULL else 4
 STEPS = 50 if FULL else 20
-INSTANTS = {"step": 9, "validation": 5, "data": 2, "save": 4} if FULL else {"step": 2, "validation": 1, "data": 1}
+INSTANTS = (
+    {"step": 9, "validation": 5, "data": 2, "save": 4} if FULL else {"step": 2, "validation": 1, "data": 1, "save": 1}
+)
 IN_SAVES = 0.2
 """Share of the kills that must fall into a save: a fault that never landed proves nothing."""
 EXIT_SECONDS = 5.0
