@@ -19,10 +19,10 @@ def doctor(
     """
     from pretextlm.cli.shared.console import print_json
     from pretextlm.training.distributed import process_group
-    from pretextlm.training.machine_report import chosen, offers
+    from pretextlm.training.machine_report import default_settings, describe_machine
 
     with process_group(60.0) as distributed:
-        found = {"machine": offers(distributed), "training": chosen(distributed)}
+        found = {"machine": describe_machine(distributed), "training": default_settings(distributed)}
         if not distributed.is_main:
             return
         if as_json:

@@ -50,9 +50,9 @@ def params(
             raise UserError(f"There is no {value!r} here.", did_you_mean(value, known))
     config, heads, preset = _shape(model, overrides or [])
 
-    from pretextlm.training.model_cost import account
+    from pretextlm.training.model_cost import model_cost
 
-    result = account(
+    result = model_cost(
         config,
         heads=heads,
         rows=rows,

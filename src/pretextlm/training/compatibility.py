@@ -1,4 +1,4 @@
-"""What must fit together before a run begins."""
+"""Checks that a recipe, its corpus and the runs it refers to fit together, before a run is started."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from pretextlm.training.run_directory import TOKENIZER, Run
 
 
 def check_tokenizers(recipe: Recipe, store: Corpus) -> None:
-    """Raises UserError when a frozen model, or the one to start from, has other tokens than the store."""
+    """Checks that frozen models and the run to start from have the corpus's tokenizer.
+
+    Raises:
+        UserError: one of them has another one.
+    """
     expected = sha256_of(store.path / TOKENIZER)
     start = {"run to start from": recipe.start} if recipe.start and Path(recipe.start).exists() else {}
     for role, place in {**recipe.training_objective.frozen_models(), **start}.items():
@@ -25,7 +29,11 @@ def check_tokenizers(recipe: Recipe, store: Corpus) -> None:
 
 
 def check_teachers(recipe: Recipe) -> None:
-    """Raises UserError when a task is to be learnt from a run of another task, or of other classes."""
+    """Checks that the teachers of a task were trained for the same task with the same labels.
+
+    Raises:
+        UserError: a teacher was trained for another task, or has other labels.
+    """
     task = recipe.task
     if task is None:
         return
@@ -40,13 +48,17 @@ def check_teachers(recipe: Recipe) -> None:
         theirs, ours = (list(getattr(one, "labels", ())) for one in (other, task))
         if theirs != ours:
             raise UserError(
-                f"The {role} {place} tells apart {', '.join(theirs)}; the task has {', '.join(ours)}.",
+                f"The {role} {place} has the labels {', '.join(theirs)}; the task has {', '.join(ours)}.",
                 "Give both the same labels in the same order: task.labels = […]",
             )
 
 
 def check_positions(recipe: Recipe) -> None:
-    """Raises UserError when rows are longer than the table of positions of the model, or of one that takes part."""
+    """Checks that rows are no longer than the position tables of the model and of the frozen models.
+
+    Raises:
+        UserError: they are longer than one of them.
+    """
     models = {"model": recipe.model}
     models |= {f"{role} {place}": Run.open(Path(place)).recipe.model for role, place in _frozen(recipe)}
     for name, model in models.items():
@@ -59,5 +71,5 @@ def check_positions(recipe: Recipe) -> None:
 
 
 def _frozen(recipe: Recipe) -> Iterable[tuple[str, str]]:
-    """(role, run) of the models that take part without being trained."""
+    """Returns (role, run directory) of each frozen model."""
     return recipe.training_objective.frozen_models().items()

@@ -1,7 +1,7 @@
-"""Energy that a training takes, by the counters of the machine: NVML's for NVIDIA GPUs, RAPL's for processors.
+"""Energy used by a training, from hardware counters: NVML's for NVIDIA GPUs, RAPL's for processors.
 
-Only what a counter says is counted, nothing is guessed from data sheets. Processors' counters are of the whole machine,
-so other work on it counts along; they often can be read by its administrator only, and in virtual machines not at all.
+Nothing is estimated from data sheets. A processor's counter covers the machine, so it includes other programs'
+work; reading it often needs administrator rights, and virtual machines rarely have one.
 """
 
 from __future__ import annotations
@@ -19,15 +19,20 @@ if TYPE_CHECKING:
 
 POWERCAP = Path("/sys/class/powercap")
 EVERY_SECONDS = 1.0
-"""Counters are read at most this often; a processor's begins anew after some minutes."""
+"""Least time between two readings; a processor's counter wraps around after some minutes."""
 
 
 class Meter:
-    """Joules since it was made, of this process's GPU, and of the machine's processors for its first process.
+    """Energy counters of this process's GPU and, on local rank 0, of the machine's processors.
 
     Attributes:
-        source: what is counted, for people; "" where nothing is.
-        reason: why nothing is counted.
+        source: names of the counters; "" if there are none.
+        reason: why there are none; "" if there are some.
+
+    Args:
+        device: its counter is read if it is a GPU.
+        distributed: only local rank 0 reads the processors, so that no processor is counted twice.
+        powercap: directory of the RAPL counters.
     """
 
     def __init__(
@@ -55,7 +60,14 @@ class Meter:
         self._totals = [counter() for counter in self._counters]
 
     def used(self, at_once: bool = False) -> float:
-        """Joules since the last call that read the counters; 0.0 between two readings, unless wanted at once."""
+        """Reads the counters, at most once a second.
+
+        Args:
+            at_once: read them even if the last reading is more recent.
+
+        Returns:
+            Joules since the last reading; 0.0 if the counters were not read.
+        """
         now = time.monotonic()
         if not self._counters or (now - self._read_at < EVERY_SECONDS and not at_once):
             return 0.0
@@ -67,7 +79,11 @@ class Meter:
 
 
 def gpu_counter(device: torch.device) -> tuple[Callable[[], float] | None, str]:
-    """(the joules of a GPU since its driver was loaded, "") or (None, why there is no such counter)."""
+    """Returns the energy counter of a GPU.
+
+    Returns:
+        (function that returns the joules since the driver was loaded, ""), or (None, why there is no counter).
+    """
     try:
         import pynvml
     except ImportError:
@@ -84,7 +100,7 @@ def gpu_counter(device: torch.device) -> tuple[Callable[[], float] | None, str]:
     last = [0.0]
 
     def joules() -> float:
-        with contextlib.suppress(pynvml.NVMLError):  # a counter that fails in the middle must not end a training
+        with contextlib.suppress(pynvml.NVMLError):  # a counter that fails later must not end the training
             last[0] = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3
         return last[0]
 
@@ -92,7 +108,11 @@ def gpu_counter(device: torch.device) -> tuple[Callable[[], float] | None, str]:
 
 
 def package_counters(powercap: Path = POWERCAP) -> list[Callable[[], float]]:
-    """The joules of each processor that can be read, counted on where its counter begins anew."""
+    """Returns the counter of each processor package that can be read.
+
+    Returns:
+        Functions that return joules and keep counting when the hardware counter wraps around.
+    """
     found = []
     for zone in sorted(powercap.glob("*-rapl:*")):
         try:
@@ -104,7 +124,15 @@ def package_counters(powercap: Path = POWERCAP) -> list[Callable[[], float]]:
 
 
 class _Package:
-    """One processor's joules since we began to look. Raises OSError or ValueError where they cannot be read."""
+    """Joules of one processor package since the object was created.
+
+    The hardware counter wraps around every few minutes: from 990 to 40 in a range
+    of 1000, 50 were used (40 - 990 + 1000).
+
+    Raises:
+        OSError: the counter cannot be read.
+        ValueError: the counter is not a number.
+    """
 
     def __init__(self, zone: Path) -> None:
         self._file = zone / "energy_uj"
@@ -114,7 +142,7 @@ class _Package:
     def __call__(self) -> float:
         try:
             now = int(self._file.read_text())
-        except (OSError, ValueError):  # a counter that fails in the middle must not end a training
+        except (OSError, ValueError):  # a counter that fails later must not end the training
             return self._total / 1e6
         self._total += now - self._last + (self._range if now < self._last else 0)
         self._last = now

@@ -1,4 +1,4 @@
-"""The models of a run behind one call: the one that is trained, those trained along with it, and frozen ones."""
+"""The models of a run behind one call: the trained one, those trained jointly with it, and frozen ones."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ if TYPE_CHECKING:
 
 
 class Forward:
-    """`forward(batch)` runs the model, `forward(batch, role)` another that the objective needs.
+    """`forward(batch)` runs the trained model, `forward(batch, role)` another one that the objective needs.
 
-    A role is the name of a Transformer among the model's heads (trained along with it), or of a run directory that the
-    objective names (frozen, loaded here).
+    A role is the name of a Transformer among the model's heads (trained jointly with it), or a key of the objective's
+    `frozen_models` (a run directory whose weights are loaded here).
 
     Args:
-        model: the one that is trained or measured.
+        model: the model that is trained or evaluated.
         objective: its `frozen_models` are loaded.
+        device: of the model and its inputs.
         dtype: of the activations.
 
     Raises:
-        UserError: a frozen model's run cannot be opened or has other tokens.
+        UserError: a frozen model's run cannot be opened.
     """
 
     def __init__(
@@ -46,7 +47,11 @@ class Forward:
 
 
 def load_frozen(place: Path, device: torch.device) -> Transformer:
-    """The newest model of a run, without gradients. Raises UserError when there is none."""
+    """Loads the newest weights of a run, without gradients.
+
+    Raises:
+        UserError: the directory is not a run, or has no checkpoint.
+    """
     from pretextlm.training.run_directory import Run
 
     return Run.open(place).load_model(device).requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Which held-out text a model is measured on: whole documents, read as rows of its objective."""
+"""The held-out documents on which models are evaluated, read as rows of an objective."""
 
 from __future__ import annotations
 
@@ -25,9 +25,18 @@ UNIT_TOKENS = 256
 
 
 def held_out_documents(split: Split, documents: int, tokens: int) -> Split:
-    """The first documents: at most so many, and of at most so many tokens together, but at least one with text.
+    """Selects the first documents of a split.
 
-    Raises UserError when the split holds no text.
+    Args:
+        split: of a store.
+        documents: largest number of documents.
+        tokens: largest number of tokens of all of them together; one document with text is selected in any case.
+
+    Returns:
+        A split of these documents.
+
+    Raises:
+        UserError: the split holds no text.
     """
     if not split.num_tokens:
         raise UserError(
@@ -43,12 +52,21 @@ def held_out_documents(split: Split, documents: int, tokens: int) -> Split:
 def held_out_rows(
     objective: TrainingObjective, vocabulary: Vocabulary, split: Split, length: int, whole: Split | None = None
 ) -> tuple[RowReader, int]:
-    """A reader of the documents of `split`, and how many of its rows are measured: all of one pass.
+    """Returns a reader of held-out documents as rows of an objective, and the number of rows to evaluate.
 
     Args:
-        whole: the split they are of, for objectives that find no row in them: some of its rows are then measured.
+        objective: whose rows they are.
+        vocabulary: special ids in the roles that the model gives them.
+        split: the selected documents.
+        length: tokens of a row.
+        whole: the split they were selected from, for objectives that find no row in so few documents (such as pairs of
+            sentences); some of its rows are then evaluated.
 
-    Raises UserError where no text gives a row.
+    Returns:
+        (reader, number of rows): one pass over `split`, or rows of at most `MOST_TOKENS` tokens of `whole`.
+
+    Raises:
+        UserError: the text contains no row for the objective.
     """
     try:
         reader = objective.reader(split, vocabulary, length)

@@ -1,9 +1,8 @@
-"""A run that begins from the weights of another: continued pre-training, under the same objective or another one.
+"""A run that starts from the weights of another one: continued pre-training, with the same objective or another one.
 
-The shape of the model is the other's, and so are its tokens; heads that only the new objective trains are drawn from
-the new run's seed. A task takes over the head of the same task on the same labels; where there is none, a layer over
-[CLS] that a published model came with (its pooler) begins a head of that make. What the other knows of where it was
-imported from is carried on.
+The model's shape and the tokenizer are those of the other run; heads that only the new objective has are initialised
+from the new run's seed. A task takes over the head of the same task with the same labels; without one, the pooler of a
+published model (a layer over [CLS]) initialises a head of that kind. Files kept from an import are copied.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ HEADS, POOLER = "heads.", "head_layers.pooler."
 def resolve_recipe(source: Recipe | AnyPath | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
     """Returns the recipe of a run to be trained.
 
-    If it starts from another run, its model has that run's shape: always where it comes from a file or from tables,
-    so that any recipe can be continued from any run; of a recipe object, unless the model was given.
+    If it starts from another run, its model has that run's shape: always if it comes from a file or tables, so that any
+    recipe can be continued from any run; if it is a recipe object, unless its model was given.
 
     Args:
         source: a recipe, the path of a TOML file, or its tables.
@@ -61,40 +60,53 @@ def resolve_recipe(source: Recipe | AnyPath | Mapping[str, Any], overrides: Sequ
 
 
 def with_start(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's tables with the model's shape taken from the run named by `start`, where there is one.
+    """Takes the model's shape, and the kind of a task's head, from the run named by `start`.
 
-    A run that is gone changes nothing: one that was begun from it can go on without it. Raises UserError when `start`
-    is there and is not a run. A task's head is of the make that the other's head has, or its family's class for texts.
+    If there is no such directory, nothing is changed: a run that was started from it can be resumed without it.
+
+    Args:
+        values: a recipe's tables.
+
+    Returns:
+        The tables, with [model] of the other run; a task's head is of the same kind as the other run's head, or as that
+        of the published model it was imported from, unless the recipe names one.
+
+    Raises:
+        UserError: `start` exists and is not a run.
     """
     start = values.get("start")
     if not isinstance(start, str) or not start or not Path(start).exists():
         return dict(values)
     run = Run.open(Path(start))
-    return {**_with_form(values, run), "model": run.recipe.dump()["model"]}
+    return {**_with_head_kind(values, run), "model": run.recipe.dump()["model"]}
 
 
-def _with_form(values: Mapping[str, Any], start: Run) -> dict[str, Any]:
-    """The tables with the make of a task's head, where the task has one and does not say it."""
+def _with_head_kind(values: Mapping[str, Any], start: Run) -> dict[str, Any]:
+    """Returns the tables with the kind of a task's head, if the task has a head and does not name its kind."""
     given = values.get("task")
     task = {"name": given} if isinstance(given, str) else given
     name = task.get("name") if isinstance(task, Mapping) else None
     fields = TASKS[name].model_fields if isinstance(name, str) and name in TASKS else {}
     if not isinstance(task, Mapping) or "head" not in fields or "head" in task:
         return dict(values)
-    imported = _known(start.directory).get("imported")
+    imported = _read_environment(start.directory).get("imported")
     family = str(imported.get("family")) if isinstance(imported, Mapping) else ""
-    form = getattr(start.recipe.training_objective, "head", "") or _form_of(family)
+    form = getattr(start.recipe.training_objective, "head", "") or _head_kind_of(family)
     return {**values, "task": {**task, "head": form}} if form else dict(values)
 
 
-def _form_of(family: str) -> str:
-    """Returns the make of the head of a family's class for texts; "" where it has none."""
+def _head_kind_of(family: str) -> str:
+    """Returns the kind of head of a family's sequence classifier; "" if it has none."""
     found = FAMILIES[family].task_classes.get("sequence") if family in FAMILIES else None
     return found.form if found else ""
 
 
 def check_start(recipe: Recipe) -> None:
-    """Raises UserError when the recipe's model is not the one it is to start from."""
+    """Checks that the recipe's model is that of the run it starts from.
+
+    Raises:
+        UserError: it differs, or has too few token types for the objective.
+    """
     start = Run.open(Path(recipe.start))
     theirs, ours = start.recipe.model.model_dump(), recipe.model.model_dump()
     for name, value in theirs.items():
@@ -106,17 +118,24 @@ def check_start(recipe: Recipe) -> None:
     parts = recipe.training_objective.num_token_types()
     if parts > recipe.model.type_vocab_size:
         raise UserError(
-            f"The objective {recipe.training_objective.name!r} tells {parts} parts of a row apart; {recipe.start} has "
-            f"{recipe.model.type_vocab_size} token types.",
+            f"The objective {recipe.training_objective.name!r} has {parts} token types; {recipe.start} has "
+            f"{recipe.model.type_vocab_size}.",
             "Start from a run that was trained with token types, or choose another objective.",
         )
 
 
 def load_start(model: Transformer, recipe: Recipe) -> list[str]:
-    """Give the model the newest weights of the run it starts from; returns the names of heads that stay as drawn.
+    """Loads the newest weights of the run that the recipe starts from.
+
+    Args:
+        model: its parameters are replaced in place.
+        recipe: names the run by `start`.
+
+    Returns:
+        Names of the parameters of heads that keep their initialisation.
 
     Raises:
-        UserError: that run has no weights that verify, or lacks some of the trunk's.
+        UserError: that run has no checkpoint that verifies, or lacks parameters outside the heads.
     """
     from pretextlm.training.checkpoint import newest
 
@@ -137,7 +156,7 @@ def load_start(model: Transformer, recipe: Recipe) -> list[str]:
 
 
 def _with_head(weights: dict[str, Tensor], before: Task | None, now: Task | None) -> dict[str, Tensor]:
-    """The weights with what the head of a task may begin from, and without a head that says something else."""
+    """Returns the weights, with those that a task's head can start from and without those of another task's head."""
     if now is None:
         return weights
     same = before is not None and (before.name, _labels(before)) == (now.name, _labels(now))
@@ -157,17 +176,22 @@ def _labels(task: Task) -> list[str]:
 
 
 def carry_origin(start: Path, directory: Path) -> dict[str, Any]:
-    """Copy what the run `start` kept of its import; returns what the new run's environment.json says of it.
+    """Copies the files that the run `start` kept from its import.
 
-    That it was pruned is carried on, too.
+    Args:
+        start: directory of the run that the new one starts from.
+        directory: of the new run.
+
+    Returns:
+        Entries for the new run's environment.json: the import, and whether the model was pruned.
     """
-    known = _known(start)
+    known = _read_environment(start)
     if (start / ORIGIN).is_dir() and not (directory / ORIGIN).exists():
         shutil.copytree(start / ORIGIN, directory / ORIGIN)
     return {name: known[name] for name in ("imported", "pruned") if name in known}
 
 
-def _known(run: Path) -> dict[str, Any]:
-    """A run's environment.json; empty where there is none."""
+def _read_environment(run: Path) -> dict[str, Any]:
+    """Returns the values of a run's environment.json; an empty dictionary if there is none."""
     path = run / ENVIRONMENT
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

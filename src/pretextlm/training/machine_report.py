@@ -1,6 +1,6 @@
-"""What the machine offers to a training. Looks only: nothing is written, and no part of it needs a GPU.
+"""Describes the machine to a user who is about to train. Nothing is written, and no GPU is needed.
 
-What training then takes of it is the business of runtime.py alone; `chosen` asks there.
+Which of it a training uses is decided in runtime.py alone; `default_settings` calls that.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "lora": ("peft",),
     "harness": ("lm-eval",),
 }
-"""The optional parts of the package, and what they need (as in pyproject.toml)."""
+"""Extra → the packages that it installs, as in pyproject.toml."""
 INSTRUCTIONS = {
     "AVX2": "_is_avx2_supported",
     "AVX-512": "_is_avx512_supported",
     "AVX-512 bf16": "_is_avx512_bf16_supported",
     "AMX tiles": "_is_amx_tile_supported",
 }
-"""Name → the function of torch.cpu that knows."""
+"""Name → the function of torch.cpu that detects it."""
 MEMORY = Path("/proc/meminfo")
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
-def offers(distributed: DistributedContext) -> dict[str, Any]:
-    """Plain values: versions, processor, memory, GPUs, compiler, optional parts, disk, counters of energy."""
+def describe_machine(distributed: DistributedContext) -> dict[str, Any]:
+    """Returns plain values: versions, processor, memory, GPUs, compiler, optional packages, disk, energy counters."""
     meter = Meter(choose_device(), distributed)
     return {
         "pretextlm": __version__,
@@ -78,8 +78,8 @@ def offers(distributed: DistributedContext) -> dict[str, Any]:
     }
 
 
-def chosen(distributed: DistributedContext) -> dict[str, Any]:
-    """Plain values: what a long training with a recipe's defaults takes of the machine."""
+def default_settings(distributed: DistributedContext) -> dict[str, Any]:
+    """Returns plain values: the settings that a long training with a recipe's defaults would get on this machine."""
     config = TrainingConfig(budget_steps=1)
     runtime = Runtime.choose(config, float("inf"))
     length = DataConfig.model_fields["length"].default
@@ -102,12 +102,16 @@ def chosen(distributed: DistributedContext) -> dict[str, Any]:
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory(field: str) -> int | None:
-    """Bytes of a field of the machine's memory, no more than a container's limit; None where nobody knows."""
+    """Reads a field of /proc/meminfo.
+
+    Returns:
+        Bytes, at most a container's limit; None if the system does not have that file.
+    """
     if not MEMORY.exists():
         return None
     found = next((line.split() for line in MEMORY.read_text().splitlines() if line.startswith(f"{field}:")), None)
@@ -119,7 +123,11 @@ def memory(field: str) -> int | None:
 
 
 def place(path: Path) -> dict[str, Any]:
-    """A directory that is there or can be made: whether it may be written to, and free bytes."""
+    """Describes a directory, which need not exist yet.
+
+    Returns:
+        Its path, whether it can be written to, and the free bytes of its disk.
+    """
     there = next(parent for parent in (path, *path.parents) if parent.exists())
     return {"path": str(path), "writable": writable(path), "free_bytes": shutil.disk_usage(there).free}
 

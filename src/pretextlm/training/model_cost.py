@@ -1,4 +1,4 @@
-"""What a model costs before it is trained: parameters by component, memory, operations. No weights are allocated."""
+"""Cost of a model before it is trained: parameters by component, memory, FLOPs. No weights are allocated."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pretextlm.training.memory_estimate import FORMULA, training_memory
 
 Labels = dict[Literal["encoder", "decoder", "encoder_decoder"], float]
 LABELLED: Labels = {"encoder": 0.15, "decoder": 1.0, "encoder_decoder": 1.0}
-"""Share of the (decoder's) tokens that have a label: masked, causal, span corruption."""
+"""Share of the (decoder's) tokens that have a label under masked, causal and span-corruption training."""
 TARGET_SHARE = 4
-"""An encoder-decoder's second row is taken to be as long as the first, divided by this."""
+"""The target row of an encoder-decoder is assumed to have the length of the input row divided by this."""
 DEFAULT_LENGTH = 512
 
 
-def account(
+def model_cost(
     config: ModelConfig,
     *,
     heads: Heads | None = None,
@@ -30,12 +30,19 @@ def account(
     dtype: Literal["fp32", "bf16"] = "bf16",
     preset: Preset | None = None,
 ) -> dict[str, Any]:
-    """Plain values: total, components, groups, memory of a training step, operations for each token.
+    """Computes the cost of a model.
 
     Args:
-        heads: of what trains the model.
-        rows, length: of a step's batch on one device; length 0: 512, or what the model's table of positions has.
-        preset: whose published figure is explained; the shape must be its own.
+        config: shape of the model.
+        heads: modules that its objective trains along with it.
+        rows: of a step's batch on one device.
+        length: tokens of a row; 0: 512, or the size of the model's position table if that is less.
+        optimizer: determines the optimizer's state.
+        dtype: of the activations.
+        preset: whose published parameter count is explained; its shape must be that of `config`.
+
+    Returns:
+        Plain values: total, components, groups, published, memory (bytes of a training step), flops_per_token.
     """
     model = meta_model(config, heads)
     parts = components(model)
@@ -67,13 +74,21 @@ def account(
 
 
 def longest(config: ModelConfig) -> int:
-    """Tokens of the longest text that a table of positions has rows for; 0: there is none."""
+    """Returns the number of tokens that the model's position table covers; 0 if it has none."""
     places = config.positions
     return places.max_position_embeddings - places.offset if places.kind in ("learned", "sinusoidal") else 0
 
 
 def published(preset: Preset, parts: list[Component]) -> dict[str, Any]:
-    """The published figure beside ours, and what must be left out and added to ours to arrive at it."""
+    """Compares our parameter count with the published one.
+
+    Args:
+        preset: the published figure and the groups of parameters that it leaves out or adds.
+        parts: our components.
+
+    Returns:
+        Plain values: the figure, the groups left out and added, and our count by the same rules.
+    """
     sums = group_totals(parts)
     without = {group: sums[group] for group in preset.leaves_out}
     as_published = sum(sums.values()) - sum(without.values()) + sum(preset.adds.values())

@@ -1,7 +1,7 @@
-"""What a device can compute at most: the number that model FLOPs utilisation (MFU) is a share of.
+"""Peak throughput of a device, by which model FLOPs utilisation (MFU) is computed.
 
-For common GPUs it is the maker's figure for dense matrix products, tensor cores in bf16 and plain cores in fp32. For
-all other devices it is measured by a matrix product, once for a run; a run's environment.json keeps it.
+For common GPUs it is the vendor's figure for dense matrix products: tensor cores in bf16, CUDA cores in fp32. For any
+other device it is measured with a matrix product once per run and kept in environment.json.
 """
 
 from __future__ import annotations
@@ -40,33 +40,38 @@ GPUS: dict[str, tuple[float, float]] = {
     "RTX 4090": (165.2, 82.6),
     "RTX 5090": (209.5, 104.8),
 }
-"""Name → (bf16, fp32) in 10¹² operations a second, dense, by the makers' data sheets."""
+"""Name → (bf16, fp32) in 10¹² operations per second, dense, from the vendors' data sheets."""
 
 MEASURED_SECONDS = 0.15
 WIDTHS = {"cpu": 1024, "cuda": 4096}
-TABLE, MEASURED = "the maker's figure", "measured by a matrix product"
+TABLE, MEASURED = "the vendor's figure", "measured by a matrix product"
 
 
 @dataclass(frozen=True)
 class Peak:
-    """Attributes: flops_per_second: of one device (on a CPU, of one process); source: where the number is from."""
+    """Peak throughput.
+
+    Attributes:
+        flops_per_second: of one device (on a CPU: of one process).
+        source: where the number comes from.
+    """
 
     flops_per_second: float
     source: str
 
     def describe(self) -> dict[str, Any]:
-        """Plain values."""
+        """Returns plain values for environment.json."""
         return asdict(self)
 
 
 def find_peak(device: torch.device, dtype: torch.dtype) -> Peak:
-    """From the table where the device is in it, else measured, which takes a fifth of a second."""
+    """Returns the vendor's figure if the device is in the table, else a measurement (a fifth of a second)."""
     known = listed(device_name(device), dtype) if device.type == "cuda" else None
     return known or Peak(measure(device, dtype), MEASURED)
 
 
 def listed(name: str, dtype: torch.dtype) -> Peak | None:
-    """What the table says of a GPU, by the longest name that fits."""
+    """Returns the vendor's figure for a GPU by the longest table name contained in `name`; None if there is none."""
     fitting = [gpu for gpu in GPUS if re.search(rf"\b{re.escape(gpu)}\b", name)]
     if not fitting:
         return None
@@ -75,7 +80,11 @@ def listed(name: str, dtype: torch.dtype) -> Peak | None:
 
 
 def measure(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of the fastest of some square matrix products, with the threads that torch has now."""
+    """Measures square matrix products with torch's current number of threads.
+
+    Returns:
+        Floating-point operations per second of the fastest one.
+    """
     width = WIDTHS.get(device.type, WIDTHS["cpu"])
     one = torch.full((width, width), 0.5, dtype=dtype, device=device)
     best, end, tries = float("inf"), time.perf_counter() + MEASURED_SECONDS, 0
@@ -89,9 +98,10 @@ def measure(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def peak_of_run(directory: Path, device: torch.device, dtype: torch.dtype) -> Peak | None:
-    """What the run's environment.json has, where that is of such a device; found anew elsewhere.
+    """Reads the peak from environment.json of a run; determines it anew if the device is of another kind.
 
-    None where there is no such file: nobody keeps the number.
+    Returns:
+        The peak; None if the run directory has no environment.json to keep it.
     """
     file = directory / ENVIRONMENT
     if not file.exists():

@@ -1,4 +1,4 @@
-"""Whoever shows a run to a person."""
+"""How a training reports its progress to its caller."""
 
 from __future__ import annotations
 
@@ -7,15 +7,26 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called after every step, and at other moments worth a line."""
+    """Receives the numbers of every step and messages, such as the chosen settings or a validation loss."""
 
-    def step(self, share: float, values: Mapping[str, float]) -> None: ...
+    def step(self, share: float, values: Mapping[str, float]) -> None:
+        """Called after every optimizer step.
 
-    def note(self, text: str) -> None: ...
+        Args:
+            share: of the budget that has been used, 0 … 1.
+            values: numbers of the step, as in metrics.jsonl.
+        """
+
+    def note(self, text: str) -> None:
+        """Called with a message for the user.
+
+        Args:
+            text: one line.
+        """
 
 
 class Silent:
-    """Shows nothing."""
+    """Discards everything."""
 
     def step(self, share: float, values: Mapping[str, float]) -> None:
         pass

@@ -69,11 +69,21 @@ class Run:
 
     @classmethod
     def create(cls, directory: Path, recipe: Recipe, environment: Mapping[str, Any], tokenizer: Path) -> Run:
-        """A new run. Raises UserError when the directory already holds one, or anything else."""
+        """Creates a run directory.
+
+        Args:
+            directory: missing or empty.
+            recipe: of the run.
+            environment: plain values for environment.json.
+            tokenizer: a tokenizer.json, which is copied.
+
+        Raises:
+            UserError: the directory already holds a run, or anything else, or cannot be written.
+        """
         if directory.exists() and (not directory.is_dir() or any(map(_is_of_a_run, directory.iterdir()))):
             raise UserError(
                 f"{directory} already exists and is not empty.",
-                "Go on with it by --resume, or give another directory with --out.",
+                "Continue it with --resume, or give another directory with --out.",
             )
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -82,7 +92,9 @@ class Run:
             write_json(directory / ENVIRONMENT, environment)
             write_text(directory / CONFIG, write_toml(recipe.dump()))
         except OSError as error:
-            raise UserError(f"Cannot write {directory}: {error.strerror}.", "Give a place you may write to.") from None
+            raise UserError(
+                f"Cannot write {directory}: {error.strerror}.", "Give a directory that you may write to."
+            ) from None
         return run
 
     def __fspath__(self) -> str:
@@ -108,7 +120,14 @@ class Run:
         return self.recipe.model.special_token_ids.apply(vocabulary_of(self.tokenizer))
 
     def load_model(self, device: torch.device | None = None) -> Transformer:
-        """The trunk with the weights of the newest checkpoint that verifies, ready to evaluate."""
+        """Loads the model with the weights of the newest checkpoint that verifies, in evaluation mode.
+
+        Args:
+            device: of the model; None: the CPU.
+
+        Raises:
+            UserError: the run has no checkpoint yet.
+        """
         import torch
 
         from pretextlm.model.transformer import meta_model
@@ -124,12 +143,16 @@ class Run:
         return model.to(device or torch.device("cpu")).eval()
 
     def cost(self) -> dict[str, Any] | None:
-        """What is in cost.json; None until the run is done."""
+        """Returns the values of cost.json; None until the run is complete."""
         path = self.directory / COST
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last line cut off by a kill is left out."""
+        """Returns the lines of metrics.jsonl. A last line that was cut off when the process was killed is left out.
+
+        Raises:
+            UserError: a line is damaged.
+        """
         path = self.directory / METRICS
         if not path.exists():
             return []
@@ -137,16 +160,17 @@ class Run:
         return [_parsed(path, number, line) for number, line in enumerate(lines, 1) if line.endswith("\n")]
 
     def sweep(self) -> None:
-        """Remove what killed writers left; only for who holds the lock, and of files that nobody else writes."""
+        """Removes temporary files of killed processes; only for the process that holds the lock."""
         for name in (CONFIG, ENVIRONMENT, METRICS, COST, REMEMBERED):
             for litter in self.directory.glob(f".{name}.*.partial"):
                 litter.unlink(missing_ok=True)
 
     def rewind_metrics(self, step: int, validated: bool = True) -> None:
-        """Drop what was logged after `step`, so that a resumed run leaves neither gap nor repeat.
+        """Removes the lines logged after `step`, so that a resumed run has neither gaps nor repetitions.
 
         Args:
-            validated: whether the validation of that very step is done; if not, it comes again.
+            step: of the checkpoint that training resumes from.
+            validated: whether the validation at that step was complete; otherwise its lines are removed, too.
         """
         kept = [m for m in self.metrics() if m["step"] < step or (m["step"] == step and _stays(m, validated))]
         write_text(self.directory / METRICS, "".join(json.dumps(m) + "\n" for m in kept))
@@ -159,7 +183,7 @@ def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
             return values
     except ValueError:
         pass
-    raise UserError(f"{path}, line {number}, is damaged.", "Take that line out, or bring back a copy of the file.")
+    raise UserError(f"{path}, line {number}, is damaged.", "Remove that line, or restore a copy of the file.")
 
 
 def _stays(line: Mapping[str, Any], validated: bool) -> bool:
@@ -167,16 +191,20 @@ def _stays(line: Mapping[str, Any], validated: bool) -> bool:
 
 
 def _is_of_a_run(path: Path) -> bool:
-    """Whether a file means that a run was begun; config.toml is written last, and what comes before it does not."""
+    """Returns whether a file shows that a run was started.
+
+    config.toml is written last, so the files written before it do not show it.
+    """
     of_a_start = path.name in (LOCK, TOKENIZER, ENVIRONMENT, ORIGIN) or path.name.startswith(STACKS)
     return not of_a_start and not path.name.endswith(".partial")
 
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Hold the run's lock. Raises UserError when another process holds it; a dead holder's lock frees itself.
+    """Holds the run's lock. The lock of a process that died is released by the operating system.
 
-    Also where the directory cannot be made or written to.
+    Raises:
+        UserError: another process holds the lock, or the directory cannot be created or written to.
     """
     path = directory / LOCK
     with ExitStack() as held:
@@ -209,7 +237,10 @@ def _lives(process: int) -> bool:
 
 
 def _holder(handle: int) -> str:
-    """Who holds a lock. It may have it since a moment ago, and what is written there be of one that is dead."""
+    """Returns who holds a lock.
+
+    The holder writes its name after it got the lock, so for a moment the file may still name an earlier process.
+    """
     for _ in range(20):
         text = os.pread(handle, 200, 0).decode(errors="replace").strip()
         match = re.fullmatch(r"process (\d+) on (.*)", text)

@@ -1,4 +1,4 @@
-"""What the machine offers and what a run uses of it: device, number format, threads, compiler. Chosen once."""
+"""The device, dtype, number of threads and compiler of a run, chosen once from the recipe and the machine."""
 
 from __future__ import annotations
 
@@ -30,8 +30,15 @@ Device = str | torch.device
 
 @dataclass(frozen=True)
 class Runtime:
-    """Attributes: device; dtype of activations; threads of the CPU; compile: whether blocks are compiled; notes: what
-    was chosen and why, for people."""
+    """Settings of this process.
+
+    Attributes:
+        device: of the model.
+        dtype: of the activations.
+        threads: of the CPU.
+        compile: whether the blocks are compiled.
+        notes: the choices and their reasons, as messages for the user.
+    """
 
     device: torch.device
     dtype: torch.dtype
@@ -41,7 +48,15 @@ class Runtime:
 
     @classmethod
     def choose(cls, config: TrainingConfig, expected_seconds: float) -> Runtime:
-        """From the recipe's wishes and the machine. Raises UserError for a device that is not there."""
+        """Chooses the settings.
+
+        Args:
+            config: the recipe's wishes.
+            expected_seconds: of the training; compiling does not pay for a short one.
+
+        Raises:
+            UserError: the recipe requires a device or a compiler that the machine does not have.
+        """
         device = choose_device(config.device)
         dtype = choose_dtype(config.dtype, device)
         if config.threads:
@@ -51,7 +66,7 @@ class Runtime:
         return cls(device, dtype, torch.get_num_threads(), compiled, notes)
 
     def describe(self) -> dict[str, Any]:
-        """For environment.json."""
+        """Returns plain values for environment.json."""
         values = asdict(self)
         values |= {"device": device_name(self.device), "dtype": dtype_name(self.dtype), "notes": list(self.notes)}
         return {
@@ -64,7 +79,11 @@ class Runtime:
 
 
 def choose_device(wish: str = "auto") -> torch.device:
-    """The device asked for. Raises UserError when CUDA is asked for and absent."""
+    """Returns the device by name; "auto" is CUDA if there is any.
+
+    Raises:
+        UserError: `wish` is "cuda" and torch sees no CUDA device.
+    """
     there = torch.cuda.is_available()
     if wish == "cuda" and not there:
         raise UserError(
@@ -80,7 +99,7 @@ def as_device(device: Device) -> torch.device:
 
 
 def choose_dtype(wish: str, device: torch.device) -> torch.dtype:
-    """bf16 where its products are faster than fp32's: on CUDA and on a CPU with AMX tiles."""
+    """Returns the dtype by name; "auto" is bf16 where its products are faster: on CUDA and on CPUs with AMX."""
     if wish == "auto":
         fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
         return torch.bfloat16 if fast else torch.float32
@@ -92,7 +111,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """For people: the GPU's name, or the CPU's."""
+    """Returns the name of the GPU, or of the CPU with its number of cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
@@ -102,14 +121,14 @@ def device_name(device: torch.device) -> str:
 
 
 def find_compiler() -> str | None:
-    """The C++ compiler that torch.compile would use; None: there is none."""
+    """Returns the C++ compiler that torch.compile would use; None if there is none."""
     return os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
 
 
 def compile_cache() -> Path:
-    """Where compiled code is kept from one run to the next; a temporary place where the user has no own.
+    """Returns the directory of compiled code, kept between runs; a temporary one if the user's cache is read-only.
 
-    torch makes this directory also when nothing is compiled.
+    torch creates this directory even if nothing is compiled.
     """
     if given := os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
         return Path(given)
@@ -132,15 +151,15 @@ def _choose_compile(wish: str, expected_seconds: float) -> tuple[bool, str]:
 
 
 def tune_process() -> None:
-    """Process-wide settings that change speed and what a crash says; called once, before the first tensor.
+    """Sets process-wide options for speed and crash reports; called once, before the first tensor is created.
 
-    Denormal numbers make a step up to ten times slower on a CPU when logits are confident. glibc returns large freed
-    blocks to the system and faults them in again at every step unless told otherwise.
+    Denormal numbers make a step up to ten times slower on a CPU when logits are confident. By default, glibc returns
+    large freed blocks to the system and faults them in again at every step.
     """
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(compile_cache())
     torch.set_flush_denormal(True)
     if not faulthandler.is_enabled() and sys.__stderr__:
-        faulthandler.enable(sys.__stderr__)  # a mapped file that is cut short under way ends the process by SIGBUS
+        faulthandler.enable(sys.__stderr__)  # truncating a memory-mapped file kills the process by SIGBUS
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
         libc = ctypes.CDLL("libc.so.6")

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM set a flag; whoever works long polls it, saves and leaves. A second signal leaves at once."""
+"""SIGINT and SIGTERM set a flag that long-running code polls to save and exit. A second signal exits at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ AGAIN_SECONDS = 0.5
 
 
 class Stopped(Exception):
-    """A signal asked for the end and everything was saved; the exit code is 128 + the signal's number."""
+    """A signal ended the training after a checkpoint was saved.
+
+    Attributes:
+        exit_code: 128 + the signal's number.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -22,13 +26,16 @@ class Stopped(Exception):
 
 
 class Interrupted(BaseException):
-    """A signal came in the midst of work that is to be left; no Exception, so that nobody takes it for a fault."""
+    """A signal arrived during work that is to be abandoned.
+
+    It derives from BaseException so that no `except Exception` mistakes it for an error.
+    """
 
 
 class StopFlag:
-    """`with StopFlag() as stop:` and then `stop.number` is 0, or the signal that came.
+    """Signal handler as a context manager: after `with StopFlag() as stop:`, `stop.number` is 0 or the signal received.
 
-    Outside the main thread no handler can be set: the flag then never rises.
+    Handlers can only be installed in the main thread; in any other thread the flag is never set.
     """
 
     def __init__(self) -> None:
@@ -59,15 +66,20 @@ class StopFlag:
             raise Interrupted
 
     def check(self) -> None:
-        """Raises Interrupted when a signal has come."""
+        """Polls the flag.
+
+        Raises:
+            Interrupted: a signal was received.
+        """
         if self.number:
             raise Interrupted
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """For work that cannot poll and loses nothing when it is left: a signal raises Interrupted within it.
+        """For work that cannot poll and may be abandoned: a signal raises Interrupted within the block.
 
-        And again until it is left: whatever runs as the signal comes, a destructor for one, may swallow an exception.
+        It is raised repeatedly until the block is left, because the interrupted code, such as a destructor, may
+        swallow an exception.
         """
         self.check()
         here = threading.current_thread() is threading.main_thread()

@@ -1,4 +1,4 @@
-"""Which weights a run trains, and how much: frozen parts, rates that fall with depth, low-rank adapters.
+"""Which parameters a run trains, and how fast: frozen ones, learning rates that decay with depth, low-rank adapters.
 
 Names are those of the checkpoint (embed_tokens.weight, encoder.0.self_attn.q_proj.weight, …).
 """
@@ -26,13 +26,14 @@ IN_A_BLOCK = re.compile(r"(encoder|decoder)\.(\d+)\.")
 
 
 class LoraConfig(Config):
-    """Low-rank adapters (Hu et al. 2022, https://arxiv.org/abs/2106.09685), made by peft.
+    """Low-rank adapters (Hu et al. 2022, https://arxiv.org/abs/2106.09685), by peft.
 
     Attributes:
-        rank: of the two matrices that are added to each target; alpha: their product is scaled by alpha / rank.
-        targets: matrices of the blocks, by the end of their name.
-        kind: "lora"; "rslora" scales by alpha / √rank (Kalajdzievski 2023); "dora" trains sizes and directions apart
-            (Liu et al. 2024).
+        rank: of the product of matrices that is added to each target.
+        alpha: the product is scaled by alpha / rank.
+        targets: matrices of the blocks, by the last part of their name.
+        kind: "lora"; "rslora" scales by alpha / √rank (Kalajdzievski 2023, https://arxiv.org/abs/2312.03732); "dora"
+            trains magnitudes and directions separately (Liu et al. 2024, https://arxiv.org/abs/2402.09353).
     """
 
     rank: int = Field(8, ge=1, le=4096)
@@ -42,12 +43,16 @@ class LoraConfig(Config):
 
 
 class TuningConfig(Config):
-    """Attributes:
-    freeze: patterns of weights that stay as they are ("embed*", "encoder.[0-3].*"); "trunk" is all but the heads.
-    layer_decay: rate of a block by that of the block above it; the embedding is below the first (ULMFiT, ELECTRA);
-        1: all alike.
-    thaw: share of the budget over which blocks join in, the last one first (gradual unfreezing); 0: all from the start.
-    lora: adapters that are trained instead of the weights.
+    """Which parameters are trained.
+
+    Attributes:
+        freeze: patterns of parameters that are not trained ("embed*", "encoder.[0-3].*"); "trunk" is everything except
+            the heads.
+        layer_decay: learning rate of a block as a share of that of the block above it; the embedding lies below the
+            first block (ULMFiT, ELECTRA); 1: all have the same rate.
+        thaw: share of the budget over which blocks start to be trained, the last one first (gradual unfreezing); 0: all
+            are trained from the start.
+        lora: adapters that are trained instead of the parameters.
     """
 
     section: ClassVar[str] = "tuning"
@@ -65,13 +70,19 @@ class TuningConfig(Config):
 
 
 def adapted(model: Transformer, tuning: TuningConfig, generator: torch.Generator | None = None) -> Transformer:
-    """The model with the adapters of its run, where it has some; only these and the heads are trained then.
+    """Adds the adapters of a recipe to a model, if it has any; then only these and the heads are trained.
 
     Args:
-        generator: of the first adapters, uniform with variance 1/(3 · fan-in) and zero, so that the sum with the matrix
-            is the matrix; None leaves them to be loaded.
+        model: changed in place.
+        tuning: of the recipe.
+        generator: initialises the adapters: A uniform with variance 1 / (3 · fan-in), B zero, so that the sum with the
+            matrix is the matrix. None leaves them to be loaded.
 
-    Raises UserError where peft is missing or a target is no matrix of the blocks.
+    Returns:
+        The model.
+
+    Raises:
+        UserError: peft is not installed, or a target is not a matrix of the blocks.
     """
     lora = tuning.lora
     if lora is None:
@@ -107,7 +118,11 @@ def adapted(model: Transformer, tuning: TuningConfig, generator: torch.Generator
 
 
 def merged(model: Transformer) -> Transformer:
-    """The model with its adapters added to the matrices they belong to: one as any other."""
+    """Adds each adapter's product to its matrix and removes the adapters.
+
+    Returns:
+        The model, without adapters.
+    """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for name, part in [*model.named_modules()]:
@@ -119,7 +134,11 @@ def merged(model: Transformer) -> Transformer:
 
 
 def freeze(model: nn.Module, patterns: Iterable[str]) -> None:
-    """Weights whose names match are not trained. Raises UserError for a pattern that matches none."""
+    """Excludes the parameters whose names match from training.
+
+    Raises:
+        UserError: a pattern matches no parameter.
+    """
     names = dict(model.named_parameters())
     for pattern in patterns:
         chosen = [name for name in names if _matches(name, pattern)]
@@ -130,7 +149,11 @@ def freeze(model: nn.Module, patterns: Iterable[str]) -> None:
 
 
 def depth(name: str, model: Transformer) -> int:
-    """How many blocks lie above a weight: 0 for the heads and what follows the last block, most for the embedding."""
+    """Returns how many blocks lie between a parameter and the output, its own included.
+
+    With an encoder of 2 blocks and a decoder of 3: 0 for the heads and the final norm, 1 for decoder.2, 3 for
+    decoder.0, 4 for encoder.1, 5 for encoder.0 and 6 for the embedding.
+    """
     blocks = {"encoder": model.config.layers("encoder"), "decoder": model.config.layers("decoder")}
     above = blocks["decoder"] if model.encoder is not None and model.decoder is not None else 0
     match = IN_A_BLOCK.match(name)
@@ -144,7 +167,13 @@ def depth(name: str, model: Transformer) -> int:
 
 
 def thaw(model: Transformer, tuning: TuningConfig, share: float) -> None:
-    """Let the weights that have their turn at this share of the budget be trained: those of few blocks above first."""
+    """Lets the parameters that are due at this share of the budget be trained, those with few blocks above them first.
+
+    Args:
+        model: changed in place.
+        tuning: of the recipe.
+        share: of the budget that has been used, 0 … 1.
+    """
     if not tuning.thaw:
         return
     deepest = max(depth(name, model) for name, _ in model.named_parameters())

@@ -1,4 +1,4 @@
-"""The loss on held-out text during training: always the same rows under the same noise."""
+"""Loss on held-out text during training: always on the same rows with the same corruption."""
 
 from __future__ import annotations
 
@@ -27,7 +27,14 @@ TOKENS_AT_ONCE = 8192
 
 @dataclass
 class Sums:
-    """One term over all rows: its summed loss, its targets, how many were got right (None: not judged so)."""
+    """One loss term, summed over rows.
+
+    Attributes:
+        total: summed loss.
+        count: number of targets.
+        coefficient: weight of the term in the loss.
+        correct: number of correct predictions; None if the term has no accuracy.
+    """
 
     total: float = 0.0
     count: int = 0
@@ -36,29 +43,40 @@ class Sums:
 
     @property
     def mean(self) -> float:
+        """Mean loss of a target."""
         return self.total / max(self.count, 1)
 
 
 @dataclass
 class Validation:
-    """What was found, term by term."""
+    """Result of a validation.
+
+    Attributes:
+        terms: sums by the name of the loss term.
+    """
 
     terms: dict[str, Sums] = field(default_factory=lambda: defaultdict(Sums))
 
     @property
     def loss(self) -> float:
-        """What training minimises: the weighted sum of the terms' means."""
+        """The training loss: weighted sum of the terms' means."""
         return sum(term.coefficient * term.mean for term in self.terms.values())
 
     @property
     def parts(self) -> dict[str, float]:
-        """Mean loss of each term, where there are several, and accuracy where there is one."""
+        """Mean loss of each term if there are several, and the accuracy of each term that has one."""
         several = {f"{name}_loss": term.mean for name, term in self.terms.items() if len(self.terms) > 1}
         judged = {f"{n}_accuracy": t.correct / max(t.count, 1) for n, t in self.terms.items() if t.correct is not None}
         return several | judged
 
     def add(self, name: str, term: Term, counts: bool) -> None:
-        """A batch's term; one that does not count only says that there is such a term."""
+        """Adds one term of a batch.
+
+        Args:
+            name: of the term.
+            term: its summed loss and counts.
+            counts: False for a spare batch, which only shows that the term exists.
+        """
         sums = self.terms[name]
         sums.coefficient = term.coefficient
         if term.correct is not None:
@@ -68,7 +86,11 @@ class Validation:
             sums.count += term.count
 
     def over(self, distributed: DistributedContext) -> Validation:
-        """What all processes found together; all have found the same terms."""
+        """Sums over the processes, all of which have the same terms.
+
+        Returns:
+            The result, changed in place.
+        """
         if distributed.world_size == 1:
             return self
         names = sorted(self.terms)
@@ -98,17 +120,25 @@ def validate(
     distributed: DistributedContext = SINGLE_PROCESS,
     before_batch: Callable[[], None] = lambda: None,
 ) -> Validation:
-    """The objective's loss on the first `rows` rows of a split, or all if there are fewer.
+    """Computes the objective's loss on the first `rows` rows of a split, or on all of them if there are fewer.
 
-    Every draw depends on the seed and the row's number, so a run's losses are comparable from start to end, and the
-    number of rows computed at once changes nothing but rounding. The model is left in the mode it was in.
+    Every random choice depends on the seed and the row's number alone, so losses are comparable from the start of a run
+    to its end, and the number of rows in a batch changes nothing but rounding. The model's mode (train, eval) is
+    restored.
 
     Args:
-        reader: over the validation split.
-        seed: of the noise; the same for all runs that are compared.
-        step: how a batch becomes terms, where the model is spread over devices.
-        distributed: processes that share the work; all call this.
-        before_batch: called before every batch; may raise to end it.
+        forward: the models.
+        reader: of the validation split.
+        objective: that corrupts the rows and computes the loss.
+        vocabulary: special ids in the roles that the model gives them.
+        rows: number of rows.
+        seed: of the corruption; the same for all runs that are compared.
+        step: computes the terms of a batch if the model is parallelized; None: `objective.step`.
+        distributed: the processes that share the work, all of which call this.
+        before_batch: called before every batch; may raise to abort.
+
+    Returns:
+        Sums of each term, the same on all processes.
     """
     found = Validation()
 
@@ -131,12 +161,15 @@ def read_through(
     distributed: DistributedContext = SINGLE_PROCESS,
     before_batch: Callable[[], None] = lambda: None,
 ) -> None:
-    """Measure batches without learning from them, this process its share; the model is left in the mode it was in.
+    """Evaluates batches without gradients, each process its share. The model's mode (train, eval) is restored.
 
     Args:
-        batches: all of them; every process goes through them.
-        take: given the number of a batch, the batch and its terms; spare ones too.
-        before_batch: called before every batch; may raise to end it.
+        model: that is evaluated.
+        batches: all of them; every process iterates over them.
+        measure: computes the terms of a batch.
+        take: called with the number of a batch, the batch and its terms, for spare batches as well.
+        distributed: the processes that share the work, all of which call this.
+        before_batch: called before every batch; may raise to abort.
     """
     import torch
 
@@ -152,7 +185,11 @@ def read_through(
 
 
 def _shared(batches: Iterator[Batch], distributed: DistributedContext) -> Iterator[tuple[int, Batch]]:
-    """Every so-manyth batch with its number; at the end a spare one where others have one more."""
+    """Yields this process's batches with their numbers.
+
+    In the last round, processes without a batch get a spare one, so that all run as many forward passes: 5 batches
+    among 3 processes are (0, 1, 2) and (3, 4, spare).
+    """
     numbered = enumerate(batches)
     if distributed.world_size == 1:
         yield from numbered
@@ -170,9 +207,17 @@ def evaluation_batches(
     seed: int,
     tokens_at_once: int | None = None,
 ) -> Iterator[Batch]:
-    """The first `rows` rows of one pass, corrupted under fixed draws; what lies after the end is padding.
+    """Yields the first `rows` rows of one pass, corrupted with a fixed seed; after the end of the text is padding.
 
-    In order, but for rows of different variants, which come together with their like.
+    Rows come in order, except that rows of one variant are batched together.
+
+    Args:
+        reader: of the split.
+        objective: that corrupts the rows.
+        vocabulary: special ids in the roles that the model gives them.
+        rows: number of rows, at most those of one pass.
+        seed: of the corruption.
+        tokens_at_once: tokens of a batch, but at least one row.
     """
     rows = min(rows, reader.rows_per_pass)
     tokens_at_once = TOKENS_AT_ONCE if tokens_at_once is None else tokens_at_once

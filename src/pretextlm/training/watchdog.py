@@ -1,8 +1,8 @@
-"""No process waits for ever for another, or hangs unseen: it ends with a message, and says what each thread was doing.
+"""Ends a process that hangs or has lost its peers, with a message and the stack of every thread.
 
-Two things can happen among processes. One is lost: the others learn it at their next exchange, as an error of the
-network. Or one hangs: the others give up after `timeout_seconds`, and so does the one that hangs, by a thread that
-notices that it makes no steps.
+Two things can go wrong between processes. One of them dies: the others get a network error at their next exchange.
+Or one of them hangs: the others give up after `timeout_seconds`, and so does the one that hangs, by a thread that
+notices that it completes no steps.
 """
 
 from __future__ import annotations
@@ -21,14 +21,21 @@ from pretextlm.errors import UserError
 from pretextlm.training.distributed import DistributedContext
 
 PATIENCE = 1.1
-"""A process that hangs ends itself a little later than those that wait for it, which then can say so."""
+"""Share of the timeout after which a hanging process ends itself: a little later than those that wait for it, so that
+they can still report the timeout."""
 STACKS = "stacks"
-SPOKEN_OF = ("gloo", "nccl", "by peer", "broken pipe", "timed out waiting", "wait timeout")
-"""Words of errors of the network that have no type of their own."""
+NETWORK_ERROR_WORDS = ("gloo", "nccl", "by peer", "broken pipe", "timed out waiting", "wait timeout")
+"""Words in the messages of network errors that are plain RuntimeErrors."""
 
 
 class Watch:
-    """`alive` is called at least once in so many seconds, or the process ends."""
+    """Ends the process unless `alive` is called at least once per `timeout_seconds`.
+
+    Args:
+        distributed: this process and its peers.
+        directory: of the run, for the file with the threads' stacks.
+        timeout_seconds: longest time without a sign of progress.
+    """
 
     def __init__(self, distributed: DistributedContext, directory: Path, timeout_seconds: float) -> None:
         self.distributed, self.seconds = distributed, timeout_seconds
@@ -37,27 +44,32 @@ class Watch:
         self._over = threading.Event()
 
     def alive(self) -> None:
-        """Say that this process makes progress."""
+        """Reports that this process makes progress."""
         self._seen = time.monotonic()
 
     def begin(self) -> None:
-        """Watch from now on, in the background."""
+        """Starts watching, in a background thread."""
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
     def end(self) -> None:
+        """Stops watching."""
         self._over.set()
 
     def write_stacks(self, error: BaseException | None = None) -> str:
-        """What each thread is doing, and where an error came from; returns where it stands."""
-        came = "".join(traceback.format_exception(error)) if error else ""
+        """Writes the stack of every thread, and the traceback of `error`, into the run directory.
+
+        Returns:
+            Path of the file; "above" if it could not be written and the stacks went to stderr.
+        """
+        trace = "".join(traceback.format_exception(error)) if error else ""
         try:
             with self.stacks.open("w", encoding="utf-8") as file:
-                file.write(f"rank {self.distributed.rank}, process {os.getpid()}\n{came}\n")
+                file.write(f"rank {self.distributed.rank}, process {os.getpid()}\n{trace}\n")
                 file.flush()
                 faulthandler.dump_traceback(file, all_threads=True)
             return str(self.stacks)
         except (OSError, ValueError):
-            sys.stderr.write(came)
+            sys.stderr.write(trace)
             faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
             return "above"
 
@@ -69,7 +81,7 @@ class Watch:
         sys.stderr.write(
             f"error: Rank {self.distributed.rank} has made no step for {self.seconds:g} seconds "
             f"(training.timeout_seconds); it ends, and the others with it. The stack of each thread: {where}.\n"
-            "hint:  Go on with --resume from the last checkpoint.\n"
+            "hint:  Continue from the last checkpoint with --resume.\n"
         )
         sys.stderr.flush()
         os._exit(2)
@@ -77,10 +89,13 @@ class Watch:
 
 @contextmanager
 def watched(distributed: DistributedContext, directory: Path, timeout_seconds: float) -> Iterator[Watch]:
-    """Watch this process for as long as the block lasts, if there are others.
+    """Watches this process until the block ends, if there are other processes.
+
+    Yields:
+        The watch, whose `alive` is to be called.
 
     Raises:
-        UserError: another process was lost, or did not answer in time.
+        UserError: another process died, or did not answer in time.
     """
     watch = Watch(distributed, directory, timeout_seconds)
     if distributed.world_size == 1:
@@ -98,22 +113,30 @@ def watched(distributed: DistributedContext, directory: Path, timeout_seconds: f
 
 
 def is_of_network(error: BaseException) -> bool:
-    """Whether an exchange between processes failed."""
+    """Returns whether an exchange between processes failed."""
     from torch.distributed import DistError
 
     text = str(error).lower()
-    return isinstance(error, DistError) or any(word in text for word in SPOKEN_OF)
+    return isinstance(error, DistError) or any(word in text for word in NETWORK_ERROR_WORDS)
 
 
 def lost(error: BaseException, distributed: DistributedContext, timeout_seconds: float, stacks: str) -> UserError:
-    """The error that people see."""
+    """Describes a failed exchange.
+
+    Args:
+        error: raised by torch.distributed.
+        stacks: where the threads' stacks were written.
+
+    Returns:
+        The error to raise.
+    """
     late = any(word in str(error).lower() for word in ("timed out", "timeout"))
-    what = (
+    cause = (
         f"waited {timeout_seconds:g} seconds for the other processes (training.timeout_seconds): one hangs or has ended"
         if late
         else "lost another process, which ended or cannot be reached any more"
     )
     return UserError(
-        f"Rank {distributed.rank} of {distributed.world_size} {what}. What its threads were doing: {stacks}.",
-        "See what the others say; then start all of them again with --resume, which goes on from the last checkpoint.",
+        f"Rank {distributed.rank} of {distributed.world_size} {cause}. The stack of each thread: {stacks}.",
+        "Read the messages of the others; then restart all with --resume to continue from the last checkpoint.",
     )

@@ -97,7 +97,7 @@ def test_a_student_is_scored_when_its_teacher_is_gone(taught, tmp_path, kind):
 def test_a_teacher_of_other_classes_or_another_task_is_refused(taught, recipe, written, start):
     other = [{**record, "label": record["label"].replace("left", "up")} for record in SIDES]
     chosen, teacher = taught("text_classification", other)
-    with pytest.raises(UserError, match="tells apart left, right; the task has right, up"):
+    with pytest.raises(UserError, match="has the labels left, right; the task has right, up"):
         make_ready(chosen, SINGLE_PROCESS)
     tags = {"name": "token_classification", "teacher": str(teacher.directory)}
     with pytest.raises(UserError, match="not for the task 'token_classification'"):

@@ -11,7 +11,7 @@ import torch
 
 from pretextlm.training import machine_report as module
 from pretextlm.training.distributed import SINGLE_PROCESS
-from pretextlm.training.machine_report import EXTRAS, chosen, memory, offers, place
+from pretextlm.training.machine_report import EXTRAS, default_settings, describe_machine, memory, place
 from pretextlm.training.recipe import TrainingConfig
 from pretextlm.training.runtime import Runtime, compile_cache, device_name, dtype_name
 
@@ -27,7 +27,7 @@ def test_the_extras_are_those_of_the_package():
 
 def test_what_will_be_used_is_what_the_trainer_chooses():
     runtime = Runtime.choose(TrainingConfig(budget_steps=1), float("inf"))
-    found = chosen(SINGLE_PROCESS)
+    found = default_settings(SINGLE_PROCESS)
     assert found["device"] == device_name(runtime.device)
     assert found["dtype"] == dtype_name(runtime.dtype)
     assert (found["threads"], found["compile"]) == (runtime.threads, runtime.compile)
@@ -35,7 +35,7 @@ def test_what_will_be_used_is_what_the_trainer_chooses():
 
 def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(module.EXTRAS, "wandb", ("no-such-package",))
-    assert offers(SINGLE_PROCESS)["extras"]["wandb"] == {
+    assert describe_machine(SINGLE_PROCESS)["extras"]["wandb"] == {
         "packages": {"no-such-package": None},
         "install": "pip install 'pretextlm[wandb]'",
     }
@@ -48,7 +48,7 @@ def test_gpus_are_described_by_name_memory_and_capability(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: About)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (140_000, 150_000))
-    assert offers(SINGLE_PROCESS)["gpus"] == [
+    assert describe_machine(SINGLE_PROCESS)["gpus"] == [
         {"name": "NVIDIA H200", "memory_bytes": 150_000, "free_memory_bytes": 140_000, "compute_capability": "9.0"}
     ]
 
@@ -59,7 +59,7 @@ def test_a_directory_that_is_to_be_made_is_judged_by_the_one_above_it(tmp_path, 
     assert found["free_bytes"] > 0
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert not place(tmp_path / "a")["writable"]
-    assert not offers(SINGLE_PROCESS)["here"]["writable"]
+    assert not describe_machine(SINGLE_PROCESS)["here"]["writable"]
 
 
 def test_memory_is_no_more_than_a_containers_limit(tmp_path, monkeypatch):
@@ -85,4 +85,4 @@ def test_who_has_no_place_for_compiled_code_gets_a_temporary_one(tmp_path, monke
 
 @pytest.mark.parametrize("name", ["processor", "cores", "compiler", "energy", "torch"])
 def test_the_machine_is_described_without_a_gpu(name):
-    assert name in offers(SINGLE_PROCESS)
+    assert name in describe_machine(SINGLE_PROCESS)

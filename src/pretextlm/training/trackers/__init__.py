@@ -1,7 +1,7 @@
-"""Trackers: who shows the numbers of metrics.jsonl elsewhere as they come. They are guests: none can stop a training.
+"""Trackers show the numbers of metrics.jsonl elsewhere as they are logged. None of them can stop a training.
 
-Each works in a thread of its own behind a queue. One that raises is told of once and dropped; one that hangs loses
-lines, and is left behind at the end. metrics.jsonl is complete whatever happens to them.
+Each runs in a thread of its own behind a queue. One that raises is reported once and dropped; one that hangs loses
+lines and is abandoned at the end. metrics.jsonl is complete in any case.
 """
 
 from __future__ import annotations
@@ -21,12 +21,18 @@ from pretextlm.training.recipe import Recipe
 THREAD = "tracker"
 WAITING_LINES = 10_000
 CLOSING_SECONDS = 10.0
-"""How long all trackers together may take to send what they hold when a run ends."""
+"""Longest time for all trackers together to send their remaining lines when a run ends."""
 
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Shows numbers. Made by `Tracker(directory, recipe, step)`: of a run, and the step from which it goes on."""
+    """Shows numbers. It is constructed by `Tracker(directory, recipe, step)`.
+
+    Args:
+        directory: of the run.
+        recipe: of the run.
+        step: that training starts or resumes from.
+    """
 
     def __init__(self, directory: Path, recipe: Recipe, step: int) -> None: ...
 
@@ -42,7 +48,11 @@ class Trackers:
     """All trackers of a run.
 
     Args:
-        tell: given a line for people when a tracker is dropped.
+        names: of the trackers, as registered.
+        directory: of the run.
+        recipe: of the run.
+        step: that training starts or resumes from.
+        tell: called with a message for the user when a tracker is dropped.
     """
 
     def __init__(
@@ -51,12 +61,12 @@ class Trackers:
         self._guests = [_Guest(name, directory, recipe, step, tell) for name in names]
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Hand on numbers by name; returns at once."""
+        """Queues numbers by name for each tracker; returns at once."""
         for guest in self._guests:
             guest.log(step, values)
 
     def close(self) -> None:
-        """Let them finish, for as long as they may."""
+        """Waits until the trackers have sent their lines, at most for `CLOSING_SECONDS`."""
         end = time.monotonic() + CLOSING_SECONDS
         for guest in self._guests:
             guest.ask_to_end()
@@ -65,7 +75,11 @@ class Trackers:
 
 
 def check_installed(names: Sequence[str]) -> None:
-    """Raises UserError for a tracker that does not exist or whose package is not installed."""
+    """Checks that trackers can be used.
+
+    Raises:
+        UserError: there is no such tracker, or its package is not installed.
+    """
     for name in names:
         _ = TRACKERS[name]
         if find_spec(name) is None:
@@ -73,12 +87,12 @@ def check_installed(names: Sequence[str]) -> None:
 
 
 def hanging() -> bool:
-    """Whether one that was left behind still works: the end of the program would wait for it."""
+    """Returns whether an abandoned tracker is still running, for which the interpreter would wait at exit."""
     return any(thread.name.startswith(THREAD) for thread in threading.enumerate())
 
 
 class _Guest:
-    """One tracker and the thread that it works in."""
+    """One tracker and its thread."""
 
     def __init__(self, name: str, directory: Path, recipe: Recipe, step: int, tell: Callable[[str], None]) -> None:
         self._name, self._place, self._tell = name, (directory, recipe, step), tell
@@ -118,7 +132,7 @@ class _Guest:
         except BaseException as error:
             self._drop(f"failed ({type(error).__name__}: {str(error)[:200]})")
 
-    def _drop(self, what: str) -> None:
+    def _drop(self, reason: str) -> None:
         if not self._dropped:
             self._dropped = True
-            self._tell(f"the tracker {self._name} {what}; training goes on without it")
+            self._tell(f"the tracker {self._name} {reason}; training goes on without it")

@@ -9,7 +9,7 @@ from pretextlm.training.recipe import Recipe
 
 
 class TensorBoard:
-    """A run that goes on writes a further file, which hides what an earlier one has beyond its step."""
+    """A resumed run writes another file, which hides the steps of earlier files after its own first step."""
 
     name = "tensorboard"
 

@@ -12,7 +12,7 @@ from pretextlm.training.recipe import Recipe
 
 
 class Trackio:
-    """A run that goes on is the same run there, by its directory's name. What it says goes to stderr."""
+    """A resumed run is identified by the name of its directory. Trackio's output is sent to stderr."""
 
     name = "trackio"
 

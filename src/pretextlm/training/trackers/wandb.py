@@ -14,7 +14,7 @@ LOGIN_SECONDS = 15.0
 
 
 class WeightsAndBiases:
-    """A run that goes on is the same run there: its id is made of its environment.json, which it keeps."""
+    """A resumed run has the same id, which is a hash of its environment.json."""
 
     name = "wandb"
 
