@@ -46,7 +46,7 @@ def evaluate(
         run: the run, or its directory.
         store: prepared with the same tokenizer, or of a fine-tuned run a file of records; by default the one the run
             was trained (or validated) on.
-        documents: validation documents measured; by default what the run's recipe says.
+        documents: validation documents measured; by default the number in the run's recipe.
         max_tokens: the fewer of the two limits counts.
         progress: called with a few words at each stage.
         device: "cpu", "cuda" or "auto".

@@ -1,7 +1,7 @@
-"""What a run that goes on with a model has forgotten of the stores it watches: before, after, and the difference.
+"""The loss on other stores before and after continued pre-training, and the difference: how much a run forgot.
 
-The same rows were measured before and after, so what is hard in a document cancels out of the difference. Errors are
-over documents: rows are taken together by the document in which they begin; a row may hold several short ones.
+The same rows were measured before and after, so the difficulty of a document cancels out of the difference. Standard
+errors are over documents: rows are grouped by the document in which they begin; a row may hold several short ones.
 """
 
 from __future__ import annotations
@@ -26,14 +26,17 @@ IN_BITS = {
     "loss_after": "bits_per_byte_after",
     "forgotten": "forgotten_bits_per_byte",
 }
-"""Measures in nats, and what they are called in bits per byte."""
+"""Names of measures in nats → of the same in bits per byte."""
 
 
 def forgetting(run: Run) -> tuple[dict[str, Metric], dict[str, Any]]:
-    """(measures of each store that is watched, by `measure:store`; what each was measured on).
+    """Returns (metrics of each watched store by `measure:store`, settings of each store).
 
-    Nothing of a store that was not measured both before and after: one that was added on the way, or of a run that is
-    not done. Raises UserError where the run's memory is damaged.
+    Stores that were not measured both before and after are left out: those that were added during training, or all of
+    a run that has not ended.
+
+    Raises:
+        UserError: the run's record of losses is damaged.
     """
     metrics: dict[str, Metric] = {}
     about: dict[str, Any] = {}
@@ -45,17 +48,18 @@ def forgetting(run: Run) -> tuple[dict[str, Metric], dict[str, Any]]:
         for measure, totals in found.items():
             metrics[f"{measure}:{name}"] = _loss(totals, memory)
         if run.recipe.training_objective.at_evaluation().models_every_token:
-            for measure, told in IN_BITS.items():
-                metrics[f"{told}:{name}"] = in_bits(metrics[f"{measure}:{name}"], memory["text_bytes"])
+            for measure, in_bits_name in IN_BITS.items():
+                metrics[f"{in_bits_name}:{name}"] = in_bits(metrics[f"{measure}:{name}"], memory["text_bytes"])
         kept = {key: memory[key] for key in ("store", "documents", "tokens", "after_step")}
         about[name] = {**kept, "groups": len(set(memory["begins_in"]))}
     return metrics, about
 
 
 def note_forgetting(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Put what a run forgot into its evaluation.json, beside what is there.
+    """Adds the metrics of forgetting to a run's evaluation.json.
 
-    Returns these measures as plain values, and what each was measured on.
+    Returns:
+        The metrics as plain values, and the settings of each store.
     """
     metrics, about = forgetting(Run.open(directory))
     plain = {name: metric.plain() for name, metric in metrics.items()}
@@ -69,7 +73,7 @@ def note_forgetting(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def lines(metrics: Mapping[str, Mapping[str, Any]], about: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A line for people of each store that is watched."""
+    """Returns a readable line for each watched store."""
     found = []
     for name in [name.removeprefix("forgotten:") for name in metrics if name.startswith("forgotten:")]:
         before, after, lost = (metrics[f"{measure}:{name}"] for measure in ("loss_before", "loss_after", "forgotten"))
@@ -83,13 +87,13 @@ def lines(metrics: Mapping[str, Mapping[str, Any]], about: Mapping[str, Mapping[
 
 def _loss(totals: NDArray[np.float64], memory: Mapping[str, Any]) -> Metric:
     counts, documents = np.array(memory["counts"], np.float64), memory["begins_in"]
-    weighed = zip(_by_document(totals, documents), _by_document(counts, documents), memory["coefficients"], strict=True)
-    parts = [(t, c, weight) for t, c, weight in weighed if c.sum()]
+    terms = zip(_by_document(totals, documents), _by_document(counts, documents), memory["coefficients"], strict=True)
+    parts = [(t, c, weight) for t, c, weight in terms if c.sum()]
     exact = [(t, c, w) for t, c, w in zip(totals, counts, memory["coefficients"], strict=True) if c.sum()]
     return replace(weighted_ratios(parts, "nats", "lower"), value=weighted_ratios(exact, "nats", "lower").value)
 
 
 def _by_document(values: NDArray[np.float64], documents: Sequence[int]) -> NDArray[np.float64]:
-    """(K, D) sums of (K, U) over the groups of rows that begin in the same document."""
+    """Returns (K, D) sums of (K, U) values over the groups of rows that begin in the same document."""
     _, index = np.unique(np.asarray(documents), return_inverse=True)
     return np.stack([np.bincount(index, weights=row) for row in values])

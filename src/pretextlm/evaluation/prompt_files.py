@@ -1,4 +1,4 @@
-"""Prompts from files: texts to continue, and examples that show a model what to do before it is asked (few-shot).
+"""Prompts from files: texts to continue, and examples to show before each prompt (few-shot).
 
 examples.jsonl   {"input": "cat", "target": "chat"}
                  {"input": "dog", "target": "chien"}
@@ -20,14 +20,14 @@ INPUT, TARGET = "{input}", "{target}"
 
 
 class Example(NamedTuple):
-    """An input and what is to be written for it."""
+    """An input and its target."""
 
     input: str
     target: str
 
 
 class Template:
-    """How an example reads, with {input} and, behind it, {target} once each.
+    """The text of an example, with {input} and, after it, {target} once each.
 
     Raises:
         UserError: one of them is missing or there twice, or the target comes first.
@@ -42,17 +42,19 @@ class Template:
         self._question, self.end = text.split(TARGET)
 
     def prompt(self, examples: Sequence[Example], question: str) -> str:
-        """The examples and the question, up to where its target stands; a space before that is the target's own."""
+        """Returns the examples and the question up to its target; a space before the target belongs to the target."""
         shown = [self._question.replace(INPUT, one.input) + one.target + self.end for one in examples]
         return "".join(shown) + self._question.replace(INPUT, question).rstrip(" ")
 
     def stop_strings(self) -> tuple[str, ...]:
-        """What follows a target in the template, and so ends one."""
+        """Returns the text after {target} in the template, which ends a generated target."""
         return (self.end,) if self.end else ()
 
 
 def read_prompts(path: Path) -> list[str]:
-    """One prompt a line; of a .jsonl file, a string or an object with "prompt" a line. Empty lines are left out.
+    """Returns one prompt per line; in a .jsonl file, each line is a string or an object with "prompt".
+
+    Empty lines are skipped.
 
     Raises:
         UserError: the file is not there, is no UTF-8 text, holds no prompt, or a line of it is none.
@@ -68,7 +70,7 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def read_examples(path: Path) -> list[Example]:
-    """Pairs of input and target: one a line, as JSON objects in a .jsonl file, else with a tab between them.
+    """Returns pairs of input and target: one per line, as JSON objects in a .jsonl file, else separated by a tab.
 
     Raises:
         UserError: as in `read_prompts`.
@@ -91,7 +93,7 @@ def read_examples(path: Path) -> list[Example]:
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    """(number from 1, text) of the lines that are not empty."""
+    """Returns (number from 1, text) of the lines that are not empty."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -48,7 +48,7 @@ def blank_scorer(model: Transformer, objective: TrainingObjective, texts: TokenT
     if scorer is None:
         raise UserError(
             f"A model trained by {objective.name} with these options does not fill blanks.",
-            "Its own measures say what it does: pretextlm evaluate RUN",
+            "See its own measures instead: pretextlm evaluate RUN",
         )
     return scorer
 

@@ -19,14 +19,14 @@ _UNKNOWN = (
 )
 
 
-def finding(study: Study, ruler: list[Measure]) -> tuple[str, str]:
+def finding(study: Study, common: list[Measure]) -> tuple[str, str]:
     """Returns (headline, qualification): the result, and its certainty."""
-    if not ruler and (lost := [m for m in measures(study) if m.name.startswith("forgotten:")]):
+    if not common and (lost := [m for m in measures(study) if m.name.startswith("forgotten:")]):
         return _forgot(lost), "Nothing else is measured yet: pretextlm evaluate RUN."
-    if not ruler:
+    if not common:
         asked = "held-out records" if study.of_a_task else "common blanks"
         return f"No run is evaluated on the {asked} yet.", "Run the same command again to finish the study."
-    measure = ruler[0]
+    measure = common[0]
     ranked = measure.ranked()
     after = _after(study)
     if len(ranked) == 1:

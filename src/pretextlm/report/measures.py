@@ -122,7 +122,7 @@ def _measure(name: str, study: Study) -> Measure:
     return Measure(name, example.unit, example.better, tuple(measured), common)
 
 
-def ruler(every: Iterable[Measure]) -> list[Measure]:
+def common_measures(every: Iterable[Measure]) -> list[Measure]:
     """Returns the measures that were taken on the same blanks or records for all conditions."""
     return [measure for measure in every if measure.common]
 
@@ -205,7 +205,7 @@ def paired(study: Study) -> list[Paired]:
 
 def _ranked(study: Study) -> list[Measured]:
     """Returns the conditions by the first common measure, best first."""
-    return next((measure.ranked() for measure in ruler(measures(study))), [])
+    return next((measure.ranked() for measure in common_measures(measures(study))), [])
 
 
 def _right_by_record(runs: Sequence[Run]) -> dict[tuple[str, str], float]:

@@ -17,9 +17,9 @@ from pretextlm.report.measures import (
     blankless,
     blind,
     choices,
+    common_measures,
     measures,
     paired,
-    ruler,
     same_blanks,
 )
 from pretextlm.report.read import Study, read
@@ -70,12 +70,17 @@ def render(study: Study) -> str:
 def summary(study: Study) -> dict[str, Any]:
     """Returns the finding and every measure of every condition, as plain values."""
     every = measures(study)
-    headline, qualification = finding(study, ruler(every))
+    common = common_measures(every)
+    headline, qualification = finding(study, common)
     return {
         "title": study.title,
         "finding": headline,
         "qualification": qualification,
-        **({"best": ruler(every)[0].ranked()[0].condition.label} if study.of_a_grid and ruler(every) else {}),
+        **(
+            {"best": common_measures(every)[0].ranked()[0].condition.label}
+            if study.of_a_grid and common_measures(every)
+            else {}
+        ),
         "unfinished": {run.path.name: run.problem for run in study.runs if run.problem},
         "conditions": {condition.label: _measured(every, condition.label) for condition in study.conditions},
     }
@@ -119,7 +124,7 @@ def _chance(study: Study, measure: Measure, offered: int | None) -> float | None
 
 def _content(study: Study) -> dict[str, Any]:
     every = measures(study)
-    common = ruler(every)
+    common = common_measures(every)
     offered = choices(study)
     headline, qualification = finding(study, common)
     contenders = facts.contenders(study)

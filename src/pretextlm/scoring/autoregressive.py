@@ -35,7 +35,7 @@ class AutoregressiveScorer(Scorer):
     def log_likelihoods(
         self, blanks: Sequence[Blank], candidates: Sequence[Sequence[TokenIds]]
     ) -> list[NDArray[np.float64]]:
-        # Candidates of one blank share its context, and so what is read once; their source may show their length.
+        # Candidates of one blank share its context, which is read once; but their sources may show their lengths.
         groups: dict[tuple[int, int], list[int]] = {}  # (blank, length shown by the source) → numbers of candidates
         for blank, many in enumerate(candidates):
             for number, candidate in enumerate(many):

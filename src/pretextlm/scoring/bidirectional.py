@@ -1,4 +1,4 @@
-"""The bidirectional engine: hidden tokens are predicted at their places, from what is known on both sides.
+"""The bidirectional engine: hidden tokens are predicted at their places, from the known tokens on both sides.
 
     given candidate w₁ … wₙ        Σ log p(wᵢ | w₁ … wᵢ₋₁, n - i + 1 places open, both sides)
     its own candidates             the surest open place is filled first, then the next, seeing the first

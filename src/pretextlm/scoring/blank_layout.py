@@ -1,4 +1,4 @@
-"""How a model's input presents a blank: what an objective declares, in numpy and plain lists, without the model.
+"""How a model's input presents a blank: declared by its objective as lists of ids, without the model.
 
 There are two kinds. In a `ContinuationLayout` a decoder writes the candidate after a context; in an `InPlaceLayout`
 the hidden tokens are predicted at their places, from both sides.
@@ -97,7 +97,7 @@ class EncoderRow:
 
 
 class InPlaceLayout(BlankLayout):
-    """Hidden tokens are predicted at their own places, from what is known on both sides.
+    """Hidden tokens are predicted at their own places, from the known tokens on both sides.
 
     Class attribute `left_to_right`: places can be filled in this order alone; otherwise in any.
     """

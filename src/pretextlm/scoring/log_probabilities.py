@@ -151,7 +151,7 @@ def score_continuations(
         first_positions: position of the first token of each context; by default 0.
         vocab_size: ids from this one on have no probability; None for all of the model's.
     """
-    end = list(terminators[:1])  # stands for all of them in the row of targets
+    end = list(terminators[:1])  # the first one represents all in the row of targets
     found: list[list[TokenScores]] = [[] for _ in contexts]
     loads = [max(len(c), sum(map(len, many))) for c, many in zip(contexts, continuations, strict=True)]
     for numbers in batches_by_length(loads):

@@ -1,7 +1,7 @@
-"""What a scorer is: a model that says how likely tokens are, given a text around or before them.
+"""The base of scorers: models that return the likelihood of tokens, given the text around or before them.
 
-Every pre-training objective has its own way, which it declares (`Objective.blank_layout`); blanks and texts are the
-same for all. Two engines do the work: scoring/autoregressive.py for decoders, scoring/bidirectional.py for models
+Every pre-training objective declares how its models do so (`Objective.blank_layout`); blanks and texts are the same
+for all. Two engines do the work: scoring/autoregressive.py for decoders, scoring/bidirectional.py for models
 that read both sides.
 """
 

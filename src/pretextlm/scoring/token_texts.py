@@ -1,4 +1,4 @@
-"""Token ids as text, and the properties of a token's text that decide where it may stand."""
+"""Token ids as text, and the properties of a token's text that decide where it may occur."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from pretextlm.training.run_directory import Run
 from pretextlm.training.trainer import pretrain
 from pretextlm.training.validation import validate
 
-RULER = {"blank_exact_match", "blank_choice_accuracy", "blank_log_likelihood"}
+BENCHMARK = {"blank_exact_match", "blank_choice_accuracy", "blank_log_likelihood"}
 HIDDEN = {"loss", "fill_accuracy", "pseudo_perplexity"}
 PAIR = {"lm_loss", "pair_loss", "pair_accuracy"}
 OWN = {
@@ -100,7 +100,7 @@ def test_an_evaluated_run_holds_metrics_with_n_and_samples(store, pair_store, ob
     written = json.loads((run / "evaluation.json").read_text())
     assert written == returned
     assert "notes" not in written
-    assert set(written["metrics"]) == OWN[objective] | RULER
+    assert set(written["metrics"]) == OWN[objective] | BENCHMARK
     assert set(written["metrics"]) <= set(glossary.known_measures())
     for metric in written["metrics"].values():
         assert set(metric) == {"value", "n", "stderr", "unit", "better"}
@@ -142,7 +142,7 @@ def test_a_model_that_fills_no_blanks_has_its_own_measures_and_says_why(store, p
 def test_an_objective_without_a_row_in_the_held_out_text_is_asked_the_blanks_alone(store, pair_store, tmp_path):
     run = train(pair_store, "bimodal_code", tmp_path / "run")
     evaluated = evaluate(run, store=store.path)  # the same tokenizer, but no pairs
-    assert set(evaluated["metrics"]) == RULER
+    assert set(evaluated["metrics"]) == BENCHMARK
     assert "no measures of its own" in evaluated["notes"][0]
 
 

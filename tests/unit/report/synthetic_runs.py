@@ -129,13 +129,13 @@ def _write_evaluation(path: Path, objective: str, level: float, rng: random.Rand
     }
     exact = level * 0.3
     blanks = 0 if objective == NO_BLANKS else 200
-    ruler = {
+    common = {
         "blank_choice_accuracy": entry(level, 200, "share", "higher", math.sqrt(level * (1 - level) / 200)),
         "blank_exact_match": entry(exact, 200, "share", "higher", math.sqrt(exact * (1 - exact) / 200)),
         "blank_log_likelihood": entry(-6.4 + 3 * level, 200, "nats", "higher", 0.15),
     }
     evaluation = {
-        "metrics": own | ruler if blanks else own, "settings": {"blanks": blanks, "seed": 1234},
+        "metrics": own | common if blanks else own, "settings": {"blanks": blanks, "seed": 1234},
         "notes": [] if blanks else [f"no blanks: {objective} with these options does not fill any"],
     }  # fmt: skip
     (path / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")

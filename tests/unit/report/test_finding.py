@@ -11,12 +11,12 @@ import pytest
 from tests.unit.report.synthetic_runs import EIGHT, write_run, write_study
 
 from pretextlm.report.finding import finding
-from pretextlm.report.measures import measures, paired, ruler
+from pretextlm.report.measures import common_measures, measures, paired
 from pretextlm.report.read import Study, read
 
 
 def found(study: Study) -> tuple[str, str]:
-    return finding(study, ruler(measures(study)))
+    return finding(study, common_measures(measures(study)))
 
 
 def test_a_clear_lead_over_several_seeds_is_called_one(tmp_path: Path) -> None:

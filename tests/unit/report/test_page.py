@@ -98,7 +98,7 @@ def test_every_section_is_there_in_the_promised_order(page: str) -> None:
     assert titles == [
         "What was compared",
         "How they learnt",
-        "One ruler for all",
+        "The same blanks for all",
         "All measures",
         "What they answer",
         "What it cost",

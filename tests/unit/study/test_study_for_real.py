@@ -44,7 +44,7 @@ def test_a_study_of_three_objectives_ends_in_a_table_and_a_page(tmp_path: Path) 
     assert "After 4,096 tokens each, " in text
 
 
-def test_a_study_of_many_kinds_goes_on_the_ruler_where_it_can(tmp_path: Path) -> None:
+def test_a_study_of_many_kinds_takes_the_common_benchmark_where_it_can(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     plan = StudyPlan.parse(
         {

@@ -1,11 +1,11 @@
-"""What a benchmark is: a small TOML file that says where its rows are, how they are worded, and what is counted.
+"""Definitions of benchmarks: small TOML files with the place of the rows, the templates of prompts, and the metrics.
 
 title = "ARC-easy: science questions of grade school"
-folder = "arc-easy"                               where a local copy stands: DATA/arc-easy/test.jsonl
+folder = "arc-easy"                               directory of a local copy: DATA/arc-easy/test.jsonl
 hub = { path = "allenai/ai2_arc", name = "ARC-Easy" }
-prompt = "Question: {{ question }}\\nAnswer:"      a template (Jinja) over what the rows give
+prompt = "Question: {{ question }}\\nAnswer:"      a template (Jinja) over the form's values
 
-[[forms]]                                         how rows may be written: the first form that fits the first row
+[[forms]]                                         layouts of rows: the first form that fits the first row
 question = "question"
 choices = "choices.text"                          an expression over the row's columns
 answer = "choices.label.index(answerKey)"
@@ -26,11 +26,11 @@ Kind = Literal["choice", "last_word", "bias"]
 
 
 class Hub(Config):
-    """Where the rows are on the Hugging Face hub.
+    """The place of the rows on the Hugging Face hub.
 
     Attributes:
         path, name: of the data set and its configuration; "*" for all configurations.
-        split, shots: which of its parts is asked, and which examples are shown from.
+        split, shots: names of the split that is scored, and of the one that few-shot examples come from.
     """
 
     path: str
@@ -40,12 +40,12 @@ class Hub(Config):
 
 
 class HarnessTask(Config):
-    """The same benchmark in lm-eval, and how its rows are written there.
+    """The same benchmark in lm-eval, and the layout of its rows there.
 
     Attributes:
-        task: its name; {group} stands for the name of a group of rows that is a task of its own.
-        split, shots: what that task calls the part that is asked, and the one examples are shown from.
-        columns: expressions over what our forms give.
+        task: its name; {group} is replaced by the name of a group of rows that is a task of its own.
+        split, shots: names of these splits there.
+        columns: expressions over the values of our forms.
     """
 
     task: str
@@ -58,24 +58,24 @@ class Benchmark(Config):
     """One benchmark.
 
     Attributes:
-        name: how it is asked for; of a file of the user's own, the file's name.
-        title, paper: for people.
-        kind: "choice": one of several continuations is right; "last_word": the model is to write the last word of a
-            text; "bias": of two sentences, how often the first is preferred.
-        folder: where a local copy stands below the directory of data.
-        splits: names of the file that is asked, the first that is there.
-        shots_from: names of the file that examples are shown from.
-        whole_folder: every file of the folder belongs to it.
-        description: template of what stands before everything.
-        prompt, choice: templates of what is given and of what is weighed, the latter once for each of `choices`, as
-            `choice`; the prompt may hold `choice` too, and what is weighed is then alike.
-        delimiter, separator: between prompt and choice, and after each example that is shown.
-        shots: how many examples are shown where the user does not say.
-        first_shots: always the first ones of the question's group; else drawn anew for each question.
-        by_length: accuracy by log-likelihood per character is worth knowing.
-        macro_f1: the published measure is the F1 score, averaged over the choices' numbers.
-        forms: for each way rows are written, expressions for `choices`, `answer` (its index), `group` where rows are of
-            several, and whatever the templates use; of kind "last_word", `text`.
+        name: on the command line; of a user's own file, the file's name.
+        title, paper: for readers.
+        kind: "choice": one of several continuations is right; "last_word": the last word of a text is right; "bias":
+            of two sentences, the first is the stereotyped one.
+        folder: of a local copy, below the directory of data.
+        splits: possible names of the scored split's file; the first that exists is taken.
+        shots_from: possible names of the file that few-shot examples come from.
+        whole_folder: all files of the folder are scored.
+        description: template of the text before everything else.
+        prompt, choice: templates of the context and of the continuation that is scored, the latter filled once for
+            each of `choices`, as `choice`. The prompt may hold `choice`, too.
+        delimiter, separator: text between prompt and choice, and after each few-shot example.
+        shots: default number of few-shot examples.
+        first_shots: the examples are the first ones of the question's group; otherwise random for each question.
+        by_length: also measure the accuracy by log-likelihood per character.
+        macro_f1: also measure the F1 score averaged over the numbers of the choices.
+        forms: for each layout of rows, expressions for `choices`, `answer` (its index), `group` where rows are of
+            several, and all other names in the templates; of kind "last_word", `text`.
         harness: the same benchmark in lm-eval.
     """
 
@@ -104,7 +104,7 @@ class Benchmark(Config):
     def _forms_are_whole(self) -> Self:
         needed = {"text"} if self.kind == "last_word" else {"choices", "answer"}
         if not self.forms:
-            raise ValueError("it has no form, which says what the rows' columns are")
+            raise ValueError("it has no form, which names the columns of the rows")
         for form in self.forms:
             if missing := sorted(needed - form.keys()):
                 raise ValueError(f"a form lacks {' and '.join(missing)}")
@@ -112,12 +112,16 @@ class Benchmark(Config):
 
 
 def names() -> list[str]:
-    """The benchmarks that are known by name."""
+    """Returns the names of the built-in benchmarks."""
     return sorted(path.stem for path in DEFINITIONS.glob("*.toml"))
 
 
 def find(name: str) -> Benchmark:
-    """A benchmark by its name, or of a TOML file of the user's own. Raises UserError when there is none."""
+    """Returns a benchmark by its name, or from a user's own TOML file.
+
+    Raises:
+        UserError: there is none.
+    """
     path = Path(name) if name.endswith(".toml") else DEFINITIONS / f"{name}.toml"
     if not name.endswith(".toml") and name not in names():
         raise UserError(f"There is no benchmark named {name!r}.", did_you_mean(name, names()))
@@ -125,7 +129,11 @@ def find(name: str) -> Benchmark:
 
 
 def find_all(spec: str) -> list[Benchmark]:
-    """Benchmarks by names with commas between them; a name that ends with * stands for all that begin so."""
+    """Returns benchmarks by comma-separated names; a name that ends with * matches all that begin with it.
+
+    Raises:
+        UserError: a name matches none.
+    """
     found: dict[str, Benchmark] = {}
     for name in filter(None, (part.strip() for part in spec.split(","))):
         many = [known for known in names() if known.startswith(name[:-1])] if name.endswith("*") else [name]

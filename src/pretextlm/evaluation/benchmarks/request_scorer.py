@@ -1,4 +1,4 @@
-"""What a benchmark asks of a model: the log-likelihood of a continuation of a text. The methods: request_scorers.py."""
+"""Requests of benchmarks: the log-likelihood of a continuation of a text. The methods are in request_scorers.py."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Score:
     Attributes:
         log_likelihood: in nats.
         num_tokens: that it is the sum over.
-        is_greedy: the continuation is what the model itself would have written.
+        is_greedy: the continuation is the one that the model itself would have generated.
     """
 
     log_likelihood: float

@@ -1,6 +1,6 @@
 """The methods by which models score continuations.
 
-continuation   a decoder's Σ log p(token | everything before it). Continuations of one text share what is read of it.
+continuation   a decoder's Σ log p(token | everything before it). Continuations of one text share its states.
                An encoder-decoder reads the text, with a sentinel at its end if it was trained on spans.
 pseudo         a masked model's Σ log p(token | both sides), each token of the continuation hidden by itself
                (pseudo-log-likelihood, Salazar et al. 2020, https://arxiv.org/abs/1910.14659)

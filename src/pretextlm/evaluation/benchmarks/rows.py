@@ -1,4 +1,4 @@
-"""The rows of a benchmark, from a local copy or from the hub, each with its place, and a hash of all that was read."""
+"""The rows of a benchmark, from a local copy or from the hub, each with its place, and hashes of all that was read."""
 
 from __future__ import annotations
 
@@ -19,12 +19,17 @@ from pretextlm.evaluation.benchmarks.definition import Benchmark, Hub
 FORMATS = (".jsonl", ".csv", ".tsv", ".parquet")
 LONGEST_ROW = 64 << 20
 HUB = "hf:"
-"""Instead of a directory: each benchmark from its own place on the hub."""
+"""In place of a directory: each benchmark from its own place on the hub."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """Attributes: where: file and line, or data set and row; values: by column."""
+    """One row.
+
+    Attributes:
+        where: file and line, or data set and row.
+        values: by column.
+    """
 
     where: str
     values: Mapping[str, Any]
@@ -32,7 +37,13 @@ class Record:
 
 @dataclass(frozen=True)
 class Rows:
-    """Attributes: split: name of the part; records; hashes: sha256 of each file, or of a hub's rows as JSON."""
+    """The rows of one split.
+
+    Attributes:
+        split: its name.
+        records: the rows in order.
+        hashes: sha256 of each file, or of a hub's rows as JSON.
+    """
 
     split: str
     records: Sequence[Record]
@@ -40,11 +51,12 @@ class Rows:
 
 
 def read_rows(benchmark: Benchmark, data: str, split: str | None = None) -> Rows:
-    """The rows that are asked.
+    """Returns the rows that are scored.
 
     Args:
+        benchmark: definition.
         data: a directory of local copies, a file, or "hf:".
-        split: name of the part; by default the benchmark's own.
+        split: its name; by default the benchmark's own.
 
     Raises:
         UserError: there is no such file, or it cannot be read.
@@ -69,7 +81,7 @@ def read_rows(benchmark: Benchmark, data: str, split: str | None = None) -> Rows
 
 
 def read_shots(benchmark: Benchmark, data: str) -> Rows | None:
-    """The rows that examples are shown from; None where they have no file of their own."""
+    """Returns the rows that few-shot examples come from; None where these have no file of their own."""
     if data == HUB:
         hub = _hub(benchmark)
         return None if hub.shots == hub.split else _from_hub(hub, hub.shots)
@@ -89,7 +101,7 @@ def _hub(benchmark: Benchmark) -> Hub:
 
 
 def _folder(benchmark: Benchmark, data: Path) -> Path:
-    """The benchmark's folder: below the directory, one level deeper, or the directory itself."""
+    """Returns the benchmark's folder: below the directory, one level deeper, or the directory itself."""
     if not data.is_dir():
         raise UserError(f"{data} does not exist.", "Give the directory of the benchmarks' files, or hf: for the hub.")
     if benchmark.folder:
@@ -97,12 +109,12 @@ def _folder(benchmark: Benchmark, data: Path) -> Path:
         if found := next((path for path in inside if path.is_dir()), None):
             return found
         if data.name != Path(benchmark.folder).name and not _files(data, ""):
-            raise UserError(f"{data} has no folder {benchmark.folder}.", "docs/evaluation.md says what it is to hold.")
+            raise UserError(f"{data} has no folder {benchmark.folder}.", "docs/evaluation.md lists its files.")
     return data
 
 
 def _files(folder: Path, stem: str) -> list[Path]:
-    """Files of a name, or of its parts (NAME-00000-of-00002.parquet); every file for an empty name."""
+    """Returns the files of a name, or of its shards (NAME-00000-of-00002.parquet); all files for an empty name."""
     return sorted(path for path in folder.iterdir() if path.is_file() and _is_named(path, stem))
 
 
@@ -114,7 +126,11 @@ def _is_named(path: Path, stem: str) -> bool:
 
 
 def read_files(split: str, files: Sequence[Path]) -> Rows:
-    """The rows of some files, one after another. Raises UserError that names a bad row, or when there is none."""
+    """Returns the rows of some files, one after another.
+
+    Raises:
+        UserError: a row is bad, or there is none.
+    """
     records = [Record(place(path, number), values) for path in files for number, values in _read(path)]
     if not records:
         raise UserError(f"{files[0] if files else split} holds no row.", "Give a file with one example a row.")

@@ -1,4 +1,4 @@
-"""Benchmarks of one run: asked, weighed, measured, and written into the run directory."""
+"""Benchmarks of one run: its model scores the continuations, and the metrics go into the run directory."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 RESULTS = "benchmarks.json"
 BATCH_SIZE = 32
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and of how much."""
+"""Called with the name of the stage, how much of it is done, and the total."""
 
 
 class Opened:
-    """A run's newest model, and what is said of it with every score.
+    """A run's newest model, and the settings that are recorded with every score.
 
     Args:
         directory: the run.
-        device: where the model goes; by default the CPU.
+        device: of the model; by default the CPU.
     """
 
     def __init__(self, directory: Path, device: torch.device | None = None) -> None:
@@ -63,7 +63,7 @@ class Opened:
 
     @property
     def about(self) -> dict[str, Any]:
-        """Which weights were measured."""
+        """The run, checkpoint and objective of the weights."""
         found = {"run": str(self.run.directory), "objective": self.objective.name}
         if self._checkpoint is None:
             return found
@@ -72,12 +72,12 @@ class Opened:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """In what numbers, and where."""
+        """Number type and device."""
         return {"dtype": "float32", "device": str(self.model.embed_tokens.weight.device)}
 
     @property
     def _origin(self) -> Origin | None:
-        """Of a published model that was not trained on since."""
+        """The origin of a published model that was not trained further; otherwise None."""
         trained = self._checkpoint is not None and self._checkpoint.step > 0
         return None if trained else origin_of(self.run.directory)
 
@@ -101,26 +101,33 @@ def evaluate_benchmarks(
     progress: Progress | None = None,
     device: torch.device | None = None,
 ) -> dict[str, Any]:
-    """Ask a run's newest model; returns the new scores, and adds them to the run's benchmarks.json.
+    """Scores benchmarks with a run's newest model, and adds the results to the run's benchmarks.json.
 
-    All rows are read and checked before the first is asked.
+    All rows are read and checked before the first is scored.
 
     Args:
+        directory: the run.
+        benchmarks: definitions.
         data: a directory of local copies, a file, or "hf:" for each benchmark's place on the hub.
-        split: name of the part that is asked; by default the benchmark's own.
-        shots: examples shown before each question; by default as many as the benchmark says, mostly none.
+        split: name of the split that is scored; by default the benchmark's own.
+        shots: few-shot examples before each question; by default the benchmark's number, mostly none.
         limit: only the first so many questions of each group.
-        batch_size: most continuations that are read at once; changes no score.
+        batch_size: continuations that are read at once, at most; it changes no score.
         method: how continuations are scored (`request_scorers.METHODS`).
-        seed: of the draw of examples.
+        seed: of the choice of examples.
+        progress: see Progress.
+        device: of the model.
+
+    Returns:
+        The new results by benchmark.
 
     Raises:
-        UserError: the run has no checkpoint, the model does not do this, or a row is bad.
+        UserError: the run has no checkpoint, the method does not suit the model, or a row is bad.
     """
-    asked = [Asked(benchmark, data, split, shots, limit, seed) for benchmark in benchmarks]
+    prepared = [PreparedBenchmark(benchmark, data, split, shots, limit, seed) for benchmark in benchmarks]
     opened = Opened(directory, device)
     scores = {}
-    for one in asked:
+    for one in prepared:
         scorer = opened.scorer(method, batch_size, needs_greedy=one.benchmark.kind == "last_word")
         scores[one.key] = {
             **one.score(scorer, progress),
@@ -133,8 +140,12 @@ def evaluate_benchmarks(
     return scores
 
 
-class Asked:
-    """A benchmark's questions, read and worded. Raises UserError for a bad row."""
+class PreparedBenchmark:
+    """A benchmark's questions, read and filled into its templates.
+
+    Raises:
+        UserError: a row is bad.
+    """
 
     def __init__(
         self, benchmark: Benchmark, data: str, split: str | None, shots: int | None, limit: int | None, seed: int
@@ -158,7 +169,7 @@ class Asked:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that says what was asked."""
+        """The settings that define the questions."""
         chances = [1 / len(question.continuations) for question in self.questions]
         found: dict[str, Any] = {
             "title": self.benchmark.title,
@@ -177,7 +188,7 @@ class Asked:
         return found
 
     def score(self, scorer: RequestScorer, progress: Progress | None) -> dict[str, Any]:
-        """Metrics of all questions and of each group, and which were right, in order."""
+        """Returns metrics of all questions and of each group, and which were answered right, in order."""
         requests = [request for question in self.questions for request in self._requests(question)]
         done = 0
 
@@ -219,7 +230,11 @@ class Asked:
 
 
 def add_results(directory: Path, kind: str, scores: Mapping[str, Any]) -> None:
-    """Add scores to a run's benchmarks.json; those of the same name are replaced, all others stay."""
+    """Adds results to a run's benchmarks.json; those of the same name are replaced.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     path = directory / RESULTS
     found: dict[str, Any] = {}
     if path.exists():

@@ -1,4 +1,4 @@
-"""From a row to what is weighed: a benchmark's forms and templates, filled in, and examples shown before a question.
+"""From a row to contexts and continuations: a benchmark's forms and templates, and the few-shot examples.
 
 row        {"question": "Which is a metal?", "choices": ["iron", "water"], "answer": 0}
 context    Question: Which is a metal?⏎Answer:          continuations   " iron"   " water"
@@ -21,18 +21,18 @@ from pretextlm.evaluation.benchmarks.definition import Benchmark
 from pretextlm.evaluation.benchmarks.rows import Record
 
 Values = dict[str, Any]
-"""What a form makes of a row."""
+"""The values of a form for one row, by name."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a model is asked.
+    """One question.
 
     Attributes:
         contexts, continuations: one of each for every choice.
-        sizes: characters of each choice, without what separates it from its context.
+        sizes: characters of each choice, without the delimiter before it.
         answer: index of the right one.
-        group: of the questions it belongs to, "" where there is one group.
+        group: its group of questions; "" where there is one group.
     """
 
     contexts: tuple[str, ...]
@@ -43,7 +43,11 @@ class Question:
 
 
 class Wording:
-    """A benchmark's forms and templates, compiled. Raises UserError when one of them is no template."""
+    """A benchmark's forms and templates, compiled.
+
+    Raises:
+        UserError: one of them is not a template.
+    """
 
     def __init__(self, benchmark: Benchmark) -> None:
         self.benchmark = benchmark
@@ -60,7 +64,11 @@ class Wording:
         self._harness = {name: compiled(text, self._expression) for name, text in columns.items()}
 
     def values(self, records: Sequence[Record]) -> list[Values]:
-        """What every row gives; all are of the form that fits the first. Raises UserError that names a bad row."""
+        """Returns the values of every row; the form that fits the first row is used for all.
+
+        Raises:
+            UserError: a row is bad; the message names it.
+        """
         if not records:
             return []
         there = records[0].values.keys()
@@ -75,7 +83,7 @@ class Wording:
         return [self._checked(form, record) for record in records]
 
     def question(self, values: Values, shown: Sequence[Values] = ()) -> Question:
-        """A question after some examples."""
+        """Returns a question after some examples."""
         group = str(values.get("group", ""))
         before = "".join(self._shown(example) for example in shown)
         before = self._fill(self._description, values) + before
@@ -88,7 +96,7 @@ class Wording:
         return Question(tuple(before + text for text in contexts), continuations, sizes, values["answer"], group)
 
     def harness_row(self, values: Values) -> Values:
-        """The same row as lm-eval's task has it."""
+        """Returns the same row in the layout of lm-eval's task."""
         return {name: expression(values) for name, expression in self._harness.items()}
 
     def _shown(self, values: Values) -> str:
@@ -115,7 +123,7 @@ class Wording:
         return context, " " + word
 
     def _columns_of(self, form: Mapping[str, str]) -> set[str]:
-        """Columns that a form reads."""
+        """Returns the columns that a form reads."""
         found: set[str] = set()
         for expression in form.values():
             names = meta.find_undeclared_variables(self._environment.parse("{{ " + expression + " }}"))
@@ -150,8 +158,8 @@ class Wording:
             raise self._bad(record, f"the answer {answer!r} is none of the {len(choices)} choices")
         return {**found, "choices": list(choices), "answer": number}
 
-    def _bad(self, record: Record, what: str) -> UserError:
-        return UserError(f"{record.where}: {what}.", f"{self.benchmark.name}: mend the row, or take it out.")
+    def _bad(self, record: Record, problem: str) -> UserError:
+        return UserError(f"{record.where}: {problem}.", f"{self.benchmark.name}: mend the row, or take it out.")
 
     def _compiled(self, text: str, how: Callable[..., Any]) -> Any:
         try:
@@ -165,12 +173,19 @@ class Wording:
 def shots_of(
     benchmark: Benchmark, pool: Sequence[Values], number: int, question: Values, count: int, seed: int, same: bool
 ) -> list[Values]:
-    """The examples that are shown before question `number`.
+    """Returns the few-shot examples before question `number`.
 
     Args:
-        pool: rows to draw from; of its own group only, where the benchmark shows the first ones.
-        seed: of the draw; benchmarks that show the first ones draw nothing.
+        benchmark: definition.
+        pool: rows to choose from.
+        number: of the question.
+        question: its values.
+        count: of examples.
+        seed: of the random choice; with `benchmark.first_shots` they are the first rows of the question's group.
         same: the pool is the questions themselves, and the question is left out.
+
+    Raises:
+        UserError: there are fewer examples.
     """
     if not count:
         return []
@@ -178,8 +193,8 @@ def shots_of(
         own = [values for values in pool if values.get("group") == question.get("group") and values is not question]
         found = own[:count]
     else:
-        drawn = permute(np.arange(min(count + 1, len(pool))), len(pool), seed, number).tolist()
-        found = [pool[place] for place in drawn if not (same and place == number)][:count]
+        chosen = permute(np.arange(min(count + 1, len(pool))), len(pool), seed, number).tolist()
+        found = [pool[place] for place in chosen if not (same and place == number)][:count]
     if len(found) < count:
         raise UserError(
             f"{benchmark.name}: {count} examples are to be shown, and there are {len(found)}.", "Show fewer: --shots N."
@@ -201,7 +216,7 @@ def _strict_number(value: Any) -> int:
 
 
 def _wikihow(text: str) -> str:
-    """HellaSwag's texts without the marks that wikiHow's pages left in them."""
+    """Returns a text of HellaSwag without the markup of wikiHow's pages."""
     without = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
     return without.replace("  ", " ")
 
