@@ -40,23 +40,23 @@ def first(store, tmp_path_factory):
     return pretrain(recipe, tmp_path_factory.mktemp("runs") / "first")
 
 
-def broadcast_from_main(store, first, objective="masked", **tables):
+def continued_from(store, first, objective="masked", **tables):
     return Recipe.load(with_start(values(store, objective, start=str(first.directory), **tables)))
 
 
 def test_the_shape_is_that_of_the_run_it_starts_from(store, first):
-    assert broadcast_from_main(store, first, model={"hidden_size": 64}).model == first.recipe.model
+    assert continued_from(store, first, model={"hidden_size": 64}).model == first.recipe.model
 
 
 def test_the_first_step_begins_from_the_other_runs_bits(store, first, tmp_path):
-    run = pretrain(broadcast_from_main(store, first, training={"learning_rate": 1e-12}), tmp_path / "run")
+    run = pretrain(continued_from(store, first, training={"learning_rate": 1e-12}), tmp_path / "run")
     ours, theirs = run.load_model().state_dict(), first.load_model().state_dict()
     for name in theirs:
         torch.testing.assert_close(ours[name], theirs[name], atol=1e-6, rtol=0)
 
 
 def test_its_loss_goes_on_where_the_other_stopped(store, first, tmp_path):
-    run = pretrain(broadcast_from_main(store, first), tmp_path / "run")
+    run = pretrain(continued_from(store, first), tmp_path / "run")
     at_start = next(line["loss"] for line in run.metrics() if line["kind"] == "validation" and line["step"] == 0)
     at_end = [line["loss"] for line in first.metrics() if line["kind"] == "validation"]
     fresh = pretrain(Recipe.load(values(store, model=run.recipe.model.model_dump())), tmp_path / "fresh")
@@ -89,16 +89,16 @@ def test_an_interrupted_run_goes_on_bit_for_bit_without_the_run_it_began_from(st
 
 
 def test_heads_that_are_new_are_drawn_and_those_of_the_other_left_behind(store, first, tmp_path):
-    sentences = pretrain(broadcast_from_main(store, first, "next_sentence"), tmp_path / "pairs")
+    sentences = pretrain(continued_from(store, first, "next_sentence"), tmp_path / "pairs")
     names = set(sentences.load_model().state_dict())
     assert {name for name in names if name.startswith("heads.")}
-    back = pretrain(broadcast_from_main(store, sentences), tmp_path / "back")
+    back = pretrain(continued_from(store, sentences), tmp_path / "back")
     assert not {name for name in back.load_model().state_dict() if name.startswith("heads.")}
 
 
 def test_another_architecture_is_refused(store, first):
     with pytest.raises(UserError, match="does not train a model of architecture 'encoder'"):
-        broadcast_from_main(store, first, "causal")
+        continued_from(store, first, "causal")
 
 
 def test_a_recipe_built_in_python_takes_the_shape_too_unless_it_has_its_own(store, first):
@@ -121,14 +121,14 @@ def test_another_shape_is_refused(store, first, tmp_path):
 
 def test_parts_that_the_other_model_does_not_tell_apart_are_refused(store, tmp_path):
     plain = pretrain(Recipe.load(values(store, model=SHAPE)), tmp_path / "plain")
-    with pytest.raises(UserError, match="tells 2 parts"):
-        pretrain(broadcast_from_main(store, plain, "next_sentence"), tmp_path / "run")
+    with pytest.raises(UserError, match="has 2 token types"):
+        pretrain(continued_from(store, plain, "next_sentence"), tmp_path / "run")
 
 
 def test_another_tokenizer_is_refused(store, first, tmp_path):
     other = make_store(tmp_path / "store", vocab_size=440, train=40, validation=10)
     with pytest.raises(UserError, match="another tokenizer"):
-        pretrain(broadcast_from_main(other, first), tmp_path / "run")
+        pretrain(continued_from(other, first), tmp_path / "run")
 
 
 def test_a_run_that_is_not_there_is_refused(store, tmp_path):
