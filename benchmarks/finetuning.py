@@ -67,10 +67,11 @@ def ours(job: Job) -> dict[str, Any]:
     """Our trainer; the score is that of `pretextlm evaluate`."""
     from pretextlm.evaluation.task_evaluation import evaluate_task
     from pretextlm.training.initial_weights import with_start
+    from pretextlm.training.pretrain import pretrain
     from pretextlm.training.progress import Silent
     from pretextlm.training.recipe import Recipe
     from pretextlm.training.runtime import tune_process
-    from pretextlm.training.trainer import Trainer, pretrain
+    from pretextlm.training.trainer import Trainer
 
     tune_process()
     clock = Clock()

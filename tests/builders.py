@@ -16,8 +16,8 @@ from pretextlm.data.tokenizer import train_tokenizer
 from pretextlm.data.writer import StoreWriter
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.transformer import Transformer
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.trainer import pretrain
 
 FIXTURES = Path(__file__).parent / "fixtures"
 """Short texts and labelled records of our own."""

@@ -26,13 +26,14 @@ from benchmarks.training.setting import Setting
 
 from pretextlm.batch import IGNORE
 from pretextlm.data.store import Store
+from pretextlm.training.corpus import Corpus
 from pretextlm.training.forward import Forward
 from pretextlm.training.plan import make_loader, make_plan
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.progress import Silent
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.runtime import choose_dtype, tune_process
-from pretextlm.training.schedules import rate
-from pretextlm.training.trainer import pretrain
+from pretextlm.training.schedules import learning_rate_multiplier as rate
 from pretextlm.training.validation import evaluation_batches, validate
 
 VALIDATION_ROWS, VALIDATION_SEED = 256, 1234
@@ -102,13 +103,12 @@ def run_peer(setting: Setting, tokens: float, seed: int, options: Mapping[str, A
     torch.set_flush_denormal(True)
     torch.set_num_threads(1)
     store, recipe = open_both(setting, {"budget_tokens": tokens}, seed)
-    plan = make_plan(recipe, store, CPU)
+    plan = make_plan(recipe, Corpus.of_store(recipe, store), CPU)
     form = Format(**options["form"])
     trainer = PeerTrainer(build(setting, store.vocabulary.size, form, seed), form, options["learning_rate"])
     steps = math.ceil(tokens / plan.tokens_per_step)
-    reader = recipe.training_objective.reader(store.train, store.vocabulary, recipe.data.length)
     clock = Clock()
-    with make_loader(recipe, store, reader, None) as loader:
+    with make_loader(recipe, Corpus.of_store(recipe, store), None) as loader:
         batches = loader.steps(0, plan.rows, plan.micro_rows)
         for step in range(steps):
             fed = [feed(setting.objective, batch) for batch in next(batches)]

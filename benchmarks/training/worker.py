@@ -25,11 +25,12 @@ from benchmarks.training.setting import Setting
 
 from pretextlm.data.store import Store
 from pretextlm.model.transformer import Transformer
+from pretextlm.training.corpus import Corpus
 from pretextlm.training.plan import make_loader, make_plan
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.progress import Silent
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.runtime import tune_process
-from pretextlm.training.trainer import pretrain
 
 PREPARED_STEPS = 8
 
@@ -91,7 +92,7 @@ def run_ours(setting: Setting, steps: int, training: Mapping[str, Any], text_sha
     values = {"budget_steps": 10**6, "warmup": 0.0, "compile": "on", **training}
     store = Store.open(Path(setting.store))
     recipe = Recipe.load(setting.recipe(**values)).with_vocabulary(store.vocabulary.size)
-    plan = make_plan(recipe, store, torch.device("cpu"))
+    plan = make_plan(recipe, Corpus.of_store(recipe, store), torch.device("cpu"))
     before = resident()
     with torch.device("meta"):
         parameters = sum(p.numel() for p in Transformer(recipe.model).parameters())
@@ -132,9 +133,8 @@ def prepared(setting: Setting) -> tuple[list[list[dict[str, torch.Tensor]]], int
     torch.set_flush_denormal(True)
     store = Store.open(Path(setting.store))
     recipe = Recipe.load(setting.recipe(budget_steps=1)).with_vocabulary(store.vocabulary.size)
-    plan = make_plan(recipe, store, torch.device("cpu"))
-    reader = recipe.training_objective.reader(store.train, store.vocabulary, recipe.data.length)
-    with make_loader(recipe, store, reader, None) as loader:
+    plan = make_plan(recipe, Corpus.of_store(recipe, store), torch.device("cpu"))
+    with make_loader(recipe, Corpus.of_store(recipe, store), None) as loader:
         batches = [
             [feed(setting.objective, batch) for batch in loader.step(step * plan.rows, plan.rows, plan.micro_rows)]
             for step in range(PREPARED_STEPS)

@@ -36,7 +36,7 @@ _MODULES = {
     "StudyResults": "study.study_results",
     # Functions
     "prepare": "data.prepare",
-    "pretrain": "training.trainer",
+    "pretrain": "training.pretrain",
     "finetune": "evaluation.finetune",
     "evaluate": "evaluation.evaluate",
     "predict": "evaluation.predict",

@@ -43,6 +43,7 @@ from pretextlm.tasks.text_classification import TextClassification as TextClassi
 from pretextlm.tasks.text_regression import TextRegression as TextRegression
 from pretextlm.tasks.text_to_text import SequenceToSequence as SequenceToSequence
 from pretextlm.tasks.token_classification import TokenClassification as TokenClassification
+from pretextlm.training.pretrain import pretrain as pretrain
 from pretextlm.training.recipe import DataConfig as DataConfig
 from pretextlm.training.recipe import EvaluationConfig as EvaluationConfig
 from pretextlm.training.recipe import Recipe as Recipe
@@ -50,6 +51,5 @@ from pretextlm.training.recipe import TrainingConfig as TrainingConfig
 from pretextlm.training.run_directory import Run as Run
 from pretextlm.training.trainable_parameters import LoraConfig as LoraConfig
 from pretextlm.training.trainable_parameters import TuningConfig as TuningConfig
-from pretextlm.training.trainer import pretrain as pretrain
 
 __version__: str

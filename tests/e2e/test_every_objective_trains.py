@@ -27,8 +27,8 @@ from pretextlm.data.store import Store
 from pretextlm.objectives.registry import OBJECTIVES, build
 from pretextlm.objectives.replaced_token import propose
 from pretextlm.training.forward import Forward
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.trainer import pretrain
 from pretextlm.training.validation import evaluation_batches
 
 ON_PUBLISHED_TEXT = "PRETEXTLM_DATA" in os.environ

@@ -163,7 +163,7 @@ def training(recipe: dict, out: Path, place: dict[str, str] | None = None) -> Ca
     """
 
     def work(say: Callable[[str], None]) -> None:
-        from pretextlm.training import trainer
+        from pretextlm.training import pretrain, trainer
         from pretextlm.training.recipe import Recipe
 
         os.environ.update(place or {})
@@ -179,8 +179,8 @@ def training(recipe: dict, out: Path, place: dict[str, str] | None = None) -> Ca
             say("training")
             train(self, *of)
 
-        trainer.process_group, trainer.Trainer.train = telling, then
-        trainer.pretrain(Recipe.load(recipe), out, resume=True)
+        pretrain.process_group, trainer.Trainer.train = telling, then
+        pretrain.pretrain(Recipe.load(recipe), out, resume=True)
 
     return work
 

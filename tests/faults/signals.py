@@ -111,6 +111,7 @@ def _at(work: str, step: int, train, cache: Path):
 
         from pretextlm.data.loader import Loader
         from pretextlm.training import checkpoint, trainer
+        from pretextlm.training.callbacks import validation
 
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)
         seen = []
@@ -134,9 +135,9 @@ def _at(work: str, step: int, train, cache: Path):
                 threading.Event().wait(60)
 
         if work == "step":
-            trainer.Trainer._step = before(trainer.Trainer._step)
+            trainer.Trainer.step = before(trainer.Trainer.step)
         elif work == "validation":
-            trainer.validate = before(trainer.validate, lambda: (say("now"), time.sleep(0.05)))
+            validation.validate = before(validation.validate, lambda: (say("now"), time.sleep(0.05)))
         elif work == "data":
             Loader.step = before(Loader.step, stall)
         elif work == "save":

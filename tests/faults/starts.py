@@ -60,15 +60,15 @@ def hang(store: str, place: str, patience: float) -> dict:
     def sleepy(train, say) -> None:
         from pretextlm.training import trainer
 
-        step = trainer.Trainer._step
+        step = trainer.Trainer.step
 
         def falls_asleep(self, *of):
-            if self.position.step == 3:
+            if self.state.step == 3:
                 say("asleep")
                 time.sleep(600)
-            step(self, *of)
+            return step(self, *of)
 
-        trainer.Trainer._step = falls_asleep
+        trainer.Trainer.step = falls_asleep
         train(say)
 
     jobs = [training(recipe, root / "run", one) for one in places(2)]
@@ -116,14 +116,14 @@ def slow(store: str, place: str, patience: float) -> dict:
     def sleepy(train, say) -> None:
         from pretextlm.training import trainer
 
-        step = trainer.Trainer._step
+        step = trainer.Trainer.step
 
         def takes_its_time(self, *of):
-            if self.position.step == 3:
+            if self.state.step == 3:
                 time.sleep(patience + 1)
-            step(self, *of)
+            return step(self, *of)
 
-        trainer.Trainer._step = takes_its_time
+        trainer.Trainer.step = takes_its_time
         train(say)
 
     jobs = [training(values(store, steps=5, join_seconds=patience), root / "run", one) for one in places(2)]
@@ -161,12 +161,12 @@ def first_fails(store: str, place: str, patience: float) -> dict:
     root = Path(place)
 
     def failing(train, say) -> None:
-        from pretextlm.training import trainer
+        from pretextlm.training import pretrain
 
         def fails(*_):
             raise ZeroDivisionError("a fault of ours")
 
-        trainer.begin = fails
+        pretrain.start_run = fails
         train(say)
 
     jobs = [training(values(store, timeout_seconds=patience), root / "run", one) for one in places(2)]

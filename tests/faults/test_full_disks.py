@@ -19,9 +19,9 @@ from pretextlm.errors import UserError
 from pretextlm.training import checkpoint
 from pretextlm.training import sharded_checkpoint as parts
 from pretextlm.training.checkpoint import newest, save
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run, locked
-from pretextlm.training.trainer import pretrain
 
 MODEL = {"embed.weight": torch.arange(30_000.0).view(300, 100)}
 OPTIMIZER = {"adamw.0.exp_avg": torch.ones(300, 100)}

@@ -11,11 +11,12 @@ from tests.faults.harness import values
 from tests.unit.training.processes import Processes
 
 from pretextlm.errors import UserError
-from pretextlm.training import trainer
 from pretextlm.training.checkpoint import newest
+from pretextlm.training.gradient_guard import WARMUP_STEPS
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
-from pretextlm.training.trainer import Trainer, pretrain
+from pretextlm.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +37,7 @@ def gradients(factors):
 
     def changed(self, batches):
         found = original(self, batches)
-        factor = factors.get(self.position.step + 1, 1.0)
+        factor = factors.get(self.state.step + 1, 1.0)
         for parameter in self.model.parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_(factor)
@@ -86,7 +87,7 @@ def test_the_metrics_are_json_and_means_are_of_the_steps_that_count(store, tmp_p
 
     def lossy(self, batches):
         found = original(self, batches)
-        if self.position.step == 3:
+        if self.state.step == 3:
             next(self.model.parameters()).grad.fill_(math.nan)
             return dict.fromkeys(found, math.nan)
         return found
@@ -126,7 +127,7 @@ def test_a_resumed_run_keeps_the_count(store, tmp_path, monkeypatch):
     bad = {2: math.nan, 4: math.nan, 8: math.nan}
     with gradients(bad):
         with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "_step", saving_then_dying_at(5))
+            patch.setattr(Trainer, "step", saving_then_dying_at(5))
             with pytest.raises(KeyboardInterrupt):
                 pretrain(chosen, tmp_path / "run")
         assert state(Run.open(tmp_path / "run"))["skipped"] == 2
@@ -135,20 +136,20 @@ def test_a_resumed_run_keeps_the_count(store, tmp_path, monkeypatch):
 
 
 def saving_then_dying_at(step):
-    original = Trainer._step
+    original = Trainer.step
 
     def stepped(self, *of):
-        if self.position.step == step:
+        if self.state.step == step:
             self.save()
-            self.saver.wait()
+            self.writer.wait()
             raise KeyboardInterrupt
-        original(self, *of)
+        return original(self, *of)
 
     return stepped
 
 
 def test_a_spike_is_a_step_whose_gradient_is_many_times_its_usual_size(store, tmp_path):
-    settled = trainer.SETTLED_STEPS
+    settled = WARMUP_STEPS
     steps = settled + 10
     with gradients({3: 1e4, settled + 5: 1e4}):
         left_out = pretrain(recipe(store, steps=steps, spike=50.0, skip_steps=1), tmp_path / "one")
@@ -161,10 +162,10 @@ def test_a_spike_is_a_step_whose_gradient_is_many_times_its_usual_size(store, tm
 
 
 def test_a_run_of_which_no_step_was_sound_knows_no_usual_size(store, tmp_path):
-    steps = trainer.SETTLED_STEPS + 2
-    with gradients(dict.fromkeys(range(1, trainer.SETTLED_STEPS + 1), math.nan)):
+    steps = WARMUP_STEPS + 2
+    with gradients(dict.fromkeys(range(1, WARMUP_STEPS + 1), math.nan)):
         run = pretrain(recipe(store, steps=steps, spike=2.0, skip_steps=100), tmp_path / "run")
-    assert state(run)["skipped"] == trainer.SETTLED_STEPS
+    assert state(run)["skipped"] == WARMUP_STEPS
 
 
 def test_a_step_poisoned_on_one_process_is_left_out_on_all(store, tmp_path):

@@ -9,8 +9,8 @@ from pretextlm.data.special_tokens import NAMED, sentinel
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.objectives.registry import build
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.trainer import pretrain
 
 pytestmark = pytest.mark.slow
 

@@ -16,9 +16,10 @@ from tests.faults.harness import values
 from pretextlm.config import write_toml
 from pretextlm.data.loader import Loader
 from pretextlm.errors import UserError
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
-from pretextlm.training.trainer import Trainer, pretrain
+from pretextlm.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 
@@ -35,14 +36,14 @@ def recipe(store, **training):
 
 def after_step(monkeypatch, step, act):
     """Do something once in the midst of a training."""
-    original = Trainer._step
+    original = Trainer.step
 
     def stepped(self, *of):
-        if self.position.step == step:
+        if self.state.step == step:
             act()
-        original(self, *of)
+        return original(self, *of)
 
-    monkeypatch.setattr(Trainer, "_step", stepped)
+    monkeypatch.setattr(Trainer, "step", stepped)
 
 
 def test_an_exception_of_a_worker_ends_the_run_and_leaves_no_thread(store, tmp_path, monkeypatch):

@@ -14,8 +14,8 @@ from pretextlm.evaluation.task_evaluation import predictions
 from pretextlm.hf.import_model import import_model
 from pretextlm.model.families.registry import FAMILIES as REGISTRY
 from pretextlm.training.initial_weights import with_start
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.trainer import pretrain
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
 

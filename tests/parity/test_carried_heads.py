@@ -15,7 +15,7 @@ from pretextlm.hf.export_model import export_model
 from pretextlm.hf.import_model import import_model
 from pretextlm.hf.provenance import origin_of
 from pretextlm.training import checkpoint as checkpoints
-from pretextlm.training.plan import Position
+from pretextlm.training.state import TrainerState
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
 
@@ -112,7 +112,7 @@ def test_a_pooler_alone_is_no_head_but_comes_back_and_is_left_out_after_training
     assert set(found) == set(expected)
     assert all(torch.equal(found[tensor], expected[tensor]) for tensor in expected)
 
-    checkpoints.save(run.checkpoints, 1, run.load_model().state_dict(), {}, vars(Position(step=1)), keep=1)
+    checkpoints.save(run.checkpoints, 1, run.load_model().state_dict(), {}, vars(TrainerState(step=1)), keep=1)
     done = export_model(run.directory, tmp_path / "trained")
     assert done.architecture == name.replace("Model", "ForMaskedLM")
     _, report = getattr(transformers, done.architecture).from_pretrained(tmp_path / "trained", output_loading_info=True)

@@ -12,10 +12,10 @@ from pretextlm.errors import UserError
 from pretextlm.hf.export_model import export_model
 from pretextlm.hf.state_dict import SHAPES
 from pretextlm.training import checkpoint as checkpoints
-from pretextlm.training.begin import build_model
-from pretextlm.training.plan import Position
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
+from pretextlm.training.run_start import build_model
+from pretextlm.training.state import TrainerState
 
 transformers = pytest.importorskip("transformers", reason="it is the reader (extra hub)")
 
@@ -47,7 +47,7 @@ def made(store, directory, objective, *overrides):
     recipe = Recipe.load(apply_overrides(values, [*BERT, *overrides])).with_vocabulary(store.vocabulary.size)
     run = Run.create(directory, recipe, {}, store.path / "tokenizer.json")
     model = randomised(build_model(recipe, torch.device("cpu")))
-    checkpoints.save(run.checkpoints, 2, model.state_dict(), {}, vars(Position(step=2)), keep=1)
+    checkpoints.save(run.checkpoints, 2, model.state_dict(), {}, vars(TrainerState(step=2)), keep=1)
     return run
 
 

@@ -73,13 +73,13 @@ def load_recipe(file: Path, overrides: list[str], out: Path | None) -> tuple[Rec
 def train_or_dry_run(recipe: Recipe, directory: Path, *, resume: bool, dry_run: bool, as_json: bool) -> Run | None:
     """Returns the trained run; None after a dry run, and on processes other than the first."""
     from pretextlm.training.distributed import is_main_process
+    from pretextlm.training.pretrain import pretrain as train
     from pretextlm.training.runtime import tune_process
     from pretextlm.training.signals import Stopped
-    from pretextlm.training.trainer import pretrain as train
 
     tune_process()
     if dry_run:
-        _rehearse(recipe, directory, as_json)
+        _dry_run(recipe, directory, as_json)
         return None
     with TrainingDisplay(recipe.name) as display:
         try:
@@ -90,13 +90,13 @@ def train_or_dry_run(recipe: Recipe, directory: Path, *, resume: bool, dry_run: 
     return run if is_main_process() else None
 
 
-def _rehearse(recipe: Recipe, directory: Path, as_json: bool) -> None:
+def _dry_run(recipe: Recipe, directory: Path, as_json: bool) -> None:
     from pretextlm.cli.shared.console import print_json
     from pretextlm.cli.shared.dry_run import show
     from pretextlm.training.distributed import is_main_process
-    from pretextlm.training.dry_run import rehearse
+    from pretextlm.training.dry_run import dry_run as measure
 
-    found = rehearse(recipe, directory)
+    found = measure(recipe, directory)
     if is_main_process():
         print_json(found) if as_json else show(found)
 

@@ -40,8 +40,8 @@ from pretextlm.model.parameter_count import total
 from pretextlm.model.transformer import meta_model
 from pretextlm.training import checkpoint as checkpoints
 from pretextlm.training.initial_weights import carry_origin
-from pretextlm.training.plan import Position
 from pretextlm.training.run_directory import ENVIRONMENT, TOKENIZER, Run
+from pretextlm.training.state import TrainerState
 from pretextlm.training.validation import evaluation_batches
 
 IMPORTANCE_ROWS = 64
@@ -249,7 +249,7 @@ def _write(run: Run, out: Path, state: _State, facts: Mapping[str, Any], command
         carried = carry_origin(run.directory, partial)
         environment |= {**carried, "pruned": [*earlier.get("pruned", []), dict(facts)]}
         Run.create(partial, recipe, environment, run.directory / TOKENIZER)
-        checkpoints.save(partial / "checkpoints", 0, state.weights, {}, vars(Position()), keep=1)
+        checkpoints.save(partial / "checkpoints", 0, state.weights, {}, vars(TrainerState()), keep=1)
         cost = _json(run.directory / "cost.json")
         if cost:
             write_json(partial / "cost.json", {**cost, "parameters": facts["parameters"]["after"]})

@@ -9,10 +9,10 @@ from pretextlm.errors import UserError
 from pretextlm.evaluation.task_evaluation import check_scores
 from pretextlm.files import AnyPath
 from pretextlm.training.initial_weights import resolve_recipe
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.progress import Progress
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
-from pretextlm.training.trainer import pretrain
 
 
 def finetune(

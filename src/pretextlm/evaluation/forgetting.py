@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pretextlm.files import write_json
 from pretextlm.metric import Metric, in_bits, weighted_ratios
-from pretextlm.training.forgetting import read_memory
+from pretextlm.training.forgetting import read_forgetting
 from pretextlm.training.run_directory import Run
 
 EVALUATION = "evaluation.json"
@@ -40,7 +40,7 @@ def forgetting(run: Run) -> tuple[dict[str, Metric], dict[str, Any]]:
     """
     metrics: dict[str, Metric] = {}
     about: dict[str, Any] = {}
-    for name, memory in read_memory(run.directory).items():
+    for name, memory in read_forgetting(run.directory).items():
         if "before" not in memory or "after" not in memory:
             continue
         before, after = (np.array(memory[moment], np.float64) for moment in ("before", "after"))

@@ -252,9 +252,9 @@ def _write(out: Path, checked: ValidatedModel, recipe: Recipe, origin: Origin, c
 
     from pretextlm.model.parameter_count import total
     from pretextlm.training import checkpoint as checkpoints
-    from pretextlm.training.begin import build_model
-    from pretextlm.training.plan import Position
     from pretextlm.training.run_directory import ORIGIN, Run
+    from pretextlm.training.run_start import build_model
+    from pretextlm.training.state import TrainerState
 
     model = build_model(recipe, torch.device("cpu"))
     weights = grown(_weights(checked), model.state_dict(), recipe.seed)
@@ -279,7 +279,7 @@ def _write(out: Path, checked: ValidatedModel, recipe: Recipe, origin: Origin, c
                 (partial / ORIGIN / name).write_bytes(read_plain(checked.directory / name, limit))
         Run.create(partial, recipe, environment, tokenizer)
         tokenizer.unlink()
-        checkpoints.save(partial / "checkpoints", 0, model.state_dict(), {}, vars(Position()), keep=1)
+        checkpoints.save(partial / "checkpoints", 0, model.state_dict(), {}, vars(TrainerState()), keep=1)
         write_json(partial / "cost.json", {**cost, "flops": 0.0, "device": "none", "energy_joules": None})
     return Run.open(out)
 

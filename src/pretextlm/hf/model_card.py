@@ -115,14 +115,14 @@ def _objective(run: Run, untouched: bool, part: str) -> Iterator[str]:
     begun = "imported weights" if recipe.start else f"weights drawn from seed {recipe.seed}"
     if recipe.start and not (run.directory / ORIGIN).is_dir():
         begun = f"the weights of the run `{_plain(Path(recipe.start).name)}`"
-    kind, size = training.budget
+    budget = training.budget
     rows = f"Rows of {recipe.data.length} tokens, {training.batch_tokens:,} tokens a step"
     if recipe.task is not None:
         rows = f"Examples of {recipe.data.length} tokens at most, {training.batch_rows:,} a step"
     yield (
         f"Begun from {begun}. {rows}, "
         f"{training.optimizer} with learning rate {training.learning_rate:g} ({training.schedule}), "
-        f"budget {size:,.10g} {kind}, seed {recipe.seed}.\n"
+        f"budget {budget.size:,.10g} {budget.kind}, seed {recipe.seed}.\n"
     )
 
 

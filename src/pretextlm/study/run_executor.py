@@ -46,8 +46,8 @@ class RunExecutor:
             Stopped: a signal arrived.
         """
         from pretextlm.evaluation.evaluate import evaluate
+        from pretextlm.training.pretrain import pretrain
         from pretextlm.training.signals import Stopped
-        from pretextlm.training.trainer import pretrain
 
         try:
             if not trained(directory):

@@ -230,7 +230,7 @@ def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def size_of(tensors: Mapping[str, Tensor]) -> int:
     """Bytes of what this process holds of them."""
-    return sum(t.numel() * t.element_size() for t in parts.local(tensors.values()))
+    return sum(t.numel() * t.element_size() for t in parts.local_shards(tensors.values()))
 
 
 def _manifest(files: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from pretextlm.training.distributed import DistributedContext
 POLL_SECONDS = 1.0
 
 
-class Saver:
+class CheckpointWriter:
     """`save` returns as soon as the weights may change again. What went wrong is raised by the next call.
 
     Attributes:
@@ -47,7 +47,7 @@ class Saver:
         self.wait()
         if self.distributed.broadcast_from_main(lambda: checkpoints.place(self.parent, step).exists()):
             return
-        if any(map(parts.is_part, model.values())):
+        if any(map(parts.is_sharded_tensor, model.values())):
             self._in_parts(step, model, optimizer, dict(state))
         elif self.distributed.is_main:
             mine, kept = copied(model), copied(optimizer)

@@ -1,19 +1,20 @@
-"""What a recipe learns from, opened: a store of text, or the records of a task."""
+"""The data of a recipe: a store of text, or the records of a task."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.data.store import Store
 from pretextlm.errors import UserError
 
 if TYPE_CHECKING:
-    from pretextlm.data.examples import Examples
     from pretextlm.data.records import Records
+    from pretextlm.data.row_reader import RowReader
     from pretextlm.data.vocabulary import Vocabulary
+    from pretextlm.objectives.protocol import TrainingObjective
     from pretextlm.tasks.base import Task
     from pretextlm.training.recipe import Recipe
 
@@ -22,69 +23,91 @@ Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
 
 
-class Corpus(Protocol):
-    """Attributes: path: directory with the tokenizer.json of the text; train, validation: what an objective's reader
-    reads; vocabulary: of the tokenizer."""
-
-    @property
-    def path(self) -> Path: ...
-
-    @property
-    def train(self) -> Any: ...
-
-    @property
-    def validation(self) -> Any: ...
-
-    @property
-    def vocabulary(self) -> Vocabulary: ...
-
-
 @dataclass(frozen=True)
-class Labelled:
-    """A task's examples. Attributes: as of any corpus; records: of both files; left_out: how many the task left out."""
+class Corpus:
+    """The data of a run, with the objective or task that reads it.
+
+    Attributes:
+        path: directory with the tokenizer.json of the text.
+        train, validation: the splits of a store, or the examples of a task.
+        vocabulary: of the tokenizer, with the special tokens in the roles that the model gives them.
+        objective: what is trained.
+        length: maximum tokens of an input row.
+        records: of a task, both files'; None for a store.
+        num_filtered: records that the task leaves out.
+    """
 
     path: Path
-    train: Examples
-    validation: Examples
+    train: Any
+    validation: Any
     vocabulary: Vocabulary
-    records: tuple[Records, Records]
-    left_out: int
+    objective: TrainingObjective
+    length: int
+    records: tuple[Records, Records] | None = None
+    num_filtered: int = 0
+
+    @classmethod
+    def of_store(cls, recipe: Recipe, store: Store) -> Corpus:
+        """Returns a store as the data of a recipe."""
+        vocabulary, objective = recipe.vocabulary(store), recipe.training_objective
+        return cls(store.path, store.train, store.validation, vocabulary, objective, recipe.data.length)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the training split."""
+        return len(self.train.tokens)
+
+    def reader(self, split: Split) -> RowReader:
+        """Returns a reader of a split as rows of the objective.
+
+        Raises:
+            UserError: the split has no rows for the objective.
+        """
+        return self.objective.reader(getattr(self, split), self.vocabulary, self.length)
 
 
 def open_corpus(recipe: Recipe) -> tuple[Recipe, Corpus]:
-    """(the recipe with what only its data can say, what it learns from).
+    """Opens the data of a recipe.
 
-    Raises UserError for data that is missing or wrong, by file and row.
+    Returns:
+        (the recipe completed by its data: vocabulary size and, for a task, its labels; the data).
+
+    Raises:
+        UserError: data is missing or malformed; names the file and row.
     """
     if recipe.task is None:
         store = Store.open(Path(recipe.data.store))
-        return recipe.with_vocabulary(store.vocabulary.size), store
-    return _open_labelled(recipe)
+        recipe = recipe.with_vocabulary(store.vocabulary.size)
+        return recipe, Corpus.of_store(recipe, store)
+    return _open_records(recipe, recipe.task)
 
 
-def _open_labelled(recipe: Recipe) -> tuple[Recipe, Labelled]:
+def _open_records(recipe: Recipe, task: Task) -> tuple[Recipe, Corpus]:
     from pretextlm.data.tokenizer import load_tokenizer, vocabulary_of
 
-    task = cast("Task", recipe.task)
     place = tokenizer_place(recipe)
     tokenizer = load_tokenizer(place)
     vocabulary = vocabulary_of(tokenizer)
     recipe = recipe.with_vocabulary(vocabulary.size)
     read = [read_split(recipe, split) for split in SPLITS]
     train, validation = used = [task.filter_records(records) for records in read]
-    left_out = sum(map(len, read)) - sum(map(len, used))
     task = task.fit_labels(train)
-    encoder = OffsetTokenizer(tokenizer, recipe.model.special_token_ids.apply(vocabulary))
-    made = [task.examples(records, encoder, recipe.model, recipe.data.length) for records in (train, validation)]
+    vocabulary = recipe.model.special_token_ids.apply(vocabulary)
+    encoder = OffsetTokenizer(tokenizer, vocabulary)
+    made = [task.examples(records, encoder, recipe.model, recipe.data.length) for records in used]
+    filtered = sum(map(len, read)) - sum(map(len, used))
     recipe = recipe.model_copy(update={"task": task})
-    return recipe, Labelled(place.parent, made[0], made[1], vocabulary, (train, validation), left_out)
+    records = (train, validation)
+    return recipe, Corpus(place.parent, made[0], made[1], vocabulary, task, recipe.data.length, records, filtered)
 
 
 def read_split(recipe: Recipe, split: Split, source: str = "") -> Records:
-    """A task's records, as many as the recipe takes of them.
+    """Returns the records of a task, at most as many as the recipe says.
 
     Args:
-        source: other records than the recipe's; all of them are read.
+        recipe: of the task.
+        split: which of its files.
+        source: other records instead of the recipe's, without a limit.
     """
     from pretextlm.data.records import read_records
 
@@ -97,7 +120,11 @@ def read_split(recipe: Recipe, split: Split, source: str = "") -> Records:
 
 
 def tokenizer_place(recipe: Recipe) -> Path:
-    """The tokenizer.json of a task. Raises UserError where the recipe names none."""
+    """Returns the path of the tokenizer.json of a task.
+
+    Raises:
+        UserError: the recipe names none.
+    """
     given = recipe.data.tokenizer or recipe.start
     if not given:
         raise UserError(

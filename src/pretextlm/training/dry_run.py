@@ -6,7 +6,6 @@ would use it. Nothing is written.
 
 from __future__ import annotations
 
-import math
 import time
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
@@ -24,11 +23,11 @@ from pretextlm.training.machine_report import place
 from pretextlm.training.memory_estimate import training_memory
 from pretextlm.training.metrics import peak_memory
 from pretextlm.training.peak_flops import Peak, find_peak
-from pretextlm.training.plan import Plan, make_loader
+from pretextlm.training.plan import make_loader
 from pretextlm.training.progress import Silent
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
-from pretextlm.training.run_setup import Ready, make_ready
+from pretextlm.training.run_setup import Setup, set_up
 from pretextlm.training.runtime import device_name, dtype_name
 from pretextlm.training.signals import StopFlag
 from pretextlm.training.trainer import Trainer
@@ -58,7 +57,7 @@ class Probe:
     memory: int
 
 
-def rehearse(recipe: Recipe, directory: Path) -> dict[str, Any]:
+def dry_run(recipe: Recipe, directory: Path) -> dict[str, Any]:
     """Plain values: parameters, memory, a step, the run, speed, time and disk; on all processes the same.
 
     Args:
@@ -68,17 +67,17 @@ def rehearse(recipe: Recipe, directory: Path) -> dict[str, Any]:
         UserError: as training by the recipe would.
     """
     with process_group(recipe.training.timeout_seconds, recipe.training.join_seconds) as distributed:
-        ready = make_ready(recipe, distributed)
-        model = meta_model(ready.recipe.model, ready.recipe.training_objective.heads)
-        needed = ready.fit
-        probe = _probe(ready, directory, distributed) if needed.fits else None
-        peak = find_peak(ready.runtime.device, ready.runtime.dtype)
+        setup = set_up(recipe, distributed)
+        model = meta_model(setup.recipe.model, setup.recipe.training_objective.heads)
+        needed = setup.memory
+        probe = _probe(setup, directory, distributed) if needed.fits else None
+        peak = find_peak(setup.runtime.device, setup.runtime.dtype)
         return {
             "recipe": recipe.name,
             "objective": recipe.training_objective.name,
             "architecture": recipe.model.architecture,
             "parameters": total(model),
-            "device": _device(ready, distributed, peak),
+            "device": _device(setup, distributed, peak),
             "memory": {
                 **asdict(needed.memory),
                 "total": needed.memory.total,
@@ -87,37 +86,27 @@ def rehearse(recipe: Recipe, directory: Path) -> dict[str, Any]:
                 "recomputed_blocks": needed.recomputed,
                 "measured": probe.memory if probe else None,
             },
-            "step": _step(ready, distributed),
-            "disk": _disk(model, ready, directory),
-            **_run(ready, distributed, probe, peak),
+            "step": _step(setup, distributed),
+            "disk": _disk(model, setup, directory),
+            **_run(setup, distributed, probe, peak),
         }
 
 
-def steps_of(recipe: Recipe, plan: Plan, seconds_per_step: float | None) -> int | None:
-    """Steps of the budget; None where only the clock would tell, and no step was measured."""
-    kind, size = recipe.training.budget
-    flops = plan.rows * plan.flops_per_row
-    epochs = plan.rows / plan.rows_per_pass
-    step = {"steps": 1.0, "tokens": plan.tokens_per_step, "epochs": epochs, "flops": flops, "seconds": seconds_per_step}
-    per_step = step[kind]
-    return None if per_step is None else max(1, math.ceil(size / per_step - 1e-9))
-
-
-def _device(ready: Ready, distributed: DistributedContext, peak: Peak) -> dict[str, Any]:
+def _device(setup: Setup, distributed: DistributedContext, peak: Peak) -> dict[str, Any]:
     return {
-        "name": device_name(ready.runtime.device),
-        "dtype": dtype_name(ready.runtime.dtype),
-        "threads": ready.runtime.threads,
-        "compile": ready.runtime.compile,
+        "name": device_name(setup.runtime.device),
+        "dtype": dtype_name(setup.runtime.dtype),
+        "threads": setup.runtime.threads,
+        "compile": setup.runtime.compile,
         "processes": distributed.world_size,
-        "parallel": ready.recipe.training.parallel if distributed.world_size > 1 else None,
+        "parallel": setup.recipe.training.parallel if distributed.world_size > 1 else None,
         "peak_flops_per_second": peak.flops_per_second,
         "peak_source": peak.source,
     }
 
 
-def _step(ready: Ready, distributed: DistributedContext) -> dict[str, Any]:
-    plan = ready.plan
+def _step(setup: Setup, distributed: DistributedContext) -> dict[str, Any]:
+    plan = setup.plan
     return {
         "rows": plan.rows,
         "rows_of_a_pass": plan.micro_rows,
@@ -125,12 +114,12 @@ def _step(ready: Ready, distributed: DistributedContext) -> dict[str, Any]:
         "length": plan.length,
         "target_length": plan.target_length,
         "tokens": plan.tokens_per_step,
-        "flops": plan.rows * plan.flops_per_row,
+        "flops": plan.flops_per_step,
     }
 
 
-def _disk(model: Transformer, ready: Ready, directory: Path) -> dict[str, Any]:
-    config = ready.recipe.training
+def _disk(model: Transformer, setup: Setup, directory: Path) -> dict[str, Any]:
+    config = setup.recipe.training
     # Sizes of the files, which do not depend on how many processes write them.
     whole = training_memory(model, config.optimizer, 0, 0, "fp32")
     checkpoint = whole.weights + whole.optimizer
@@ -143,19 +132,19 @@ def _disk(model: Transformer, ready: Ready, directory: Path) -> dict[str, Any]:
     }
 
 
-def _run(ready: Ready, distributed: DistributedContext, probe: Probe | None, peak: Peak) -> dict[str, Any]:
+def _run(setup: Setup, distributed: DistributedContext, probe: Probe | None, peak: Peak) -> dict[str, Any]:
     """The whole run, its speed and its time."""
-    recipe, plan, config = ready.recipe, ready.plan, ready.recipe.training
-    flops = plan.rows * plan.flops_per_row
+    plan, config = setup.plan, setup.recipe.training
+    flops = plan.flops_per_step
     per_step = probe.seconds * plan.rows / probe.rows if probe else None
-    steps = steps_of(recipe, plan, per_step)
-    kind, size = config.budget
+    budget = config.budget
+    kind, size, steps = budget.kind, budget.size, budget.steps(plan, per_step)
     run = {
         "budget": {"kind": kind, "size": size},
         "steps": steps,
         "tokens": None if steps is None else steps * plan.tokens_per_step,
         "epochs": None if steps is None else steps * plan.rows / plan.rows_per_pass,
-        "tokens_of_the_store": len(ready.store.train.tokens),
+        "tokens_of_the_store": setup.corpus.num_tokens,
         "flops": None if steps is None else steps * flops,
         "known": "measured" if kind == "seconds" else "exact",
     }
@@ -171,9 +160,7 @@ def _run(ready: Ready, distributed: DistributedContext, probe: Probe | None, pea
     }
     training = size if kind == "seconds" else steps * per_step
     measured = config.validations + 1 if config.validations else 0
-    held_out = ready.recipe.training_objective.reader(
-        ready.store.validation, ready.recipe.vocabulary(ready.store), ready.recipe.data.length
-    )
+    held_out = setup.corpus.reader("validation")
     rows = min(config.validation_rows, held_out.rows_per_pass)
     validation = measured * rows * plan.flops_per_row * FORWARD_ONLY / rate
     seconds = {
@@ -185,15 +172,14 @@ def _run(ready: Ready, distributed: DistributedContext, probe: Probe | None, pea
     return {"run": run, "speed": speed, "time": seconds}
 
 
-def _probe(ready: Ready, directory: Path, distributed: DistributedContext) -> Probe:
+def _probe(setup: Setup, directory: Path, distributed: DistributedContext) -> Probe:
     """Measure some steps; all processes take part."""
-    plan, recipe = ready.plan, ready.recipe
-    with ExitStack() as held:
+    plan, recipe = setup.plan, setup.recipe
+    with ExitStack() as stack:
         run = Run(directory, recipe)
-        trainer = Trainer(run, ready.store, plan, ready.runtime, Silent(), distributed, fresh=False)
-        held.enter_context(closing(trainer))
-        reader = recipe.training_objective.reader(ready.store.train, recipe.vocabulary(ready.store), recipe.data.length)
-        loader = held.enter_context(closing(make_loader(recipe, ready.store, reader, plan.total_rows, distributed)))
+        trainer = Trainer(run, setup.corpus, plan, setup.runtime, Silent(), distributed, fresh=False)
+        stack.enter_context(closing(trainer))
+        loader = stack.enter_context(closing(make_loader(recipe, setup.corpus, plan.total_rows, distributed)))
         trainer.compile(loader, StopFlag())
 
         def seconds(rows: int) -> float:
@@ -201,8 +187,9 @@ def _probe(ready: Ready, directory: Path, distributed: DistributedContext) -> Pr
             distributed.barrier()
             start = time.perf_counter()
             trainer.gradients(batches)
-            trainer.optimizer.step(0.0, trainer.gradient_norm())
-            if ready.runtime.device.type == "cuda":
+            trainer.optimizer.set_multiplier(0.0)
+            trainer.optimizer.step(trainer.gradient_norm())
+            if setup.runtime.device.type == "cuda":
                 torch.cuda.synchronize()
             return float(distributed.all_gather([time.perf_counter() - start]).max())
 
@@ -213,4 +200,4 @@ def _probe(ready: Ready, directory: Path, distributed: DistributedContext) -> Pr
         times: list[float] = []
         while len(times) < LEAST_STEPS or (sum(times) < PROBE_SECONDS and len(times) < MOST_STEPS):
             times.append(seconds(rows))
-        return Probe(len(times), rows, median(times), trainer.compile_seconds, peak_memory(ready.runtime.device))
+        return Probe(len(times), rows, median(times), trainer.compile_seconds, peak_memory(setup.runtime.device))

@@ -41,7 +41,7 @@ Moment = Literal["before", "after"]
 
 
 @dataclass(frozen=True)
-class Found:
+class StoreLoss:
     """One measurement of a store.
 
     Attributes:
@@ -62,7 +62,7 @@ class Found:
         return float(sum(weight * (float(totals.sum()) / size) for weight, totals, size in parts if size))
 
 
-class Remembered:
+class MonitoredStore:
     """A store whose held-out text a run is measured on beside its own.
 
     Args:
@@ -98,7 +98,7 @@ class Remembered:
         step: Callable[[Batch], Mapping[str, Term]],
         distributed: DistributedContext = SINGLE_PROCESS,
         before_batch: Callable[[], None] = lambda: None,
-    ) -> Found:
+    ) -> StoreLoss:
         """The loss of each group of rows; the same on all processes, which share the work."""
         counted: list[dict[str, int]] = []
         found: dict[int, Mapping[str, Term]] = {}
@@ -119,7 +119,7 @@ class Remembered:
         weights = distributed.all_gather([coefficients.get(name, 0.0) for name in names]).max(0).values.tolist()
         summed = np.array(distributed.all_reduce_sum(totals.reshape(-1).tolist())).reshape(totals.shape)
         counts = np.array([[counts.get(name, 0) for counts in counted] for name in names], np.int64)
-        return Found(summed, counts, weights)
+        return StoreLoss(summed, counts, weights)
 
     def about(self) -> dict[str, Any]:
         """What is kept beside what was found: the document that each group of rows begins in, and the size of all."""
@@ -149,15 +149,15 @@ def document_of(reader: RowReader, row: int, seed: int) -> int:
     return int(reader.documents(np.array([row]), seed)[0]) if isinstance(reader, DocumentRowReader) else row
 
 
-class Memory:
+class ForgettingRecord:
     """remembered.json of a run: what was found before training and after it, by group of rows."""
 
     def __init__(self, run: Path) -> None:
         self._path = run / REMEMBERED
 
-    def note(self, moment: Moment, step: int, found: Sequence[tuple[Remembered, Found]]) -> None:
+    def write(self, moment: Moment, step: int, found: Sequence[tuple[MonitoredStore, StoreLoss]]) -> None:
         """Put down what was found of all stores at a moment. Raises UserError when it cannot be written."""
-        known = read_memory(self._path.parent) if moment == "after" else {}
+        known = read_forgetting(self._path.parent) if moment == "after" else {}
         for store, one in found:
             values = dict(known.get(store.name) or store.about())
             values |= {"counts": one.counts.tolist(), "coefficients": one.coefficients}
@@ -165,7 +165,7 @@ class Memory:
         write_json(self._path, known)
 
 
-def read_memory(run: Path) -> dict[str, dict[str, Any]]:
+def read_forgetting(run: Path) -> dict[str, dict[str, Any]]:
     """What a run remembers, by the name of the store; nothing where it watches none.
 
     Raises UserError for a file that is damaged.
@@ -182,7 +182,7 @@ def read_memory(run: Path) -> dict[str, dict[str, Any]]:
     return values
 
 
-def with_remembered(recipe: Recipe, corpus: Corpus) -> tuple[Recipe, list[Remembered]]:
+def with_monitored_stores(recipe: Recipe, corpus: Corpus) -> tuple[Recipe, list[MonitoredStore]]:
     """(the recipe with the stores that are watched written out, these stores).
 
     Where the recipe names none, it is the store of the run that it starts from, if that is another one, is still there,
@@ -202,7 +202,7 @@ def with_remembered(recipe: Recipe, corpus: Corpus) -> tuple[Recipe, list[Rememb
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"remember": places})}), found
 
 
-def as_begun(recipe: Recipe, directory: Path) -> Recipe:
+def recorded_stores(recipe: Recipe, directory: Path) -> Recipe:
     """The recipe with the stores that the run in this directory watches, where it does not say which."""
     if recipe.data.remember is not None or not (directory / CONFIG).exists():
         return recipe
@@ -210,7 +210,7 @@ def as_begun(recipe: Recipe, directory: Path) -> Recipe:
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"remember": tuple(remember)})})
 
 
-def _of_start(recipe: Recipe, corpus: Corpus) -> list[Remembered]:
+def _of_start(recipe: Recipe, corpus: Corpus) -> list[MonitoredStore]:
     """The store of the run that the recipe starts from, where it can be watched."""
     if recipe.task is not None or not recipe.start or not Path(recipe.start).exists():
         return []
@@ -223,7 +223,7 @@ def _of_start(recipe: Recipe, corpus: Corpus) -> list[Remembered]:
         return []
 
 
-def _all(places: Sequence[str], recipe: Recipe, corpus: Corpus) -> list[Remembered]:
+def _all(places: Sequence[str], recipe: Recipe, corpus: Corpus) -> list[MonitoredStore]:
     names = _names(places)
     for place in places:
         if sha256_of(Store.open(Path(place)).path / TOKENIZER) != sha256_of(corpus.path / TOKENIZER):
@@ -231,7 +231,7 @@ def _all(places: Sequence[str], recipe: Recipe, corpus: Corpus) -> list[Remember
                 f"The store to remember, {place}, was prepared with another tokenizer than {corpus.path}.",
                 f"Prepare it with the same: pretextlm data prepare … --tokenizer {corpus.path}",
             )
-    return [Remembered(name, place, recipe) for name, place in zip(names, places, strict=True)]
+    return [MonitoredStore(name, place, recipe) for name, place in zip(names, places, strict=True)]
 
 
 def _names(places: Sequence[str]) -> list[str]:

@@ -80,14 +80,14 @@ def training_memory(
 
 
 def on_each(memory: Memory, model: Transformer, way: Way, processes: int) -> Memory:
-    """What each of so many processes holds when weights are spread in that way (parallel.py).
+    """What each of so many processes holds when weights are parallelize in that way (parallel.py).
 
     Whole weights that are gathered for a while count with the weights: all of them under "zero2", else those outside of
     the blocks and two blocks, the one that computes and the next.
 
     Args:
         memory: of one process alone.
-        processes: over which a copy of the weights is spread; under "hybrid" those of one machine.
+        processes: over which a copy of the weights is parallelize; under "hybrid" those of one machine.
     """
     if way == "ddp" or processes == 1:
         return memory

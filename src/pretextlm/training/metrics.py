@@ -61,8 +61,8 @@ class MetricsLog:
     def validation(self, values: Mapping[str, float]) -> None:
         self._write({"kind": "validation", **values})
 
-    def remembered(self, store: str, values: Mapping[str, float]) -> None:
-        """What a validation found on a store that is watched."""
+    def forgetting(self, store: str, values: Mapping[str, float]) -> None:
+        """Writes the loss on a store that is monitored for forgetting."""
         self._write({"kind": "remembered", "store": store, **values})
 
     def _write(self, line: Mapping[str, Any]) -> None:

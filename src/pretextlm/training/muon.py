@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pretextlm.training.sharded_checkpoint import is_part, local
+from pretextlm.training.sharded_checkpoint import is_sharded_tensor, local_shards
 
 NEWTON_SCHULZ_STEPS = 5
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -57,14 +57,14 @@ class Muon:
         for parameter in parameters:
             by_shape.setdefault(parameter.shape, []).append(parameter)
         self.groups = list(by_shape.values())
-        self.buffers = [torch.zeros_like(torch.stack(local(group))) for group in self.groups]
+        self.buffers = [torch.zeros_like(torch.stack(local_shards(group))) for group in self.groups]
         self.momentum, self.decay, self.dtype, self.size = momentum, decay, dtype, size
 
     @torch.no_grad()
     def step(self, learning_rate: float, divisor: float = 1.0) -> None:
         """Update the matrices; gradients are divided by `divisor` first."""
         for group, buffer in zip(self.groups, self.buffers, strict=True):
-            gradients = torch.stack(local([p.grad for p in group if p.grad is not None]))
+            gradients = torch.stack(local_shards([p.grad for p in group if p.grad is not None]))
             assert len(gradients) == len(group), "every matrix takes part in the loss"
             if divisor != 1.0:
                 gradients.div_(divisor)
@@ -72,7 +72,7 @@ class Muon:
             nesterov = gradients.lerp_(buffer, self.momentum)
             update = self._orthogonal(nesterov, group[0])
             scale = ADAM_RMS * max(group[0].shape) ** 0.5
-            weights = local(group)
+            weights = local_shards(group)
             if self.decay:
                 torch._foreach_mul_(weights, 1 - learning_rate * self.decay)
             torch._foreach_add_(weights, list(update.unbind()), alpha=-learning_rate * scale)
@@ -88,7 +88,7 @@ class Muon:
 
     def _orthogonal(self, stack: Tensor, one: Tensor) -> Tensor:
         work: Callable[[Tensor], Tensor] = lambda whole: orthogonalise(whole, self.dtype)  # noqa: E731
-        if is_part(one):
+        if is_sharded_tensor(one):
             return in_parts(stack, one.shape[0], one.device_mesh.get_group("shard"), work)  # type: ignore[attr-defined]
         return in_copies(stack, self.size, work) if self.size > 1 else work(stack)
 
@@ -128,7 +128,7 @@ def in_parts(stack_GrC: Tensor, rows: int, group: dist.ProcessGroup, work: Calla
 
 def _stacked_like(buffer: Tensor, group: list[nn.Parameter]) -> Tensor:
     one: Tensor = group[0]
-    if not is_part(one):
+    if not is_sharded_tensor(one):
         return buffer
     from torch.distributed.tensor import DTensor, Shard
 

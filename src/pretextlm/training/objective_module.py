@@ -14,7 +14,7 @@ from pretextlm.objectives.protocol import TrainingObjective
 from pretextlm.training.forward import Forward
 
 
-class Task(nn.Module):
+class ObjectiveModule(nn.Module):
     """Attributes: model: what is trained."""
 
     def __init__(self, model: Transformer, objective: TrainingObjective, forward: Forward) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pretextlm.training.muon import Muon
 from pretextlm.training.recipe import TrainingConfig
-from pretextlm.training.sharded_checkpoint import is_part, local
+from pretextlm.training.sharded_checkpoint import is_sharded_tensor, local_shards
 
 
 def kinds(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
@@ -39,7 +39,7 @@ class Optimizer:
         size: int = 1,
         scale: Callable[[str], float] = lambda name: 1.0,
     ) -> None:
-        self.config = config
+        self.config, self.learning_rate = config, config.learning_rate
         tables, matrices, rest = kinds(model)
         if config.optimizer == "adamw":
             matrices, rest = [], matrices + rest
@@ -54,28 +54,32 @@ class Optimizer:
         betas = (config.beta1, config.beta2)
         self.adamw = torch.optim.AdamW(groups, betas=betas, weight_decay=config.weight_decay, fused=True)
 
-    def step(self, multiplier: float, norm: float = 0.0) -> None:
-        """Update the weights with the schedule's multiplier, then clear the gradients.
+    def set_multiplier(self, multiplier: float) -> None:
+        """Sets every learning rate to its peak times `multiplier`, the schedule's value for the next step."""
+        self.learning_rate = self.config.learning_rate * multiplier
+        for group in self.adamw.param_groups:
+            group["lr"] = group["top"] * multiplier
+
+    def step(self, norm: float = 0.0) -> None:
+        """Updates the weights, then clears the gradients.
 
         Args:
-            norm: of all gradients; where it is above the recipe's, they count in proportion less.
+            norm: global norm of the gradients; above `max_grad_norm`, they are scaled down to it.
         """
         clipped = self.config.max_grad_norm > 0 and norm > self.config.max_grad_norm
         divisor = norm / self.config.max_grad_norm if clipped else 1.0
-        for group in self.adamw.param_groups:
-            group["lr"] = group["top"] * multiplier
         self._step_adamw(divisor)
         self.adamw.zero_grad()
         if self.muon:
-            self.muon.step(self.config.learning_rate * multiplier, divisor)
+            self.muon.step(self.learning_rate, divisor)
             self.muon.zero_grad()
 
     def _step_adamw(self, divisor: float) -> None:
         """With gradients divided as the fused kernel reads them, which is no pass over them of its own."""
         gradients = [p.grad for group in self.adamw.param_groups for p in group["params"] if p.grad is not None]
         if divisor != 1.0 and gradients:
-            if is_part(gradients[0]):  # the kernel's divisor must be a whole tensor, which it takes no parts beside
-                torch._foreach_div_(local(gradients), divisor)
+            if is_sharded_tensor(gradients[0]):  # the kernel takes no divisor beside shards
+                torch._foreach_div_(local_shards(gradients), divisor)
             else:
                 self.adamw.grad_scale = torch.tensor(divisor, device=gradients[0].device)  # type: ignore[attr-defined]
         self.adamw.step()
@@ -98,7 +102,7 @@ class Optimizer:
         """Take back what `state` gave."""
         if self.muon:
             for index, buffer in enumerate(self.muon.buffers):
-                buffer.copy_(local([tensors[f"muon.{index}"]])[0])
+                buffer.copy_(local_shards([tensors[f"muon.{index}"]])[0])
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             kind, number, *key = name.split(".")

@@ -1,4 +1,4 @@
-"""One model on many devices: a copy on each (DDP), or its parts spread over them (FSDP2).
+"""One model on many devices: a copy on each (DDP), or its parts parallelize over them (FSDP2).
 
 Whatever the way, gradients are summed, never averaged: every process has divided its part of the loss by the number of
 targets of the whole step already.
@@ -33,7 +33,7 @@ _KEPT: list[nn.Module] = []
 thread of that group is just giving back a tensor, it waits for that lock, and both wait for ever."""
 
 
-def spread(
+def parallelize(
     module: nn.Module, distributed: DistributedContext, way: Way, device: torch.device, every_weight_used: bool
 ) -> nn.Module:
     """The module as it is to be called; its weights are the same on all processes before.
@@ -71,12 +71,12 @@ def exchange_gradients(module: nn.Module, wanted: bool) -> None:
     """Whether the next backward pass exchanges gradients, or only adds to this process's own."""
     if isinstance(module, DistributedDataParallel):
         module.require_backward_grad_sync = wanted
-    elif in_parts(module):
+    elif is_sharded(module):
         module.set_requires_gradient_sync(wanted)  # type: ignore[operator]
 
 
-def in_parts(module: nn.Module) -> bool:
-    """Whether its weights are spread over processes."""
+def is_sharded(module: nn.Module) -> bool:
+    """Whether its weights are parallelize over processes."""
     return hasattr(module, "set_requires_gradient_sync")
 
 

@@ -1,9 +1,9 @@
-"""What a recipe comes to on its store: rows of a step, their cost, how far the budget goes."""
+"""The steps of a recipe on its data: rows of a step, their cost, and the loader of their batches."""
 
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,48 +20,24 @@ from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
 
 MICRO_BATCH_TOKENS_CPU = 8192
-TYPICAL_FLOPS_PER_SECOND = 2e11
-"""Only to guess whether compiling pays under a budget that is not in seconds; two CPU cores in fp32."""
-
-
-@dataclass
-class Position:
-    """Where training is: all of the trainer's state that is neither weight nor optimizer.
-
-    Attributes: step, seconds of training, flops, last validation done (the first is before any step), the sums of the
-        log line being built, steps that were left out, the running mean of the gradient's norm, seconds of all devices
-        together, the energy that was counted, the best validation (less is better) and its step, and how many
-        validations since were no better.
-    """
-
-    step: int = 0
-    seconds: float = 0.0
-    flops: float = 0.0
-    validations: int = -1
-    window: dict[str, float] = field(default_factory=dict)
-    skipped: int = 0
-    typical_norm: float = 0.0
-    device_seconds: float = 0.0
-    energy_joules: float = 0.0
-    best: float | None = None
-    best_step: int = 0
-    stale: int = 0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe worked out against its store.
+    """A recipe's steps on its data.
 
     Attributes:
-        rows: of a step; micro_rows: of a forward and backward pass, at most.
-        tokens_per_row: text tokens that a row stands for, on average.
-        flops_per_row: cost of a row, on average over the first step.
-        shapes: of the first step's batches; length, target_length: the longest of its rows, and of its second rows,
-            where there are any.
-        rows_per_pass: that together read everything once.
-        total_rows: of the whole budget; None where only the clock knows.
-        terms: names of the loss's terms, in one order for all processes.
-        recomputed: first blocks that keep only their inputs for the backward pass (fit.py).
+        rows: rows of a step.
+        micro_rows: maximum rows of one forward and backward pass.
+        tokens_per_row: mean text tokens of a row.
+        flops_per_row: mean floating-point operations of a row, over the first step.
+        shapes: number of different batch shapes in the first step.
+        length: width of its widest input row.
+        target_length: width of its widest decoder row, if there is a decoder.
+        rows_per_pass: rows of one pass over the data.
+        total_rows: rows of the whole budget; None for a budget in seconds.
+        terms: names of the loss terms, in the same order on all processes.
+        recomputed: number of blocks with gradient checkpointing (memory_plan.py).
     """
 
     rows: int
@@ -78,42 +54,34 @@ class Plan:
 
     @property
     def tokens_per_step(self) -> float:
+        """Text tokens of a step."""
         return self.rows * self.tokens_per_row
 
-    def step_share(self, budget: tuple[str, float]) -> float:
-        """Share of the budget that one step takes; a guess where only the clock will tell."""
-        kind, size = budget
-        step = {
-            "steps": 1.0,
-            "tokens": float(self.tokens_per_step),
-            "epochs": self.rows / self.rows_per_pass,
-            "flops": self.rows * self.flops_per_row,
-            "seconds": 0.01 * size,
-        }
-        return step[kind] / size
-
-    def share(self, budget: tuple[str, float], at: Position) -> float:
-        """Share of the budget used."""
-        kind, size = budget
-        used = {
-            "steps": at.step,
-            "tokens": at.step * self.tokens_per_step,
-            "epochs": at.step * self.rows / self.rows_per_pass,
-            "flops": at.flops,
-            "seconds": at.seconds,
-        }
-        return min(1.0, used[kind] / size)
+    @property
+    def flops_per_step(self) -> float:
+        """Floating-point operations of a step."""
+        return self.rows * self.flops_per_row
 
 
 def make_plan(
-    recipe: Recipe, store: Corpus, device: torch.device, distributed: DistributedContext = SINGLE_PROCESS
+    recipe: Recipe, corpus: Corpus, device: torch.device, distributed: DistributedContext = SINGLE_PROCESS
 ) -> Plan:
-    """The same steps for any number of processes; only how they are cut depends on it.
+    """Plans the steps of a recipe. They are the same for any number of processes; only micro-batches depend on it.
 
-    Raises UserError when the objective cannot be had with this vocabulary, length or batch.
+    Args:
+        recipe: complete.
+        corpus: its data.
+        device: to train on.
+        distributed: the processes that train together.
+
+    Returns:
+        The plan.
+
+    Raises:
+        UserError: the objective does not work with this vocabulary, length, batch or budget.
     """
     config, objective = recipe.training, recipe.training_objective
-    reader = objective.reader(store.train, recipe.vocabulary(store), recipe.data.length)
+    reader = corpus.reader("train")
     per_row = reader.tokens_per_row
     rows = config.batch_rows or max(1, int(config.batch_tokens // per_row))
     micro_tokens = config.micro_batch_tokens or (
@@ -121,23 +89,22 @@ def make_plan(
     )
     micro = max(1, min(rows, int(micro_tokens // per_row)))
     if objective.needs_full_batch:
-        _check_whole(objective.name, config.micro_batch_tokens, rows * per_row, distributed)
+        _check_full_batch(objective.name, config.micro_batch_tokens, rows * per_row, distributed)
         micro = rows
     elif config.batch_rows:
         micro = -(-rows // -(-rows // micro))
     else:
         rows = max(1, rows // micro) * micro
-    with closing(make_loader(recipe, store, reader, None)) as loader:
+    with closing(make_loader(recipe, corpus, None, reader=reader)) as loader:
         sample = loader.step(0, rows, micro)
     cost = sum(objective.flops(recipe.model, batch) for batch in sample) / rows
     for place in objective.frozen_models().values():
         frozen = Run.open(Path(place)).recipe.model
         cost += FORWARD_ONLY * sum(objective.flops(frozen, batch) for batch in sample) / rows
-    kind, size = config.budget
-    per_unit = {"steps": 1 / rows, "tokens": per_row, "epochs": 1 / reader.rows_per_pass, "flops": cost}.get(kind)
-    if objective.scheduled_noise and per_unit is None:
+    total_rows = config.budget.rows(rows, per_row, cost, reader.rows_per_pass)
+    if objective.scheduled_noise and total_rows is None:
         raise UserError(
-            f"The noise of {objective.name!r} changes over training; a budget in {kind} does not say how far that is.",
+            f"The noise of {objective.name!r} changes over training; a budget in seconds does not say how far that is.",
             "Give budget_steps, budget_tokens, budget_epochs or budget_flops.",
         )
     shapes = {(batch.input_ids.shape[1], batch.targets.shape[1], batch.segment_ids is None) for batch in sample}
@@ -145,7 +112,6 @@ def make_plan(
     seconds = [batch.decoder_input_ids.shape[1] for batch in sample if batch.decoder_input_ids is not None]
     terms = tuple(sorted({name for batch in sample for name in objective.counts(batch)}))
     micro = min(micro, -(-rows // distributed.world_size))
-    total_rows = size / per_unit if per_unit else None
     return Plan(
         rows=rows,
         micro_rows=micro,
@@ -160,8 +126,12 @@ def make_plan(
     )
 
 
-def _check_whole(name: str, micro_batch_tokens: int, tokens: float, distributed: DistributedContext) -> None:
-    """Raises UserError where a step that has to be one pass would be cut."""
+def _check_full_batch(name: str, micro_batch_tokens: int, tokens: float, distributed: DistributedContext) -> None:
+    """Checks that a step that must be one pass is not split into micro-batches.
+
+    Raises:
+        UserError: it would be.
+    """
     if 0 < micro_batch_tokens < tokens or distributed.world_size > 1:
         raise UserError(
             f"The loss of {name!r} compares all rows of a step, so that a step is one pass of one process.",
@@ -171,38 +141,36 @@ def _check_whole(name: str, micro_batch_tokens: int, tokens: float, distributed:
         )
 
 
-def expected_seconds(kind: str, budget: float, plan: Plan) -> float:
-    """A guess of how long the run will take."""
-    per_step = plan.rows * plan.flops_per_row / TYPICAL_FLOPS_PER_SECOND
-    return {
-        "steps": budget * per_step,
-        "tokens": budget / plan.tokens_per_step * per_step,
-        "epochs": budget * plan.rows_per_pass / plan.rows * per_step,
-        "flops": budget / TYPICAL_FLOPS_PER_SECOND,
-        "seconds": budget,
-    }[kind]
-
-
 def make_loader(
     recipe: Recipe,
-    store: Corpus,
-    reader: RowReader,
+    corpus: Corpus,
     total_rows: float | None,
     distributed: DistributedContext = SINGLE_PROCESS,
+    reader: RowReader | None = None,
 ) -> Loader:
-    """Batches of this process by the recipe. Tokens that the store's tokenizer does not have raise UserError."""
-    objective, vocabulary = recipe.training_objective, recipe.vocabulary(store)
+    """Returns a loader of this process's training batches.
+
+    Args:
+        recipe: complete.
+        corpus: its data.
+        total_rows: of the whole budget, for noise that follows a schedule.
+        distributed: the processes that train together.
+        reader: of the training split, if there is one already.
+
+    A token id that the tokenizer does not have raises UserError when it is read.
+    """
+    objective, vocabulary = recipe.training_objective, corpus.vocabulary
 
     def collate(rows: Rows, rng: CounterRNG) -> Batch:
         if rows.tokens.size and not 0 <= int(rows.tokens.min()) <= int(rows.tokens.max()) < vocabulary.size:
             raise UserError(
-                f"{store.path} is damaged: it holds a token id that its tokenizer does not have.",
-                f"See which file: pretextlm data inspect {store.path} --verify. Mend it, then go on with --resume.",
+                f"{corpus.path} is damaged: it holds a token id that its tokenizer does not have.",
+                f"Find the file: pretextlm data inspect {corpus.path} --verify. Restore it, then use --resume.",
             )
         return objective.collate(rows, vocabulary, rng)
 
     return Loader(
-        reader,
+        reader or corpus.reader("train"),
         collate,
         recipe.seed,
         workers=recipe.data.workers,

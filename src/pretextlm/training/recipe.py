@@ -24,6 +24,7 @@ from pretextlm.objectives.protocol import TrainingObjective
 from pretextlm.objectives.registry import build as build_objective
 from pretextlm.tasks.base import Task
 from pretextlm.tasks.registry import build as build_task
+from pretextlm.training.budget import Budget, BudgetKind
 from pretextlm.training.trainable_parameters import TuningConfig
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 Table = Mapping[str, Any]
 """A table of a recipe as plain values."""
 BUDGET = "training.budget_"
-BUDGETS = ("steps", "tokens", "epochs", "flops", "seconds")
+BUDGETS: tuple[BudgetKind, ...] = ("steps", "tokens", "epochs", "flops", "seconds")
 ONE_BUDGET = f"give exactly one of {', '.join(f'budget_{kind}' for kind in BUDGETS)}"
 
 
@@ -204,14 +205,15 @@ class TrainingConfig(Config):
             raise ValueError("warmup and cooldown together exceed the budget")
         return self
 
-    def _budgets(self) -> dict[str, float]:
+    def _budgets(self) -> dict[BudgetKind, float]:
         values = {kind: getattr(self, f"budget_{kind}") for kind in BUDGETS}
         return {kind: value for kind, value in values.items() if value is not None}
 
     @property
-    def budget(self) -> tuple[str, float]:
-        """The budget of a recipe: ("steps" | "tokens" | "epochs" | "flops" | "seconds", how many of them)."""
-        return next(iter(self._budgets().items()))
+    def budget(self) -> Budget:
+        """The one budget that is given."""
+        kind, size = next(iter(self._budgets().items()))
+        return Budget(kind, size)
 
 
 class EvaluationConfig(Config):

@@ -1,6 +1,6 @@
-"""A recipe made ready for this machine: its store, its plan, and what the run takes of the machine.
+"""Setting up a run on this machine: its data, its plan, and the resources it uses.
 
-Training and its rehearsal begin here, so that a rehearsal says what a training will do.
+Training and its dry run share this, so that a dry run describes exactly what training will do.
 """
 
 from __future__ import annotations
@@ -8,58 +8,70 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from pretextlm.training.compatibility import check_positions, check_teachers, check_tokenizers
-from pretextlm.training.corpus import Corpus, Labelled, open_corpus
+from pretextlm.training.corpus import Corpus, open_corpus
 from pretextlm.training.distributed import DistributedContext
-from pretextlm.training.forgetting import Remembered, with_remembered
-from pretextlm.training.memory_plan import Fit, fit
-from pretextlm.training.plan import Plan, expected_seconds, make_plan
+from pretextlm.training.forgetting import MonitoredStore, with_monitored_stores
+from pretextlm.training.memory_plan import MemoryPlan, plan_memory
+from pretextlm.training.plan import Plan, make_plan
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.runtime import Runtime
 from pretextlm.training.trackers import check_installed
 
 
 @dataclass(frozen=True)
-class Ready:
-    """Attributes: recipe: with the vocabulary of its store; store; plan; runtime: what is used of the machine; fit: how
-    the plan fits into it; remembered: the stores that it is measured on beside its own."""
+class Setup:
+    """A run that is ready to start.
+
+    Attributes:
+        recipe: completed by its data.
+        corpus: its data.
+        plan: rows of a step and of a micro-batch.
+        runtime: device, dtype and compilation.
+        memory: memory that training needs, and how it is made to fit.
+        monitored: stores that forgetting is measured on.
+    """
 
     recipe: Recipe
-    store: Corpus
+    corpus: Corpus
     plan: Plan
     runtime: Runtime
-    fit: Fit
-    remembered: tuple[Remembered, ...] = ()
+    memory: MemoryPlan
+    monitored: tuple[MonitoredStore, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was chosen for this machine, for people."""
+        """Choices made for this machine, for people."""
         passes = -(-self.plan.rows // self.plan.micro_rows)
-        again = f", {self.fit.recomputed} blocks computed twice to save memory" if self.fit.recomputed else ""
-        cut = f"{self.plan.rows} rows a step in {passes} pass{'es' * (passes > 1)}{again}"
-        lost = self.store.left_out if isinstance(self.store, Labelled) else 0
-        left_out = f"{lost} records left out" if lost else ""
-        names = ", ".join(store.name for store in self.remembered)
-        watched = f"what it forgets of {names} is measured (data.remember=[] for nothing)" if names else ""
-        return (*self.runtime.notes, cut, *filter(None, [left_out, watched]))
+        blocks = self.memory.recomputed
+        checkpointing = f", gradient checkpointing of {blocks} blocks to save memory" if blocks else ""
+        batch = f"{self.plan.rows} rows a step in {passes} micro-batch{'es' * (passes > 1)}{checkpointing}"
+        filtered = f"{self.corpus.num_filtered} records left out" if self.corpus.num_filtered else ""
+        names = ", ".join(store.name for store in self.monitored)
+        forgetting = f"forgetting of {names} is measured (data.remember=[] for nothing)" if names else ""
+        return (*self.runtime.notes, batch, *filter(None, [filtered, forgetting]))
 
 
-def make_ready(recipe: Recipe, distributed: DistributedContext) -> Ready:
-    """On every process for itself. Raises UserError, on all of them, when one cannot train by the recipe."""
+def set_up(recipe: Recipe, distributed: DistributedContext) -> Setup:
+    """Sets up a run, on every process.
 
-    def found() -> tuple[Recipe, Corpus, Plan, Runtime, list[Remembered]]:
-        whole, store = open_corpus(recipe)
-        check_tokenizers(whole, store)
-        check_positions(whole)
-        check_teachers(whole)
-        whole, remembered = with_remembered(whole, store)
+    Raises:
+        UserError: on all processes, if one of them cannot train by the recipe.
+    """
+
+    def prepare() -> tuple[Recipe, Corpus, Plan, Runtime, list[MonitoredStore]]:
+        complete, corpus = open_corpus(recipe)
+        check_tokenizers(complete, corpus)
+        check_positions(complete)
+        check_teachers(complete)
+        complete, monitored = with_monitored_stores(complete, corpus)
         if distributed.is_main:
-            check_installed(whole.training.trackers)
-        device = Runtime.choose(whole.training, 0.0).device
-        plan = make_plan(whole, store, device, distributed)
-        runtime = Runtime.choose(whole.training, expected_seconds(*whole.training.budget, plan))
-        return whole, store, plan, runtime, remembered
+            check_installed(complete.training.trackers)
+        device = Runtime.choose(complete.training, 0.0).device
+        plan = make_plan(complete, corpus, device, distributed)
+        runtime = Runtime.choose(complete.training, complete.training.budget.expected_seconds(plan))
+        return complete, corpus, plan, runtime, monitored
 
-    whole, store, plan, runtime, remembered = distributed.run_on_all(found)
-    chosen = fit(whole, plan, runtime, distributed)
-    plan = replace(plan, micro_rows=chosen.micro_rows, recomputed=chosen.recomputed)
-    return Ready(whole, store, plan, runtime, chosen, tuple(remembered))
+    complete, corpus, plan, runtime, monitored = distributed.run_on_all(prepare)
+    memory = plan_memory(complete, plan, runtime, distributed)
+    plan = replace(plan, micro_rows=memory.micro_rows, recomputed=memory.recomputed)
+    return Setup(complete, corpus, plan, runtime, memory, tuple(monitored))

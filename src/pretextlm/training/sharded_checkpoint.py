@@ -80,7 +80,7 @@ def read_into(place: Path, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
 def fill(targets: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> None:
     """Copy whole tensors into others, of which a process may have a part. Raises KeyError for one that is absent."""
     for name, target in targets.items():
-        if is_part(target):
+        if is_sharded_tensor(target):
             from torch.distributed.tensor import DTensor, distribute_tensor
 
             assert isinstance(target, DTensor), "what has a local part is a DTensor"
@@ -90,14 +90,14 @@ def fill(targets: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> None:
             target.copy_(whole[name])
 
 
-def is_part(tensor: Tensor) -> bool:
+def is_sharded_tensor(tensor: Tensor) -> bool:
     """Whether this process may hold but a part of it."""
     return hasattr(tensor, "to_local")
 
 
-def local(tensors: Iterable[Tensor]) -> list[Tensor]:
+def local_shards(tensors: Iterable[Tensor]) -> list[Tensor]:
     """What this process holds of each."""
-    return [t.to_local() if is_part(t) else t.detach() for t in tensors]  # type: ignore[attr-defined]
+    return [t.to_local() if is_sharded_tensor(t) else t.detach() for t in tensors]  # type: ignore[attr-defined]
 
 
 def _named(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from pretextlm.cli import generate as command
 from pretextlm.errors import UserError
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.trainer import pretrain
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from pretextlm.cli import export, prune
 from pretextlm.errors import UserError
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.trainer import pretrain
 
 
 @pytest.fixture(scope="module")

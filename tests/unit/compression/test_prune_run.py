@@ -21,9 +21,9 @@ from pretextlm.hf.export_model import export_model
 from pretextlm.hf.import_model import import_model
 from pretextlm.model.block_matrices import is_block_matrix
 from pretextlm.training.initial_weights import with_start
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
-from pretextlm.training.trainer import pretrain
 
 LLAMA = [
     "model.norm={weight=true}",

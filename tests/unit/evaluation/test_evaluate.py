@@ -24,9 +24,9 @@ from pretextlm.report import glossary
 from pretextlm.scoring.token_texts import TokenTexts
 from pretextlm.training import validation
 from pretextlm.training.forward import Forward
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
-from pretextlm.training.trainer import pretrain
 from pretextlm.training.validation import validate
 
 BENCHMARK = {"blank_exact_match", "blank_choice_accuracy", "blank_log_likelihood"}

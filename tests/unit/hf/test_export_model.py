@@ -14,8 +14,8 @@ from pretextlm.hf.export_model import export_model
 from pretextlm.hf.import_model import import_model
 from pretextlm.hf.provenance import origin_of
 from pretextlm.hf.state_dict import SHAPES
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.trainer import pretrain
 
 PREFIX = 'objective={name="prefix"}'
 OBJECTIVES = {"encoder": "masked", "decoder": "causal", "encoder_decoder": "span_corruption"}

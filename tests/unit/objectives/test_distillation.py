@@ -14,10 +14,10 @@ from pretextlm.errors import UserError
 from pretextlm.model.loss import linear_divergence
 from pretextlm.objectives.distillation import copy_layers
 from pretextlm.objectives.registry import build
-from pretextlm.training.begin import build_model
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
-from pretextlm.training.trainer import pretrain
+from pretextlm.training.run_start import build_model
 
 V = vocabulary()
 

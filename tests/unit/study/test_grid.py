@@ -15,9 +15,10 @@ from pretextlm.report.read import read
 from pretextlm.study.compare import run_plan
 from pretextlm.study.grid import RATES, SEEDS, grid_plan, parse_grid, parse_seeds
 from pretextlm.study.task_plan import TaskStudy
+from pretextlm.training.budget import Budget
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
-from pretextlm.training.trainer import pretrain
 
 pytestmark = pytest.mark.slow
 
@@ -79,7 +80,7 @@ def test_every_point_comes_with_every_seed(recipe, tmp_path):
     assert len(runs) == len({run.directory for run in runs}) == 8
     trainings = [plan.recipe_of(run, tmp_path).training for run in runs if run.seed == 1]
     assert [(t.learning_rate, t.budget) for t in trainings] == [
-        (rate, ("epochs", epochs)) for rate in (2e-5, 5e-4) for epochs in (0.2, 0.4)
+        (rate, Budget("epochs", epochs)) for rate in (2e-5, 5e-4) for epochs in (0.2, 0.4)
     ]
 
 

@@ -15,9 +15,9 @@ from pretextlm.report.page import write_report
 from pretextlm.study.compare import run_plan
 from pretextlm.study.plan import StudyPlan
 from pretextlm.study.task_plan import TaskStudy, load_plan
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
-from pretextlm.training.trainer import pretrain
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,8 @@ import json
 import pytest
 from tests.builders import make_store
 
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.trainer import pretrain
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 

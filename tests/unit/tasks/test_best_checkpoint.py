@@ -9,7 +9,7 @@ from tests.builders import sentences
 from pretextlm.errors import UserError
 from pretextlm.evaluation.task_evaluation import predictions
 from pretextlm.training.corpus import open_corpus
-from pretextlm.training.trainer import pretrain
+from pretextlm.training.pretrain import pretrain
 
 pytestmark = pytest.mark.slow
 

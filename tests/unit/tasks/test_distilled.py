@@ -16,11 +16,12 @@ from pretextlm.evaluation.task_evaluation import evaluate_task
 from pretextlm.training.corpus import open_corpus
 from pretextlm.training.distributed import SINGLE_PROCESS
 from pretextlm.training.plan import make_loader, make_plan
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.progress import Silent
 from pretextlm.training.run_directory import Run
-from pretextlm.training.run_setup import make_ready
+from pretextlm.training.run_setup import set_up
 from pretextlm.training.runtime import Runtime
-from pretextlm.training.trainer import Trainer, pretrain
+from pretextlm.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 TEXTS = sentences(40)
@@ -59,7 +60,7 @@ def test_the_loss_is_that_of_the_labels_and_the_divergence_from_the_teacher(taug
         for role, seed in (("model", 1), ("teacher", 2)):
             out = trainer.forward.models[role].heads["task"].out
             out.weight += 8 * torch.randn(out.weight.shape, generator=torch.Generator().manual_seed(seed))
-    with make_loader(chosen, corpus, task.reader(corpus.train, None, 48), None) as loader:
+    with make_loader(chosen, corpus, None) as loader:
         (batch,) = loader.step(0, plan.rows, plan.micro_rows)
     terms = task.step(trainer.forward, batch)
     trainer.close()
@@ -98,12 +99,12 @@ def test_a_teacher_of_other_classes_or_another_task_is_refused(taught, recipe, w
     other = [{**record, "label": record["label"].replace("left", "up")} for record in SIDES]
     chosen, teacher = taught("text_classification", other)
     with pytest.raises(UserError, match="has the labels left, right; the task has right, up"):
-        make_ready(chosen, SINGLE_PROCESS)
+        set_up(chosen, SINGLE_PROCESS)
     tags = {"name": "token_classification", "teacher": str(teacher.directory)}
     with pytest.raises(UserError, match="not for the task 'token_classification'"):
-        make_ready(recipe(tags, written(TAGS)), SINGLE_PROCESS)
+        set_up(recipe(tags, written(TAGS)), SINGLE_PROCESS)
     with pytest.raises(UserError, match="was trained by 'masked'"):
-        make_ready(recipe({"name": "text_classification", "teacher": str(start)}, written(SIDES)), SINGLE_PROCESS)
+        set_up(recipe({"name": "text_classification", "teacher": str(start)}, written(SIDES)), SINGLE_PROCESS)
 
 
 def test_a_teacher_with_too_short_a_table_of_positions_is_refused(taught):
@@ -113,4 +114,4 @@ def test_a_teacher_with_too_short_a_table_of_positions_is_refused(taught):
     short["model"]["positions"] |= {"kind": "learned", "max_position_embeddings": 32}
     config.write_text(write_toml(short))
     with pytest.raises(UserError, match=r"the teacher .* has a table of 32 positions"):
-        make_ready(chosen, SINGLE_PROCESS)
+        set_up(chosen, SINGLE_PROCESS)

@@ -18,8 +18,8 @@ from pretextlm.evaluation.task_evaluation import check_scores, evaluate_task, ex
 from pretextlm.tasks.question_answering import QuestionAnswering
 from pretextlm.tasks.text_classification import TextClassification
 from pretextlm.tasks.token_classification import TokenClassification
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.run_directory import Run
-from pretextlm.training.trainer import pretrain
 
 RELATIONS = ("none", "parent", "child")
 RECORDS = [

@@ -18,11 +18,11 @@ from pretextlm.evaluation.task_evaluation import evaluate_task, predictions
 from pretextlm.model.model_inputs import prepare
 from pretextlm.tasks.multiple_choice import MultipleChoice
 from pretextlm.tasks.registry import build
-from pretextlm.training.begin import build_model
 from pretextlm.training.corpus import open_corpus
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
-from pretextlm.training.trainer import pretrain
+from pretextlm.training.run_start import build_model
 
 CPU = torch.device("cpu")
 A, B = sentences(12, seed=1), sentences(60, seed=2)

@@ -12,7 +12,7 @@ from tests.builders import sentences
 from pretextlm.errors import UserError
 from pretextlm.evaluation.predict import predict
 from pretextlm.evaluation.task_evaluation import evaluate_task
-from pretextlm.training.trainer import pretrain
+from pretextlm.training.pretrain import pretrain
 
 A, B = sentences(24, seed=1), sentences(24, seed=2)
 WORDS = [text.split() for text in A]

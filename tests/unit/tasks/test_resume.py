@@ -10,9 +10,9 @@ import torch
 from tests.builders import sentences
 
 from pretextlm.training.checkpoint import newest
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.progress import Silent
 from pretextlm.training.signals import Stopped
-from pretextlm.training.trainer import pretrain
 
 pytestmark = pytest.mark.slow
 

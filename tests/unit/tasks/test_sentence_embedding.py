@@ -12,10 +12,10 @@ from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.errors import UserError
 from pretextlm.evaluation.task_evaluation import evaluate_task, predictions
 from pretextlm.model.model_inputs import prepare
-from pretextlm.training.begin import build_model
 from pretextlm.training.corpus import open_corpus
 from pretextlm.training.plan import make_plan
-from pretextlm.training.trainer import pretrain
+from pretextlm.training.pretrain import pretrain
+from pretextlm.training.run_start import build_model
 
 CPU = torch.device("cpu")
 A, B, C = (sentences(16, seed=seed) for seed in (1, 2, 3))

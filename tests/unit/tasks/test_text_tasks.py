@@ -13,10 +13,11 @@ from pretextlm.errors import UserError
 from pretextlm.evaluation.task_evaluation import evaluate_task, examples_of, predictions
 from pretextlm.training.corpus import open_corpus
 from pretextlm.training.plan import make_loader, make_plan
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.progress import Silent
 from pretextlm.training.run_directory import Run
 from pretextlm.training.runtime import Runtime
-from pretextlm.training.trainer import Trainer, pretrain
+from pretextlm.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 TEXTS = sentences(40)
@@ -38,8 +39,7 @@ def gradients(recipe, micro_rows, tmp_path):
     with torch.no_grad():
         for parameter in trainer.model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.2)
-    reader = recipe.training_objective.reader(corpus.train, recipe.vocabulary(corpus), recipe.data.length)
-    with make_loader(recipe, corpus, reader, None) as loader:
+    with make_loader(recipe, corpus, None) as loader:
         losses = trainer.gradients(list(loader.step(0, plan.rows, micro_rows)))
     trainer.close()
     return losses, {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}

@@ -9,8 +9,8 @@ from tests.builders import sentences
 from pretextlm.compression.prune import Pruning, prune_run
 from pretextlm.errors import UserError
 from pretextlm.training.checkpoint import newest
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.run_directory import Run
-from pretextlm.training.trainer import pretrain
 
 RECORDS = [{"text": text, "label": i % 2} for i, text in enumerate(sentences(24))]
 TASK = {"name": "text_classification"}

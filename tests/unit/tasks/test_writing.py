@@ -19,11 +19,12 @@ from pretextlm.tasks.base import Task
 from pretextlm.tasks.registry import build as build_task
 from pretextlm.training.corpus import open_corpus
 from pretextlm.training.plan import make_loader, make_plan
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.progress import Silent
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
 from pretextlm.training.runtime import Runtime
-from pretextlm.training.trainer import Trainer, pretrain
+from pretextlm.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -160,8 +161,7 @@ def gradients(recipe, micro_rows, tmp_path):
     generator = torch.Generator().manual_seed(0)
     for parameter in trainer.model.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
-    reader = recipe.training_objective.reader(corpus.train, recipe.vocabulary(corpus), recipe.data.length)
-    with make_loader(recipe, corpus, reader, None) as loader:
+    with make_loader(recipe, corpus, None) as loader:
         losses = trainer.gradients(list(loader.step(0, plan.rows, micro_rows)))
     trainer.close()
     return losses, {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}

@@ -8,8 +8,8 @@ import torch
 from tests.builders import make_store
 
 from pretextlm.data.store import Store
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.trainer import pretrain
 
 
 @pytest.fixture(autouse=True)

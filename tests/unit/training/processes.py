@@ -127,25 +127,28 @@ def _train(recipe: Any, out: Path, job: dict) -> None:
     import torch
 
     from pretextlm.training import trainer
+    from pretextlm.training.callbacks import metrics
+    from pretextlm.training.pretrain import pretrain
 
     last = int(os.environ.get("RANK", 0)) == int(os.environ.get("WORLD_SIZE", 1)) - 1
-    step, peak_memory = trainer.Trainer._step, trainer.peak_memory
+    step, peak_memory = trainer.Trainer.step, metrics.peak_memory
 
     def disturbed(self, *step_of):
-        if last and self.position.step + 1 == job.get("poison"):
+        if last and self.state.step + 1 == job.get("poison"):
             with torch.no_grad():
                 next(self.model.parameters()).mul_(float("nan"))
-        step(self, *step_of)
-        if last and self.position.step == job.get("stop_at"):
+        done = step(self, *step_of)
+        if last and self.state.step == job.get("stop_at"):
             os.kill(os.getpid(), signal.SIGTERM)
+        return done
 
-    trainer.Trainer._step = disturbed
+    trainer.Trainer.step = disturbed
     if last and "memory" in job:
-        trainer.peak_memory = lambda _: job["memory"]
+        metrics.peak_memory = lambda _: job["memory"]
     try:
-        trainer.pretrain(recipe, out, resume=job["kind"] == "resume")
+        pretrain(recipe, out, resume=job["kind"] == "resume")
     finally:
-        trainer.Trainer._step, trainer.peak_memory = step, peak_memory
+        trainer.Trainer.step, metrics.peak_memory = step, peak_memory
 
 
 def _gradients(recipe: Any, out: Path) -> tuple[float, list[list[int]]]:
@@ -156,9 +159,10 @@ def _gradients(recipe: Any, out: Path) -> tuple[float, list[list[int]]]:
     from pretextlm.training import trainer
     from pretextlm.training.distributed import process_group
     from pretextlm.training.plan import make_loader
+    from pretextlm.training.progress import Silent
     from pretextlm.training.run_directory import Run
-    from pretextlm.training.run_setup import make_ready
-    from pretextlm.training.sharded_checkpoint import is_part
+    from pretextlm.training.run_setup import set_up
+    from pretextlm.training.sharded_checkpoint import is_sharded_tensor
 
     build = trainer.build_model
 
@@ -173,15 +177,14 @@ def _gradients(recipe: Any, out: Path) -> tuple[float, list[list[int]]]:
     trainer.build_model = shaken
     try:
         with process_group(120) as distributed:
-            ready = make_ready(recipe, distributed)
+            ready = set_up(recipe, distributed)
             plan, run = ready.plan, Run(out, ready.recipe)
-            at_work = trainer.Trainer(run, ready.store, plan, ready.runtime, trainer.Silent(), distributed)
-            reader = recipe.training_objective.reader(ready.store.train, ready.store.vocabulary, recipe.data.length)
-            loader = make_loader(ready.recipe, ready.store, reader, plan.total_rows, distributed)
+            at_work = trainer.Trainer(run, ready.corpus, plan, ready.runtime, Silent(), distributed)
+            loader = make_loader(ready.recipe, ready.corpus, plan.total_rows, distributed)
             steps = [loader.step(number * plan.rows, plan.rows, plan.micro_rows) for number in range(STEPS)]
             losses = at_work.gradients(steps[0])
             named = {name: weight.grad for name, weight in at_work.model.named_parameters() if weight.grad is not None}
-            whole = {name: grad.full_tensor() if is_part(grad) else grad for name, grad in named.items()}
+            whole = {name: grad.full_tensor() if is_sharded_tensor(grad) else grad for name, grad in named.items()}
             if distributed.is_main:
                 out.mkdir(parents=True, exist_ok=True)
                 save_file(whole, out / "gradients.safetensors")

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pretextlm.objectives.registry import OBJECTIVES
+from pretextlm.training.corpus import Corpus
 from pretextlm.training.plan import make_loader, make_plan
 from pretextlm.training.progress import Silent
 from pretextlm.training.recipe import Recipe
@@ -38,15 +39,14 @@ class Cutter:
 
     def __init__(self, store, place, name: str, options: dict) -> None:
         self.recipe = recipe(store, name, options).with_vocabulary(store.vocabulary.size)
-        plan = make_plan(self.recipe, store, torch.device("cpu"))
+        plan = make_plan(self.recipe, Corpus.of_store(self.recipe, store), torch.device("cpu"))
         runtime = Runtime.choose(self.recipe.training, 0.0)
-        self.trainer = Trainer(Run(place, self.recipe), store, plan, runtime, Silent())
+        self.trainer = Trainer(Run(place, self.recipe), Corpus.of_store(self.recipe, store), plan, runtime, Silent())
         torch.manual_seed(0)
         with torch.no_grad():  # projections that begin at zero would hide faults
             for parameter in self.trainer.model.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.05)
-        reader = self.recipe.training_objective.reader(store.train, store.vocabulary, self.recipe.data.length)
-        self.loader = make_loader(self.recipe, store, reader, None)
+        self.loader = make_loader(self.recipe, Corpus.of_store(self.recipe, store), None)
 
     def gradients(self, places: list[int]) -> tuple[float, dict[str, torch.Tensor]]:
         """(loss, gradients by name) with cuts before the rows at these places."""

@@ -9,10 +9,10 @@ from tests.builders import make_model, make_store
 
 from pretextlm.training import dry_run as module
 from pretextlm.training import memory_plan as fit
-from pretextlm.training.dry_run import rehearse
+from pretextlm.training.dry_run import dry_run
 from pretextlm.training.memory_estimate import Memory, on_each, training_memory
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.trainer import pretrain
 
 OBJECTIVES = ["causal", "span_corruption", "replaced_token"]
 
@@ -50,7 +50,7 @@ def files(place) -> set[str]:
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_steps_tokens_operations_and_parameters_are_those_of_the_training(store, tmp_path, objective):
-    found = rehearse(recipe(store, objective), tmp_path / "run")
+    found = dry_run(recipe(store, objective), tmp_path / "run")
     assert files(tmp_path) == set()
     run = pretrain(recipe(store, objective), tmp_path / "run")
     cost = json.loads((run.directory / "cost.json").read_text())
@@ -66,7 +66,7 @@ def test_steps_tokens_operations_and_parameters_are_those_of_the_training(store,
 def test_training_after_a_rehearsal_is_training_without_it(store, tmp_path):
     torch.set_num_threads(1)
     one = pretrain(recipe(store), tmp_path / "one")
-    rehearse(recipe(store), tmp_path / "other")
+    dry_run(recipe(store), tmp_path / "other")
     other = pretrain(recipe(store), tmp_path / "other")
     mine, theirs = one.load_model().state_dict(), other.load_model().state_dict()
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
@@ -74,19 +74,19 @@ def test_training_after_a_rehearsal_is_training_without_it(store, tmp_path):
 
 @pytest.mark.slow
 def test_every_kind_of_budget_is_worked_out_and_seconds_by_measuring(store, tmp_path):
-    step = rehearse(recipe(store, budget_steps=3), tmp_path)["step"]
+    step = dry_run(recipe(store, budget_steps=3), tmp_path)["step"]
     for kind, size in (("steps", 3), ("tokens", 2.5 * step["tokens"]), ("flops", 2.5 * step["flops"])):
-        run = rehearse(recipe(store, **{f"budget_{kind}": size}), tmp_path)["run"]
+        run = dry_run(recipe(store, **{f"budget_{kind}": size}), tmp_path)["run"]
         assert (run["steps"], run["known"]) == (3, "exact")
         assert run["epochs"] == pytest.approx(run["tokens"] / len(store.train.tokens), rel=0.1)
-    found = rehearse(recipe(store, budget_seconds=60.0), tmp_path)
+    found = dry_run(recipe(store, budget_seconds=60.0), tmp_path)
     assert found["run"]["known"] == "measured"
     assert found["run"]["steps"] == pytest.approx(60 / found["speed"]["seconds_per_step"], abs=1)
     assert found["time"]["training_seconds"] == 60
 
 
 def test_speed_utilisation_and_time_are_of_one_measurement(store, tmp_path):
-    found = rehearse(recipe(store), tmp_path)
+    found = dry_run(recipe(store), tmp_path)
     speed, step = found["speed"], found["step"]
     assert speed["measured_on"].startswith("3 steps of 8 rows")
     assert speed["flops_per_second"] == pytest.approx(step["flops"] / speed["seconds_per_step"])
@@ -96,7 +96,7 @@ def test_speed_utilisation_and_time_are_of_one_measurement(store, tmp_path):
 
 def test_validation_is_reckoned_on_the_rows_that_there_are(store, tmp_path):
     def operations(rows: int) -> float:
-        found = rehearse(recipe(store, budget_steps=4, validations=2, validation_rows=rows), tmp_path / "run")
+        found = dry_run(recipe(store, budget_steps=4, validations=2, validation_rows=rows), tmp_path / "run")
         return found["time"]["validation_seconds"] * found["speed"]["flops_per_second"]
 
     there = recipe(store).training_objective.reader(store.validation, recipe(store).vocabulary(store), 64).rows_per_pass
@@ -106,10 +106,10 @@ def test_validation_is_reckoned_on_the_rows_that_there_are(store, tmp_path):
 
 def test_a_step_that_does_not_fit_is_not_tried(store, tmp_path, monkeypatch):
     monkeypatch.setattr(fit, "free_memory", lambda device: 1000)
-    found = rehearse(recipe(store, budget_seconds=60.0), tmp_path)
+    found = dry_run(recipe(store, budget_seconds=60.0), tmp_path)
     assert not found["memory"]["fits"]
     assert (found["speed"], found["time"], found["run"]["steps"]) == (None, None, None)
-    assert rehearse(recipe(store), tmp_path)["run"]["steps"] == 4
+    assert dry_run(recipe(store), tmp_path)["run"]["steps"] == 4
 
 
 def test_spread_weights_gradients_and_optimizer_are_divided_and_what_is_gathered_is_added():

@@ -15,12 +15,12 @@ from pretextlm.evaluation.evaluate import evaluate
 from pretextlm.evaluation.forgetting import forgetting, lines, note_forgetting
 from pretextlm.metric import weighted_ratios
 from pretextlm.training import trainer as module
-from pretextlm.training.forgetting import document_of, read_memory
+from pretextlm.training.forgetting import document_of, read_forgetting
 from pretextlm.training.initial_weights import with_start
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
 from pretextlm.training.signals import Stopped
-from pretextlm.training.trainer import pretrain
 
 MODEL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 
@@ -84,7 +84,7 @@ def test_the_figure_after_is_that_of_the_run_itself(run, old):
 
 
 def test_the_error_of_the_difference_is_over_documents(run, tmp_path):
-    memory = read_memory(run.directory)["old"]
+    memory = read_forgetting(run.directory)["old"]
     totals = np.array(memory["after"])[0] - np.array(memory["before"])[0]
     counts = np.array(memory["counts"])[0]
     assert len(counts) == 4
@@ -124,22 +124,22 @@ def test_watching_changes_no_bit_of_what_is_learnt(run, new, first, tmp_path):
 
 @pytest.mark.parametrize("after", [0, 2, 3])
 def test_an_interrupted_run_remembers_the_same(run, new, first, tmp_path, monkeypatch, after):
-    real = module.Trainer._step
+    real = module.Trainer.step
 
     def stop_then(self, *args):
-        if self.position.step == after:
+        if self.state.step == after:
             self.save()
             raise Stopped(2)
-        real(self, *args)
+        return real(self, *args)
 
     recipe = going_on(new, first)
-    monkeypatch.setattr(module.Trainer, "_step", stop_then)
+    monkeypatch.setattr(module.Trainer, "step", stop_then)
     with pytest.raises(Stopped):
         pretrain(recipe, tmp_path / "cut")
-    monkeypatch.setattr(module.Trainer, "_step", real)
+    monkeypatch.setattr(module.Trainer, "step", real)
     resumed = pretrain(recipe, tmp_path / "cut", resume=True)
     assert looked_back(resumed) == looked_back(run)
-    assert read_memory(resumed.directory) == read_memory(run.directory)
+    assert read_forgetting(resumed.directory) == read_forgetting(run.directory)
 
 
 def test_a_run_goes_on_watching_without_the_run_it_began_from(new, first, tmp_path):
@@ -159,7 +159,7 @@ def test_a_run_goes_on_watching_without_the_run_it_began_from(new, first, tmp_pa
 def test_without_validations_only_before_and_after_are_measured(run, new, first, tmp_path):
     quiet = pretrain(going_on(new, first, training={"validations": 0}), tmp_path / "quiet")
     assert not looked_back(quiet)
-    assert read_memory(quiet.directory) == read_memory(run.directory)
+    assert read_forgetting(quiet.directory) == read_forgetting(run.directory)
 
 
 def test_a_run_that_stays_on_its_text_watches_nothing(old, first, tmp_path):

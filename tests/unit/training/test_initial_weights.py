@@ -10,10 +10,10 @@ from tests.builders import make_store
 from pretextlm.errors import UserError
 from pretextlm.training import trainer as module
 from pretextlm.training.initial_weights import resolve_recipe, with_start
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
 from pretextlm.training.signals import Stopped
-from pretextlm.training.trainer import pretrain
 
 
 @pytest.fixture(scope="module")
@@ -70,18 +70,19 @@ def test_an_interrupted_run_goes_on_bit_for_bit_without_the_run_it_began_from(st
     shutil.copytree(first.directory, begun)
     recipe = Recipe.load(with_start(values(store, start=str(begun))))
     whole = pretrain(recipe, tmp_path / "whole").load_model().state_dict()
-    real = module.Trainer._step
+    real = module.Trainer.step
 
     def stop_after_two(self, *args):
-        real(self, *args)
-        if self.position.step == 2:
+        done = real(self, *args)
+        if self.state.step == 2:
             self.save()
             raise Stopped(2)
+        return done
 
-    monkeypatch.setattr(module.Trainer, "_step", stop_after_two)
+    monkeypatch.setattr(module.Trainer, "step", stop_after_two)
     with pytest.raises(Stopped):
         pretrain(recipe, tmp_path / "cut")
-    monkeypatch.setattr(module.Trainer, "_step", real)
+    monkeypatch.setattr(module.Trainer, "step", real)
     shutil.rmtree(begun)
     again = Recipe.load(with_start(Run.open(tmp_path / "cut").recipe.dump()))
     resumed = pretrain(again, tmp_path / "cut", resume=True).load_model().state_dict()

@@ -10,15 +10,17 @@ from tests.builders import make_store
 
 import pretextlm.training.memory_plan as module
 from pretextlm.model.transformer import meta_model
+from pretextlm.training.corpus import Corpus
 from pretextlm.training.distributed import SINGLE_PROCESS
 from pretextlm.training.memory_estimate import training_memory
-from pretextlm.training.memory_plan import USABLE, Fit, fit
+from pretextlm.training.memory_plan import USABLE, MemoryPlan, plan_memory
 from pretextlm.training.plan import make_loader, make_plan
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.progress import Silent
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
 from pretextlm.training.runtime import Runtime
-from pretextlm.training.trainer import Trainer, pretrain
+from pretextlm.training.trainer import Trainer
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 OBJECTIVES = ("causal", "masked", "span_corruption", "replaced_token")
@@ -40,17 +42,17 @@ def recipe(store, objective="causal", layers=4, **training):
     return Recipe.load(values).with_vocabulary(store.vocabulary.size)
 
 
-def found(store, free, device=CPU, monkeypatch=None, **options) -> Fit:
+def found(store, free, device=CPU, monkeypatch=None, **options) -> MemoryPlan:
     """The way that is chosen with so many free bytes."""
     monkeypatch.setattr(module, "free_memory", lambda device: free)
     whole = recipe(store, **options)
     runtime = replace(Runtime.choose(whole.training, 0.0), device=device)
-    return fit(whole, make_plan(whole, store, device), runtime, SINGLE_PROCESS)
+    return plan_memory(whole, make_plan(whole, Corpus.of_store(whole, store), device), runtime, SINGLE_PROCESS)
 
 
 def needed(store, recomputed, rows=8, **options) -> int:
     whole = recipe(store, **options)
-    plan = make_plan(whole, store, CPU)
+    plan = make_plan(whole, Corpus.of_store(whole, store), CPU)
     model = meta_model(whole.model, whole.training_objective.heads)
     return training_memory(model, "muon", rows, plan.length, "fp32", plan.target_length, recomputed).total
 
@@ -59,17 +61,22 @@ def needed(store, recomputed, rows=8, **options) -> int:
 @pytest.mark.parametrize("recomputed", [1, 4])
 def test_gradients_are_the_same_to_the_last_bit_when_blocks_are_computed_twice(store, tmp_path, objective, recomputed):
     whole = recipe(store, objective)
-    plan = make_plan(whole, store, CPU)
+    plan = make_plan(whole, Corpus.of_store(whole, store), CPU)
     gradients = []
     for blocks in (0, recomputed):
         run = Run(tmp_path, whole)
-        trainer = Trainer(run, store, replace(plan, recomputed=blocks), Runtime.choose(whole.training, 0.0), Silent())
+        trainer = Trainer(
+            run,
+            Corpus.of_store(whole, store),
+            replace(plan, recomputed=blocks),
+            Runtime.choose(whole.training, 0.0),
+            Silent(),
+        )
         generator = torch.Generator().manual_seed(1)
         with torch.no_grad():
             for parameter in trainer.model.parameters():
                 parameter.normal_(0.0, 0.1, generator=generator)
-        reader = whole.training_objective.reader(store.train, whole.vocabulary(store), whole.data.length)
-        with make_loader(whole, store, reader, None) as loader:
+        with make_loader(whole, Corpus.of_store(whole, store), None) as loader:
             trainer.gradients(list(loader.step(0, plan.rows, plan.micro_rows)))
         trainer.close()
         gradients.append([p.grad for p in trainer.model.parameters() if p.grad is not None])
@@ -88,18 +95,17 @@ def test_a_run_whose_blocks_are_computed_twice_ends_with_the_same_weights(store,
 def test_what_autograd_keeps_shrinks_block_by_block(store):
     """Counted from what autograd really saves, not from the estimate."""
     whole = recipe(store, layers=6)
-    plan = make_plan(whole, store, CPU)
+    plan = make_plan(whole, Corpus.of_store(whole, store), CPU)
     kept = []
     for blocks in (0, 3, 6):
         trainer = Trainer(
             Run(store.path, whole),
-            store,
+            Corpus.of_store(whole, store),
             replace(plan, recomputed=blocks),
             Runtime.choose(whole.training, 0.0),
             Silent(),
         )
-        reader = whole.training_objective.reader(store.train, whole.vocabulary(store), whole.data.length)
-        with make_loader(whole, store, reader, None) as loader:
+        with make_loader(whole, Corpus.of_store(whole, store), None) as loader:
             batch = next(iter(loader.step(0, plan.rows, plan.micro_rows)))
         weights = {p.data_ptr() for p in trainer.model.parameters()}
         saved: dict[int, int] = {}
@@ -156,7 +162,12 @@ def test_blocks_with_shared_weights_are_recomputed_all_together(store, monkeypat
     whole = recipe(store)
     shared = whole.model_copy(update={"model": whole.model.model_copy(update={"share_layers": True})})
     monkeypatch.setattr(module, "free_memory", lambda device: 1000)
-    chosen = fit(shared, make_plan(shared, store, CPU), Runtime.choose(shared.training, 0.0), SINGLE_PROCESS)
+    chosen = plan_memory(
+        shared,
+        make_plan(shared, Corpus.of_store(shared, store), CPU),
+        Runtime.choose(shared.training, 0.0),
+        SINGLE_PROCESS,
+    )
     assert chosen.recomputed == 4
     model = meta_model(shared.model)
     model.set_gradient_checkpointing(chosen.recomputed)

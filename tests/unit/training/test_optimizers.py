@@ -39,7 +39,8 @@ def test_saved_state_continues_bit_for_bit(kind):
             generator = torch.Generator().manual_seed(step)
             for parameter in model.parameters():
                 parameter.grad = torch.randn(parameter.shape, generator=generator)
-            optimizer.step(0.5)
+            optimizer.set_multiplier(0.5)
+            optimizer.step()
 
     whole, cut, fresh = (make_model() for _ in range(3))
     one, two = (Optimizer(m, config, torch.float32) for m in (whole, cut))
@@ -75,7 +76,9 @@ def test_gradients_above_the_recipes_norm_count_as_if_they_had_been_clipped_befo
             for parameter in model.parameters():
                 parameter.grad = size * torch.randn(parameter.shape, generator=generator)
         norm = torch.nn.utils.clip_grad_norm_(before.parameters(), 0.5)
-        one.step(0.5, float(norm))
-        two.step(0.5)
+        for optimizer in (one, two):
+            optimizer.set_multiplier(0.5)
+        one.step(float(norm))
+        two.step()
     for mine, theirs in zip(inside.parameters(), before.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-5)

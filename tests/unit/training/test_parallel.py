@@ -11,9 +11,9 @@ from tests.unit.training.processes import Processes, outcome
 
 from pretextlm.data.loader import shared_out
 from pretextlm.training.checkpoint import newest
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
-from pretextlm.training.trainer import pretrain
 
 STEPS = 6
 TOLERANCE = 1e-6

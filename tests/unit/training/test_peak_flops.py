@@ -7,9 +7,9 @@ import torch
 from tests.builders import make_store
 
 from pretextlm.training.peak_flops import MEASURED, TABLE, Peak, find_peak, listed, peak_of_run
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.runtime import device_name
-from pretextlm.training.trainer import pretrain
 
 CPU = torch.device("cpu")
 

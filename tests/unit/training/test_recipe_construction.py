@@ -16,6 +16,7 @@ from pretextlm.objectives.registry import OBJECTIVES
 from pretextlm.study.plan import StudyPlan
 from pretextlm.tasks.registry import TASKS
 from pretextlm.tasks.text_classification import TextClassification
+from pretextlm.training.budget import Budget
 from pretextlm.training.recipe import DataConfig, EvaluationConfig, Recipe, TrainingConfig
 from pretextlm.training.trainable_parameters import TuningConfig
 
@@ -96,13 +97,13 @@ def test_a_task_brings_its_training_defaults_unless_a_value_is_given():
     data = DataConfig(train="a.jsonl", validation="b.jsonl")
     task = TextClassification(text="sentence")
     by_default = Recipe(data=data, task=task).training
-    assert by_default.budget == ("epochs", 3.0)
+    assert by_default.budget == Budget("epochs", 3.0)
     assert by_default.optimizer == "adamw"
     assert Recipe(data=data, task=task, training=TrainingConfig(learning_rate=1e-4)).training == by_default.model_copy(
         update={"learning_rate": 1e-4}
     )
     tuned = Recipe(data=data, task=task, training=TrainingConfig(budget_steps=7, batch_rows=0, optimizer="muon"))
-    assert tuned.training.budget == ("steps", 7)
+    assert tuned.training.budget == Budget("steps", 7)
     assert tuned.training.batch_rows == 0, "equal to the field's default, and given all the same"
     assert tuned.training.optimizer == "muon"
     assert tuned.objective is None

@@ -12,11 +12,12 @@ import torch
 
 from pretextlm.objectives.registry import OBJECTIVES, build
 from pretextlm.training.checkpoint import newest
-from pretextlm.training.objective_module import Task
+from pretextlm.training.objective_module import ObjectiveModule
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
 from pretextlm.training.signals import Stopped
-from pretextlm.training.trainer import Trainer, pretrain
+from pretextlm.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 
@@ -69,14 +70,15 @@ def recipe(store, name: str, options: dict, optimizer: str) -> Recipe:
 
 def stop_in_step(patch, number: int, amid: bool) -> None:
     """SIGTERM comes in the so-manyth step: after its first micro-batch, or when all of it is done."""
-    step, forward = Trainer._step, Task.forward
+    step, forward = Trainer.step, ObjectiveModule.forward
     passed: list[int] = []
 
     def watched_step(self, *of):
-        passed[:] = [self.position.step]
-        step(self, *of)
-        if self.position.step == number and not amid:
+        passed[:] = [self.state.step]
+        done = step(self, *of)
+        if self.state.step == number and not amid:
             signal.raise_signal(signal.SIGTERM)
+        return done
 
     def watched_forward(self, batch):
         if amid and self.training and passed == [number - 1, 1]:
@@ -84,8 +86,8 @@ def stop_in_step(patch, number: int, amid: bool) -> None:
         passed.append(1)
         return forward(self, batch)
 
-    patch.setattr(Trainer, "_step", watched_step)
-    patch.setattr(Task, "forward", watched_forward)
+    patch.setattr(Trainer, "step", watched_step)
+    patch.setattr(ObjectiveModule, "forward", watched_forward)
 
 
 def on_disk(run: Run) -> tuple[dict, list, dict]:

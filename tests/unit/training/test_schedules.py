@@ -2,7 +2,7 @@
 
 import pytest
 
-from pretextlm.training.schedules import rate
+from pretextlm.training.schedules import learning_rate_multiplier as rate
 
 
 def test_wsd_rises_stays_and_falls():

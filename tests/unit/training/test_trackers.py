@@ -10,11 +10,11 @@ from tests.builders import make_store
 
 from pretextlm.errors import UserError
 from pretextlm.training import trackers as module
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.progress import Silent
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
 from pretextlm.training.trackers import TRACKERS, Trackers, check_installed
-from pretextlm.training.trainer import pretrain
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,14 @@ import torch
 from tests.builders import make_store
 
 from pretextlm.errors import UserError
-from pretextlm.training.begin import build_model
+from pretextlm.training.corpus import Corpus
 from pretextlm.training.plan import make_loader, make_plan
+from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
+from pretextlm.training.run_start import build_model
 from pretextlm.training.signals import StopFlag, Stopped
-from pretextlm.training.trainer import Trainer, pretrain
+from pretextlm.training.trainer import Trainer
 
 DEFAULTS = {"budget_steps": 6, "batch_tokens": 512, "dtype": "fp32", "log_every": 2, "validations": 3}
 OBJECTIVES = ["causal", "masked", "span_corruption"]
@@ -88,15 +90,16 @@ def test_a_run_goes_on_under_other_settings_of_the_machine_and_under_no_other_re
 
 def interrupt_after(patch, steps: int) -> None:
     """SIGTERM reaches this process after so many steps."""
-    original, taken = Trainer._step, []
+    original, taken = Trainer.step, []
 
     def step(self, *args):
-        original(self, *args)
+        done = original(self, *args)
         taken.append(1)
         if len(taken) == steps:
             signal.raise_signal(signal.SIGTERM)
+        return done
 
-    patch.setattr(Trainer, "_step", step)
+    patch.setattr(Trainer, "step", step)
 
 
 @pytest.mark.slow
@@ -126,9 +129,9 @@ def test_a_rate_that_changes_over_training_needs_a_budget_that_says_how_far_it_i
     values = recipe(store).dump() | {"objective": table, "model": {**recipe(store).dump()["model"]}}
     values["model"]["architecture"] = "encoder"
     chosen = Recipe.load(values)
-    plan = make_plan(chosen.with_vocabulary(store.vocabulary.size), store, torch.device("cpu"))
-    reader = chosen.training_objective.reader(store.train, store.vocabulary, 64)
-    with make_loader(chosen, store, reader, plan.total_rows) as loader:
+    chosen = chosen.with_vocabulary(store.vocabulary.size)
+    plan = make_plan(chosen, Corpus.of_store(chosen, store), torch.device("cpu"))
+    with make_loader(chosen, Corpus.of_store(chosen, store), plan.total_rows) as loader:
         shares = []
         for step in range(6):
             (batch,) = loader.step(step * plan.rows, plan.rows, plan.rows)
@@ -170,7 +173,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_reaches_a_weight(store, t
 
     def poisoned(self, batches):
         means = original(self, batches)
-        if self.position.step == 3:
+        if self.state.step == 3:
             next(self.model.parameters()).grad[0, 0] = float("nan")
         return means
 

@@ -1,4 +1,4 @@
-"""How a run begins: its directory and its first weights."""
+"""Starting a run: its directory and its initial weights."""
 
 from __future__ import annotations
 
@@ -22,42 +22,46 @@ from pretextlm.training.runtime import Runtime
 
 
 def build_model(recipe: Recipe, device: torch.device) -> Transformer:
-    """The trunk with weights drawn from the recipe's seed alone, the same on every device."""
+    """Returns the model with weights initialized from the recipe's seed, the same on every device."""
     model = meta_model(recipe.model, recipe.training_objective.heads)
     model.to_empty(device="cpu")
     model.reset_parameters(generator_of(recipe, "weights"))
     return model.to(device)
 
 
-def generator_of(recipe: Recipe, what: str) -> torch.Generator:
-    """A generator for one kind of draws, by the recipe's seed."""
-    digest = hashlib.sha256(f"{what} {recipe.seed}".encode()).digest()
+def generator_of(recipe: Recipe, purpose: str) -> torch.Generator:
+    """Returns a random generator for one purpose, seeded by the recipe's seed."""
+    digest = hashlib.sha256(f"{purpose} {recipe.seed}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def begin(
-    recipe: Recipe, directory: Path, resume: bool, store: Corpus, runtime: Runtime, command: Sequence[str]
+def start_run(
+    recipe: Recipe, directory: Path, resume: bool, corpus: Corpus, runtime: Runtime, command: Sequence[str]
 ) -> None:
-    """A new run directory, or the one to go on with."""
+    """Creates a run directory, or checks that an existing one can be resumed by this recipe.
+
+    Raises:
+        UserError: the directory is not empty, or its run has another recipe.
+    """
     if resume and (directory / CONFIG).exists():
         run = Run.open(directory)
         if not recipe.trains_as(run.recipe):
             raise UserError(
-                f"{directory} was begun with another recipe.",
-                f"Go on with its own, {directory / CONFIG}, or give another directory with --out.",
+                f"{directory} was started with another recipe.",
+                f"Resume it with its own, {directory / CONFIG}, or give another directory with --out.",
             )
         if run.recipe != recipe:
             write_text(directory / CONFIG, write_toml(recipe.dump()))
         return
-    carried = {}
+    inherited = {}
     if recipe.start:
         check_start(recipe)
-        carried = carry_origin(Path(recipe.start), directory)
+        inherited = carry_origin(Path(recipe.start), directory)
     environment = {
         **runtime.describe(),
         "peak": find_peak(runtime.device, runtime.dtype).describe(),
         "command": list(command),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        **carried,
+        **inherited,
     }
-    Run.create(directory, recipe, environment, store.path / TOKENIZER)
+    Run.create(directory, recipe, environment, corpus.path / TOKENIZER)

@@ -1,0 +1,1 @@
+"""Callbacks of a training: one file per concern that is attached to the loop."""

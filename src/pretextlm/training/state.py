@@ -1,0 +1,38 @@
+"""The state of a trainer that is neither weights nor optimizer state; every checkpoint has it as state.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class TrainerState:
+    """Progress of a training.
+
+    Attributes:
+        step: optimizer steps done; it also determines the position in the data.
+        seconds: of training, without evaluation and compilation.
+        flops: floating-point operations of training.
+        validations: number of the last validation; the one before the first step is 0, -1 means none yet.
+        window: sums of the metrics line in progress.
+        skipped: steps that were skipped because of their gradient.
+        typical_norm: running mean of the gradient norm.
+        device_seconds: seconds of training summed over all devices.
+        energy_joules: measured energy, summed over all processes.
+        best: best validation value, lower is better; None before the first.
+        best_step: step of that validation.
+        stale: validations since then without improvement.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    flops: float = 0.0
+    validations: int = -1
+    window: dict[str, float] = field(default_factory=dict)
+    skipped: int = 0
+    typical_norm: float = 0.0
+    device_seconds: float = 0.0
+    energy_joules: float = 0.0
+    best: float | None = None
+    best_step: int = 0
+    stale: int = 0
