@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks.training.peers import Format, build
 from benchmarks.training.setting import Setting
+from benchmarks.training.turns import Turns
 from torch import Tensor
 from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
-
-if TYPE_CHECKING:
-    from benchmarks.training.worker import Turns
 
 BEST: dict[str, Any] = {"bf16": True, "torch_compile": True, "optim": "adamw_torch_fused"}
 """With the attention of torch (sdpa), which is its models' default."""

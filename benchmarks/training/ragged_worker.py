@@ -21,7 +21,8 @@ from benchmarks.training.peers import Format, PeerTrainer, feed
 from benchmarks.training.peers import build as build_peer
 from benchmarks.training.resident import resident
 from benchmarks.training.setting import Setting
-from benchmarks.training.worker import PREPARED_STEPS, Turns, run_ours
+from benchmarks.training.turns import Turns
+from benchmarks.training.worker import PREPARED_STEPS, run_ours
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad

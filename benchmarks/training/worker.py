@@ -11,7 +11,6 @@ import json
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 import torch._inductor.compile_fx  # its memory is no model's: there before memory is counted
-from benchmarks.training.resident import forget_peak, peak, resident
+from benchmarks.training.resident import resident
 from benchmarks.training.setting import Setting
+from benchmarks.training.turns import Turns
 
 from pretextlm.data.store import Store
 from pretextlm.model.transformer import Transformer
@@ -33,46 +33,6 @@ from pretextlm.training.recipe import Recipe
 from pretextlm.training.runtime import tune_process
 
 PREPARED_STEPS = 8
-
-
-class Turns:
-    """Waits for its turn, and reports the last one. CPU time between turns is that of batches prepared ahead, so a
-    turn is counted from the end of the one before.
-
-    Args:
-        steps: of a turn.
-        facts: for the table, with the parameters.
-        before: bytes in memory before there was a model; a turn's memory is its peak above them.
-    """
-
-    def __init__(self, steps: int, facts: Mapping[str, Any], before: int) -> None:
-        self.before = before
-        self._channel = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)
-        self.steps, self.done = steps, 0
-        self._say(facts)
-        self._wait()
-
-    def step(self, tokens: int) -> None:
-        """After each step of `tokens` real tokens."""
-        self.done += 1
-        if self.done % self.steps:
-            self.tokens += tokens
-            return
-        wall = time.perf_counter() - self._wall
-        cpu = time.process_time() - self._cpu
-        self._say({"cpu": cpu, "wall": wall, "tokens": self.tokens + tokens, "memory": peak() - self.before})
-        self._wait()
-
-    def _wait(self) -> None:
-        self._cpu, self.tokens = time.process_time(), 0
-        if not sys.stdin.readline():
-            raise SystemExit(0)
-        self._wall = time.perf_counter()
-        forget_peak()
-
-    def _say(self, line: Mapping[str, Any]) -> None:
-        print(json.dumps(line), file=self._channel, flush=True)
 
 
 class Gate(Silent):
