@@ -897,7 +897,7 @@ def processor() -> str:
 
 
 def run_numbers(run: Path, scored: bool) -> dict[str, Any]:
-    """Returns the numbers of each step of a run, digests of its weights, and scores where its case has measured them."""
+    """Returns the numbers of each step of a run, digests of its weights, and scores where its case measures them."""
     metrics = run / "metrics.jsonl"
     lines = metrics.read_text("utf-8").splitlines() if metrics.exists() else []
     found: dict[str, Any] = {"steps": [step_numbers(json.loads(line)) for line in lines]}
