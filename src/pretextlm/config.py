@@ -102,7 +102,7 @@ def _explain(error: ValidationError, cls: type[BaseModel], where: str, section: 
     table = isinstance(value, Mapping | BaseModel)  # a rule about several fields: the message names them
     return UserError(
         f"Wrong value for {key!r}{place}: {message}.",
-        "" if table else f"It is {json.dumps(value, default=str)[:80]}.",
+        "Change one of the values that it names." if table else f"It is {json.dumps(value, default=str)[:80]}.",
     )
 
 
