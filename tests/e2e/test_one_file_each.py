@@ -13,6 +13,8 @@ import pytest
 
 import pretextlm
 
+pytestmark = pytest.mark.slow
+
 FILES = {
     "objectives/echoed.py": '''
 """Causal language modelling under another name."""

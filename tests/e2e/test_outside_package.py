@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from tests.builders import make_store
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(__file__).parents[1] / "outside_package"
 
 

@@ -25,6 +25,8 @@ from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
 
+pytestmark = pytest.mark.slow
+
 LLAMA = [
     "model.norm={weight=true}",
     "model.attention={qk_norm=false}",

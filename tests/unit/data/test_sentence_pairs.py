@@ -149,6 +149,7 @@ def random_lengths(documents, seed=0, longest=12, sentences=9):
 lengths_strategy = st.lists(st.lists(st.integers(1, 15), max_size=9), min_size=2, max_size=9)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(lengths_strategy, st.integers(2, 30), st.sampled_from(ALL), st.sampled_from([0.0, 0.5]), st.integers(0, 99))
 def test_pairs_equal_berts_builder_under_the_same_draws(lengths, room, kinds, short, seed):

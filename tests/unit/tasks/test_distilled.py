@@ -23,6 +23,8 @@ from pretextlm.training.run_setup import set_up
 from pretextlm.training.runtime import Runtime
 from pretextlm.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 TEXTS = sentences(40)
 SIDES = [{"text": text, "label": ["left", "right"][n % 2]} for n, text in enumerate(TEXTS)]

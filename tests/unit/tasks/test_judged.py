@@ -49,6 +49,7 @@ def run(start, tmp_path_factory):
     return pretrain(Recipe.load(with_start(values)), place / "run")
 
 
+@pytest.mark.slow
 def test_a_run_is_judged_by_groups_probabilities_and_classes_that_count(run):
     metrics = evaluate_task(run)["metrics"]
     task = run.recipe.training_objective

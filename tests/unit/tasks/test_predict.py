@@ -14,6 +14,8 @@ from pretextlm.evaluation.predict import predict
 from pretextlm.evaluation.task_evaluation import evaluate_task
 from pretextlm.training.pretrain import pretrain
 
+pytestmark = pytest.mark.slow
+
 A, B = sentences(24, seed=1), sentences(24, seed=2)
 WORDS = [text.split() for text in A]
 TAGS = [["B-x", "I-x", *["O"] * (len(words) - 2)] for words in WORDS]

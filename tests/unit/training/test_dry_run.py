@@ -14,6 +14,8 @@ from pretextlm.training.memory_estimate import Memory, on_each, training_memory
 from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
 
+pytestmark = pytest.mark.slow
+
 OBJECTIVES = ["causal", "span_corruption", "replaced_token"]
 
 
@@ -72,7 +74,6 @@ def test_training_after_a_rehearsal_is_training_without_it(store, tmp_path):
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
-@pytest.mark.slow
 def test_every_kind_of_budget_is_worked_out_and_seconds_by_measuring(store, tmp_path):
     step = dry_run(recipe(store, budget_steps=3), tmp_path)["step"]
     for kind, size in (("steps", 3), ("tokens", 2.5 * step["tokens"]), ("flops", 2.5 * step["flops"])):

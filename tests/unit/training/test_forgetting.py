@@ -22,6 +22,8 @@ from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
 from pretextlm.training.signals import Stopped
 
+pytestmark = pytest.mark.slow
+
 MODEL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
@@ -195,7 +197,6 @@ def test_every_kind_of_objective_is_watched_as_it_is_evaluated(some_of_all, opti
     assert found[f"loss_after:{name}"].value == pytest.approx(evaluate(run.directory)["metrics"]["loss"]["value"])
 
 
-@pytest.mark.slow
 def test_several_processes_find_what_one_finds(run, new, first, tmp_path):
     recipe = going_on(new, first).dump()
     ways = ("ddp", "zero3")

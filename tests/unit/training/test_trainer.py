@@ -51,6 +51,7 @@ def assert_same_run(one: Run, other: Run) -> None:
     assert lines[0] == lines[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_every_objective_learns_under_both_optimizers(store, tmp_path, objective, optimizer):
