@@ -76,11 +76,7 @@ def summary(study: Study) -> dict[str, Any]:
         "title": study.title,
         "finding": headline,
         "qualification": qualification,
-        **(
-            {"best": common_measures(every)[0].ranked()[0].condition.label}
-            if study.of_a_grid and common_measures(every)
-            else {}
-        ),
+        **({"best": common[0].ranked()[0].condition.label} if study.of_a_grid and common else {}),
         "unfinished": {run.path.name: run.problem for run in study.runs if run.problem},
         "conditions": {condition.label: _measured(every, condition.label) for condition in study.conditions},
     }
