@@ -1,10 +1,10 @@
-"""Muon orthogonalises and both optimizers come back from their saved state bit for bit."""
+"""Muon orthogonalizes and both optimizers come back from their saved state bit for bit."""
 
 import pytest
 import torch
 from tests.builders import make_model
 
-from pretextlm.training.muon import orthogonalise
+from pretextlm.training.muon import orthogonalize
 from pretextlm.training.optimizers import Optimizer
 from pretextlm.training.recipe import TrainingConfig
 
@@ -14,7 +14,7 @@ def test_singular_values_end_near_one_and_the_factors_stay(shape):
     torch.manual_seed(0)
     matrices = torch.randn(shape)
     u, _, vh = torch.linalg.svd(matrices, full_matrices=False)
-    found = orthogonalise(matrices, torch.float32)
+    found = orthogonalize(matrices, torch.float32)
     values = torch.linalg.svdvals(found)
     assert values.min() > 0.3
     assert values.max() < 1.3
@@ -26,8 +26,8 @@ def test_singular_values_end_near_one_and_the_factors_stay(shape):
 def test_a_batch_of_matrices_equals_each_by_itself():
     torch.manual_seed(0)
     matrices = torch.randn(4, 24, 48)
-    alone = torch.stack([orthogonalise(m[None], torch.float32)[0] for m in matrices])
-    torch.testing.assert_close(orthogonalise(matrices, torch.float32), alone, atol=1e-5, rtol=1e-5)
+    alone = torch.stack([orthogonalize(m[None], torch.float32)[0] for m in matrices])
+    torch.testing.assert_close(orthogonalize(matrices, torch.float32), alone, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["muon", "adamw"])
