@@ -49,6 +49,7 @@ _MODULES = {
     "register": "extensions",
     "Objective": "objectives.base",
     "Task": "tasks.base",
+    "Callback": "training.callbacks.base",
     "UserError": "errors",
     # Objectives
     "BimodalCode": "objectives.bimodal_code",

@@ -43,6 +43,7 @@ from pretextlm.tasks.text_classification import TextClassification as TextClassi
 from pretextlm.tasks.text_regression import TextRegression as TextRegression
 from pretextlm.tasks.text_to_text import SequenceToSequence as SequenceToSequence
 from pretextlm.tasks.token_classification import TokenClassification as TokenClassification
+from pretextlm.training.callbacks.base import Callback as Callback
 from pretextlm.training.pretrain import pretrain as pretrain
 from pretextlm.training.recipe import DataConfig as DataConfig
 from pretextlm.training.recipe import EvaluationConfig as EvaluationConfig

@@ -8,6 +8,7 @@ from typing import Any
 from pretextlm.errors import UserError
 from pretextlm.evaluation.task_evaluation import check_scores
 from pretextlm.files import AnyPath
+from pretextlm.training.callbacks.base import Callback
 from pretextlm.training.initial_weights import resolve_recipe
 from pretextlm.training.pretrain import pretrain
 from pretextlm.training.progress import Progress
@@ -20,6 +21,7 @@ def finetune(
     out: AnyPath,
     *,
     resume: bool = False,
+    callbacks: Sequence[Callback] = (),
     command: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Run:
@@ -29,6 +31,7 @@ def finetune(
         recipe: a recipe with a task, the path of a TOML file, or its tables.
         out: a new directory or, with `resume`, the one of a run to resume (which is started if it does not exist).
         resume: continue from the newest checkpoint.
+        callbacks: called during training, after the built-in ones.
         command: argv to record, so that the run can be repeated.
         progress: called after every step; nothing is printed without it.
 
@@ -43,4 +46,4 @@ def finetune(
     if resolved.task is None:
         raise UserError("The recipe has no task to fine-tune for.", "Objectives are trained by pretrain.")
     check_scores(resolved.task)
-    return pretrain(resolved, out, resume=resume, command=command, progress=progress)
+    return pretrain(resolved, out, resume=resume, callbacks=callbacks, command=command, progress=progress)
