@@ -37,8 +37,8 @@ def pretrain(
     training.trackers=["tensorboard"] logs the metrics elsewhere too ("wandb", "trackio").
 
     start=RUN initializes from the newest weights of another run, for example an imported one, and takes its model
-    shape. Its loss on that run's text is measured during training (forgetting); data.remember=["STORE"] names other
-    text, [] none. Ctrl-C (or SIGTERM) saves a checkpoint and exits; --resume continues, bit for bit on a CPU.
+    shape. Its loss on that run's text is measured during training (forgetting); data.forgetting_stores=["STORE"] names
+    other text, [] none. Ctrl-C (or SIGTERM) saves a checkpoint and exits; --resume continues, bit for bit on a CPU.
     """
     from pretextlm.cli.shared.console import print_json
 
@@ -48,7 +48,7 @@ def pretrain(
         return
     from pretextlm.evaluation.forgetting import lines, note_forgetting
 
-    last = {line["kind"]: line for line in run.metrics() if line["kind"] != "remembered"}
+    last = {line["kind"]: line for line in run.metrics() if line["kind"] != "forgetting"}
     forgotten, about = note_forgetting(directory)
     if as_json:
         found = {"run": str(directory), "last": last, "cost": run.cost()}

@@ -89,7 +89,7 @@ def evaluate(
         answers = answer_questions(scorer, questions)
         metrics |= blank_metrics(answers, texts)
         samples += blank_samples(answers, texts)
-    forgotten, remembered = forgetting(run)
+    forgotten, monitored = forgetting(run)
     metrics |= forgotten
     say("prompts")
     samples += prompt_samples(scorer, opened.validation, settings.prompts, settings.seed)
@@ -101,7 +101,7 @@ def evaluate(
             "tokens": split.num_tokens,
             "blanks": len(questions),
             "seed": settings.seed,
-            **({"remembered": remembered} if remembered else {}),
+            **({"forgetting": monitored} if monitored else {}),
         },
     }
     if notes:

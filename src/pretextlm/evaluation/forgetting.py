@@ -67,7 +67,7 @@ def note_forgetting(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         return plain, about
     path = directory / EVALUATION
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    settings = {**old.get("settings", {}), "remembered": about}
+    settings = {**old.get("settings", {}), "forgetting": about}
     write_json(path, {**old, "metrics": {**old.get("metrics", {}), **plain}, "settings": settings})
     return plain, about
 

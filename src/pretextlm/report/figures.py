@@ -140,11 +140,11 @@ def task_curves(study: Study) -> list[list[Panel]]:
     return [[panel for panel in column if panel is not None] for column in columns if any(column)]
 
 
-def remembered_curves(study: Study) -> list[list[Panel]]:
+def forgetting_curves(study: Study) -> list[list[Panel]]:
     """Returns per condition a panel of the loss on each store monitored for forgetting, against tokens."""
-    stores = dict.fromkeys(str(line.get("store")) for run in study.runs for line in run.remembered)
+    stores = dict.fromkeys(str(line.get("store")) for run in study.runs for line in run.forgetting)
     points = {
-        (run.path, store): _thinned([line for line in run.remembered if line.get("store") == store], "tokens", "loss")
+        (run.path, store): _thinned([line for line in run.forgetting if line.get("store") == store], "tokens", "loss")
         for run in study.runs
         for store in stores
     }

@@ -137,7 +137,7 @@ def _content(study: Study) -> dict[str, Any]:
         "of_a_task": study.of_a_task,
         "units": "records" if study.of_a_task else "blanks",
         "curves": figures.task_curves(study) if study.of_a_task else figures.learning_curves(study),
-        "remembered": figures.remembered_curves(study),
+        "forgetting": figures.forgetting_curves(study),
         "charts": [figures.dot_chart(m, _chance(study, m, offered), order) for m in common],
         "many": many,
         "ranked": [contenders[i] for i in order or []],

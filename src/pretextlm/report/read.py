@@ -40,7 +40,7 @@ class Run:
         state: progress of the run; anything but "finished" comes with a sentence in `problem`.
         config, environment, cost: the files as plain values, empty if missing.
         validation: lines of metrics.jsonl of kind "validation", in order.
-        remembered: lines of kind "remembered", on the stores monitored for forgetting.
+        forgetting: lines of kind "forgetting", on the stores monitored for forgetting.
         metrics, settings: of evaluation.json.
         samples: lines of samples.jsonl.
         predictions: lines of predictions.jsonl, for a run of a task.
@@ -55,7 +55,7 @@ class Run:
     environment: Mapping[str, Any] = field(default_factory=dict)
     cost: Mapping[str, Any] = field(default_factory=dict)
     validation: tuple[Mapping[str, Any], ...] = ()
-    remembered: tuple[Mapping[str, Any], ...] = ()
+    forgetting: tuple[Mapping[str, Any], ...] = ()
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     samples: tuple[Mapping[str, Any], ...] = ()
@@ -188,7 +188,7 @@ def read_run(path: Path, failure: str = "") -> Run:
         environment=_json(path / "environment.json"),
         cost=cost,
         validation=tuple(line for line in lines if line.get("kind") == "validation"),
-        remembered=tuple(line for line in lines if line.get("kind") == "remembered"),
+        forgetting=tuple(line for line in lines if line.get("kind") == "forgetting"),
         metrics=metrics,
         settings=table(evaluation, "settings"),
         samples=tuple(_lines(path / "samples.jsonl")),

@@ -26,7 +26,7 @@ from pretextlm.errors import UserError
 from pretextlm.files import write_json
 from pretextlm.training.distributed import SINGLE_PROCESS, DistributedContext
 from pretextlm.training.held_out import MAX_TOKENS, UNIT_TOKENS, held_out_documents, held_out_rows
-from pretextlm.training.run_directory import CONFIG, REMEMBERED, TOKENIZER, Run
+from pretextlm.training.run_directory import CONFIG, FORGETTING, TOKENIZER, Run
 from pretextlm.training.validation import evaluation_batches, read_through
 
 if TYPE_CHECKING:
@@ -150,10 +150,10 @@ def document_of(reader: RowReader, row: int, seed: int) -> int:
 
 
 class ForgettingRecord:
-    """remembered.json of a run: what was found before training and after it, by group of rows."""
+    """forgetting.json of a run: what was found before training and after it, by group of rows."""
 
     def __init__(self, run: Path) -> None:
-        self._path = run / REMEMBERED
+        self._path = run / FORGETTING
 
     def write(self, moment: Moment, step: int, found: Sequence[tuple[MonitoredStore, StoreLoss]]) -> None:
         """Put down what was found of all stores at a moment. Raises UserError when it cannot be written."""
@@ -166,11 +166,11 @@ class ForgettingRecord:
 
 
 def read_forgetting(run: Path) -> dict[str, dict[str, Any]]:
-    """What a run remembers, by the name of the store; nothing where it watches none.
+    """Returns the recorded losses of a run by the name of the store; {} if it monitors none.
 
     Raises UserError for a file that is damaged.
     """
-    path = run / REMEMBERED
+    path = run / FORGETTING
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -188,26 +188,26 @@ def with_monitored_stores(recipe: Recipe, corpus: Corpus) -> tuple[Recipe, list[
     Where the recipe names none, it is the store of the run that it starts from, if that is another one, is still there,
     has the same tokens and rows for the objective. Raises UserError for a store that is named and does not do.
     """
-    named = recipe.data.remember
+    named = recipe.data.forgetting_stores
     if named and recipe.task is not None:
         raise UserError(
-            "A task has no loss on plain text: data.remember belongs to a recipe with an [objective].",
-            "Leave data.remember out.",
+            "A task has no loss on plain text: data.forgetting_stores belongs to a recipe with an [objective].",
+            "Leave data.forgetting_stores out.",
         )
     if named is None:
         found = _of_start(recipe, corpus)
     else:
         found = _all(named, recipe, corpus)
     places = tuple(store.place for store in found)
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"remember": places})}), found
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"forgetting_stores": places})}), found
 
 
 def recorded_stores(recipe: Recipe, directory: Path) -> Recipe:
     """The recipe with the stores that the run in this directory watches, where it does not say which."""
-    if recipe.data.remember is not None or not (directory / CONFIG).exists():
+    if recipe.data.forgetting_stores is not None or not (directory / CONFIG).exists():
         return recipe
-    remember = read_toml(directory / CONFIG).get("data", {}).get("remember", ())
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"remember": tuple(remember)})})
+    stores = read_toml(directory / CONFIG).get("data", {}).get("forgetting_stores", ())
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"forgetting_stores": tuple(stores)})})
 
 
 def _of_start(recipe: Recipe, corpus: Corpus) -> list[MonitoredStore]:
@@ -228,7 +228,7 @@ def _all(places: Sequence[str], recipe: Recipe, corpus: Corpus) -> list[Monitore
     for place in places:
         if sha256_of(Store.open(Path(place)).path / TOKENIZER) != sha256_of(corpus.path / TOKENIZER):
             raise UserError(
-                f"The store to remember, {place}, was prepared with another tokenizer than {corpus.path}.",
+                f"The store to monitor, {place}, was prepared with another tokenizer than {corpus.path}.",
                 f"Prepare it with the same: pretextlm data prepare … --tokenizer {corpus.path}",
             )
     return [MonitoredStore(name, place, recipe) for name, place in zip(names, places, strict=True)]
@@ -238,6 +238,6 @@ def _names(places: Sequence[str]) -> list[str]:
     """The stores' directories by name, whole where two have the same. Raises UserError where one comes twice."""
     whole = [Path(place).resolve() for place in places]
     if len(set(whole)) < len(whole):
-        raise UserError("data.remember names the same store twice.", "Name each once.")
+        raise UserError("data.forgetting_stores names the same store twice.", "Name each once.")
     short = [path.name for path in whole]
     return [name if short.count(name) == 1 else str(place) for name, place in zip(short, places, strict=True)]

@@ -63,7 +63,7 @@ class MetricsLog:
 
     def forgetting(self, store: str, values: Mapping[str, float]) -> None:
         """Writes the loss on a store that is monitored for forgetting."""
-        self._write({"kind": "remembered", "store": store, **values})
+        self._write({"kind": "forgetting", "store": store, **values})
 
     def _write(self, line: Mapping[str, Any]) -> None:
         values = {name: value if _is_json(value) else None for name, value in line.items()}

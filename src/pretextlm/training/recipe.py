@@ -54,7 +54,7 @@ def overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, An
 
 
 FREE = {
-    "data": ("workers", "remember"),
+    "data": ("workers", "forgetting_stores"),
     "training": (
         *("device", "compile", "threads", "parallel", "micro_batch_tokens", "gradient_checkpointing"),
         *("timeout_seconds", "join_seconds"),
@@ -69,8 +69,8 @@ class DataConfig(Config):
 
     Attributes:
         store: directory written by `pretextlm data prepare`; required for a pre-training objective.
-        remember: other stores of the same tokens on whose held-out text the run is measured too, before, during and
-            after training, to see how much of them it forgets. Left out: the store of the run named by `start`, if
+        forgetting_stores: other stores of the same tokenizer, on whose held-out text the loss is measured before, during
+            and after training, to see how much of them it forgets. Left out: the store of the run named by `start`, if
             that is another one and still exists; []: none.
         train, validation: required for a task: files with one record per line or row (.jsonl, .csv, .tsv, .parquet,
             .conll, also compressed), or hf:NAME.
@@ -83,7 +83,7 @@ class DataConfig(Config):
     section: ClassVar[str] = "data"
 
     store: PathText = ""
-    remember: tuple[PathText, ...] | None = None
+    forgetting_stores: tuple[PathText, ...] | None = None
     train: PathText = ""
     validation: PathText = ""
     train_records: int = Field(0, ge=0)
@@ -98,7 +98,7 @@ class DataConfig(Config):
             self,
             *,
             store: AnyPath = "",
-            remember: Sequence[AnyPath] | None = None,
+            forgetting_stores: Sequence[AnyPath] | None = None,
             train: AnyPath = "",
             validation: AnyPath = "",
             train_records: int = 0,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pretextlm.model.transformer import Transformer
 
 CONFIG, ENVIRONMENT, TOKENIZER = "config.toml", "environment.json", "tokenizer.json"
-METRICS, COST, LOCK, REMEMBERED = "metrics.jsonl", "cost.json", "run.lock", "remembered.json"
+METRICS, COST, LOCK, FORGETTING = "metrics.jsonl", "cost.json", "run.lock", "forgetting.json"
 ORIGIN = "origin"
 """Directory of an imported run that holds the foreign files that are kept."""
 
@@ -161,7 +161,7 @@ class Run:
 
     def sweep(self) -> None:
         """Removes temporary files of killed processes; only for the process that holds the lock."""
-        for name in (CONFIG, ENVIRONMENT, METRICS, COST, REMEMBERED):
+        for name in (CONFIG, ENVIRONMENT, METRICS, COST, FORGETTING):
             for litter in self.directory.glob(f".{name}.*.partial"):
                 litter.unlink(missing_ok=True)
 
@@ -187,7 +187,7 @@ def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
 
 
 def _stays(line: Mapping[str, Any], validated: bool) -> bool:
-    return validated or line["kind"] not in ("validation", "remembered")
+    return validated or line["kind"] not in ("validation", "forgetting")
 
 
 def _is_of_a_run(path: Path) -> bool:

@@ -47,7 +47,7 @@ class Setup:
         batch = f"{self.plan.rows} rows a step in {passes} micro-batch{'es' * (passes > 1)}{checkpointing}"
         filtered = f"{self.corpus.num_filtered} records left out" if self.corpus.num_filtered else ""
         names = ", ".join(store.name for store in self.monitored)
-        forgetting = f"forgetting of {names} is measured (data.remember=[] for nothing)" if names else ""
+        forgetting = f"forgetting of {names} is measured (data.forgetting_stores=[] for nothing)" if names else ""
         return (*self.runtime.notes, batch, *filter(None, [filtered, forgetting]))
 
 

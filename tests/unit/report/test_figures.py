@@ -81,14 +81,14 @@ def test_every_store_that_is_watched_has_a_panel_on_a_scale_of_its_own(tmp_path:
     place = write_study(tmp_path / "s", seeds=(1, 2))
     for number, run in enumerate(sorted((place / "runs").iterdir())):
         lines = [
-            {"kind": "remembered", "store": store, "step": step, "tokens": 100 * step, "loss": base + number + step}
+            {"kind": "forgetting", "store": store, "step": step, "tokens": 100 * step, "loss": base + number + step}
             for store, base in (("old", 0.0), ("older", 50.0))
             for step in (0, 1, 2)
         ]
         with (run / "metrics.jsonl").open("a") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)
     study = read([place])
-    columns = figures.remembered_curves(study)
+    columns = figures.forgetting_curves(study)
     assert [[(p.title, p.y_label, len(p.curves)) for p in column] for column in columns] == [
         [(label, "loss on old", 2), (label, "loss on older", 2)] for label in ("causal", "masked", "span_corruption")
     ]
@@ -98,5 +98,5 @@ def test_every_store_that_is_watched_has_a_panel_on_a_scale_of_its_own(tmp_path:
 
 def test_without_a_store_that_is_watched_there_is_no_such_section(tmp_path: Path) -> None:
     study = read([write_study(tmp_path / "s", seeds=(1,))])
-    assert figures.remembered_curves(study) == []
+    assert figures.forgetting_curves(study) == []
     assert "What they forgot" not in render(study)

@@ -61,11 +61,11 @@ def run(new, first, tmp_path_factory):
 
 
 def looked_back(run):
-    return [{k: v for k, v in m.items() if k != "seconds"} for m in run.metrics() if m["kind"] == "remembered"]
+    return [{k: v for k, v in m.items() if k != "seconds"} for m in run.metrics() if m["kind"] == "forgetting"]
 
 
 def test_the_store_of_the_run_it_starts_from_is_watched_at_every_validation(run, old):
-    assert run.recipe.data.remember == (str(old.path),)
+    assert run.recipe.data.forgetting_stores == (str(old.path),)
     assert [(line["store"], line["step"]) for line in looked_back(run)] == [("old", 0), ("old", 2), ("old", 4)]
 
 
@@ -91,7 +91,7 @@ def test_the_error_of_the_difference_is_over_documents(run, tmp_path):
     counts = np.array(memory["counts"])[0]
     assert len(counts) == 4
     by_document = [[some[0] + some[2], some[1] + some[3]] for some in (totals, counts)]
-    (tmp_path / "remembered.json").write_text(json.dumps({"old": memory | {"begins_in": [7, 9, 7, 9]}}))
+    (tmp_path / "forgetting.json").write_text(json.dumps({"old": memory | {"begins_in": [7, 9, 7, 9]}}))
     lost = forgetting(Run(tmp_path, run.recipe))[0]["forgotten:old"]
     assert lost.stderr == weighted_ratios([(*by_document, 1.0)], "nats", "lower").stderr
     assert lost.value == pytest.approx(totals.sum() / counts.sum())
@@ -112,12 +112,12 @@ def test_it_goes_into_evaluation_json_beside_what_is_there(run):
     noted, about = note_forgetting(run.directory)
     written = json.loads((run.directory / "evaluation.json").read_text())
     assert written["metrics"] == {"other": {"value": 1}, **noted}
-    assert written["settings"]["remembered"]["old"]["documents"] == 12
+    assert written["settings"]["forgetting"]["old"]["documents"] == 12
     assert [line.split(":")[0] for line in lines(noted, about)] == ["forgotten of old"]
 
 
 def test_watching_changes_no_bit_of_what_is_learnt(run, new, first, tmp_path):
-    alone = pretrain(going_on(new, first, data={"remember": []}), tmp_path / "alone")
+    alone = pretrain(going_on(new, first, data={"forgetting_stores": []}), tmp_path / "alone")
     ours, theirs = run.load_model().state_dict(), alone.load_model().state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert not looked_back(alone)
@@ -125,7 +125,7 @@ def test_watching_changes_no_bit_of_what_is_learnt(run, new, first, tmp_path):
 
 
 @pytest.mark.parametrize("after", [0, 2, 3])
-def test_an_interrupted_run_remembers_the_same(run, new, first, tmp_path, monkeypatch, after):
+def test_an_interrupted_run_records_the_same(run, new, first, tmp_path, monkeypatch, after):
     real = module.Trainer.step
 
     def stop_then(self, *args):
@@ -149,11 +149,13 @@ def test_a_run_goes_on_watching_without_the_run_it_began_from(new, first, tmp_pa
     pretrain(recipe, tmp_path / "run")
     gone = recipe.model_copy(update={"start": str(tmp_path / "gone")})
     assert not gone.trains_as(recipe)
-    again = Recipe.load(recipe.dump() | {"data": {k: v for k, v in recipe.dump()["data"].items() if k != "remember"}})
+    again = Recipe.load(
+        recipe.dump() | {"data": {k: v for k, v in recipe.dump()["data"].items() if k != "forgetting_stores"}}
+    )
     resumed = pretrain(again, tmp_path / "run", resume=True)
     assert (
-        resumed.recipe.data.remember
-        == Run.open(tmp_path / "run").recipe.data.remember
+        resumed.recipe.data.forgetting_stores
+        == Run.open(tmp_path / "run").recipe.data.forgetting_stores
         == (str(first.recipe.data.store),)
     )
 
@@ -166,21 +168,21 @@ def test_without_validations_only_before_and_after_are_measured(run, new, first,
 
 def test_a_run_that_stays_on_its_text_watches_nothing(old, first, tmp_path):
     again = pretrain(going_on(old, first), tmp_path / "again")
-    assert again.recipe.data.remember == ()
-    assert not (again.directory / "remembered.json").exists()
+    assert again.recipe.data.forgetting_stores == ()
+    assert not (again.directory / "forgetting.json").exists()
 
 
 def test_another_tokenizer_is_refused_before_training(new, first, tmp_path):
     other = make_store(tmp_path / "other", vocab_size=440, train=40, validation=10)
     with pytest.raises(UserError, match="another tokenizer") as caught:
-        pretrain(going_on(new, first, data={"remember": [str(other.path)]}), tmp_path / "run")
+        pretrain(going_on(new, first, data={"forgetting_stores": [str(other.path)]}), tmp_path / "run")
     assert "--tokenizer" in caught.value.hint
     assert not (tmp_path / "run").exists()
 
 
 def test_the_same_store_twice_is_refused(new, first, old, tmp_path):
     with pytest.raises(UserError, match="same store twice"):
-        pretrain(going_on(new, first, data={"remember": [str(old.path)] * 2}), tmp_path / "run")
+        pretrain(going_on(new, first, data={"forgetting_stores": [str(old.path)] * 2}), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -189,7 +191,7 @@ def test_the_same_store_twice_is_refused(new, first, old, tmp_path):
 )
 def test_every_kind_of_objective_is_watched_as_it_is_evaluated(some_of_all, options_of, tmp_path, name):
     recipe = values(some_of_all, {"name": name, **options_of(name)}, {"length": 40}, model=MODEL)
-    recipe["data"]["remember"] = [str(some_of_all.path)]
+    recipe["data"]["forgetting_stores"] = [str(some_of_all.path)]
     recipe["training"] |= {"budget_steps": 1, "validations": 1}
     run = pretrain(Recipe.load(recipe), tmp_path / "run")
     found, _ = forgetting(run)
