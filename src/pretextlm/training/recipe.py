@@ -70,8 +70,8 @@ class DataConfig(Config):
     Attributes:
         store: directory written by `pretextlm data prepare`; required for a pre-training objective.
         forgetting_stores: other stores of the same tokenizer, on whose held-out text the loss is measured before,
-            during and after training, to see how much of them it forgets. Left out: the store of the run named by `start`, if
-            that is another one and still exists; []: none.
+            during and after training, to see how much of them it forgets. Left out: the store of the run named by
+            `start`, if that is another one and still exists; []: none.
         train, validation: required for a task: files with one record per line or row (.jsonl, .csv, .tsv, .parquet,
             .conll, also compressed), or hf:NAME.
         train_records, validation_records: read only this many of the first records; 0: all.
