@@ -827,6 +827,7 @@ class Tree:
         environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         environment |= {"PYTHONPATH": str(self.path / "src"), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
         environment |= {"CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment["PYTHONHASHSEED"] = "0"  # peft writes the names of adapted modules in the order of a set
         command = [sys.executable, str(Path(__file__).resolve()), "--worker"]
         with subprocess.Popen(
             command, cwd=self.place, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
