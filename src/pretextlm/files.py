@@ -13,7 +13,7 @@ from typing import Any
 from pretextlm.errors import UserError
 
 AnyPath = str | os.PathLike[str]
-"""A path as text or as `Path`; a `Store` or a `Run` stands for its directory."""
+"""A path as text or as `Path`; a `Store` or a `Run` is accepted for its directory."""
 
 
 def replace_file(path: Path, data: bytes | memoryview) -> None:

@@ -53,7 +53,7 @@ def generate(
 ) -> list[str]:
     """Writes texts with the newest model of a run.
 
-    A causal model continues a prompt; a model of span corruption or denoising writes what follows it; a text-to-text
+    A causal model continues a prompt; a model of span corruption or denoising writes the text after it; a text-to-text
     model takes it for a source and writes its target. The same seed gives the same texts.
 
     Args:

@@ -34,7 +34,7 @@ def compare(
     A failed run is recorded in the results and in command.json; the other runs continue.
 
     Args:
-        study: what to compare: a plan, its tables as plain values, or a TOML file.
+        study: the comparison: a plan, its tables as plain values, or a TOML file.
         out: a new directory, or one that holds this plan.
         jobs: number of runs at a time, each in its own process with its share of the threads, or one GPU.
         command: argv to record.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class StudyResults:
-    """What a study has run, and what it found.
+    """The runs of a study and its findings.
 
     Attributes:
         directory: of the study; its runs are in runs/.

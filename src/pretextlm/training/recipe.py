@@ -440,7 +440,7 @@ def _trained(values: Mapping[str, Any], where: str) -> tuple[Literal["objective"
 
 
 def _check_data(values: Mapping[str, Any], kind: str, where: str) -> None:
-    """Raises UserError where the data does not say what is read; only an imported model has none."""
+    """Raises UserError if the data names no files to read; only an imported model has none."""
     data = values.get("data")
     if values.get("imported_from") or not isinstance(data, Mapping | DataConfig):
         return
@@ -451,7 +451,7 @@ def _check_data(values: Mapping[str, Any], kind: str, where: str) -> None:
 
 
 def _model(given: Mapping[str, Any], trained: TrainingObjective, where: str) -> dict[str, Any]:
-    """Returns the table [model] with its preset filled in, and what follows from the objective."""
+    """Returns the table [model] with the values of its preset, and those that follow from the objective."""
     model = filled_in(given, where)
     suits = trained.supported_architectures()
     model.setdefault("architecture", suits[0])
