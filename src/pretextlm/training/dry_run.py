@@ -20,7 +20,7 @@ from pretextlm.model.parameter_count import total
 from pretextlm.model.transformer import Transformer, meta_model
 from pretextlm.training.distributed import DistributedContext, process_group
 from pretextlm.training.machine_report import place
-from pretextlm.training.memory_estimate import training_memory
+from pretextlm.training.memory_estimate import estimate_memory
 from pretextlm.training.metrics import peak_memory
 from pretextlm.training.peak_flops import Peak, find_peak
 from pretextlm.training.plan import make_loader
@@ -121,7 +121,7 @@ def _step(setup: Setup, distributed: DistributedContext) -> dict[str, Any]:
 def _disk(model: Transformer, setup: Setup, directory: Path) -> dict[str, Any]:
     config = setup.recipe.training
     # Sizes of the files, which do not depend on how many processes write them.
-    whole = training_memory(model, config.optimizer, 0, 0, "fp32")
+    whole = estimate_memory(model, config.optimizer, 0, 0, "fp32")
     checkpoint = whole.weights + whole.optimizer
     kept = config.keep_checkpoints
     return {

@@ -14,7 +14,7 @@ import torch
 from pretextlm.model.transformer import meta_model
 from pretextlm.training.distributed import DistributedContext
 from pretextlm.training.machine_report import memory
-from pretextlm.training.memory_estimate import Memory, on_each, training_memory
+from pretextlm.training.memory_estimate import MemoryEstimate, estimate_memory, estimate_memory_per_process
 from pretextlm.training.plan import Plan
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.runtime import Runtime
@@ -38,7 +38,7 @@ class MemoryPlan:
 
     micro_rows: int
     recomputed: int
-    memory: Memory
+    memory: MemoryEstimate
     free: int | None
 
     @property
@@ -56,10 +56,12 @@ def plan_memory(recipe: Recipe, plan: Plan, runtime: Runtime, distributed: Distr
     spread_over = distributed.local_world_size if config.parallel == "hybrid" else distributed.world_size
     dtype: Literal["bf16", "fp32"] = "bf16" if runtime.dtype == torch.bfloat16 else "fp32"
     for rows, recomputed in _candidates(recipe, plan, runtime.device):
-        needed = training_memory(
+        needed = estimate_memory(
             model, config.optimizer, rows, plan.length, dtype, plan.target_length, recomputed=recomputed
         )
-        found = MemoryPlan(rows, recomputed, on_each(needed, model, config.parallel, spread_over), free)
+        found = MemoryPlan(
+            rows, recomputed, estimate_memory_per_process(needed, model, config.parallel, spread_over), free
+        )
         if found.fits:
             break
     return found

@@ -10,7 +10,7 @@ from pretextlm.model.flops import Flops, count
 from pretextlm.model.parameter_count import Component, components, group_totals, total
 from pretextlm.model.presets.preset import Preset
 from pretextlm.model.transformer import Heads, meta_model
-from pretextlm.training.memory_estimate import FORMULA, training_memory
+from pretextlm.training.memory_estimate import FORMULA, estimate_memory
 
 Labels = dict[Literal["encoder", "decoder", "encoder_decoder"], float]
 LABELLED: Labels = {"encoder": 0.15, "decoder": 1.0, "encoder_decoder": 1.0}
@@ -49,7 +49,7 @@ def model_cost(
     counted = total(model)
     length = length or min(DEFAULT_LENGTH, longest(config) or DEFAULT_LENGTH)
     target = max(1, length // TARGET_SHARE) if config.architecture == "encoder_decoder" else None
-    memory = training_memory(model, optimizer, rows, length, dtype, target)
+    memory = estimate_memory(model, optimizer, rows, length, dtype, target)
     labels = round(LABELLED[config.architecture] * (target or length))
     flops = count(config, 1, length, labels, config.architecture == "decoder", target)
     return {

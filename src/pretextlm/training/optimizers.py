@@ -1,4 +1,4 @@
-"""AdamW for tables, Muon for matrices: one optimizer to step, save and load, for weights whole or in parts."""
+"""AdamW for embeddings, Muon for matrices: one optimizer to step, save and load, for replicated or sharded weights."""
 
 from __future__ import annotations
 
@@ -12,23 +12,30 @@ from pretextlm.training.recipe import TrainingConfig
 from pretextlm.training.sharded_checkpoint import is_sharded_tensor, local_shards
 
 
-def kinds(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """(embeddings and head, matrices of the blocks, everything else), of those that are trained."""
-    kinds: tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]] = ([], [], [])
+def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    """Returns (embeddings and output head, matrices of the blocks, all others) among the trained parameters."""
+    groups: tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]] = ([], [], [])
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         table = parameter.ndim == 2 and ("embed" in name or "lm_head" in name)
         block = ".self_attn." in name or ".cross_attn." in name or ".mlp." in name
-        kinds[0 if table else 1 if block and parameter.ndim == 2 else 2].append(parameter)
-    return kinds
+        groups[0 if table else 1 if block and parameter.ndim == 2 else 2].append(parameter)
+    return groups
 
 
 class Optimizer:
-    """The optimizer of a run, by the recipe: `step(multiplier, norm)` applies one global step's gradients, clipped.
+    """The optimizer of a run. `step(norm)` applies the clipped gradients of one global batch.
 
     Args:
-        scale: of a weight's rate, from its name; AdamW's only.
+        model: whose trained parameters are updated.
+        config: of the recipe.
+        dtype: of Muon's products.
+        size: number of processes.
+        scale: multiplier of a parameter's learning rate, by its name; for AdamW only.
+
+    Attributes:
+        learning_rate: of the next step.
     """
 
     def __init__(
@@ -40,7 +47,7 @@ class Optimizer:
         scale: Callable[[str], float] = lambda name: 1.0,
     ) -> None:
         self.config, self.learning_rate = config, config.learning_rate
-        tables, matrices, rest = kinds(model)
+        tables, matrices, rest = parameter_groups(model)
         if config.optimizer == "adamw":
             matrices, rest = [], matrices + rest
         self.muon = Muon(matrices, config.momentum, config.weight_decay, dtype, size) if matrices else None
@@ -75,10 +82,13 @@ class Optimizer:
             self.muon.zero_grad()
 
     def _step_adamw(self, divisor: float) -> None:
-        """With gradients divided as the fused kernel reads them, which is no pass over them of its own."""
+        """Updates AdamW's parameters.
+
+        Gradients are divided inside the fused kernel, which saves a pass over them.
+        """
         gradients = [p.grad for group in self.adamw.param_groups for p in group["params"] if p.grad is not None]
         if divisor != 1.0 and gradients:
-            if is_sharded_tensor(gradients[0]):  # the kernel takes no divisor beside shards
+            if is_sharded_tensor(gradients[0]):  # the kernel does not accept a plain tensor as divisor of DTensors
                 torch._foreach_div_(local_shards(gradients), divisor)
             else:
                 self.adamw.grad_scale = torch.tensor(divisor, device=gradients[0].device)  # type: ignore[attr-defined]
@@ -86,20 +96,25 @@ class Optimizer:
         self.adamw.grad_scale = None  # type: ignore[attr-defined]
 
     def state(self) -> dict[str, Tensor]:
-        """All state as named tensors, the same names at every step.
+        """Returns the state as named tensors, with the same names at every step.
 
-        AdamW has none of a weight before its first gradient, which is at step 0, or later where a batch does not use
-        it: then what it would begin with stands here. May be read into, and is then to be given to `load`.
+        AdamW has no state of a parameter before its first gradient, which some parameters get later than others because
+        a batch does not use them; for those the initial state is returned. The tensors may be overwritten and passed to
+        `load`.
         """
         tensors = {f"muon.{i}": b for i, b in enumerate(self.muon.state())} if self.muon else {}
         parameters = [p for group in self.adamw.param_groups for p in group["params"]]
         for index, parameter in enumerate(parameters):
-            state = self.adamw.state.get(parameter) or _beginning(parameter)
+            state = self.adamw.state.get(parameter) or _initial_state(parameter)
             tensors |= {f"adamw.{index}.{key}": value for key, value in state.items()}
         return tensors
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `state` gave."""
+        """Loads a state.
+
+        Args:
+            tensors: as returned by `state`.
+        """
         if self.muon:
             for index, buffer in enumerate(self.muon.buffers):
                 buffer.copy_(local_shards([tensors[f"muon.{index}"]])[0])
@@ -111,7 +126,7 @@ class Optimizer:
         self.adamw.load_state_dict({"state": state, "param_groups": self.adamw.state_dict()["param_groups"]})
 
 
-def _beginning(parameter: nn.Parameter) -> dict[str, Tensor]:
-    """AdamW's state of a weight that has had no gradient."""
+def _initial_state(parameter: nn.Parameter) -> dict[str, Tensor]:
+    """Returns AdamW's initial state of a parameter."""
     zeros = {name: torch.zeros_like(parameter.detach()) for name in ("exp_avg", "exp_avg_sq")}
     return {"step": torch.zeros(())} | zeros

@@ -1,13 +1,13 @@
-"""One model on many devices: a copy on each (DDP), or its parts parallelize over them (FSDP2).
+"""Data parallelism: a replica of the model on each device (DDP), or shards of it (FSDP2).
 
-Whatever the way, gradients are summed, never averaged: every process has divided its part of the loss by the number of
-targets of the whole step already.
+In every mode gradients are summed, not averaged, because each process has already divided its part of the loss by the
+number of targets of the global batch.
 
-    ddp      weights, gradients and optimizer whole on each device
-    zero2    gradients and optimizer in parts; weights are gathered for a step (Rajbhandari et al. 2020,
+    ddp      weights, gradients and optimizer state replicated
+    zero2    gradients and optimizer state sharded; weights gathered for a step (Rajbhandari et al. 2020,
              https://arxiv.org/abs/1910.02054, stage 2)
-    zero3    weights in parts too, gathered block by block (stage 3)
-    hybrid   zero3 on the devices of one machine, copies of it on the others
+    zero3    weights sharded too, gathered block by block (stage 3)
+    hybrid   zero3 among the devices of a node, replicated between nodes
 """
 
 from __future__ import annotations
@@ -26,39 +26,50 @@ from pretextlm.training.distributed import DistributedContext
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-Way = Literal["ddp", "zero2", "zero3", "hybrid"]
+ParallelMode = Literal["ddp", "zero2", "zero3", "hybrid"]
 
-_KEPT: list[nn.Module] = []
-"""DDP's wrappers, for as long as the process lives. Freeing one frees its group of processes under Python's lock; if a
-thread of that group is just giving back a tensor, it waits for that lock, and both wait for ever."""
+_KEPT_ALIVE: list[nn.Module] = []
+"""DDP wrappers, kept until the process ends. Freeing one destroys its process group while holding the interpreter lock;
+if a thread of that group is releasing a tensor at that moment, it waits for the same lock: a deadlock."""
 
 
 def parallelize(
-    module: nn.Module, distributed: DistributedContext, way: Way, device: torch.device, every_weight_used: bool
+    module: nn.Module,
+    distributed: DistributedContext,
+    mode: ParallelMode,
+    device: torch.device,
+    every_weight_used: bool,
 ) -> nn.Module:
-    """The module as it is to be called; its weights are the same on all processes before.
+    """Wraps a module for several processes.
 
     Args:
-        every_weight_used: whether each forward pass reads every weight, so that DDP need not look for those left out.
+        module: with the same weights on all processes.
+        distributed: the processes.
+        mode: of parallelism.
+        device: of the weights.
+        every_weight_used: whether each forward pass uses every weight, so that DDP need not search for unused ones.
+
+    Returns:
+        The module to call in training.
 
     Raises:
-        UserError: "hybrid" where the machines differ in their number of processes.
+        UserError: the mode is "hybrid" and the nodes have different numbers of processes.
     """
     if distributed.world_size == 1:
         return module
-    if way == "ddp":
-        whole = DistributedDataParallel(
+    if mode == "ddp":
+        wrapper = DistributedDataParallel(
             module, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=not every_weight_used
         )
-        whole.register_comm_hook(None, _sum)
-        _KEPT.append(whole)
-        return whole
+        wrapper.register_comm_hook(None, _sum)
+        _KEPT_ALIVE.append(wrapper)
+        return wrapper
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-    mesh = _mesh(distributed, way, device)
+    mesh = _mesh(distributed, mode, device)
     policy = MixedPrecisionPolicy(cast_forward_inputs=False)
     for block in [part for part in module.modules() if isinstance(part, Block)]:
-        fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=way != "zero2")
+        fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=mode != "zero2")
     fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     for part in module.modules():
         if isinstance(part, FSDPModule):
@@ -67,36 +78,41 @@ def parallelize(
     return module
 
 
-def exchange_gradients(module: nn.Module, wanted: bool) -> None:
-    """Whether the next backward pass exchanges gradients, or only adds to this process's own."""
+def set_gradient_sync(module: nn.Module, sync: bool) -> None:
+    """Chooses whether the next backward pass sums the gradients over processes or only accumulates them locally.
+
+    Args:
+        module: as returned by `parallelize`.
+        sync: True for the last micro-batch of a step.
+    """
     if isinstance(module, DistributedDataParallel):
-        module.require_backward_grad_sync = wanted
+        module.require_backward_grad_sync = sync
     elif is_sharded(module):
-        module.set_requires_gradient_sync(wanted)  # type: ignore[operator]
+        module.set_requires_gradient_sync(sync)  # type: ignore[operator]
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Whether its weights are parallelize over processes."""
+    """Returns whether the module's weights are sharded."""
     return hasattr(module, "set_requires_gradient_sync")
 
 
-def _sum(_, bucket):  # type: ignore[no-untyped-def]  # the wrapper refuses annotations that are strings
-    """All processes' gradients of some weights, added up."""
+def _sum(_, bucket):  # type: ignore[no-untyped-def]  # DDP rejects annotations that are strings
+    """Communication hook that sums a bucket of gradients; DDP's own would average them."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
-    assert work is not None, "the work goes on behind us"
+    assert work is not None, "an asynchronous all-reduce returns its work"
     return work.get_future().then(lambda done: done.value()[0])
 
 
-def _mesh(distributed: DistributedContext, way: Way, device: torch.device) -> DeviceMesh:
+def _mesh(distributed: DistributedContext, mode: ParallelMode, device: torch.device) -> DeviceMesh:
     from torch.distributed.device_mesh import init_device_mesh
 
-    if way != "hybrid":
+    if mode != "hybrid":
         return init_device_mesh(device.type, (distributed.world_size,), mesh_dim_names=("shard",))
     if distributed.world_size % distributed.local_world_size:
         raise UserError(
             f"training.parallel is 'hybrid', but {distributed.world_size} processes are not a multiple of "
             f"{distributed.local_world_size}.",
-            "Start as many processes on each machine, or use training.parallel=zero3.",
+            "Start the same number of processes on each node, or use training.parallel=zero3.",
         )
     shape = (distributed.world_size // distributed.local_world_size, distributed.local_world_size)
     return init_device_mesh(device.type, shape, mesh_dim_names=("replicate", "shard"))

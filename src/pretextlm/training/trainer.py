@@ -30,7 +30,7 @@ from pretextlm.training.gradient_guard import gradient_fault
 from pretextlm.training.initial_weights import load_start
 from pretextlm.training.objective_module import ObjectiveModule
 from pretextlm.training.optimizers import Optimizer
-from pretextlm.training.parallel import exchange_gradients, is_sharded, parallelize
+from pretextlm.training.parallel import is_sharded, parallelize, set_gradient_sync
 from pretextlm.training.plan import Plan, make_loader
 from pretextlm.training.progress import Progress
 from pretextlm.training.run_directory import Run
@@ -216,7 +216,7 @@ class Trainer:
         counts = dict(zip(names, distributed.all_reduce_sum([found[name] for name in names]), strict=True))
         parts = torch.zeros(len(names), dtype=torch.float64, device=self.runtime.device)
         for number, batch in enumerate(batches, 1):
-            exchange_gradients(self.module, number == len(batches) and not alone)
+            set_gradient_sync(self.module, number == len(batches) and not alone)
             totals, terms = self.module(batch)
             weights = {
                 name: 0.0 if isinstance(batch, Spare) else terms[name].coefficient / max(1, counts[name])

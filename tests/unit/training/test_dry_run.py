@@ -10,7 +10,7 @@ from tests.builders import make_model, make_store
 from pretextlm.training import dry_run as module
 from pretextlm.training import memory_plan as fit
 from pretextlm.training.dry_run import dry_run
-from pretextlm.training.memory_estimate import Memory, on_each, training_memory
+from pretextlm.training.memory_estimate import MemoryEstimate, estimate_memory, estimate_memory_per_process
 from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
 
@@ -115,12 +115,14 @@ def test_a_step_that_does_not_fit_is_not_tried(store, tmp_path, monkeypatch):
 
 def test_spread_weights_gradients_and_optimizer_are_divided_and_what_is_gathered_is_added():
     model = make_model(num_hidden_layers=3)
-    alone = training_memory(model, "adamw", 2, 16, "fp32")
-    assert on_each(alone, model, "ddp", 4) == alone
+    alone = estimate_memory(model, "adamw", 2, 16, "fp32")
+    assert estimate_memory_per_process(alone, model, "ddp", 4) == alone
     block = 4 * sum(p.numel() for p in model.decoder[0].parameters()) if model.decoder else 0
     block = block or 4 * sum(p.numel() for p in model.encoder[0].parameters())
     quarter = -(-alone.weights // 4)
     divided = (quarter, -(-alone.optimizer // 4), alone.activations)
-    assert on_each(alone, model, "zero2", 4) == Memory(quarter + alone.weights, *divided)
+    assert estimate_memory_per_process(alone, model, "zero2", 4) == MemoryEstimate(quarter + alone.weights, *divided)
     outside = alone.weights - 3 * block
-    assert on_each(alone, model, "zero3", 4) == Memory(quarter + outside + 2 * block, *divided)
+    assert estimate_memory_per_process(alone, model, "zero3", 4) == MemoryEstimate(
+        quarter + outside + 2 * block, *divided
+    )

@@ -12,7 +12,7 @@ import pretextlm.training.memory_plan as module
 from pretextlm.model.transformer import meta_model
 from pretextlm.training.corpus import Corpus
 from pretextlm.training.distributed import SINGLE_PROCESS
-from pretextlm.training.memory_estimate import training_memory
+from pretextlm.training.memory_estimate import estimate_memory
 from pretextlm.training.memory_plan import USABLE, MemoryPlan, plan_memory
 from pretextlm.training.plan import make_loader, make_plan
 from pretextlm.training.pretrain import pretrain
@@ -54,7 +54,7 @@ def needed(store, recomputed, rows=8, **options) -> int:
     whole = recipe(store, **options)
     plan = make_plan(whole, Corpus.of_store(whole, store), CPU)
     model = meta_model(whole.model, whole.training_objective.heads)
-    return training_memory(model, "muon", rows, plan.length, "fp32", plan.target_length, recomputed).total
+    return estimate_memory(model, "muon", rows, plan.length, "fp32", plan.target_length, recomputed).total
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pretextlm.model.transformer import meta_model
-from pretextlm.training.memory_estimate import training_memory
+from pretextlm.training.memory_estimate import estimate_memory
 from pretextlm.training.recipe import Recipe
 
 STUDIES = ("mnli_three_ways",)
@@ -42,5 +42,5 @@ def test_the_recipes_for_gpus_fit_their_memory_and_have_the_architecture_of_thei
     assert path.stem.endswith(f"_{recipe.model.architecture}")
     rows, length = recipe.training.micro_batch_tokens // recipe.data.length, recipe.data.length
     second = length // 4 if recipe.model.architecture == "encoder_decoder" else None
-    memory = training_memory(meta_model(recipe.model), recipe.training.optimizer, rows, length, "bf16", second)
+    memory = estimate_memory(meta_model(recipe.model), recipe.training.optimizer, rows, length, "bf16", second)
     assert memory.total < 0.9 * SMALLEST_GPU
