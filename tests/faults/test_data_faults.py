@@ -37,7 +37,7 @@ def read(path, on_error="error", **options):
         (b'{"text": 3}', "int, not text"),
         (b'{"text": null}', "null, not text"),
         (b'{"text": ["x"]}', "list, not text"),
-        (b'{"text": "a", "text": "b"}', "stands twice"),
+        (b'{"text": "a", "text": "b"}', "occurs twice"),
         (rb'{"text": "\ud83d alone"}', "lone surrogate"),
         (rb'{"text": "a\u0000b"}', "NUL"),
         (b'{"text": "\xff"}', "not UTF-8"),

@@ -44,7 +44,7 @@ def predict(
     from pretextlm.training.runtime import tune_process
 
     if bool(texts) == bool(file):
-        raise UserError("Nothing is asked, or two things at once.", "Give texts, or --file FILE.")
+        raise UserError("There is no text, or both texts and a file.", "Give texts, or --file FILE.")
     tune_process()
     from pretextlm.evaluation.predict import predict as ask
 

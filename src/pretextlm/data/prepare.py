@@ -154,7 +154,7 @@ def prepare(
     except OSError as error:
         raise UserError(
             f"Cannot write {error.filename or work}: {error.strerror or error}.",
-            f"Free space or choose another --out. What is done stays in {work}: the same command goes on from there.",
+            f"Free space or choose another --out. Finished work is kept in {work}: the same command resumes.",
         ) from None
     return Store.open(out)
 

@@ -99,7 +99,7 @@ class HarnessModel(LM):  # type: ignore[misc,unused-ignore]
         """Returns the text that the model generates after each context, up to one of the stop strings."""
         if not isinstance(self.scorer, AutoregressiveRequests):
             raise UserError(
-                f"A model trained by {self.opened.objective.name} with these options does not go on from a text.",
+                f"A model trained by {self.opened.objective.name} with these options does not continue texts.",
                 "Evaluate it on tasks of multiple choice.",
             )
         model, texts = self.opened.model, self.opened.texts

@@ -242,7 +242,7 @@ def _pair(record: Record, spec: ProbeSpec) -> tuple[str, str]:
     if not isinstance(text, str) or not text.strip():
         raise UserError(f"{record.where}: {spec.text} is empty or no text.", "Mend the row, or take it out.")
     if isinstance(label, float) or not isinstance(label, str | int) or not str(label).strip():
-        raise UserError(f"{record.where}: {spec.label} is {label!r}, no label.", "A label is a word or a whole number.")
+        raise UserError(f"{record.where}: {spec.label} is {label!r}, no label.", "A label is a word or an integer.")
     return text, str(label)
 
 

@@ -55,7 +55,7 @@ def continue_texts(
     decoder_prompts = [prompt for prompt in found if prompt is not None]
     if len(decoder_prompts) < len(prompts):
         raise UserError(
-            f"A model trained by {objective.name} with these options does not go on from a text.",
+            f"A model trained by {objective.name} with these options does not continue texts.",
             "Let it fill in blanks instead: pretextlm fill RUN 'The ____ of the people.'",
         )
     return continue_prompts(model, texts, decoder_prompts, settings, on_token, dtype)

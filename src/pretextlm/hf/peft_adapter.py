@@ -58,7 +58,7 @@ def export_adapter(place: Path, out: Path, *, family: str | None = None) -> Expo
     lora, found = run.recipe.tuning.lora, newest(run.checkpoints)
     if lora is None or not run.recipe.start:
         message = "has no adapters" if lora is None else "did not start from another run, so its adapters fit none"
-        raise UserError(f"{place} {message}.", "Export the whole model: leave out --adapter.")
+        raise UserError(f"{place} {message}.", "Export the complete model: leave out --adapter.")
     if found is None:
         raise UserError(f"{place} has no checkpoint to export.", "Train it first.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -116,7 +116,7 @@ def _adapters(
                 raise UserError(
                     f"A model of the family {family!r} holds {parts} in one matrix, {one.theirs}: an adapter of one of "
                     "them has no place there.",
-                    "Export the whole model: leave out --adapter. Or train with other tuning.lora.targets.",
+                    "Export the complete model: leave out --adapter. Or train with other tuning.lora.targets.",
                 )
             holders[one.theirs] = one
             tensors[f"{ROOT}{_module(one.theirs)}{theirs}"] = tensor.contiguous()

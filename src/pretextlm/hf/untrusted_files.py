@@ -51,7 +51,8 @@ def open_plain(path: Path, limit: int | None = None) -> int:
     if limit is not None and found.st_size > limit:
         os.close(handle)
         raise UserError(
-            f"{path} is {found.st_size:,} bytes; at most {limit:,} are read.", "It is not what it should be."
+            f"{path} is {found.st_size:,} bytes; at most {limit:,} are read.",
+            "The file is damaged or not part of a model.",
         )
     return handle
 
@@ -74,7 +75,9 @@ def read_object(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
 def parse_object(data: bytes, where: str) -> dict[str, Any]:
     """Returns one JSON object without duplicate keys, NaN or infinity, or excessive nesting."""
     if data.count(b"{") + data.count(b"[") > MAX_NESTED:
-        raise UserError(f"{where} has more entries than a model can have.", "It is not what it should be.")
+        raise UserError(
+            f"{where} has more entries than a model can have.", "The file is damaged or not part of a model."
+        )
     try:
         value = json.loads(
             data.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_refuse, parse_float=_finite
@@ -90,7 +93,7 @@ def parse_object(data: bytes, where: str) -> dict[str, Any]:
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key stands there twice")
+        raise ValueError("a key occurs twice")
     return found
 
 

@@ -86,7 +86,7 @@ def run_plan(
     from pretextlm.training.run_directory import locked
 
     if jobs < 1:
-        raise UserError(f"jobs must be at least 1, not {jobs}.", "Give a whole number, for example --jobs 2.")
+        raise UserError(f"jobs must be at least 1, not {jobs}.", "Give an integer, for example --jobs 2.")
     progress = progress or Silent()
     recipes = check(plan)
     with locked(directory):

@@ -46,7 +46,7 @@ def _same(directory: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> No
         verb = "differs" if len(differ) == 1 else "differ"
         raise UserError(
             f"{directory} holds another study: {', '.join(differ)} {verb} from its {PLAN}.",
-            f"Give another directory with --out DIR, or go on with its own plan: pretextlm compare {directory / PLAN} "
+            f"Give another directory with --out DIR, or resume its own plan: pretextlm compare {directory / PLAN} "
             f"--out {directory}",
         )
 
@@ -61,7 +61,7 @@ def _same_corpus(directory: Path, corpus: Mapping[str, Any]) -> None:
     if old.get("hash") != corpus["hash"]:
         changed = f"The store {corpus['store']} was prepared" if "store" in corpus else "The records were written"
         raise UserError(
-            f"{changed} anew since {directory} was begun.",
+            f"{changed} again since {directory} was started.",
             "Its other runs would read other text: give another directory with --out DIR.",
         )
 

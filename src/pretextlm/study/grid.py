@@ -48,7 +48,7 @@ def parse_seeds(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise UserError(f"Cannot read --seeds {text!r}.", "Write whole numbers, as --seeds 1,2,3.") from None
+        raise UserError(f"Cannot read --seeds {text!r}.", "Write integers, for example --seeds 1,2,3.") from None
 
 
 def grid_plan(recipe: dict[str, Any], grid: Grid, seeds: Sequence[int], where: str) -> TaskStudy:

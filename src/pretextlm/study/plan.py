@@ -28,7 +28,7 @@ _OWN_KEYS = ("name", "label", "architecture", "model", "training", "options")
 
 def _differ(seeds: tuple[int, ...]) -> tuple[int, ...]:
     if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
-        raise ValueError("seeds are one or more different whole numbers, none below 0")
+        raise ValueError("seeds must be different integers of at least 0")
     return seeds
 
 
@@ -226,8 +226,8 @@ class StudyPlan(Config):
             wanted = condition.architecture or _architecture(condition.model) or _architecture(self.model)
             if wanted and wanted not in objective.supported_architectures():
                 raise UserError(
-                    f"The objective {condition.label!r} cannot be learnt by an architecture {wanted!r}.",
-                    f"It suits: {', '.join(objective.supported_architectures())}.",
+                    f"The objective {condition.label!r} does not support the architecture {wanted!r}.",
+                    f"It supports: {', '.join(objective.supported_architectures())}.",
                 )
 
     def runs(self) -> list[PlannedRun]:

@@ -83,7 +83,7 @@ class MultipleChoice(DistilledTask, TextTask):
     def _several(cls, names: str | tuple[str, ...]) -> str | tuple[str, ...]:
         found = tuple(names.split(",")) if isinstance(names, str) and "," in names else names
         if not isinstance(found, str) and len(found) != len(set(found)):
-            raise ValueError("a name stands twice")
+            raise ValueError("a name occurs twice")
         return found
 
     @model_validator(mode="after")

@@ -136,7 +136,7 @@ def told(final: Path, size: int) -> Iterator[None]:
             shutil.rmtree(litter, ignore_errors=True)
         raise UserError(
             f"Cannot write the checkpoint {final}, which needs {size:,} bytes: {_reason(error)}.",
-            "Earlier checkpoints are untouched. See that there is room and the disk is sound; go on with --resume.",
+            "Earlier checkpoints are untouched. Free space or replace the disk, then use --resume.",
         ) from None
 
 

@@ -178,7 +178,7 @@ def read_forgetting(run: Path) -> dict[str, dict[str, Any]]:
     except (OSError, ValueError):
         values = None
     if not isinstance(values, dict):
-        raise UserError(f"{path} is damaged.", "Remove it: the run then says nothing of what it forgot.")
+        raise UserError(f"{path} is damaged.", "Remove it: the run then has no record of forgetting.")
     return values
 
 

@@ -81,7 +81,7 @@ class MetricsLog:
         except OSError as error:
             raise UserError(
                 f"Cannot write {self._path}: {error.strerror}.",
-                "See that there is room and the disk is sound, then go on with --resume from the last checkpoint.",
+                "Free space or replace the disk, then use --resume.",
             ) from None
 
 

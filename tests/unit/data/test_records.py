@@ -194,7 +194,7 @@ def test_a_row_without_the_column_is_named(tmp_path):
         ("a.csv", b"text,label\n", "has no rows"),
         ("a.jsonl", b'{"text": "x"}\n["x"]\n', "line 2: list, not an object"),
         ("a.jsonl", b'{"text": "x"}\n\n{"text"\n', "line 3: not JSON"),
-        ("a.jsonl", b'{"text": "x", "text": "y"}\n', "line 1: not JSON .a key stands twice"),
+        ("a.jsonl", b'{"text": "x", "text": "y"}\n', "line 1: not JSON .a key occurs twice"),
         ("a.jsonl", b'{"text": "x"}\n{"text": "\xff"}\n', "line 2: byte 11 is not UTF-8"),
         ("a.csv", b"text,label\na,b\na,b,c\n", "line 3: 3 fields, the header has 2"),
         ("a.csv", b'text,label\na,"b\n', "line 2: "),

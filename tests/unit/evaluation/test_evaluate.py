@@ -175,7 +175,7 @@ def next_logits(model, v, source: list[int], written: list[int]) -> torch.Tensor
 
 def test_a_model_that_does_not_go_on_from_a_text_says_so(store, tmp_path):
     model, objective, texts = open_trained(Run.open(train(store, "masked", tmp_path / "masked")))
-    with pytest.raises(UserError, match="does not go on from a text"):
+    with pytest.raises(UserError, match="does not continue texts"):
         continue_texts(model, objective, texts, [[120]], GenerationConfig())
 
 

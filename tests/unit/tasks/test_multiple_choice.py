@@ -277,7 +277,7 @@ def test_names_of_a_record_that_do_not_fit_its_choices_are_refused(recipe, writt
     [
         ({"text_pair": "{premise}"}, "does not name {choice}"),
         ({"choices": ["one"]}, "at least two columns"),
-        ({"choices": "one,one"}, "a name stands twice"),
+        ({"choices": "one,one"}, "a name occurs twice"),
         ({"text": "{a!r}"}, "a brace holds the name of a column"),
         ({"text": "{{a}}"}, "names no column"),
         (

@@ -301,7 +301,7 @@ def request_scorer(
     continues = decoder.prompt((0,)) is not None
     if method == "continuation" and not continues:
         raise UserError(
-            f"A model trained by {objective.name} with these options does not go on from a text.",
+            f"A model trained by {objective.name} with these options does not continue texts.",
             "Score it otherwise: --scoring auto.",
         )
     if method == "continuation" or (method == "auto" and continues):

@@ -211,7 +211,7 @@ def _number(value: Any) -> int | None:
 def _strict_number(value: Any) -> int:
     number = _number(value)
     if number is None:
-        raise ValueError(f"{value!r} is no whole number")
+        raise ValueError(f"{value!r} is not an integer")
     return number
 
 

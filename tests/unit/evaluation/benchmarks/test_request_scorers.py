@@ -206,7 +206,7 @@ def test_a_space_between_context_and_continuation_belongs_to_the_continuation(st
 
 def test_methods_that_a_model_does_not_know_are_refused(store):
     masked = opened("masked", store)
-    with pytest.raises(UserError, match="does not go on from a text"):
+    with pytest.raises(UserError, match="does not continue texts"):
         request_scorer(*masked, "continuation")
     with pytest.raises(UserError, match="does not guess hidden tokens"):
         request_scorer(*opened("causal", store), "pseudo")
