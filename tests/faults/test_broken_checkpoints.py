@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from pretextlm.errors import UserError
-from pretextlm.training import checkpoint
-from pretextlm.training import sharded_checkpoint as parts
+from pretextlm.training import checkpoint, sharded_checkpoint
 from pretextlm.training.checkpoint import newest, verify
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is used instead")
@@ -27,9 +26,9 @@ def write(form, parent, step, processes, scale=1.0):
     model = {name: tensor * scale for name, tensor in MODEL.items()}
     if form == "whole":
         return checkpoint.save(parent, step, model, OPTIMIZER, {"step": step}, 9)
-    final = checkpoint.place(parent, step)
-    partial = checkpoint.begin(parent, step, 1)
-    parts.write(partial / checkpoint.PARTS, {"model": model, "optimizer": OPTIMIZER}, processes).result()
+    final = checkpoint.checkpoint_path(parent, step)
+    partial = checkpoint.create_partial(parent, step, 1)
+    sharded_checkpoint.write(partial / checkpoint.PARTS, {"model": model, "optimizer": OPTIMIZER}, processes).result()
     checkpoint.finish(partial, final, {"step": step}, 9)
     return final
 
@@ -157,7 +156,7 @@ def test_when_all_are_broken_each_reason_is_told_and_nothing_is_deleted_or_renam
         with pytest.raises(UserError) as caught:
             newest(newer.parent, quarantine=True)
         for directory in (older, newer):
-            assert f"{directory.name}: state.json is not as it was written" in caught.value.message
+            assert f"{directory.name}: state.json does not match its hash" in caught.value.message
         assert "Nothing was deleted" in caught.value.hint
         assert sorted(newer.parent.rglob("*")) == before
 

@@ -16,8 +16,7 @@ from tests.builders import make_store
 from tests.faults.harness import values
 
 from pretextlm.errors import UserError
-from pretextlm.training import checkpoint
-from pretextlm.training import sharded_checkpoint as parts
+from pretextlm.training import checkpoint, sharded_checkpoint
 from pretextlm.training.checkpoint import newest, save
 from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
@@ -112,21 +111,21 @@ def test_a_quota_costs_only_that_checkpoint(tmp_path, offset):
 def test_a_quota_costs_only_that_checkpoint_also_of_parts(tmp_path, processes, offset):
     run = tmp_path / "run"
     save(run, 1, MODEL, OPTIMIZER, {"step": 1}, 9)
-    final = checkpoint.place(run, 2)
+    final = checkpoint.checkpoint_path(run, 2)
 
     def write():
-        with checkpoint.told(final, SIZE):
-            partial = checkpoint.begin(run, 2, SIZE)
+        with checkpoint.disk_errors(final, SIZE):
+            partial = checkpoint.create_partial(run, 2, SIZE)
             with file_limit(offset):
                 groups = {"model": MODEL, "optimizer": OPTIMIZER}
-                parts.write(partial / checkpoint.PARTS, groups, processes).result()
+                sharded_checkpoint.write(partial / checkpoint.PARTS, groups, processes).result()
             checkpoint.finish(partial, final, {}, 9)
 
     assert_nothing_lost(run, "no space is left, or a quota is reached|File too large", write)
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EROFS, errno.EDQUOT, errno.EACCES])
-@pytest.mark.parametrize("fails_at", ["save_file", "hashlib.file_digest", "flush", "begin", "finish"])
+@pytest.mark.parametrize("fails_at", ["save_file", "hashlib.file_digest", "flush", "create_partial", "finish"])
 def test_any_error_of_the_disk_costs_only_that_checkpoint(tmp_path, monkeypatch, code, fails_at):
     run = tmp_path / "run"
     save(run, 1, MODEL, OPTIMIZER, {"step": 1}, 9)

@@ -1,10 +1,11 @@
-"""Checkpoints that a kill, a full disk or a flipped bit cannot turn into a lost or silently wrong run.
+"""Checkpoints that a killed process, a full disk or a flipped bit cannot turn into a lost or silently wrong run.
 
-A checkpoint is a directory, written under another name, hashed, flushed to the disk and then renamed; its manifest is
-written last. Loading takes the newest one whose every byte is as its manifest says, and sets broken ones aside.
+A checkpoint is a directory that is written under a temporary name, hashed, flushed to disk and then renamed; its
+manifest is written last. Loading takes the newest checkpoint whose every byte matches its manifest, and renames
+broken ones.
 
-    model.safetensors  optimizer.safetensors  state.json  manifest.json     of weights that every process has
-    parts/             state.json             manifest.json                 of weights spread over processes (parts.py)
+    model.safetensors  optimizer.safetensors  state.json  manifest.json     of replicated weights
+    parts/             state.json             manifest.json                 of sharded weights (sharded_checkpoint.py)
 """
 
 from __future__ import annotations
@@ -28,17 +29,24 @@ from torch import Tensor
 
 from pretextlm.errors import UserError
 from pretextlm.files import flush
-from pretextlm.training import sharded_checkpoint as parts
+from pretextlm.training import sharded_checkpoint
 
 MODEL, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
 PARTS = "parts"
 MARGIN = 1.1
-"""Free space asked for, as a multiple of what is to be written."""
+"""Required free space, as a multiple of the checkpoint's size."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Attributes: directory; step; state: the trainer's plain values; faults: what is wrong with newer ones."""
+    """A checkpoint that verifies.
+
+    Attributes:
+        directory: of the checkpoint.
+        step: at which it was written.
+        state: plain values of the trainer.
+        faults: why newer checkpoints were not used.
+    """
 
     directory: Path
     step: int
@@ -46,28 +54,37 @@ class Checkpoint:
     faults: tuple[str, ...] = ()
 
     @property
-    def in_parts(self) -> bool:
-        """Whether it was written by processes that each had a part of the weights."""
+    def is_sharded(self) -> bool:
+        """Whether it holds sharded weights."""
         return (self.directory / PARTS).is_dir()
 
     def model(self) -> dict[str, Tensor]:
-        """The weights by name, whole."""
-        return parts.read(self.directory / PARTS, "model") if self.in_parts else load_file(self.directory / MODEL)
+        """Returns the complete weights by name."""
+        return (
+            sharded_checkpoint.read(self.directory / PARTS, "model")
+            if self.is_sharded
+            else load_file(self.directory / MODEL)
+        )
 
     def optimizer(self) -> dict[str, Tensor]:
-        """The optimizer's state by name, whole."""
-        if self.in_parts:
-            return parts.read(self.directory / PARTS, "optimizer")
+        """Returns the complete optimizer state by name."""
+        if self.is_sharded:
+            return sharded_checkpoint.read(self.directory / PARTS, "optimizer")
         return load_file(self.directory / OPTIMIZER)
 
     def read_into(self, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
-        """Fill tensors, whole ones or parts, on any number of processes, all of which call this."""
-        if self.in_parts:
-            parts.read_into(self.directory / PARTS, {"model": model, "optimizer": optimizer})
+        """Fills tensors in place. The number of processes may differ from that of the writers; all of them call this.
+
+        Args:
+            model: replicated or sharded weights by name.
+            optimizer: replicated or sharded optimizer state by name; may be empty.
+        """
+        if self.is_sharded:
+            sharded_checkpoint.read_into(self.directory / PARTS, {"model": model, "optimizer": optimizer})
             return
         for targets, file in ((model, MODEL), (optimizer, OPTIMIZER)):
             if targets:
-                parts.fill(targets, load_file(self.directory / file))
+                sharded_checkpoint.fill(targets, load_file(self.directory / file))
 
 
 def save(
@@ -78,38 +95,72 @@ def save(
     state: Mapping[str, Any],
     keep: int,
 ) -> Path:
-    """Write one checkpoint whole, then remove the oldest beyond `keep`. Raises UserError when the disk is full."""
-    final = place(parent, step)
+    """Writes a checkpoint of replicated weights, then removes the oldest ones.
+
+    Args:
+        parent: directory of the checkpoints.
+        step: of the checkpoint.
+        model: weights by name.
+        optimizer: optimizer state by name.
+        state: plain values of the trainer.
+        keep: number of newest checkpoints that stay.
+
+    Returns:
+        Directory of the checkpoint. One that exists already is left as it is.
+
+    Raises:
+        UserError: the disk is full or fails.
+    """
+    final = checkpoint_path(parent, step)
     if final.exists():
         return final
     size = size_of(model) + size_of(optimizer)
-    with told(final, size):
-        partial = begin(parent, step, size)
+    with disk_errors(final, size):
+        partial = create_partial(parent, step, size)
         save_file(_contiguous(model), partial / MODEL)
         save_file(_contiguous(optimizer), partial / OPTIMIZER)
         finish(partial, final, state, keep)
     return final
 
 
-def place(parent: Path, step: int) -> Path:
-    """Where the checkpoint of a step is."""
+def checkpoint_path(parent: Path, step: int) -> Path:
+    """Returns the directory of the checkpoint of a step."""
     return parent / f"step-{step:08d}"
 
 
-def begin(parent: Path, step: int, size: int) -> Path:
-    """An empty directory to write a checkpoint of so many bytes into. Raises OSError where they do not fit."""
+def create_partial(parent: Path, step: int, size: int) -> Path:
+    """Creates a temporary directory for a checkpoint.
+
+    Args:
+        parent: directory of the checkpoints.
+        step: of the checkpoint.
+        size: bytes of the checkpoint.
+
+    Raises:
+        OSError: they do not fit on the disk.
+    """
     parent.mkdir(exist_ok=True)
     sweep(parent)
     free = shutil.disk_usage(parent).free
     if free < MARGIN * size:
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}, {free:,} bytes are free")
-    partial = parent / f".{place(parent, step).name}.tmp-{os.getpid()}"
+    partial = parent / f".{checkpoint_path(parent, step).name}.tmp-{os.getpid()}"
     partial.mkdir()
     return partial
 
 
 def finish(partial: Path, final: Path, state: Mapping[str, Any], keep: int) -> None:
-    """Hash and flush what was written, give it its name, and remove the oldest checkpoints. Raises OSError."""
+    """Hashes and flushes the files, gives the checkpoint its final name, and removes the oldest ones.
+
+    Args:
+        partial: the temporary directory.
+        final: the final one.
+        state: plain values of the trainer.
+        keep: number of newest checkpoints that stay.
+
+    Raises:
+        OSError: the disk is full or fails.
+    """
     (partial / STATE).write_text(json.dumps(dict(state), indent=1))
     written = sorted(path for path in partial.rglob("*") if path.is_file())
     files = {path.relative_to(partial).as_posix(): _digest(path) for path in written}
@@ -119,7 +170,7 @@ def finish(partial: Path, final: Path, state: Mapping[str, Any], keep: int) -> N
     partial.rename(final)
     flush(final.parent)
     for old in steps(final.parent)[:-keep]:
-        # Under a name that nobody reads, so that half of it is never taken for a checkpoint.
+        # Renamed first: a half-deleted directory must not look like a checkpoint.
         litter = old.with_name(f".{old.name}.tmp-{os.getpid()}")
         with suppress(OSError):
             old.rename(litter)
@@ -127,11 +178,15 @@ def finish(partial: Path, final: Path, state: Mapping[str, Any], keep: int) -> N
 
 
 @contextmanager
-def told(final: Path, size: int) -> Iterator[None]:
-    """Turn what the disk says into a UserError, after which nothing half-written is left."""
+def disk_errors(final: Path, size: int) -> Iterator[None]:
+    """Turns errors of the disk within the block into a UserError and removes the temporary directory.
+
+    Raises:
+        UserError: the checkpoint could not be written.
+    """
     try:
         yield
-    except (OSError, SafetensorError, RuntimeError, parts.failure()) as error:
+    except (OSError, SafetensorError, RuntimeError, sharded_checkpoint.failure()) as error:
         for litter in final.parent.glob(f".{final.name}.tmp-{os.getpid()}"):
             shutil.rmtree(litter, ignore_errors=True)
         raise UserError(
@@ -141,7 +196,10 @@ def told(final: Path, size: int) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """In one line. torch, which writes parts, says of a disk that takes no more only where it stands in the file."""
+    """Returns the reason in one line.
+
+    torch, which writes sharded checkpoints, reports a full disk as an unexpected position in the file.
+    """
     lines = (getattr(error, "strerror", None) or str(error)).strip().splitlines() or [type(error).__name__]
     return (
         "a file was cut short; no space is left, or a quota is reached" if "unexpected pos" in lines[-1] else lines[-1]
@@ -149,18 +207,22 @@ def _reason(error: BaseException) -> str:
 
 
 def steps(parent: Path) -> list[Path]:
-    """Finished checkpoints, oldest first."""
+    """Returns the directories of finished checkpoints, oldest first."""
     return sorted(p for p in parent.glob("step-*") if p.is_dir() and p.name.removeprefix("step-").isdigit())
 
 
 def newest(parent: Path, quarantine: bool = False) -> Checkpoint | None:
-    """The newest checkpoint that verifies; None when there is none at all.
+    """Finds the newest checkpoint that verifies.
 
     Args:
-        quarantine: rename broken ones that are newer to NAME.corrupt, so that training can write those steps again.
+        parent: directory of the checkpoints.
+        quarantine: rename newer ones that are broken to NAME.corrupt, so that training can write those steps again.
+
+    Returns:
+        The checkpoint; None if there are none at all.
 
     Raises:
-        UserError: there are checkpoints, and every one is broken; each reason is listed.
+        UserError: there are checkpoints, but every one is broken; the message lists the reasons.
     """
     faults: dict[Path, str] = {}
     for directory in reversed(steps(parent)):
@@ -177,26 +239,30 @@ def newest(parent: Path, quarantine: bool = False) -> Checkpoint | None:
     if faults:
         raise UserError(
             f"No checkpoint under {parent} can be used: {'; '.join(faults.values())}.",
-            "Nothing was deleted. Train again into another directory, or bring the files back from a copy.",
+            "Nothing was deleted. Train again into another directory, or restore the files from a copy.",
         )
     return None
 
 
 def verify(directory: Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
+    """Returns the reason why a checkpoint is broken, or None."""
     try:
         text = (directory / MANIFEST).read_text(encoding="utf-8")
         files = json.loads(text)
         if text != _manifest(files):
-            return f"{MANIFEST} is not as it was written"
-        for name in (STATE, f"{PARTS}/{parts.INDEX}") if (directory / PARTS).is_dir() else (MODEL, OPTIMIZER, STATE):
+            return f"{MANIFEST} was changed"
+        for name in (
+            (STATE, f"{PARTS}/{sharded_checkpoint.INDEX}")
+            if (directory / PARTS).is_dir()
+            else (MODEL, OPTIMIZER, STATE)
+        ):
             if name not in files:
-                return f"{MANIFEST} says nothing of {name}"
+                return f"{MANIFEST} does not list {name}"
         for name, digest in files.items():
             if not (directory / name).is_file():
                 return f"{name} is missing"
             if _digest(directory / name) != digest:
-                return f"{name} is not as it was written"
+                return f"{name} does not match its hash"
         if json.loads((directory / STATE).read_text()).get("step", _step(directory)) != _step(directory):
             return f"{STATE} is of another step"
     except FileNotFoundError as error:
@@ -213,13 +279,13 @@ def _step(directory: Path) -> int:
 
 
 def _set_aside(broken: Path) -> None:
-    """Under another name, also where that step was broken before."""
+    """Renames a broken checkpoint to a free name, even if the same step was broken before."""
     names = (broken.with_name(f"{broken.name}.corrupt{number or ''}") for number in itertools.count())
     broken.rename(next(name for name in names if not name.exists()))
 
 
 def sweep(parent: Path) -> None:
-    """Remove what killed writers left behind."""
+    """Removes temporary directories of killed processes."""
     for litter in parent.glob(".step-*.tmp-*"):
         shutil.rmtree(litter, ignore_errors=True)
 
@@ -229,12 +295,12 @@ def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def size_of(tensors: Mapping[str, Tensor]) -> int:
-    """Bytes of what this process holds of them."""
-    return sum(t.numel() * t.element_size() for t in parts.local_shards(tensors.values()))
+    """Returns the bytes that this process holds of the tensors."""
+    return sum(t.numel() * t.element_size() for t in sharded_checkpoint.local_shards(tensors.values()))
 
 
 def _manifest(files: Mapping[str, Any]) -> str:
-    """One form only, so that a change anywhere in it is seen."""
+    """Returns the manifest's text in canonical form, so that any change to it is detected."""
     return json.dumps(dict(files), indent=1, sort_keys=True)
 
 

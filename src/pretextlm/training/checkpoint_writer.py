@@ -1,4 +1,4 @@
-"""Checkpoints written while training goes on: copied at once, written by a thread, one at a time."""
+"""Checkpoints written in the background: tensors are copied at once and written by a thread, one at a time."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pretextlm.training import checkpoint as checkpoints
-from pretextlm.training import sharded_checkpoint as parts
+from pretextlm.training import sharded_checkpoint
 from pretextlm.training.distributed import DistributedContext
 
 POLL_SECONDS = 1.0
 
 
 class CheckpointWriter:
-    """`save` returns as soon as the weights may change again. What went wrong is raised by the next call.
-
-    Attributes:
-        alive: called now and then while it waits.
+    """Writes checkpoints in the background. `save` returns when the weights may change again; an error in writing is
+    raised by the next call. All processes call every method together.
 
     Args:
         parent: directory of the checkpoints.
-        keep: how many of the newest stay.
-        distributed: all of its processes call every method together.
-        timeout_seconds: how long they wait for each other while they write.
+        keep: number of newest checkpoints that stay.
+        distributed: the processes.
+        timeout_seconds: longest wait for each other while they write.
+
+    Attributes:
+        alive: called regularly while it waits.
     """
 
     def __init__(
@@ -36,43 +37,53 @@ class CheckpointWriter:
     ) -> None:
         self.parent, self.keep, self.distributed = parent, keep, distributed
         self.alive: Callable[[], None] = lambda: None
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="saver")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint writer")
         self._pending: list[Future[Any]] = []
-        self._processes: Any = _group(timeout_seconds) if distributed.world_size > 1 else None
+        self._group: Any = _new_group(timeout_seconds) if distributed.world_size > 1 else None
 
     def save(
         self, step: int, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: Mapping[str, Any]
     ) -> None:
-        """Begin to write a checkpoint, after the one before is done. Raises UserError when that one failed."""
+        """Starts to write a checkpoint, after the previous one is written. One that exists already is left as it is.
+
+        Args:
+            step: of the checkpoint.
+            model: replicated or sharded weights by name.
+            optimizer: replicated or sharded optimizer state by name.
+            state: plain values of the trainer.
+
+        Raises:
+            UserError: the previous one could not be written.
+        """
         self.wait()
-        if self.distributed.broadcast_from_main(lambda: checkpoints.place(self.parent, step).exists()):
+        if self.distributed.broadcast_from_main(lambda: checkpoints.checkpoint_path(self.parent, step).exists()):
             return
-        if any(map(parts.is_sharded_tensor, model.values())):
-            self._in_parts(step, model, optimizer, dict(state))
+        if any(map(sharded_checkpoint.is_sharded_tensor, model.values())):
+            self._save_sharded(step, model, optimizer, dict(state))
         elif self.distributed.is_main:
-            mine, kept = copied(model), copied(optimizer)
-            work = self._writer.submit(checkpoints.save, self.parent, step, mine, kept, dict(state), self.keep)
+            weights, moments = copied(model), copied(optimizer)
+            work = self._writer.submit(checkpoints.save, self.parent, step, weights, moments, dict(state), self.keep)
             self._pending = [work]
 
-    def _in_parts(
+    def _save_sharded(
         self, step: int, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: dict[str, Any]
     ) -> None:
-        final = checkpoints.place(self.parent, step)
+        final = checkpoints.checkpoint_path(self.parent, step)
         size = round(
             sum(self.distributed.all_reduce_sum([checkpoints.size_of(model) + checkpoints.size_of(optimizer)]))
         )
 
-        def begin() -> Path:
-            with checkpoints.told(final, size):
-                return checkpoints.begin(self.parent, step, size)
+        def create() -> Path:
+            with checkpoints.disk_errors(final, size):
+                return checkpoints.create_partial(self.parent, step, size)
 
-        partial = self.distributed.broadcast_from_main(begin)
+        partial = self.distributed.broadcast_from_main(create)
         place = partial / checkpoints.PARTS
-        written = parts.write(place, {"model": model, "optimizer": optimizer}, self._processes)
+        written = sharded_checkpoint.write(place, {"model": model, "optimizer": optimizer}, self._group)
         self._pending = [written]
 
         def finish() -> None:
-            with checkpoints.told(final, size):
+            with checkpoints.disk_errors(final, size):
                 written.result()
                 checkpoints.finish(partial, final, state, self.keep)
 
@@ -80,9 +91,10 @@ class CheckpointWriter:
             self._pending = [self._writer.submit(finish)]
 
     def wait(self) -> None:
-        """Until nothing is being written. Raises UserError on all processes when it failed.
+        """Waits until the checkpoint is written. Processes exchange messages meanwhile, so that no timeout expires.
 
-        However long that takes: processes exchange a sign of life while they wait.
+        Raises:
+            UserError: on all processes, if it could not be written.
         """
         while True:
             done = not wait(self._pending, timeout=POLL_SECONDS).not_done
@@ -90,27 +102,27 @@ class CheckpointWriter:
             if self.distributed.all_gather([done]).min() > 0:
                 break
         pending, self._pending = self._pending, []
-        fault: BaseException | None = None
-        for one in pending:
-            fault = one.exception() or fault
+        error: BaseException | None = None
+        for future in pending:
+            error = future.exception() or error
 
-        def outcome() -> None:
-            if fault is not None:
-                raise fault
+        def raise_error() -> None:
+            if error is not None:
+                raise error
 
-        self.distributed.broadcast_from_main(outcome)
+        self.distributed.broadcast_from_main(raise_error)
 
     def close(self) -> None:
-        """End the thread, after what it writes is written."""
-        for one in self._pending:
-            one.exception()
+        """Ends the thread after it has written the checkpoint in progress."""
+        for future in self._pending:
+            future.exception()
         self._writer.shutdown(wait=True)
 
 
-def _group(timeout_seconds: float) -> Any:
+def _new_group(timeout_seconds: float) -> Any:
     return dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_seconds))
 
 
 def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same in memory of the CPU that nothing else writes to."""
+    """Returns copies in CPU memory."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}

@@ -1,7 +1,7 @@
-"""What a recipe would take on this machine, without training it: counted where it can be, measured where it must be.
+"""A dry run: the cost of a recipe on this machine without training it, counted where possible and measured otherwise.
 
-A few real steps are made on the recipe's own first rows, with a learning rate of 0, after the compiler where the run
-would use it. Nothing is written.
+A few real steps run on the recipe's first rows with a learning rate of 0, compiled if the run would be. Nothing is
+written.
 """
 
 from __future__ import annotations
@@ -33,21 +33,22 @@ from pretextlm.training.signals import StopFlag
 from pretextlm.training.trainer import Trainer
 
 PROBE_SECONDS = 5.0
-"""Steps are measured for about as long, at least three."""
+"""Duration of the measurement, of at least three steps."""
 STEP_SECONDS = 2.0
-"""A step of many passes is measured on fewer of them where all would take longer."""
+"""A longer step of many micro-batches is measured on fewer of them."""
 LEAST_STEPS, MOST_STEPS = 3, 20
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Some steps that were measured.
+    """Measured steps.
 
     Attributes:
-        steps: how many; rows: of each of them.
-        seconds: the median of a step of `rows` rows.
-        compile_seconds: of the compiler before.
-        memory: most bytes that the first process held.
+        steps: number of steps.
+        rows: of each step.
+        seconds: median of a step of `rows` rows.
+        compile_seconds: of compiling.
+        memory: peak bytes of the main process.
     """
 
     steps: int
@@ -58,13 +59,17 @@ class Probe:
 
 
 def dry_run(recipe: Recipe, directory: Path) -> dict[str, Any]:
-    """Plain values: parameters, memory, a step, the run, speed, time and disk; on all processes the same.
+    """Runs a recipe's first steps without learning.
 
     Args:
-        directory: where the run would be written; it need not exist, and is not made.
+        recipe: of the run.
+        directory: the run's directory; it need not exist and is not created.
+
+    Returns:
+        Plain values, the same on all processes: parameters, device, memory, step, disk, run, speed and time.
 
     Raises:
-        UserError: as training by the recipe would.
+        UserError: training by the recipe would raise it.
     """
     with process_group(recipe.training.timeout_seconds, recipe.training.join_seconds) as distributed:
         setup = set_up(recipe, distributed)
@@ -121,19 +126,19 @@ def _step(setup: Setup, distributed: DistributedContext) -> dict[str, Any]:
 def _disk(model: Transformer, setup: Setup, directory: Path) -> dict[str, Any]:
     config = setup.recipe.training
     # Sizes of the files, which do not depend on how many processes write them.
-    whole = estimate_memory(model, config.optimizer, 0, 0, "fp32")
-    checkpoint = whole.weights + whole.optimizer
+    sizes = estimate_memory(model, config.optimizer, 0, 0, "fp32")
+    checkpoint = sizes.weights + sizes.optimizer
     kept = config.keep_checkpoints
     return {
         "checkpoint_bytes": checkpoint,
         "kept": kept,
-        "needed_bytes": checkpoint * (kept + 1),  # the oldest goes when the newest is there
+        "needed_bytes": checkpoint * (kept + 1),  # the oldest is removed after the newest is written
         **place(directory),
     }
 
 
 def _run(setup: Setup, distributed: DistributedContext, probe: Probe | None, peak: Peak) -> dict[str, Any]:
-    """The whole run, its speed and its time."""
+    """Returns the size of the run, its speed and its duration."""
     plan, config = setup.plan, setup.recipe.training
     flops = plan.flops_per_step
     per_step = probe.seconds * plan.rows / probe.rows if probe else None
@@ -173,7 +178,7 @@ def _run(setup: Setup, distributed: DistributedContext, probe: Probe | None, pea
 
 
 def _probe(setup: Setup, directory: Path, distributed: DistributedContext) -> Probe:
-    """Measure some steps; all processes take part."""
+    """Measures some steps; called by all processes."""
     plan, recipe = setup.plan, setup.recipe
     with ExitStack() as stack:
         run = Run(directory, recipe)
@@ -194,7 +199,7 @@ def _probe(setup: Setup, directory: Path, distributed: DistributedContext) -> Pr
             return float(distributed.all_gather([time.perf_counter() - start]).max())
 
         pass_rows = min(plan.rows, plan.micro_rows * distributed.world_size)
-        seconds(pass_rows)  # the first one allocates
+        seconds(pass_rows)  # warm-up: the first step allocates memory
         passes = max(1, int(STEP_SECONDS / seconds(pass_rows)))
         rows = min(plan.rows, passes * pass_rows)
         times: list[float] = []

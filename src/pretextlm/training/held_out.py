@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from pretextlm.objectives.protocol import TrainingObjective
 
 MAX_TOKENS = 32_768
-"""Tokens of held-out documents that the objective's own measures are taken on, at most; one document at least."""
+"""Largest number of tokens of held-out documents for the objective's own metrics; at least one document is used."""
 
 MOST_TOKENS = 32_768
-"""Tokens read at most where the first held-out documents have no row for the objective, and all are looked at."""
+"""Largest number of tokens if the first held-out documents have no row for the objective and all are used."""
 
 UNIT_TOKENS = 256
-"""Rows are measured in groups of so many tokens (one row at least), which are the units of standard errors."""
+"""Tokens of a group of rows (at least one row); groups are the units of standard errors."""
 
 
 def held_out_documents(split: Split, documents: int, tokens: int) -> Split:

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one object a line, written as it happens; trackers are told the same numbers."""
+"""metrics.jsonl: one object per line, written as training goes on; trackers receive the same numbers."""
 
 from __future__ import annotations
 
@@ -25,10 +25,13 @@ STATUS = Path("/proc/self/status")
 
 
 class MetricsLog:
-    """Appends lines; a line of training averages the steps since the last one.
+    """Appends lines to metrics.jsonl; a line of kind "train" averages the steps since the previous one.
+
+    Args:
+        run: the run directory.
 
     Attributes:
-        trackers: handed the numbers of each line too, where there are any.
+        trackers: receive the numbers of each line, too; None if there are none.
     """
 
     def __init__(self, run: Run) -> None:
@@ -36,11 +39,17 @@ class MetricsLog:
         self.trackers: Trackers | None = None
 
     def train(self, values: Mapping[str, float], window: Mapping[str, float], every: int) -> dict[str, float]:
-        """Add one step to the running sums and write a line when `step` is a multiple of `every`.
+        """Adds a step to the running sums and writes a line when `step` is a multiple of `every`.
 
-        A step that was left out since its numbers are not finite is not averaged.
+        A skipped step whose numbers are not finite is not averaged.
 
-        Returns the sums to carry on: they belong to the trainer's state, so that a resumed run writes the same lines.
+        Args:
+            values: of the step.
+            window: running sums, as returned for the previous step.
+            every: steps of a line.
+
+        Returns:
+            The running sums. They belong to the trainer's state, so that a resumed run writes the same lines.
         """
         averaged = [name for name in AVERAGED if name in values]
         sound = all(math.isfinite(values[name]) for name in averaged)
@@ -53,12 +62,17 @@ class MetricsLog:
         return {}
 
     def flush(self) -> None:
-        """Make sure that what was written is on the disk: no checkpoint is ever ahead of it. Raises UserError."""
-        with self._told():
+        """Flushes the lines to disk, so that no checkpoint is ever ahead of them.
+
+        Raises:
+            UserError: the disk is full or fails.
+        """
+        with self._disk_errors():
             if self._path.exists():
                 flush(self._path)
 
     def validation(self, values: Mapping[str, float]) -> None:
+        """Writes the numbers of a validation."""
         self._write({"kind": "validation", **values})
 
     def forgetting(self, store: str, values: Mapping[str, float]) -> None:
@@ -67,7 +81,7 @@ class MetricsLog:
 
     def _write(self, line: Mapping[str, Any]) -> None:
         values = {name: value if _is_json(value) else None for name, value in line.items()}
-        with self._told(), self._path.open("a", encoding="utf-8") as file:
+        with self._disk_errors(), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
         if self.trackers is not None:
             kind = "/".join(line[name] for name in ("kind", "store") if name in line)
@@ -75,7 +89,7 @@ class MetricsLog:
             self.trackers.log(line["step"], numbers)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _disk_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -86,17 +100,17 @@ class MetricsLog:
 
 
 def _is_json(value: Any) -> bool:
-    """Whether it can stand in the file as it is: JSON knows no number that is not finite."""
+    """Returns whether JSON can represent the value: it has no infinity and no NaN."""
     return not isinstance(value, float) or math.isfinite(value)
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes so far: of the tensors on a GPU, or of this process in the machine's memory."""
+    """Returns the peak memory so far in bytes: of the tensors on a GPU, or of this process."""
     if device.type == "cuda":
         import torch
 
         return int(torch.cuda.max_memory_allocated(device))
-    if STATUS.exists():  # unlike getrusage, this does not count what a process was before it became this program
+    if STATUS.exists():  # unlike getrusage, this excludes the memory of the process before exec
         lines = STATUS.read_text().splitlines()
         return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,7 +1,7 @@
-"""Tensors of which every process has a part, written by all at once and read by any number of processes.
+"""Checkpoints of sharded tensors, written by all processes at once and read by any number of processes.
 
-torch.distributed.checkpoint writes them; its index is a pickle, which is why only our own run directories are read.
-What runs on one process alone never loads torch's distributed half, which takes half a second.
+torch.distributed.checkpoint writes them. Its index is a pickle, so they are only read from run directories of our own.
+A single process without such a checkpoint never imports torch.distributed.checkpoint, which takes half a second.
 """
 
 from __future__ import annotations
@@ -21,24 +21,25 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 INDEX = ".metadata"
-"""What the writing library names its index."""
+"""File name of the index, as torch.distributed.checkpoint chooses it."""
 
 
 def failure() -> type[BaseException]:
-    """What the writing library raises, where it is loaded; it is no Exception."""
+    """Returns the exception of torch.distributed.checkpoint if that is imported; it does not derive from Exception."""
     api = sys.modules.get("torch.distributed.checkpoint.api")
     return api.CheckpointException if api else OSError
 
 
 def write(place: Path, groups: Mapping[str, Mapping[str, Tensor]], processes: ProcessGroup) -> Future[object]:
-    """Copy this process's parts, then write them behind its back; called by all processes.
+    """Copies this process's shards, then writes them in the background; called by all processes.
 
     Args:
-        groups: tensors by name, under a name of the group.
-        processes: over which they agree; used by nothing else while the writing goes on.
+        place: directory of the shards.
+        groups: tensors by name, by the name of their group.
+        processes: that write; the group is not used for anything else meanwhile.
 
     Returns:
-        Done on the first process when all have written.
+        Future that is done on the main process when all have written.
     """
     from torch.distributed.checkpoint.state_dict_saver import async_save
 
@@ -46,7 +47,15 @@ def write(place: Path, groups: Mapping[str, Mapping[str, Tensor]], processes: Pr
 
 
 def read(place: Path, group: str) -> dict[str, Tensor]:
-    """One group's tensors, whole, on this process alone."""
+    """Reads the complete tensors of one group on this process alone.
+
+    Args:
+        place: directory of the shards.
+        group: name of the group.
+
+    Returns:
+        Tensors by name.
+    """
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
     from torch.distributed.checkpoint.state_dict_loader import load
@@ -64,7 +73,15 @@ def read(place: Path, group: str) -> dict[str, Tensor]:
 
 
 def read_into(place: Path, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Fill tensors, whole ones or parts; called by all processes. Raises RuntimeError where they do not fit."""
+    """Fills replicated or sharded tensors in place; called by all processes.
+
+    Args:
+        place: directory of the shards.
+        groups: tensors by name, by the name of their group.
+
+    Raises:
+        RuntimeError: the shapes or names do not match.
+    """
     from torch.distributed import is_initialized
     from torch.distributed.checkpoint.state_dict_loader import load
 
@@ -77,26 +94,34 @@ def read_into(place: Path, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
 
 
 @torch.no_grad()
-def fill(targets: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> None:
-    """Copy whole tensors into others, of which a process may have a part. Raises KeyError for one that is absent."""
+def fill(targets: Mapping[str, Tensor], complete: Mapping[str, Tensor]) -> None:
+    """Copies complete tensors into replicated or sharded ones.
+
+    Args:
+        targets: by name; changed in place.
+        complete: tensors by name.
+
+    Raises:
+        KeyError: a tensor is missing.
+    """
     for name, target in targets.items():
         if is_sharded_tensor(target):
             from torch.distributed.tensor import DTensor, distribute_tensor
 
-            assert isinstance(target, DTensor), "what has a local part is a DTensor"
-            source = distribute_tensor(whole[name].to(target.device), target.device_mesh, target.placements)
+            assert isinstance(target, DTensor), "sharded tensors are DTensors"
+            source = distribute_tensor(complete[name].to(target.device), target.device_mesh, target.placements)
             target.to_local().copy_(source.to_local())
         else:
-            target.copy_(whole[name])
+            target.copy_(complete[name])
 
 
 def is_sharded_tensor(tensor: Tensor) -> bool:
-    """Whether this process may hold but a part of it."""
+    """Returns whether the tensor is a DTensor, of which this process holds a shard."""
     return hasattr(tensor, "to_local")
 
 
 def local_shards(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """What this process holds of each."""
+    """Returns the shard that this process holds of each tensor; the tensor itself if it is not sharded."""
     return [t.to_local() if is_sharded_tensor(t) else t.detach() for t in tensors]  # type: ignore[attr-defined]
 
 

@@ -156,7 +156,7 @@ def test_two_processes_train_the_model_of_one(of_two, alone, objective, way, opt
     name = f"{objective}-{way}-{optimizer}"
     assert outcomes[name] == "done"
     run = Run.open(place / name)
-    assert newest(run.checkpoints).in_parts == (way != "ddp")
+    assert newest(run.checkpoints).is_sharded == (way != "ddp")
     assert_the_same(alone(objective, optimizer), run)
 
 
