@@ -42,11 +42,13 @@ def test_an_answer_of_whole_words_comes_back_to_the_character_from_every_window_
     task = QuestionAnswering(stride=8)
     examples, encoder, records = examples_of(task, start, file)
     held = examples.labels[:, 0] > 0
-    assert held.any()
+    (answer,), offsets = records.text_lists("answers")[0], encoder.tokenizer.encode(text).offsets
+    tokens = sum(a < words[first] + len(answer) and b > words[first] for a, b in offsets)
+    assert held.any() or tokens > task.stride  # windows overlap by more; a longer answer may be cut by each
     for window in np.flatnonzero(held):
         said = np.column_stack([np.full(len(examples), -9.0), examples.labels, np.zeros(len(examples))])
         said[window, 0] = 1.0
-        assert task.answers(said, examples, encoder, records) == [records.text_lists("answers")[0][0]]
+        assert task.answers(said, examples, encoder, records) == [answer]
 
 
 def test_windows_overlap_and_together_hold_every_token_of_the_text(start, written):
