@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 2
+# Some machines forbid Python to keep compiled bytecode. Tests start many processes, each of which would compile anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 KERNELS := tests/unit/tasks/test_distilled.py tests/unit/tasks/test_text_tasks.py tests/unit/model/test_loss.py \
 	tests/unit/model/test_attention.py tests/unit/training/test_accumulation.py

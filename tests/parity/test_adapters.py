@@ -14,7 +14,6 @@ from pretextlm.errors import UserError
 from pretextlm.hf.export_model import export_model
 from pretextlm.hf.peft_adapter import export_adapter
 
-peft = pytest.importorskip("peft", reason="adapters are read by peft (extra lora)")
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
 
 pytestmark = pytest.mark.slow
@@ -43,6 +42,7 @@ def test_peft_on_the_exported_base_has_our_logits(family, lora, tmp_path):
     run, done = adapted(family, tmp_path, lora)
     assert sorted(done.files) == ["adapter_config.json", "adapter_model.safetensors"]
     base = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=3)
+    peft = pytest.importorskip("peft", reason="adapters are read by peft (extra lora)")
     model = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
     export_model(run.directory, tmp_path / "whole")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "whole")
