@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pretextlm.training.recipe import Recipe
 
 
-Split = Literal["train", "validation"]
-SPLITS: tuple[Split, ...] = ("train", "validation")
+SplitName = Literal["train", "validation"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,10 @@ class Corpus:
 
     Attributes:
         path: directory with the tokenizer.json of the text.
-        train, validation: the splits of a store, or the examples of a task.
+        train: the training split of a store, or the training examples of a task.
+        validation: likewise.
         vocabulary: of the tokenizer, with the special tokens in the roles that the model gives them.
-        objective: what is trained.
+        objective: that is trained.
         length: maximum tokens of an input row.
         records: of a task, both files'; None for a store.
         num_filtered: records that the task leaves out.
@@ -57,7 +58,7 @@ class Corpus:
         """Tokens of the training split."""
         return len(self.train.tokens)
 
-    def reader(self, split: Split) -> RowReader:
+    def reader(self, split: SplitName) -> RowReader:
         """Returns a reader of a split as rows of the objective.
 
         Raises:
@@ -94,14 +95,18 @@ def _open_records(recipe: Recipe, task: Task) -> tuple[Recipe, Corpus]:
     task = task.fit_labels(train)
     vocabulary = recipe.model.special_token_ids.apply(vocabulary)
     encoder = OffsetTokenizer(tokenizer, vocabulary)
-    made = [task.examples(records, encoder, recipe.model, recipe.data.length) for records in used]
+    train_examples, validation_examples = [
+        task.examples(records, encoder, recipe.model, recipe.data.length) for records in used
+    ]
     filtered = sum(map(len, read)) - sum(map(len, used))
     recipe = recipe.model_copy(update={"task": task})
     records = (train, validation)
-    return recipe, Corpus(place.parent, made[0], made[1], vocabulary, task, recipe.data.length, records, filtered)
+    return recipe, Corpus(
+        place.parent, train_examples, validation_examples, vocabulary, task, recipe.data.length, records, filtered
+    )
 
 
-def read_split(recipe: Recipe, split: Split, source: str = "") -> Records:
+def read_split(recipe: Recipe, split: SplitName, source: str = "") -> Records:
     """Returns the records of a task, at most as many as the recipe says.
 
     Args:

@@ -1,10 +1,10 @@
-"""What a run that goes on with a model forgets: its loss on held-out text of other stores, document by document.
+"""Forgetting: how the loss on held-out text of other stores changes while a run continues another model.
 
-Before anything is learnt, at every validation and at the end, the same rows under the same noise, as `pretextlm
-evaluate` reads them: the figure at step 0 is that of the model that the run starts from. What was found first and last
-is kept in the run directory by document, so that the difference has an error of its own.
+Before the first step, at every validation and at the end, the loss is measured on the same rows under the same noise,
+as `pretextlm evaluate` reads them; the loss at step 0 is that of the model that the run starts from. The first and the
+last losses are recorded in the run directory by group of rows, so that their difference has a standard error.
 
-Nothing is drawn from the random numbers of training, and no weight is changed.
+Measuring changes neither the weights nor the random numbers of training.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ Moment = Literal["before", "after"]
 
 @dataclass(frozen=True)
 class StoreLoss:
-    """One measurement of a store.
+    """The loss on a store, for K loss terms and U groups of rows.
 
     Attributes:
-        totals: (K, U) summed loss of each of K terms on each of U groups of rows.
-        counts: (K, U) targets.
+        totals: (K, U) summed losses.
+        counts: (K, U) number of targets.
         coefficients: (K,) weights of the terms in the loss.
     """
 
@@ -56,41 +56,37 @@ class StoreLoss:
 
     @property
     def loss(self) -> float:
-        """The terms' means by their weights."""
+        """Weighted sum of the terms' means."""
         sizes = self.counts.sum(1)
-        parts = zip(self.coefficients, self.totals, sizes.tolist(), strict=True)
-        return float(sum(weight * (float(totals.sum()) / size) for weight, totals, size in parts if size))
+        terms = zip(self.coefficients, self.totals, sizes.tolist(), strict=True)
+        return float(sum(weight * (float(totals.sum()) / size) for weight, totals, size in terms if size))
 
 
 class MonitoredStore:
-    """A store whose held-out text a run is measured on beside its own.
+    """A store on whose held-out text forgetting is measured.
 
     Args:
-        place: as the recipe names it.
+        name: of the store in metrics and reports.
+        place: its directory, as the recipe gives it.
         recipe: of the run.
 
     Attributes:
-        name: what its figures go by.
+        objective: by which the loss is measured; for a distilled model, the one it shares with its teacher.
 
     Raises:
-        UserError: there is no such store, or it has no text or no row for the objective.
+        UserError: there is no such store, or it has no text or no rows for the objective.
     """
 
     def __init__(self, name: str, place: str, recipe: Recipe) -> None:
         self.name, self.place = name, place
-        self._objective = recipe.training_objective.at_evaluation()
+        self.objective: TrainingObjective = recipe.training_objective.at_evaluation()
         store = Store.open(Path(place))
         self._vocabulary: Vocabulary = recipe.vocabulary(store)
         self._seed = recipe.evaluation.seed
         self._split = held_out_documents(store.validation, recipe.evaluation.documents, MAX_TOKENS)
         self._reader, self._rows = held_out_rows(
-            self._objective, self._vocabulary, self._split, recipe.data.length, store.validation
+            self.objective, self._vocabulary, self._split, recipe.data.length, store.validation
         )
-
-    @property
-    def objective(self) -> TrainingObjective:
-        """By which it is measured: of a distilled model that which its teacher shares."""
-        return self._objective
 
     def measure(
         self,
@@ -99,76 +95,87 @@ class MonitoredStore:
         distributed: DistributedContext = SINGLE_PROCESS,
         before_batch: Callable[[], None] = lambda: None,
     ) -> StoreLoss:
-        """The loss of each group of rows; the same on all processes, which share the work."""
+        """Measures the loss of each group of rows.
+
+        Args:
+            model: that is evaluated.
+            step: computes the loss terms of a batch.
+            distributed: the processes that share the work, all of which call this.
+            before_batch: called before every batch; may raise to abort.
+
+        Returns:
+            The losses, the same on all processes.
+        """
         counted: list[dict[str, int]] = []
         found: dict[int, Mapping[str, Term]] = {}
         coefficients: dict[str, float] = {}
+
+        def batches() -> Iterator[Batch]:
+            for batch in self._batches():
+                counted.append(self.objective.counts(batch))
+                yield batch
 
         def take(number: int, batch: Batch, terms: Mapping[str, Term]) -> None:
             coefficients.update({name: term.coefficient for name, term in terms.items()})
             if not isinstance(batch, Spare):
                 found[number] = terms
 
-        batches = self._counted(counted)
-        read_through(model, batches, step, take, distributed=distributed, before_batch=before_batch)
+        read_through(model, batches(), step, take, distributed=distributed, before_batch=before_batch)
         names = list(dict.fromkeys(name for counts in counted for name in counts))
         totals = np.zeros((len(names), len(counted)))
         for number, terms in found.items():
-            for place, name in enumerate(names):
-                totals[place, number] = float(terms[name].total) if name in terms else 0.0
+            for row, name in enumerate(names):
+                totals[row, number] = float(terms[name].total) if name in terms else 0.0
+        # Each process has the totals of its own batches and zeros elsewhere, so the sum is the complete table.
         weights = distributed.all_gather([coefficients.get(name, 0.0) for name in names]).max(0).values.tolist()
         summed = np.array(distributed.all_reduce_sum(totals.reshape(-1).tolist())).reshape(totals.shape)
         counts = np.array([[counts.get(name, 0) for counts in counted] for name in names], np.int64)
         return StoreLoss(summed, counts, weights)
 
-    def about(self) -> dict[str, Any]:
-        """What is kept beside what was found: the document that each group of rows begins in, and the size of all."""
+    def describe(self) -> dict[str, Any]:
+        """Returns plain values for the record: the document in which each group of rows begins, and the text's size."""
         return {
             "store": self.place,
-            "begins_in": [self._document(batch) for batch in self._batches()],
+            "begins_in": [document_of(self._reader, int(b.example_ids[0]), self._seed) for b in self._batches()],
             "documents": self._split.num_documents,
             "text_bytes": self._split.text_bytes,
             "tokens": self._split.num_tokens,
         }
 
-    def _counted(self, counted: list[dict[str, int]]) -> Iterator[Batch]:
-        """The batches, with the targets of each noted."""
-        for batch in self._batches():
-            counted.append(self._objective.counts(batch))
-            yield batch
-
     def _batches(self) -> Iterator[Batch]:
-        return evaluation_batches(self._reader, self._objective, self._vocabulary, self._rows, self._seed, UNIT_TOKENS)
-
-    def _document(self, batch: Batch) -> int:
-        return document_of(self._reader, int(batch.example_ids[0]), self._seed)
+        return evaluation_batches(self._reader, self.objective, self._vocabulary, self._rows, self._seed, UNIT_TOKENS)
 
 
 def document_of(reader: RowReader, row: int, seed: int) -> int:
-    """The document that a row of one pass in order begins in; a row is its own where the reader knows of none."""
+    """Returns the document in which a row of one pass begins; the row itself if the reader does not know documents."""
     return int(reader.documents(np.array([row]), seed)[0]) if isinstance(reader, DocumentRowReader) else row
 
 
-class ForgettingRecord:
-    """forgetting.json of a run: what was found before training and after it, by group of rows."""
+def record_losses(run: Path, moment: Moment, step: int, losses: Sequence[tuple[MonitoredStore, StoreLoss]]) -> None:
+    """Writes losses into forgetting.json of a run; those before training replace an earlier record.
 
-    def __init__(self, run: Path) -> None:
-        self._path = run / FORGETTING
+    Args:
+        run: the run directory.
+        moment: before the first step, or after the last one.
+        step: at which they were measured.
+        losses: each store with its loss.
 
-    def write(self, moment: Moment, step: int, found: Sequence[tuple[MonitoredStore, StoreLoss]]) -> None:
-        """Put down what was found of all stores at a moment. Raises UserError when it cannot be written."""
-        known = read_forgetting(self._path.parent) if moment == "after" else {}
-        for store, one in found:
-            values = dict(known.get(store.name) or store.about())
-            values |= {"counts": one.counts.tolist(), "coefficients": one.coefficients}
-            known[store.name] = values | {moment: one.totals.tolist(), f"{moment}_step": step}
-        write_json(self._path, known)
+    Raises:
+        UserError: the earlier record is damaged.
+    """
+    known = read_forgetting(run) if moment == "after" else {}
+    for store, loss in losses:
+        values = dict(known.get(store.name) or store.describe())
+        values |= {"counts": loss.counts.tolist(), "coefficients": loss.coefficients}
+        known[store.name] = values | {moment: loss.totals.tolist(), f"{moment}_step": step}
+    write_json(run / FORGETTING, known)
 
 
 def read_forgetting(run: Path) -> dict[str, dict[str, Any]]:
     """Returns the recorded losses of a run by the name of the store; {} if it monitors none.
 
-    Raises UserError for a file that is damaged.
+    Raises:
+        UserError: the file is damaged.
     """
     path = run / FORGETTING
     try:
@@ -183,10 +190,20 @@ def read_forgetting(run: Path) -> dict[str, dict[str, Any]]:
 
 
 def with_monitored_stores(recipe: Recipe, corpus: Corpus) -> tuple[Recipe, list[MonitoredStore]]:
-    """(the recipe with the stores that are watched written out, these stores).
+    """Opens the stores on which forgetting is measured.
 
-    Where the recipe names none, it is the store of the run that it starts from, if that is another one, is still there,
-    has the same tokens and rows for the objective. Raises UserError for a store that is named and does not do.
+    If the recipe names none, it is the store of the run that it starts from, provided that this is another store, still
+    exists, has the same tokenizer and has rows for the objective.
+
+    Args:
+        recipe: complete.
+        corpus: its data.
+
+    Returns:
+        (the recipe with these stores written out, the stores).
+
+    Raises:
+        UserError: a store that the recipe names cannot be used.
     """
     named = recipe.data.forgetting_stores
     if named and recipe.task is not None:
@@ -194,36 +211,36 @@ def with_monitored_stores(recipe: Recipe, corpus: Corpus) -> tuple[Recipe, list[
             "A task has no loss on plain text: data.forgetting_stores belongs to a recipe with an [objective].",
             "Leave data.forgetting_stores out.",
         )
-    if named is None:
-        found = _of_start(recipe, corpus)
-    else:
-        found = _all(named, recipe, corpus)
-    places = tuple(store.place for store in found)
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"forgetting_stores": places})}), found
+    found = _store_of_start(recipe, corpus) if named is None else _open_all(named, recipe, corpus)
+    return _with_stores(recipe, [store.place for store in found]), found
 
 
 def recorded_stores(recipe: Recipe, directory: Path) -> Recipe:
-    """The recipe with the stores that the run in this directory watches, where it does not say which."""
+    """Returns the recipe with the stores that the run in a directory monitors, unless it names its own."""
     if recipe.data.forgetting_stores is not None or not (directory / CONFIG).exists():
         return recipe
-    stores = read_toml(directory / CONFIG).get("data", {}).get("forgetting_stores", ())
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"forgetting_stores": tuple(stores)})})
+    return _with_stores(recipe, read_toml(directory / CONFIG).get("data", {}).get("forgetting_stores", ()))
 
 
-def _of_start(recipe: Recipe, corpus: Corpus) -> list[MonitoredStore]:
-    """The store of the run that the recipe starts from, where it can be watched."""
+def _with_stores(recipe: Recipe, places: Sequence[str]) -> Recipe:
+    data = recipe.data.model_copy(update={"forgetting_stores": tuple(places)})
+    return recipe.model_copy(update={"data": data})
+
+
+def _store_of_start(recipe: Recipe, corpus: Corpus) -> list[MonitoredStore]:
+    """Returns the store of the run that the recipe starts from, if it can be monitored."""
     if recipe.task is not None or not recipe.start or not Path(recipe.start).exists():
         return []
     place = Run.open(Path(recipe.start)).recipe.data.store
     if not place or not Path(place).is_dir() or Path(place).resolve() == Path(recipe.data.store).resolve():
         return []
     try:
-        return _all((place,), recipe, corpus)
+        return _open_all((place,), recipe, corpus)
     except UserError:
         return []
 
 
-def _all(places: Sequence[str], recipe: Recipe, corpus: Corpus) -> list[MonitoredStore]:
+def _open_all(places: Sequence[str], recipe: Recipe, corpus: Corpus) -> list[MonitoredStore]:
     names = _names(places)
     for place in places:
         if sha256_of(Store.open(Path(place)).path / TOKENIZER) != sha256_of(corpus.path / TOKENIZER):
@@ -235,9 +252,13 @@ def _all(places: Sequence[str], recipe: Recipe, corpus: Corpus) -> list[Monitore
 
 
 def _names(places: Sequence[str]) -> list[str]:
-    """The stores' directories by name, whole where two have the same. Raises UserError where one comes twice."""
-    whole = [Path(place).resolve() for place in places]
-    if len(set(whole)) < len(whole):
+    """Returns the last part of each store's path, or the path itself where two stores have the same last part.
+
+    Raises:
+        UserError: a store is named twice.
+    """
+    paths = [Path(place).resolve() for place in places]
+    if len(set(paths)) < len(paths):
         raise UserError("data.forgetting_stores names the same store twice.", "Name each once.")
-    short = [path.name for path in whole]
+    short = [path.name for path in paths]
     return [name if short.count(name) == 1 else str(place) for name, place in zip(short, places, strict=True)]

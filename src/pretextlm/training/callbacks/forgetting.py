@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from pretextlm.training.callbacks.base import Callback, TrainerView
-from pretextlm.training.forgetting import ForgettingRecord, MonitoredStore, StoreLoss
+from pretextlm.training.forgetting import MonitoredStore, StoreLoss, record_losses
 from pretextlm.training.forward import Forward
 
 
@@ -22,7 +22,7 @@ class ForgettingMonitor(Callback):
     """
 
     def __init__(self, stores: Sequence[MonitoredStore], run: Path) -> None:
-        self.stores, self._record = stores, ForgettingRecord(run)
+        self.stores, self._run = stores, run
         self._found: tuple[int, list[tuple[MonitoredStore, StoreLoss]]] | None = None
 
     def losses(self, trainer: TrainerView) -> list[tuple[MonitoredStore, StoreLoss]]:
@@ -48,7 +48,7 @@ class ForgettingMonitor(Callback):
         """Records the losses before the first step; if interrupted, the next start does."""
         if self.stores and not trainer.state.step:
             found = self.losses(trainer)
-            trainer.distributed.broadcast_from_main(lambda: self._record.write("before", 0, found))
+            trainer.distributed.broadcast_from_main(lambda: record_losses(self._run, "before", 0, found))
 
     def on_end(self, trainer: TrainerView) -> None:
         """Records the losses of the final weights.
@@ -60,4 +60,6 @@ class ForgettingMonitor(Callback):
             # The best weights may have been restored: then the last losses are those of other weights.
             self._found = None if trainer.recipe.training.keep_best else self._found
             found = self.losses(trainer)
-            trainer.distributed.broadcast_from_main(lambda: self._record.write("after", trainer.state.step, found))
+            trainer.distributed.broadcast_from_main(
+                lambda: record_losses(self._run, "after", trainer.state.step, found)
+            )
