@@ -147,7 +147,7 @@ def test_a_store_prepared_anew_is_refused(plan: StudyPlan, tmp_path: Path) -> No
     run(plan, tmp_path / "s", Workshop())
     corpus = json.loads((tmp_path / "s/corpus.json").read_text())
     (tmp_path / "s/corpus.json").write_text(json.dumps(corpus | {"hash": "sha256:other"}))
-    with pytest.raises(UserError, match="prepared anew"):
+    with pytest.raises(UserError, match="prepared again"):
         run(plan, tmp_path / "s", Workshop())
 
 

@@ -102,7 +102,7 @@ def test_a_label_that_is_no_directory_name_is_refused(label: str) -> None:
 
 @pytest.mark.parametrize("seeds", [[], [1, 1], [-1]])
 def test_seeds_that_are_empty_repeated_or_negative_are_refused(seeds: list[int]) -> None:
-    assert "seeds are one or more different whole numbers" in refusal(seeds=seeds).message
+    assert "seeds must be different integers of at least 0" in refusal(seeds=seeds).message
 
 
 @pytest.mark.parametrize("budget", [{}, {"seconds": 1.0, "tokens": 5}, {"seconds": -1.0}, {"tokens": 0}, {"hours": 1}])
