@@ -158,14 +158,22 @@ def f1_of_ids(
     """
     from sklearn.metrics import f1_score
 
+    # Only the count of each (prediction, truth) pair matters, so that a resample is C² weighted pairs, not N examples:
+    # predicted [0, 1, 0], expected [0, 1, 1]  →  pairs (0, 0), (0, 1), (1, 1), pair_of_example [0, 2, 1]
+    pairs_P2, pair_of_example = np.unique(np.stack([predicted, expected], 1), axis=0, return_inverse=True)
+
     def score(rows: I64) -> float:
-        hypothesis, truth = predicted[rows], expected[rows]
+        counts_P = np.bincount(pair_of_example[rows], minlength=len(pairs_P2))
+        hypothesis, truth = pairs_P2[counts_P > 0].T
         present = np.unique(truth if average == "weighted" else np.concatenate([hypothesis, truth]))
         if not (present < num_classes).any():
             return math.nan
         # Without `every_class`, weighted: a class that is predicted alone has a weight of 0.
         labels = np.arange(num_classes) if every_class else present[present < num_classes]
-        return float(f1_score(truth, hypothesis, labels=labels, average=average, zero_division=0))
+        weights = counts_P[counts_P > 0]
+        return float(
+            f1_score(truth, hypothesis, labels=labels, average=average, zero_division=0, sample_weight=weights)
+        )
 
     return measure(score, n, "share", groups=groups, num_groups=num_groups, resamples=resamples)
 
