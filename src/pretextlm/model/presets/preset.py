@@ -148,8 +148,11 @@ def changed(config: ModelConfig, changes: Mapping[str, Any], where: str = "the s
         where: Where the changes come from, for error messages.
     """
     values = config.model_dump()
-    follow = ModelConfig.model_validate({**values, **dict.fromkeys(DERIVED, 0)})
-    for name in DERIVED:
+    # T5 v1.1 small has 6 heads of 64 for a width of 512: its head_dim is its own, whatever the width.
+    divides = config.num_attention_heads and config.hidden_size % config.num_attention_heads == 0
+    derived = [name for name in DERIVED if name != "head_dim" or divides]
+    follow = ModelConfig.model_validate({**values, **dict.fromkeys(derived, 0)})
+    for name in derived:
         if values[name] == getattr(follow, name):
             values[name] = 0
     found = ModelConfig.parse(merged(values, changes), where)
