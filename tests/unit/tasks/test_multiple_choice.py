@@ -232,6 +232,7 @@ def test_other_columns_can_be_named_when_a_run_is_evaluated(recipe, written, tmp
     assert found["metrics"]["accuracy"]["n"] == 12
 
 
+@pytest.mark.slow
 def test_it_learns_which_choice_is_right(recipe, written, tmp_path):
     chosen = recipe(TASK, written(RECORDS), batch_rows=12, budget_steps=60, learning_rate=3e-3, validations=0)
     run = pretrain(chosen, tmp_path / "run")

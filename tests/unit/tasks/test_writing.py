@@ -26,6 +26,8 @@ from pretextlm.training.run_directory import Run
 from pretextlm.training.runtime import Runtime
 from pretextlm.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 ASKED, SAID = sentences(24, seed=1), sentences(24, seed=2)

@@ -75,6 +75,7 @@ def test_the_area_under_precision_and_recall_is_that_of_scikit_learn_with_ties(r
     assert auprc(chances, wanted, resamples=0).value == pytest.approx(np.mean(areas))
 
 
+@pytest.mark.slow
 def test_the_error_of_the_area_is_its_spread_over_resamples():
     rng = np.random.default_rng(0)
     wanted = rng.integers(0, 3, 300)

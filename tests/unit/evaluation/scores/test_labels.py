@@ -27,6 +27,7 @@ def labelled(classes):
 EITHER = st.one_of(labelled([0, 1]), labelled([0, 1, 2, 7]), labelled(["no", "yes", "아니오"]), labelled([True, False]))
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(EITHER)
 def test_scores_of_labels_are_those_of_scikit_learn(sides):
@@ -73,6 +74,7 @@ def test_f1_of_named_labels_is_of_the_one_named():
         f1(answers, wanted)
 
 
+@pytest.mark.slow
 def test_numpy_arrays_are_labels_too():
     answers, wanted = np.array([0, 1, 1]), np.array([0, 1, 0])
     assert accuracy(answers, wanted).value == pytest.approx(2 / 3)
@@ -80,6 +82,7 @@ def test_numpy_arrays_are_labels_too():
     assert f1_macro(answers, wanted) == f1_macro(answers.tolist(), wanted.tolist())
 
 
+@pytest.mark.slow
 def test_a_class_never_answered_and_one_never_wanted_count_nothing():
     found = [f1([0, 0, 2], [0, 1, 0], label) for label in (0, 1, 2, 3)]
     assert [metric.value for metric in found] == [0.5, 0.0, 0.0, 0.0]
@@ -125,6 +128,7 @@ def test_standard_errors_are_the_spread_of_the_score_over_resamples(score):
     assert metric.n == 400
 
 
+@pytest.mark.slow
 def test_a_seed_makes_the_bootstrap_repeatable():
     answers, wanted = many()
     assert matthews(answers, wanted) == matthews(answers, wanted)

@@ -60,6 +60,7 @@ def test_scale_and_origin_change_no_correlation(score):
         assert score(answers * scale + origin, wanted).value == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", [pearson, spearman])
 def test_standard_errors_are_the_spread_of_the_score_over_resamples(score):
     rng = np.random.default_rng(0)

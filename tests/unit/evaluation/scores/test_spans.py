@@ -38,6 +38,7 @@ def test_spans_are_those_of_seqeval(sides):
     assert found == expected
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(tagged(BIO))
 def test_span_f1_is_that_of_seqeval(sides):
@@ -52,6 +53,7 @@ def test_span_f1_is_that_of_seqeval(sides):
             )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(tagged(BIO[:5]))
 def test_klues_f1_of_entities_and_characters_are_those_of_its_own_evaluation(sides):
@@ -112,6 +114,7 @@ def test_nothing_found_where_nothing_is_wanted_scores_nothing():
     assert character_f1([["O", "O"]], [["O", "O"]]).value == 1.0
 
 
+@pytest.mark.slow
 def test_the_standard_error_is_over_sentences():
     rng = np.random.default_rng(0)
     wanted = [["B-X" if rng.random() < 0.3 else "O" for _ in range(rng.integers(1, 12))] for _ in range(200)]
