@@ -122,10 +122,12 @@ def check_scores(task: Task) -> None:
     for name in task.metric_names:
         inputs = score_named(name).inputs
         if inputs in ("groups", "probabilities") and not isinstance(task, TextClassification):
-            raise UserError(f"The score {name!r} is of classes, which {task.name} has none of.", "Choose another.")
+            raise UserError(
+                f"The score {name!r} needs classes, which {task.name} does not have.", "Choose another score."
+            )
         if inputs == "groups" and isinstance(task, TextClassification) and not task.group:
-            what = f"The score {name!r} is over groups of records, and the recipe names none."
-            raise UserError(what, 'Name the columns that say which belong together: task.group=["question"]')
+            message = f"The score {name!r} needs groups of records, and the recipe has no task.group."
+            raise UserError(message, 'Name the columns that identify a group: task.group=["question"]')
 
 
 def scored(
@@ -187,7 +189,7 @@ def predictions(model: Transformer, task: Task, examples: Examples, run: Run) ->
     """Return the task's raw predictions of all examples, in their order.
 
     Returns:
-        (N, …) predictions; what an element is depends on the task: probabilities, numbers, tags or token ids.
+        (N, …) predictions; depending on the task, probabilities, numbers, tags or token ids.
     """
     import torch
 

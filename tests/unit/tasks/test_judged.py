@@ -79,9 +79,9 @@ def test_other_records_may_be_judged_by_other_scores(run, written):
 
 
 def test_scores_that_do_not_suit_a_task_are_refused_before_anything_is_read():
-    with pytest.raises(UserError, match=r"'group_f1' is over groups of records, and the recipe names none"):
+    with pytest.raises(UserError, match=r"'group_f1' needs groups of records, and the recipe has no task.group"):
         check_scores(TextClassification(metrics=("group_f1",)))
-    with pytest.raises(UserError, match=r"'auprc' is of classes, which question_answering has none of"):
+    with pytest.raises(UserError, match=r"'auprc' needs classes, which question_answering does not have"):
         check_scores(QuestionAnswering(metrics=("auprc",)))
 
 

@@ -55,8 +55,8 @@ def bootstrap_error(
 ) -> float | None:
     """Compute the standard deviation of a score over resamples of its examples.
 
-    Groups are drawn with replacement, each with all of its examples: sentences with their spans, questions with their
-    answers. Of the groups [0, 0, 1], the draw (0, 0) gives the examples [0, 0, 1, 1].
+    Groups are sampled with replacement, each with all of its examples: sentences with their spans, questions with their
+    answers. Of the groups [0, 0, 1], sampling group 0 twice gives the examples [0, 0, 1, 1].
 
     Args:
         score: Score of the examples with the given indices.

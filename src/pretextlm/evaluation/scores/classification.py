@@ -124,7 +124,10 @@ def positive_class(predictions: Sequence[Label], references: Sequence[Label], po
     labels = {*predictions, *references}
     if not labels & {0, 1, "0", "1"}:
         known = ", ".join(sorted(map(str, labels)))
-        raise UserError(f"F1 is of the label 1, and the labels are {known}.", "Use f1_macro, f1_micro or f1_weighted.")
+        raise UserError(
+            f"F1 needs the label 1 as its positive class; the labels are {known}.",
+            "Use f1_macro, f1_micro or f1_weighted.",
+        )
     return 1 if labels & {0, 1} else "1"
 
 

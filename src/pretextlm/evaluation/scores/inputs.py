@@ -1,4 +1,4 @@
-"""Checks of what scores are computed from: as many predictions as references, of one kind."""
+"""Checks of the inputs of scores: predictions and references have the same length and the same kind."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def check_lengths(predictions: Sequence[Any], references: Sequence[Any]) -> int:
     """Return the number of examples.
 
     Raises:
-        ValueError: There are none, or not as many predictions as references.
+        ValueError: There are none, or the two differ in length.
     """
     if len(predictions) != len(references) or not len(predictions):
         raise ValueError(f"{len(predictions)} predictions for {len(references)} references")

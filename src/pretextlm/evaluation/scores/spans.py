@@ -69,5 +69,5 @@ def _parse(tag: str) -> tuple[str, str | None]:
     """Return (prefix, type) of a tag, with the prefixes of BILOU as those of IOBES; the type of O is None."""
     prefix, dash, kind = tag.partition("-")
     if prefix not in _PREFIXES or (prefix == "O" and dash):
-        raise UserError(f"The tag {tag!r} is none.", "Tags are O, and B-TYPE, I-TYPE (E-TYPE, S-TYPE) for spans.")
+        raise UserError(f"{tag!r} is not a valid tag.", "Tags are O, and B-TYPE, I-TYPE (E-TYPE, S-TYPE) for spans.")
     return _PREFIXES[prefix], None if prefix == "O" else kind

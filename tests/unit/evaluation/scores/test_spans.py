@@ -130,7 +130,7 @@ def test_the_standard_error_is_over_sentences():
 
 def test_tags_that_are_none_or_not_as_many_as_wanted_are_refused():
     for tag in ("X-PER", "PER", "", "O-PER"):
-        with pytest.raises(UserError, match=f"The tag '{tag}' is none"):
+        with pytest.raises(UserError, match=f"'{tag}' is not a valid tag"):
             span_f1([[tag]], [["O"]])
     for score in (span_f1, entity_f1, character_f1):
         with pytest.raises(ValueError, match="sentence 1: 1 tags for 2 references"):
