@@ -167,7 +167,7 @@ def training(recipe: dict, out: Path, place: dict[str, str] | None = None) -> Ca
         from pretextlm.training.recipe import Recipe
 
         os.environ.update(place or {})
-        process_group, train = trainer.process_group, trainer.Trainer.train
+        process_group, train = pretrain.process_group, trainer.Trainer.train
 
         @contextmanager
         def telling(*of):

@@ -83,9 +83,9 @@ def _compiling(train, seconds: float):
 
     def child(say) -> None:
         from pretextlm.model.transformer import Transformer
-        from pretextlm.training.objective_module import Task
+        from pretextlm.training.objective_module import ObjectiveModule
 
-        forward, seen = Task.forward, []
+        forward, seen = ObjectiveModule.forward, []
 
         def compiles_first(self, batch):
             if not seen:
@@ -97,7 +97,7 @@ def _compiling(train, seconds: float):
             return forward(self, batch)
 
         Transformer.compile_blocks = lambda *_: None
-        Task.forward = compiles_first
+        ObjectiveModule.forward = compiles_first
         train(say)
 
     return child
