@@ -110,7 +110,7 @@ def test_the_same_call_again_does_nothing_and_other_records_are_refused(done, be
     other = begun[1].read_text()
     begun[1].write_text(other.replace('"label": 2', '"label": 1', 1))
     try:
-        with pytest.raises(UserError, match="records were written anew"):
+        with pytest.raises(UserError, match="records were written again"):
             run_plan(plan(begun, seeds=[1, 2]), done)
     finally:
         begun[1].write_text(other)
