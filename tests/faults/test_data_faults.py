@@ -108,6 +108,7 @@ def test_a_damaged_parquet_file_is_named(tmp_path, damage):
         read(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_a_compressed_bomb_is_refused_in_bounded_memory(tmp_path, suffix):
     path = tmp_path / f"bomb.txt{suffix}"

@@ -165,6 +165,7 @@ def test_a_run_whose_disk_fills_up_goes_on_after_room_was_made(store, tmp_path, 
     assert not list(run.checkpoints.glob(".*"))
 
 
+@pytest.mark.slow
 def test_metrics_on_a_full_disk_end_the_run_with_a_message_and_it_goes_on_without_gap_or_repeat(
     store, tmp_path, monkeypatch
 ):

@@ -77,6 +77,7 @@ def test_weights_of_a_type_that_is_not_read_are_refused(place, tmp_path):
     refused(place, tmp_path, "type F8_E4M3 are not read")
 
 
+@pytest.mark.slow
 def test_many_tensors_of_no_size_are_refused(place, tmp_path):
     header = {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(100_001)}
     (place / "model.safetensors").write_bytes(raw_safetensors(header))

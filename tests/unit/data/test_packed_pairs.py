@@ -238,6 +238,7 @@ def test_a_small_source_comes_several_times_in_an_epoch_and_evenly():
     assert sum(found.count(pair) for pair in many) == 136
 
 
+@pytest.mark.slow
 def test_the_order_of_an_epoch_is_uniform():
     """Places of the first of 20 pairs over 2,000 epochs; χ² with 19 degrees of freedom, one false alarm in 10,000."""
     packed = reader([PAIRS[:20]], capacity=RowCapacity(source=13, target=9))

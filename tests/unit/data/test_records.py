@@ -333,6 +333,7 @@ def test_files_of_every_kind_of_task():
     check_answers(read_records(str(tasks / "squad.jsonl"), ANSWER_COLUMNS))
 
 
+@pytest.mark.slow
 def test_published_files_of_every_kind_of_task():
     records = read_records(str(published("tasks/glue/sst2/dev.jsonl.gz")), {"text": "sentence", "label": "label"})
     assert (len(records), sorted(set(records.labels("label")))) == (872, [0, 1])

@@ -278,6 +278,7 @@ def test_sentence_order_reads_single_sentences_along_and_skips_documents_of_one(
     assert sorted(last[0] + last[1]) == list(range(first[3] + 10, first[3] + 16))
 
 
+@pytest.mark.slow
 def test_the_share_of_random_partners_is_a_half_and_half_the_single_sentences():
     lengths = random_lengths(800, longest=30)
     for kinds, share in ((BERT, 1 / 2), (STRUCTBERT, 1 / 3)):
@@ -302,6 +303,7 @@ def test_the_kinds_come_in_their_shares():
         assert stats.chisquare(counts, [kind.share * counts.sum() for kind in kinds]).pvalue > POSSIBLE
 
 
+@pytest.mark.slow
 def test_any_other_document_is_equally_likely_from_any_of_its_sentences_on():
     lengths = [[1] * 5, [1] * 2, [1] * 9, [1] * 3, [1] * 4]
     owner = owners(lengths)

@@ -202,6 +202,7 @@ def test_a_sum_of_terms_is_the_sum_of_their_means_with_the_error_of_the_sum():
     assert both.stderr == pytest.approx(np.std(resampled), rel=0.08)
 
 
+@pytest.mark.slow
 def test_the_area_under_the_curve_is_the_share_of_pairs_in_order():
     rng = np.random.default_rng(1)
     positive, group = rng.random(300) < 0.2, np.repeat(np.arange(30), 10)

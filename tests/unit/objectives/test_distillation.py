@@ -165,6 +165,7 @@ def recipe(store, objective, layers, **training):
     )
 
 
+@pytest.mark.slow
 def test_a_run_is_distilled_from_another_and_is_a_run_without_its_teacher(store, tmp_path):
     teacher = pretrain(recipe(store, {"name": "masked"}, 4, budget_steps=30), tmp_path / "teacher")
     chosen = recipe(store, {"name": "distillation", "teacher": str(tmp_path / "teacher")}, 2)

@@ -180,6 +180,7 @@ def test_the_summary_has_every_measure_of_every_condition(tmp_path: Path) -> Non
     assert values["unfinished"] == {}
 
 
+@pytest.mark.slow
 def test_a_report_is_written_without_torch(tmp_path: Path) -> None:
     study = write_study(tmp_path / "s", ("causal", "masked"), (1, 2))
     code = (

@@ -87,6 +87,7 @@ def answers_of(run, records):
     return task.answers(predictions(model, task, examples, run), examples, _encoder(run), records)
 
 
+@pytest.mark.slow
 def test_classes_are_named_in_the_run_and_answers_are_names(recipe, written, tmp_path):
     run = pretrain(recipe({"name": "text_classification"}, written(SIDES)), tmp_path / "run")
     task = Run.open(run.directory).recipe.training_objective

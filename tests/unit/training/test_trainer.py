@@ -74,6 +74,7 @@ def test_a_run_that_is_stopped_before_its_first_step_goes_on(store, tmp_path, mo
     assert_same_run(pretrain(chosen, tmp_path / "whole"), pretrain(chosen, tmp_path / "cut", resume=True))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_under_other_settings_of_the_machine_and_under_no_other_recipe(store, tmp_path, monkeypatch):
     chosen = recipe(store, micro_batch_tokens=256)
     whole = pretrain(chosen, tmp_path / "whole")
