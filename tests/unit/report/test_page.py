@@ -97,7 +97,7 @@ def test_every_section_is_there_in_the_promised_order(page: str) -> None:
     titles = re.findall(r"<h2 [^>]*>([^<]*)</h2>", page)
     assert titles == [
         "What was compared",
-        "How they learnt",
+        "Learning curves",
         "The same blanks for all",
         "All measures",
         "What they answer",
