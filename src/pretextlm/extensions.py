@@ -1,4 +1,4 @@
-"""`pretextlm.register`: a class of your own among the objectives, tasks, model families or trackers of this process.
+"""`pretextlm.register`: a class of your own among the objectives, tasks or model families of this process.
 
 A package that is installed adds its classes by entry points instead, so that the command line knows them too:
 

@@ -49,14 +49,8 @@ class Budget:
             flops: floating-point operations done.
             seconds: seconds of training.
         """
-        amounts = {
-            "steps": step,
-            "tokens": step * cost.tokens_per_step,
-            "epochs": step * cost.rows / cost.rows_per_pass,
-            "flops": flops,
-            "seconds": seconds,
-        }
-        return min(1.0, amounts[self.kind] / self.size)
+        amounts = self._amounts(cost, step)
+        return min(1.0, {**amounts, "flops": flops, "seconds": seconds}[self.kind] / self.size)
 
     def step_share(self, cost: StepCost) -> float:
         """Returns the share of the budget that the first step uses, taken as 1 % for a budget in seconds."""
@@ -64,14 +58,9 @@ class Budget:
 
     def per_step(self, cost: StepCost, seconds_per_step: float | None = None) -> float | None:
         """Returns the amount that one step uses; None for a budget in seconds without a measured step."""
-        amounts = {
-            "steps": 1.0,
-            "tokens": cost.tokens_per_step,
-            "epochs": cost.rows / cost.rows_per_pass,
-            "flops": cost.flops_per_step,
-            "seconds": seconds_per_step,
-        }
-        return amounts[self.kind]
+        if self.kind == "seconds":
+            return seconds_per_step
+        return {**self._amounts(cost, 1), "flops": cost.flops_per_step}[self.kind]
 
     def steps(self, cost: StepCost, seconds_per_step: float | None = None) -> int | None:
         """Returns the steps of the whole run; None for a budget in seconds without a measured step."""
@@ -95,3 +84,12 @@ class Budget:
         if per_step is None:
             return self.size
         return self.size / per_step * cost.flops_per_step / TYPICAL_FLOPS_PER_SECOND
+
+    @staticmethod
+    def _amounts(cost: StepCost, step: int) -> dict[BudgetKind, float]:
+        """Returns the amounts that follow from the number of steps alone."""
+        return {
+            "steps": step,
+            "tokens": step * cost.tokens_per_step,
+            "epochs": step * cost.rows / cost.rows_per_pass,
+        }

@@ -353,10 +353,6 @@ class Recipe(Config):
         assert trained is not None  # _resolved takes care of it
         return trained
 
-    def with_objective(self, trained: TrainingObjective) -> Self:
-        """Returns the recipe with another objective, or with another task if it is one of a task."""
-        return self.model_copy(update={"objective" if self.task is None else "task": trained})
-
     def vocabulary(self, store: WithVocabulary) -> Vocabulary:
         """Returns the store's special ids in the roles that the model gives them."""
         return self.model.special_token_ids.apply(store.vocabulary)

@@ -87,7 +87,7 @@ class Trainer:
         freeze(self.model, tuning.freeze)
         module = ObjectiveModule(self.model, self.objective, self.forward)
         self.module = parallelize(module, distributed, self.config.parallel, runtime.device, not self.model.heads)
-        # DDP's wrapper synchronizes buffers, which evaluation does not need; sharded weights need their wrapper.
+        # DDP's wrapper prepares for a backward pass, which evaluation does not have; sharded weights need theirs.
         self.eval_module = self.module if is_sharded(self.module) else module
         self.optimizer = Optimizer(
             self.model,

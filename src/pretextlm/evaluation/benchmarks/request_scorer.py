@@ -82,6 +82,10 @@ class RequestScorer(ABC):
         longest = positions.max_position_embeddings
         self.max_length = longest - positions.offset if longest else None
         self.num_cropped = 0
+        self._prepare()
+
+    def _prepare(self) -> None:  # noqa: B027 (optional: decoders need nothing more)
+        """Sets up the method for the model. Raises UserError if the model cannot follow it."""
 
     def score(self, requests: Sequence[Request], on_progress: OnProgress | None = None) -> list[Score]:
         """Returns one score for each request."""

@@ -135,19 +135,11 @@ class PseudoLikelihoodRequests(RequestScorer):
     method: ClassVar[str] = "pseudo"
     by_word: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        model: Transformer,
-        objective: TrainingObjective,
-        texts: TokenTexts,
-        vocab_size: int | None = None,
-        batch_size: int = 32,
-    ) -> None:
-        super().__init__(model, objective, texts, vocab_size, batch_size)
-        scorer = blank_scorer(model, objective, texts)
+    def _prepare(self) -> None:
+        scorer = blank_scorer(self.model, self.objective, self.texts)
         if not _hides_any_token(scorer):
             raise UserError(
-                f"A model trained by {objective.name} does not guess hidden tokens one by one.",
+                f"A model trained by {self.objective.name} does not guess hidden tokens one by one.",
                 "Score it otherwise: --scoring auto.",
             )
         self.layout = scorer.layout
@@ -227,16 +219,8 @@ class BlankRequests(RequestScorer):
 
     method: ClassVar[str] = "cloze"
 
-    def __init__(
-        self,
-        model: Transformer,
-        objective: TrainingObjective,
-        texts: TokenTexts,
-        vocab_size: int | None = None,
-        batch_size: int = 32,
-    ) -> None:
-        super().__init__(model, objective, texts, vocab_size, batch_size)
-        self.scorer: Scorer = blank_scorer(model, objective, texts)
+    def _prepare(self) -> None:
+        self.scorer: Scorer = blank_scorer(self.model, self.objective, self.texts)
         self.needs_greedy = False
 
     def score_ids(
