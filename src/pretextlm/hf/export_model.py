@@ -11,8 +11,6 @@ of the blocks are quantized and everything else is unchanged.
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,18 +20,18 @@ from pretextlm.errors import UserError
 from pretextlm.files import AnyPath, atomic_directory
 from pretextlm.hf import int8
 from pretextlm.hf.equivalent_weights import ADDED_TO_TABLE
+from pretextlm.hf.export_tokenizer import has_task_class, write_json, write_tokenizer
 from pretextlm.hf.model_card import model_card
 from pretextlm.hf.provenance import Origin, kept, origin_of
 from pretextlm.hf.safetensors_files import INDEX, WEIGHTS
 from pretextlm.hf.state_dict import DISCRIMINATOR, Translated, trained_part, translated
 from pretextlm.training.checkpoint import newest
-from pretextlm.training.run_directory import ORIGIN, Run
+from pretextlm.training.run_directory import Run
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from pretextlm.data.vocabulary import Vocabulary
     from pretextlm.model.config import ModelConfig
 
 MAX_SHARD_BYTES = 5_000_000_000
@@ -124,7 +122,7 @@ def export_model(
     else:
         whole = run.load_model().state_dict() if run.recipe.tuning.lora else found.model()
         config, weights = trained_part(run, whole, part)
-    task = run.recipe.task if _has_class(run) and part == DISCRIMINATOR else None
+    task = run.recipe.task if has_task_class(run) and part == DISCRIMINATOR else None
     wanted = family or (origin.family if origin else None)
     if part != DISCRIMINATOR and wanted is None:  # in the family of the model it was trained with
         wanted = translated(*trained_part(run, found.model(), DISCRIMINATOR), None, run.vocabulary.pad).family.name
@@ -146,11 +144,11 @@ def export_model(
         theirs = int8.quantized_weights(theirs, patterns, chosen.prefix, int8.format_of_config(config), _kind(dtype))
         loss = measure(_read_back(done, theirs, dtype, found.model())) if measure and part == DISCRIMINATOR else None
     with atomic_directory(out, ENOUGH_SPACE) as partial:
-        _write_json(partial / "config.json", values | {"dtype": DTYPES[dtype], "torch_dtype": DTYPES[dtype]})
+        write_json(partial / "config.json", values | {"dtype": DTYPES[dtype], "torch_dtype": DTYPES[dtype]})
         _write_weights(partial, theirs, dtype, max_shard_bytes)
-        _write_tokenizer(partial, run, untouched)
+        write_tokenizer(partial, run, untouched)
         if config.architecture != "encoder":
-            _write_json(partial / "generation_config.json", _generation(run, values))
+            write_json(partial / "generation_config.json", _generation(run, values))
         bits = {"dtype": dtype, "loss": loss} if quantize else None
         card = model_card(run, done, architecture, origin, untouched, bits, step=found.step, part=part)
         (partial / "README.md").write_text(card, encoding="utf-8")
@@ -219,7 +217,7 @@ def _write_weights(directory: Path, tensors: Mapping[str, Tensor], dtype: str, l
         save_file(own, directory / file, metadata={"format": "pt"})
         where |= dict.fromkeys(names, file)
     if len(shards) > 1:
-        _write_json(directory / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where})
+        write_json(directory / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where})
 
 
 def _kind(dtype: str) -> torch.dtype:
@@ -246,76 +244,3 @@ def _shards(sizes: Mapping[str, int], limit: int) -> Iterator[list[str]]:
         names.append(name)
         size += own
     yield names
-
-
-def _write_tokenizer(directory: Path, run: Run, untouched: bool) -> None:
-    origin = run.directory / ORIGIN
-    if untouched and (origin / "tokenizer.json").exists():
-        for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
-            if (origin / name).exists():
-                shutil.copyfile(origin / name, directory / name)
-        return
-    names = _names(run, run.vocabulary)
-    tokenizer = run.tokenizer
-    if _has_class(run):
-        tokenizer.post_processor = _frame_of_task(run, names)
-    elif tokenizer.post_processor is None:
-        tokenizer.post_processor = _frame(run, names)
-    tokenizer.save(str(directory / "tokenizer.json"))
-    limit = run.recipe.model.positions.max_position_embeddings or run.recipe.data.length
-    inputs = ["input_ids", *(["token_type_ids"] if run.recipe.model.type_vocab_size else []), "attention_mask"]
-    _write_json(
-        directory / "tokenizer_config.json",
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": limit,
-            **names,
-            **({"model_input_names": inputs} if _has_class(run) else {}),
-        },
-    )
-    _write_json(directory / "special_tokens_map.json", names)
-
-
-def _has_class(run: Run) -> bool:
-    """Returns whether the run is exported as a task class rather than a language model."""
-    return run.recipe.task is not None and run.recipe.task.head_kind is not None
-
-
-def _names(run: Run, vocabulary: Vocabulary) -> dict[str, str]:
-    """Returns transformers' names of the seven named tokens, with the tokenizer's name of each."""
-    roles = ("pad", "unk", "cls", "sep", "mask", "bos", "eos")
-    return {f"{role}_token": str(run.tokenizer.id_to_token(getattr(vocabulary, role))) for role in roles}
-
-
-def _frame(run: Run, names: Mapping[str, str]) -> Any:
-    """Returns the post-processor that adds the special tokens around a text as in training."""
-    from tokenizers.processors import TemplateProcessing
-
-    template = {
-        "encoder": (f"{names['cls_token']} $A {names['sep_token']}", ("cls", "sep")),
-        "decoder": (f"{names['bos_token']} $A", ("bos",)),
-        "encoder_decoder": (f"$A {names['eos_token']}", ("eos",)),
-    }
-    single, roles = template[run.recipe.model.architecture]
-    return TemplateProcessing(
-        single=single, special_tokens=[(names[f"{role}_token"], getattr(run.vocabulary, role)) for role in roles]
-    )
-
-
-def _frame_of_task(run: Run, names: Mapping[str, str]) -> Any:
-    """Returns the post-processor for one or two texts of a task (tasks/base.py)."""
-    from tokenizers.processors import TemplateProcessing
-
-    model = run.recipe.model
-    roles = ("bos", "eos") if model.architecture == "decoder" else ("cls", "sep")
-    lead, end = (names[f"{role}_token"] for role in roles)
-    kind = int(model.type_vocab_size > 1)
-    return TemplateProcessing(
-        single=f"{lead} $A {end}",
-        pair=f"{lead} $A {end} $B:{kind} {end}:{kind}",
-        special_tokens=[(names[f"{role}_token"], getattr(run.vocabulary, role)) for role in roles],
-    )
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(dict(values), indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
