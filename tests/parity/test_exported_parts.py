@@ -10,7 +10,6 @@ from tests.parity.families import our_logits, our_states, randomised, their_logi
 from pretextlm.config import apply_overrides
 from pretextlm.errors import UserError
 from pretextlm.hf.export_model import export_model
-from pretextlm.hf.state_dict import SHAPES
 from pretextlm.training import checkpoint as checkpoints
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
@@ -19,7 +18,7 @@ from pretextlm.training.state import TrainerState
 
 transformers = pytest.importorskip("transformers", reason="it is the reader (extra hub)")
 
-BERT = SHAPES["encoder"].partition(": ")[2].split(" ")
+BERT = ['model.preset="bert-base-uncased"']
 IDS = [[2, 300, 301, 302, 303, 3], [2, 300, 305, 3, 0, 0]]
 MASK = [[1] * 6, [1] * 4 + [0] * 2]
 REAL = torch.tensor(MASK) == 1

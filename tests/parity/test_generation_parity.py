@@ -46,6 +46,7 @@ FAMILY: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral": ("MistralForCausalLM", {**LAYERS, "sliding_window": 5}),
     "qwen2": ("Qwen2ForCausalLM", LAYERS),
     "qwen3": ("Qwen3ForCausalLM", LAYERS),
+    "nanochat": ("NanoChatForCausalLM", LAYERS),
     "gemma": ("GemmaForCausalLM", LAYERS),
     "gemma2": ("Gemma2ForCausalLM", {**LAYERS, "sliding_window": 5, "attn_logit_softcapping": 2.0}),
     "t5": ("T5ForConditionalGeneration", T5),

@@ -23,6 +23,7 @@ BOTH = {"vocab_size": 90, "d_model": 24, "num_layers": 2, "num_heads": 4, "d_ff"
 MODELS = {
     "LlamaForCausalLM": {**SHAPE, "num_key_value_heads": 2},
     "Qwen3ForCausalLM": {**SHAPE, "num_key_value_heads": 2, "head_dim": 8, "tie_word_embeddings": True},
+    "NanoChatForCausalLM": {**SHAPE, "num_key_value_heads": 2},
     "BertForMaskedLM": SHAPE,
     "RobertaForMaskedLM": SHAPE,
     "AlbertForMaskedLM": {**SHAPE, "embedding_size": 12},

@@ -14,6 +14,7 @@ from pretextlm.cli.shared.options import DryRun, Resume, RunDirectory
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from pretextlm.hf.export_format import ExportFormat
     from pretextlm.training.recipe import Recipe
     from pretextlm.training.run_directory import Run
 
@@ -32,7 +33,8 @@ def pretrain(
 ) -> None:
     """Pre-train one model by a recipe.
 
-    --dry-run prints parameters, memory, steps, tokens, FLOPs, expected time and disk; nothing is written.
+    The first line says how the run can be exported. --dry-run prints that, parameters, memory, steps, tokens, FLOPs,
+    expected time and disk; nothing is written.
     Several processes: torchrun --nproc-per-node 8 -m pretextlm pretrain RECIPE (docs/scaling.md).
     training.trackers=["tensorboard"] logs the metrics elsewhere too ("wandb", "trackio").
 
@@ -82,12 +84,30 @@ def train_or_dry_run(recipe: Recipe, directory: Path, *, resume: bool, dry_run: 
         _dry_run(recipe, directory, as_json)
         return None
     with TrainingDisplay(recipe.name) as display:
+        if recipe.task is None and not resume and is_main_process():
+            display.note(str(how_it_leaves(recipe)))
         try:
             run = train(recipe, directory, resume=resume, command=["pretextlm", *sys.argv[1:]], progress=display)
         except Stopped as stopped:
             display.note(f"{stopped}; saved. Go on with --resume.")
             raise typer.Exit(stopped.exit_code) from None
     return run if is_main_process() else None
+
+
+def how_it_leaves(recipe: Recipe) -> ExportFormat:
+    """Returns how a pre-training run will be exported.
+
+    Raises:
+        UserError: the store cannot be read.
+    """
+    from pretextlm.data.store import Store
+    from pretextlm.hf.export_format import export_format
+    from pretextlm.hf.provenance import origin_of
+
+    store = Store.open(Path(recipe.data.store))
+    origin = origin_of(Path(recipe.start)) if recipe.start else None
+    complete, pad = recipe.with_vocabulary(store.vocabulary.size), recipe.vocabulary(store).pad
+    return export_format(complete, pad, origin=origin.family if origin else None)
 
 
 def _dry_run(recipe: Recipe, directory: Path, as_json: bool) -> None:
@@ -98,6 +118,8 @@ def _dry_run(recipe: Recipe, directory: Path, as_json: bool) -> None:
 
     found = measure(recipe, directory)
     if is_main_process():
+        if recipe.task is None:
+            found["export"] = str(how_it_leaves(recipe))
         print_json(found) if as_json else show(found)
 
 

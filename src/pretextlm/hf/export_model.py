@@ -20,6 +20,7 @@ from pretextlm.errors import UserError
 from pretextlm.files import AnyPath, atomic_directory
 from pretextlm.hf import int8
 from pretextlm.hf.equivalent_weights import ADDED_TO_TABLE
+from pretextlm.hf.export_format import export_format
 from pretextlm.hf.export_tokenizer import has_task_class, write_json, write_tokenizer
 from pretextlm.hf.model_card import model_card
 from pretextlm.hf.provenance import Origin, kept, origin_of
@@ -121,11 +122,17 @@ def export_model(
         config, weights = _as_it_came(origin, run.recipe.model, found.model())
     else:
         whole = run.load_model().state_dict() if run.recipe.tuning.lora else found.model()
-        config, weights = trained_part(run, whole, part)
+        config, weights = trained_part(run.recipe, whole, part)
     task = run.recipe.task if has_task_class(run) and part == DISCRIMINATOR else None
     wanted = family or (origin.family if origin else None)
+    if part == DISCRIMINATOR and not untouched:
+        form = export_format(run.recipe, run.vocabulary.pad, family=family, origin=origin.family if origin else None)
+        if not form.family:
+            raise UserError(f"No other program can read this model: {form.reason}.", form.hint)
+        wanted = form.family
     if part != DISCRIMINATOR and wanted is None:  # in the family of the model it was trained with
-        wanted = translated(*trained_part(run, found.model(), DISCRIMINATOR), None, run.vocabulary.pad).family.name
+        judge = trained_part(run.recipe, found.model(), DISCRIMINATOR)
+        wanted = translated(*judge, None, run.vocabulary.pad).family.name
     done = translated(config, weights, wanted, None if untouched else run.vocabulary.pad, task)
     chosen, config, theirs = done.family, done.config, done.theirs
     same = same_model and origin is not None and chosen.name == origin.family

@@ -223,8 +223,8 @@ def _limits(run: Run, done: Translated, origin: Origin | None, untouched: bool) 
         yield f"* It reads at most {positions.max_position_embeddings - positions.offset} tokens."
     if not untouched:
         yield f"* It was trained here on rows of {run.recipe.data.length} tokens; longer texts are untried here."
-    both_ways = run.recipe.training_objective.bidirectional_prompt
-    if not untouched and done.config.architecture == "decoder" and both_ways:
+    prefix = run.recipe.training_objective.decoder_attention == "prefix"
+    if not untouched and done.config.architecture == "decoder" and prefix:
         yield "* It was trained to see the first part of a text in both directions; in transformers it only looks back."
     if origin is not None and not untouched:
         yield from _of_an_import(done, origin)

@@ -71,7 +71,7 @@ def export_adapter(place: Path, out: Path, *, family: str | None = None) -> Expo
 
     task = run.recipe.task if run.recipe.task and run.recipe.task.head_kind else None
     origin = origin_of(place)
-    config, weights = trained_part(run, run.load_model().state_dict(), DISCRIMINATOR)
+    config, weights = trained_part(run.recipe, run.load_model().state_dict(), DISCRIMINATOR)
     done = translated(config, weights, family or (origin.family if origin else None), run.vocabulary.pad, task)
     maps = [one for pattern in done.family.maps(done.config) for one in pattern.expanded(done.config)]
     tensors, holders = _adapters(found.model(), maps, done.family.name)
@@ -119,6 +119,8 @@ def _adapters(
                     "Export the complete model: leave out --adapter. Or train with other tuning.lora.targets.",
                 )
             holders[one.theirs] = one
+            of_rows = "lora_A" not in ours  # B and the magnitudes have the matrix's rows, A has its columns
+            tensor = one.reordered(tensor) if of_rows else tensor
             tensors[f"{ROOT}{_module(one.theirs)}{theirs}"] = tensor.contiguous()
     return tensors, [*holders.values()]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pretextlm.model.families.base import Family
     from pretextlm.model.families.shared.task_classes import TaskClass
     from pretextlm.tasks.base import Task
-    from pretextlm.training.run_directory import Run
+    from pretextlm.training.recipe import Recipe
 
 DISCRIMINATOR, GENERATOR = "discriminator", "generator"
 """Models of a run of replaced-token detection; in any other run, the first is the model."""
@@ -26,18 +26,8 @@ OWN_HEAD = ("head_layers.", "lm_head.")
 
 USUAL = ("bert", "llama", "gpt2", "t5", "bart")
 """Families that are tried first if several can represent a model."""
-SHAPES = {
-    "encoder": "bert: model.final_norm=false model.norm={kind='layer',weight=true,bias=true,placement='post',"
-    "eps=1e-12} model.positions={kind='learned',max_position_embeddings=512} model.attention={qk_norm=false,bias=true,"
-    "output_bias=true} model.feed_forward={activation='gelu',bias=true} model.type_vocab_size=2 "
-    "model.head={dense=true,activation='gelu',norm=true,bias=true}",
-    "decoder": "llama: model.norm={weight=true} model.attention={qk_norm=false} "
-    "model.feed_forward={activation='silu',gated=true} model.embedding={norm=false}",
-    "encoder_decoder": "t5: model.norm={weight=true} model.positions={kind='relative'} "
-    "model.attention={qk_norm=false,scale=1.0} model.feed_forward={activation='relu'} "
-    "model.embedding={norm=false}",
-}
-"""Overrides of a recipe that make a model of each architecture exportable."""
+PRESETS = {"encoder": "bert-base-uncased", "decoder": "nanochat-d20", "encoder_decoder": "t5-v1_1-small"}
+"""A published shape of each architecture."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +51,11 @@ class Translated:
     head: TaskClass | None = None
 
 
-def trained_part(run: Run, weights: Mapping[str, Tensor], part: str) -> tuple[ModelConfig, dict[str, Tensor]]:
+def trained_part(recipe: Recipe, weights: Mapping[str, Tensor], part: str) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Select one model of a run.
 
     Args:
-        run: the run.
+        recipe: of the run.
         weights: all of its tensors.
         part: "discriminator", the model itself, or the "generator" trained with it for replaced-token detection.
 
@@ -78,14 +68,14 @@ def trained_part(run: Run, weights: Mapping[str, Tensor], part: str) -> tuple[Mo
     from pretextlm.model.replaced_token_head import generator_config
     from pretextlm.objectives.replaced_token import ReplacedToken
 
-    config, objective = run.recipe.model, run.recipe.training_objective
+    config, objective = recipe.model, recipe.training_objective
     if part == DISCRIMINATOR:
         # A judge of tokens has a language-model head that was never trained.
         judge = isinstance(objective, ReplacedToken)
         whole = summed(weights)
         return config, {name: t for name, t in whole.items() if not (judge and name.startswith(OWN_HEAD))}
     if not isinstance(objective, ReplacedToken):
-        raise UserError(f"The run {run.directory} has no generator.", "Only runs of replaced_token have one.")
+        raise UserError("The run has no generator.", "Only runs of replaced_token have one.")
     prefix = f"heads.{GENERATOR}."
     own = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
     return generator_config(config, objective.generator_size), {TABLE: weights[TABLE], **own}
@@ -127,8 +117,9 @@ def translated(
     if task is not None:  # a family may have a place for all but the head
         class_of(translated(config, _trunk(weights), None, pad).family, task)
     raise UserError(
-        "No published family has a model of this shape, so no other program could read it.",
-        f"Train one that has the shape of a family with these overrides, {SHAPES[config.architecture]}",
+        "No published family has a model of this shape.",
+        f'Train one of a published shape, such as model.preset="{PRESETS[config.architecture]}", with a '
+        "model.hidden_size and model.num_hidden_layers of your own (pretextlm params --list).",
     )
 
 

@@ -38,7 +38,7 @@ from pretextlm.data.special_tokens import NLU, REGULAR
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import did_you_mean
 from pretextlm.objectives.base import Objective, Role
-from pretextlm.objectives.protocol import Architecture
+from pretextlm.objectives.protocol import Architecture, DecoderAttention
 from pretextlm.objectives.shared import layout
 from pretextlm.objectives.shared.layout import I32, I64
 from pretextlm.objectives.shared.measures import TOKEN_ACCURACY, Measure
@@ -194,8 +194,8 @@ class Denoisers(Objective):
         return [row.title for row in self.table]
 
     @property
-    def bidirectional_prompt(self) -> bool:
-        return self.layout == "prefix"
+    def decoder_attention(self) -> DecoderAttention:
+        return "prefix" if self.layout == "prefix" else "causal"
 
     def blank_layout(self, vocabulary: Vocabulary, architecture: Architecture) -> BlankLayout | None:
         """By sentinels, where a denoiser hides spans: of several the one in regular mode, else that which hides least.

@@ -29,7 +29,7 @@ from pretextlm.batch import IGNORE, Batch, Term
 from pretextlm.errors import UserError
 from pretextlm.objectives.base import Objective
 from pretextlm.objectives.masked import Masked
-from pretextlm.objectives.protocol import Architecture, Forward
+from pretextlm.objectives.protocol import Architecture, DecoderAttention, Forward
 from pretextlm.objectives.registry import ObjectiveField
 from pretextlm.objectives.shared.wrapper import Wrapper
 
@@ -79,6 +79,10 @@ class Distillation(Wrapper):
 
     def supported_architectures(self) -> tuple[Architecture, ...]:
         return self.inner.supported_architectures()
+
+    @property
+    def decoder_attention(self) -> DecoderAttention:
+        return self.inner.decoder_attention
 
     def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
         return self.inner.heads(config)

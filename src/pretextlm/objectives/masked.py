@@ -36,7 +36,7 @@ from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.objectives.base import Objective, Published, Role
-from pretextlm.objectives.protocol import Architecture
+from pretextlm.objectives.protocol import Architecture, DecoderAttention
 from pretextlm.objectives.shared import token_selection as selection
 from pretextlm.objectives.shared.measures import FILL_ACCURACY, PSEUDO_PERPLEXITY, Measure
 from pretextlm.objectives.shared.token_selection import REPLACE, Selection
@@ -118,6 +118,10 @@ class Masked(Objective):
     def supported_architectures(self) -> tuple[Architecture, ...]:
         """Returns the encoder, and also the decoder if positions predict the next token."""
         return self.architectures if self.predict == "next" else ("encoder",)
+
+    @property
+    def decoder_attention(self) -> DecoderAttention:
+        return "bidirectional"
 
     @property
     def noise_period(self) -> int:

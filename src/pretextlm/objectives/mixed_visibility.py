@@ -45,7 +45,7 @@ from pretextlm.errors import UserError
 from pretextlm.objectives.base import Role
 from pretextlm.objectives.causal import CausalLayout
 from pretextlm.objectives.masked import Masked, MaskedLayout
-from pretextlm.objectives.protocol import Architecture
+from pretextlm.objectives.protocol import Architecture, DecoderAttention
 from pretextlm.scoring.blank_layout import BlankLayout
 
 MASKED, CAUSAL, PREFIX, RIGHT_TO_LEFT = range(4)
@@ -106,8 +106,11 @@ class MixedVisibility(Masked):
         return self.architectures
 
     @property
-    def bidirectional_prompt(self) -> bool:
-        return True
+    def decoder_attention(self) -> DecoderAttention:
+        """Causal, if some rows were read so and continued: it then writes text like any other decoder."""
+        if self.predict == "next" and self.causal:
+            return "causal"
+        return "prefix" if self.predict == "next" and self.prefix else "bidirectional"
 
     def blank_layout(self, vocabulary: Vocabulary, architecture: Architecture) -> BlankLayout | None:
         """By [MASK], if rows seen from both sides are at least as many as those that continue; else by continuing."""

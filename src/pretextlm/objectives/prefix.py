@@ -36,7 +36,7 @@ from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.objectives.base import Objective, Role
 from pretextlm.objectives.causal import CausalLayout
-from pretextlm.objectives.protocol import Architecture
+from pretextlm.objectives.protocol import Architecture, DecoderAttention
 from pretextlm.objectives.shared import layout
 from pretextlm.objectives.shared.bounded_lengths import between
 from pretextlm.objectives.shared.measures import PERPLEXITY, Measure
@@ -74,8 +74,8 @@ class Prefix(Objective):
         return ("decoder",) if self.layout == "prefix" else ("encoder_decoder",)
 
     @property
-    def bidirectional_prompt(self) -> bool:
-        return self.layout == "prefix"
+    def decoder_attention(self) -> DecoderAttention:
+        return "prefix" if self.layout == "prefix" else "causal"
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
         """Returns <s> before and </s> after every document of a decoder row; no special tokens in running text."""

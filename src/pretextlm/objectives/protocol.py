@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pretextlm.scoring.token_texts import TokenTexts
 
 Architecture = Literal["encoder", "decoder", "encoder_decoder"]
+DecoderAttention = Literal["causal", "prefix", "bidirectional"]
 
 
 class Outputs(Protocol):
@@ -148,9 +149,9 @@ class TrainingObjective(Config):
         return False
 
     @property
-    def bidirectional_prompt(self) -> bool:
-        """Whether a decoder so trained sees the first part of a text in both directions."""
-        return False
+    def decoder_attention(self) -> DecoderAttention:
+        """How a decoder so trained attends: to what came before, to a prefix in both directions too, or to all."""
+        return "causal"
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
         """Returns the batch of these rows: pure, vectorised, without changing `rows`.

@@ -27,7 +27,7 @@ from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.objectives.base import Objective, Published, Role
-from pretextlm.objectives.protocol import Architecture
+from pretextlm.objectives.protocol import Architecture, DecoderAttention
 from pretextlm.objectives.shared import layout
 from pretextlm.objectives.shared.layout import I32, I64
 from pretextlm.objectives.shared.measures import TOKEN_ACCURACY, Measure
@@ -74,8 +74,8 @@ class SpanCorruption(Objective):
         return ("encoder_decoder",) if self.layout == "encoder_decoder" else ("decoder",)
 
     @property
-    def bidirectional_prompt(self) -> bool:
-        return self.layout == "prefix"
+    def decoder_attention(self) -> DecoderAttention:
+        return "prefix" if self.layout == "prefix" else "causal"
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
         """Returns no special tokens: documents follow each other."""

@@ -39,7 +39,7 @@ from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.objectives.base import Objective
-from pretextlm.objectives.protocol import Architecture
+from pretextlm.objectives.protocol import Architecture, DecoderAttention
 from pretextlm.objectives.registry import OBJECTIVES, ObjectiveField, with_role
 from pretextlm.objectives.shared.measures import TOKEN_ACCURACY, Measure
 from pretextlm.objectives.shared.span_exact_match import SPAN_EXACT_MATCH
@@ -159,8 +159,8 @@ class TextToText(Objective):
         return ("encoder_decoder",) if self.layout == "encoder_decoder" else ("decoder",)
 
     @property
-    def bidirectional_prompt(self) -> bool:
-        return self.layout == "prefix"
+    def decoder_attention(self) -> DecoderAttention:
+        return "prefix" if self.layout == "prefix" else "causal"
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
         """Returns the denoiser's special tokens, for plain documents."""

@@ -33,7 +33,7 @@ from pretextlm.data.offset_mapping import OffsetTokenizer, Part, join
 from pretextlm.data.sentence_pair_index import truncated
 from pretextlm.errors import UserError
 from pretextlm.objectives import text_to_text
-from pretextlm.objectives.protocol import Architecture
+from pretextlm.objectives.protocol import Architecture, DecoderAttention
 from pretextlm.tasks.shared.writing import WritingTask
 
 if TYPE_CHECKING:
@@ -64,6 +64,10 @@ class SequenceToSequence(WritingTask):
     target: str = Field(default="target", description="column of the target text")
     prefix: str = Field(default="", description="text before every source")
     target_length: int = Field(default=0, ge=0, description="most tokens of a target; 0: as many as of a source")
+
+    @property
+    def decoder_attention(self) -> DecoderAttention:
+        return "prefix"
 
     def columns(self) -> dict[str, str]:
         """Returns the columns of source and target."""

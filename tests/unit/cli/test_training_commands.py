@@ -67,8 +67,9 @@ def test_a_dry_run_prints_its_numbers_and_writes_nothing(command_line, recipe, t
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["run"]["steps"] == 5, "a budget on the command line takes the place of the recipe's"
+    assert found["export"] == "Exports as NanoChatForCausalLM (transformers)"
     shown = command_line.run("pretrain", recipe, "--dry-run", cwd=tmp_path).stdout
-    for name in ("parameters", "memory", "a step", "the run", "speed", "utilisation", "time", "disk"):
+    for name in ("parameters", "memory", "a step", "the run", "speed", "utilisation", "time", "disk", "afterwards"):
         assert f"\n{name} " in shown
     assert list(tmp_path.iterdir()) == []
 

@@ -13,11 +13,13 @@ from pretextlm.errors import UserError
 from pretextlm.hf.export_model import export_model
 from pretextlm.hf.import_model import import_model
 from pretextlm.hf.provenance import origin_of
-from pretextlm.hf.state_dict import SHAPES
+from pretextlm.hf.state_dict import PRESETS
+from pretextlm.model.presets.preset import find
 from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
 
 PREFIX = 'objective={name="prefix"}'
+BERT_SHAPE = 'model.preset="bert-base-uncased"'
 OBJECTIVES = {"encoder": "masked", "decoder": "causal", "encoder_decoder": "span_corruption"}
 
 
@@ -77,20 +79,19 @@ def test_weights_are_rounded_where_asked(run, tmp_path):
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
 
 
-def test_a_model_of_no_family_is_refused_with_the_settings_that_make_it_one(store, tmp_path):
-    trained(store, tmp_path / "run", "decoder")
+def test_a_model_of_no_family_is_refused_with_a_preset_that_makes_it_one(store, tmp_path):
+    trained(store, tmp_path / "run", "decoder", "model.positions={kind='alibi'}")
     with pytest.raises(UserError, match="No published family") as caught:
         export_model(tmp_path / "run", tmp_path / "out")
-    assert SHAPES["decoder"] in caught.value.hint
+    assert PRESETS["decoder"] in caught.value.hint
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("architecture", list(SHAPES))
-def test_the_settings_in_the_hint_make_a_model_that_can_be_written(store, tmp_path, architecture):
-    name, _, settings = SHAPES[architecture].partition(": ")
-    run = trained(store, tmp_path / "run", architecture, *settings.split(" "))
+@pytest.mark.parametrize("architecture", list(PRESETS))
+def test_the_preset_in_the_hint_makes_a_model_that_can_be_written(store, tmp_path, architecture):
+    run = trained(store, tmp_path / "run", architecture, f"model.preset='{PRESETS[architecture]}'")
     done = export_model(run.directory, tmp_path / "out")
-    assert done.family == name
+    assert done.family == find(PRESETS[architecture]).family
     again = import_model(str(tmp_path / "out"), tmp_path / "again")
     origin = origin_of(again.directory)
     assert origin.added_tokens == ()
@@ -100,8 +101,7 @@ def test_the_settings_in_the_hint_make_a_model_that_can_be_written(store, tmp_pa
 
 
 def test_the_card_says_what_the_run_was_made_of(store, tmp_path):
-    settings = SHAPES["encoder"].partition(": ")[2]
-    run = trained(store, tmp_path / "run", "encoder", *settings.split(" "))
+    run = trained(store, tmp_path / "run", "encoder", BERT_SHAPE)
     evaluation = {
         "metrics": {"masked_accuracy": {"value": 0.5, "stderr": 0.01, "n": 9, "unit": "", "better": "higher"}}
     }
@@ -118,15 +118,14 @@ def test_the_card_says_what_the_run_was_made_of(store, tmp_path):
 
 
 def test_the_card_of_a_prefix_model_says_what_transformers_does_not_do(store, tmp_path):
-    run = trained(store, tmp_path / "run", "decoder", *SHAPES["decoder"].partition(": ")[2].split(" "), PREFIX)
-    export_model(run.directory, tmp_path / "out")
+    run = trained(store, tmp_path / "run", "decoder", PREFIX)
+    export_model(run.directory, tmp_path / "out", family="nanochat")
     assert "in both directions" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_transformers_reads_what_was_trained_here(store, tmp_path):
     transformers = pytest.importorskip("transformers", reason="it is the reader (extra hub)")
-    settings = SHAPES["encoder"].partition(": ")[2]
-    run = trained(store, tmp_path / "run", "encoder", *settings.split(" "))
+    run = trained(store, tmp_path / "run", "encoder", BERT_SHAPE)
     export_model(run.directory, tmp_path / "out")
     model, found = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not found["missing_keys"]

@@ -28,6 +28,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "mistral": LLAMA,
     "qwen2": {**LLAMA, "use_sliding_window": True, "max_window_layers": 1},
     "qwen3": LLAMA,
+    "nanochat": LLAMA,
     "gemma": LLAMA,
     "gemma2": LLAMA,
 }

@@ -4,7 +4,8 @@
     bert.encoder.layer.3.attention.self.query.weight   ↔    encoder.3.self_attn.q_proj.weight
     transformer.h.3.attn.c_attn.weight (D, 3 D)        ↔    decoder.3.self_attn.{q,k,v}_proj.weight, concatenated
 
-Weights are only renamed, transposed, split or concatenated, never changed: import and export give the same bytes.
+Weights are only renamed, transposed, reordered, split or concatenated, never changed: import and export give the same
+bytes.
 """
 
 from __future__ import annotations
@@ -190,7 +191,7 @@ def weights_to_hf(
             if one.ours[0] not in left:
                 continue
             tensor = torch.cat([left.pop(name) for name in one.ours]) if len(one.ours) > 1 else left.pop(one.ours[0])
-            tensor = tensor[None] if one.unsqueezed else tensor
+            tensor = one.reordered(tensor[None] if one.unsqueezed else tensor)
             theirs[one.theirs] = (tensor.T if one.transposed else tensor).contiguous()
     if left:
         raise UserError(
@@ -251,7 +252,7 @@ def _ours(one: TensorMap, tensor: Tensor) -> Tensor:
     """Returns a tensor of the checkpoint in the layout of our parameters."""
     if one.unsqueezed and tensor.ndim > 1 and len(tensor) == 1:
         tensor = tensor[0]
-    return tensor.T if one.transposed else tensor
+    return one.reordered(tensor.T if one.transposed else tensor)
 
 
 def _check_copy(family: Family, name: str, copy: Tensor, weights: Mapping[str, Tensor]) -> None:
