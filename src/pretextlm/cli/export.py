@@ -46,7 +46,7 @@ def export(
         Quantization | None, typer.Option(help="Write the matrices of the blocks as eight-bit integers.")
     ] = None,
     store: Annotated[
-        Path | None, typer.Option(help="With --quantize: held-out text to measure on; by default the run's own store.")
+        Path | None, typer.Option(help="With --quantize: store or records to measure on; by default the run's own.")
     ] = None,
     part: Annotated[
         Part, typer.Option(help="Of a run of replaced_token: its model, or the generator it was trained with.")
@@ -66,11 +66,11 @@ def export(
     A run of replaced_token has two models: by default its discriminator is written, with --part generator the other.
 
     --quantize int8 writes the matrices of the blocks in a quarter of the bytes, with one scale per output channel, and
-    measures the held-out loss before and after. The format is that of the library compressed-tensors (W8A16), which
-    transformers reads if it is installed. The embedding and the head keep --dtype; in a small model they are most of
-    the file.
+    measures the held-out loss, or a task's scores, before and after. The format is that of the library
+    compressed-tensors (W8A16), which transformers reads if it is installed. The embedding and the head keep --dtype; in
+    a small model they are most of the file.
     """
-    from pretextlm.cli.shared.console import echo_loss, print_json, stderr
+    from pretextlm.cli.shared.console import echo_comparison, print_json, stderr
 
     with stderr().status("writing the model"):
         shard, kind = int(max_shard_size * 1e9), dtype.value if dtype else None
@@ -98,16 +98,16 @@ def export(
         written = {"family": done.family, "architecture": done.architecture, "lost_heads": list(done.lost)}
         values = {"directory": str(directory), **written, "files": done.files, "as_it_came": done.untouched}
         sizes = {"before": done.whole_bytes, "after": done.weight_bytes}
-        loss = {"loss": found["measured"], "not_measured": found["not_measured"]} if (found := done.loss) else {}
-        print_json(values | ({"quantized": "int8", "weight_bytes": sizes, **loss} if quantize else {}))
+        measured = done.comparison or {}
+        print_json(values | ({"quantized": "int8", "weight_bytes": sizes, **measured} if quantize else {}))
         return
     typer.echo(f"{directory}: {done.family} ({done.architecture})" + (", as it came" if done.untouched else ""))
     if done.lost:
         typer.echo(f"heads without a place in this format: {', '.join(done.lost)}")
     for name, size in done.files.items():
         typer.echo(f"  {name}  {size:,} bytes")
-    if quantize and done.loss is not None:
+    if quantize and done.comparison is not None:
         smaller = f"{done.weight_bytes / done.whole_bytes:.0%}"
         typer.echo(f"weights: {done.whole_bytes:,} → {done.weight_bytes:,} bytes ({smaller})")
         typer.echo(f"int8: the matrices of the blocks; embedding table, head and norms are {done.dtype}")
-        echo_loss(done.loss["measured"], done.loss["not_measured"])
+        echo_comparison(done.comparison)

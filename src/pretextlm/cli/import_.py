@@ -1,4 +1,4 @@
-"""`pretextlm import DIR|hf:NAME --out RUN`: import a published model as a run directory."""
+"""`pretextlm import DIR|hf:NAME|FILE.gguf --out RUN`: import a published model as a run directory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import typer
 
 
 def import_(
-    source: Annotated[str, typer.Argument(help="Directory in Hugging Face's format, or hf:NAME for one from the hub.")],
+    source: Annotated[
+        str, typer.Argument(help="Directory in Hugging Face's format, hf:NAME for a model of the hub, or a GGUF file.")
+    ],
     out: Annotated[Path, typer.Option(help="Run directory to make.")],
     objective: Annotated[
         str | None,
@@ -20,9 +22,10 @@ def import_(
 ) -> None:
     """Import a published model, to evaluate it, generate with it, distil it or train it further, like any other run.
 
-    It reads config.json, safetensors (one file or sharded) and tokenizer.json. Formats that can execute code are
-    refused. A fine-tuned model (…ForSequenceClassification and the like) becomes a run of its task, with its head and
-    the names of its labels. To train it further, prepare text with its tokenizer and start from it:
+    It reads config.json, safetensors (one file or sharded) and tokenizer.json, also in the hub's cache. A GGUF file is
+    dequantized by transformers (extra gguf). Formats that can execute code are refused. A fine-tuned model
+    (…ForSequenceClassification and the like) becomes a run of its task, with its head and the names of its labels. To
+    train it further, prepare text with its tokenizer and start from it:
 
     pretextlm data prepare TEXT --tokenizer RUN/tokenizer.json --out STORE
 

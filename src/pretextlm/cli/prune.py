@@ -39,11 +39,12 @@ def prune(
         ),
     ] = None,
     store: Annotated[
-        Path | None, typer.Option(help="Store of text prepared with the run's tokenizer; by default the run's own.")
+        Path | None,
+        typer.Option(help="Text or records to measure on: a store, or a file for a fine-tuned run; default: its own."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Prune a run: remove the least important parts, and measure the held-out loss before and after.
+    """Prune a run: remove the least important parts, and measure the loss or the scores before and after.
 
     --sparsity and --pattern set single weights to zero. The model keeps its shape, so that files and speed are
     unchanged unless a runtime exploits the zeros (2:4 on a GPU), and further training changes the zeros again.
@@ -58,7 +59,7 @@ def prune(
 
     pretextlm pretrain RECIPE start=SMALLER --out TRAINED
     """
-    from pretextlm.cli.shared.console import echo_loss, print_json, stderr
+    from pretextlm.cli.shared.console import echo_comparison, print_json, stderr
 
     with stderr().status("opening the run") as status:
         from pretextlm.training.runtime import tune_process
@@ -83,7 +84,7 @@ def prune(
     typer.echo(f"{out}: without {done['what']}" if not layers else f"{out}: {done['what']}")
     typer.echo(f"parameters: {parameters['before']:,} → {parameters['after']:,}")
     typer.echo(f"zeros: {matrices['zero']:,} of the {matrices['weights']:,} weights of the blocks' matrices")
-    echo_loss(done["loss"], done["not_measured"])
+    echo_comparison(done)
 
 
 def _numbers(text: str | None) -> tuple[int, ...] | None:

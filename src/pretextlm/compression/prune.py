@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from pretextlm import __version__
+from pretextlm.compression.comparison import comparison
 from pretextlm.compression.importance import Importance, by_gradient, by_weights
-from pretextlm.compression.losses import NO_STORE, LossComparison, model_of
+from pretextlm.compression.losses import NO_STORE, model_of
 from pretextlm.compression.magnitude import check_sparsity, parse_pattern, prune_weights, zeros
 from pretextlm.compression.structured import (
     Heads,
@@ -127,13 +128,13 @@ def prune_run(
     Args:
         place: the run that is pruned; it is not changed.
         out: the new run directory, missing or empty.
-        store: of text; by default the run's own.
+        store: of text, or of a fine-tuned run a file of records; by default the run's own.
         command: argv to record.
         progress: called with a short description of each step.
 
     Returns:
-        Plain values: "what", "parameters" (before, after, zero), "matrices" (weights and zeros of the blocks), "loss"
-        (before, after and change) or None with the reason in "not_measured".
+        Plain values: "what", "parameters" (before, after, zero), "matrices" (weights and zeros of the blocks), and
+        what :func:`comparison` measured.
 
     Raises:
         UserError: the settings do not apply to this model; the directory is not empty.
@@ -147,14 +148,8 @@ def prune_run(
     before = total(model)
     say("choosing what goes")
     state = _pruned(run, model, pruning, store)
-    say("the loss before and after")
-    losses, reason = None, None
-    try:
-        losses = LossComparison.of(run, model, store).compare(state.config, state.weights)
-    except UserError as error:
-        if store is not None:
-            raise
-        reason = error.message
+    say("the loss before and after" if run.recipe.task is None else "the scores before and after")
+    measured = comparison(run, model, store)(state.config, state.weights)
     after = model_of(run, state.config, state.weights)
     zero, matrices = zeros(state.weights)
     facts = {
@@ -162,8 +157,7 @@ def prune_run(
         "what": pruning.describe(state.importance),
         "parameters": {"before": before, "after": total(after), "zero": zero},
         "matrices": {"weights": matrices, "zero": zero},
-        "loss": losses.plain() if losses else None,
-        "not_measured": reason,
+        **measured,
     }
     _write(run, out, state, facts, command)
     return {"run": str(out), **facts}

@@ -1,4 +1,4 @@
-"""Export with int8 weights and the resulting change of the loss: `pretextlm export RUN DIR --quantize int8`."""
+"""Export with int8 weights, and the loss or the scores before and after: `pretextlm export RUN DIR --quantize int8`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pretextlm.compression.losses import LossComparison
-from pretextlm.errors import UserError
+from pretextlm.compression.comparison import comparison
 from pretextlm.hf.export_model import MAX_SHARD_BYTES, Exported, export_model
 from pretextlm.training.run_directory import Run
 
@@ -26,10 +25,10 @@ def export_quantized(
     """Like `export_model`, with the matrices of the blocks as eight-bit integers (hf/int8.py).
 
     Args:
-        store: of held-out text; by default the run's own.
+        store: of held-out text, or of a fine-tuned run a file of records; by default the run's own.
 
     Returns:
-        The export; its `loss` has "measured" (before, after and change) or the reason in "not_measured".
+        The export; its `comparison` is what :func:`comparison` measured.
 
     Raises:
         UserError: as `export_model`, or a store was given and cannot be used.
@@ -37,13 +36,7 @@ def export_quantized(
     run = Run.open(place)
 
     def measure(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-        try:
-            ruler = LossComparison.of(run, run.load_model(), store)
-        except UserError as error:
-            if store is not None:
-                raise
-            return {"measured": None, "not_measured": error.message}
-        return {"measured": ruler.compare(run.recipe.model, weights).plain(), "not_measured": None}
+        return comparison(run, run.load_model(), store)(run.recipe.model, weights)
 
     return export_model(
         place, out, family=family, dtype=dtype, max_shard_bytes=max_shard_bytes, quantize=True, measure=measure

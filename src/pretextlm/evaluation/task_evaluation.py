@@ -56,17 +56,9 @@ def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) 
     Raises:
         UserError: The run has no checkpoint, or a record is invalid.
     """
-    task, data = with_columns(cast("Task", run.recipe.task), data)
-    check_scores(task)
-    records = task.filter_records(read_split(run.recipe.model_copy(update={"task": task}), "validation", data))
-    model = run.load_model(device)
-    examples = examples_of(model, task, run, records)
-    found = predictions(model, task, examples, run)
-    answers = task.answers(found, examples, OffsetTokenizer(run.tokenizer, run.vocabulary), records)
+    task, records = task_records(run, data)
+    metrics, answers = task_metrics(run, run.load_model(device), task, records)
     references = task.references(records)
-    metrics = {name: scored(name, task, answers, references, records, found) for name in task.metric_names}
-    if isinstance(task, WritingTask):
-        metrics |= answers_loss(model, task, examples, run)
     lines = [
         json.dumps({"row": int(row), "answer": given, "wanted": right}, ensure_ascii=False) + "\n"
         for row, given, right in zip(records.rows, answers, references, strict=True)
@@ -85,6 +77,30 @@ def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) 
     write_text(run.directory / PREDICTIONS, "".join(lines))
     write_json(run.directory / "evaluation.json", evaluation)
     return evaluation
+
+
+def task_records(run: Run, data: str = "") -> tuple[Task, Records]:
+    """Return a run's task with the columns of a file of records, and the records; by default those of the recipe.
+
+    Raises:
+        UserError: A metric does not apply to the task, or a record is invalid.
+    """
+    task, data = with_columns(cast("Task", run.recipe.task), data)
+    check_scores(task)
+    recipe = run.recipe.model_copy(update={"task": task})
+    return task, task.filter_records(read_split(recipe, "validation", data))
+
+
+def task_metrics(run: Run, model: Transformer, task: Task, records: Records) -> tuple[dict[str, Metric], list[Any]]:
+    """Return the metrics of a model on labelled records, and its answer to each."""
+    examples = examples_of(model, task, run, records)
+    found = predictions(model, task, examples, run)
+    answers = task.answers(found, examples, OffsetTokenizer(run.tokenizer, run.vocabulary), records)
+    references = task.references(records)
+    metrics = {name: scored(name, task, answers, references, records, found) for name in task.metric_names}
+    if isinstance(task, WritingTask):
+        metrics |= answers_loss(model, task, examples, run)
+    return metrics, answers
 
 
 def with_columns(task: Task, data: str) -> tuple[Task, str]:

@@ -55,7 +55,7 @@ class Exported:
         untouched: the run is an import written back unchanged.
         dtype: of the weights that are not quantized.
         whole_bytes: bytes of all weights without quantization.
-        loss: result of `measure` for the weights as written.
+        comparison: result of `measure` for the weights as written.
     """
 
     directory: Path
@@ -66,7 +66,7 @@ class Exported:
     untouched: bool
     dtype: str
     whole_bytes: int
-    loss: dict[str, Any] | None = None
+    comparison: dict[str, Any] | None = None
 
     @property
     def weight_bytes(self) -> int:
@@ -95,7 +95,7 @@ def export_model(
         max_shard_bytes: a larger model is split into several files of at most this size (one tensor at least).
         part: "discriminator", the model itself, or the "generator" trained with it for replaced-token detection.
         quantize: write the matrices of the blocks as eight-bit integers.
-        measure: called with the quantized weights under our names; returns the model card's statement on their loss.
+        measure: called with the quantized weights under our names; returns what the model card says of them.
 
     Returns:
         The files that were written, and as which class of Hugging Face's.
@@ -144,24 +144,26 @@ def export_model(
         values["architectures"] = list(origin.architectures)
     architecture = str(values["architectures"][0])
     whole_bytes = sum(tensor.numel() for tensor in theirs.values()) * _kind(dtype).itemsize
-    loss = None
+    compared = None
     if quantize:
         patterns = int8.quantizable(chosen, config)
         values[int8.KEY] = int8.settings(patterns, chosen.prefix, int8.format_of_config(config))
         theirs = int8.quantized_weights(theirs, patterns, chosen.prefix, int8.format_of_config(config), _kind(dtype))
-        loss = measure(_read_back(done, theirs, dtype, found.model())) if measure and part == DISCRIMINATOR else None
+        compared = (
+            measure(_read_back(done, theirs, dtype, found.model())) if measure and part == DISCRIMINATOR else None
+        )
     with atomic_directory(out, ENOUGH_SPACE) as partial:
         write_json(partial / "config.json", values | {"dtype": DTYPES[dtype], "torch_dtype": DTYPES[dtype]})
         _write_weights(partial, theirs, dtype, max_shard_bytes)
         write_tokenizer(partial, run, untouched)
         if config.architecture != "encoder":
             write_json(partial / "generation_config.json", _generation(run, values))
-        bits = {"dtype": dtype, "loss": loss} if quantize else None
+        bits = {"dtype": dtype, **(compared or {})} if quantize else None
         card = model_card(run, done, architecture, origin, untouched, bits, step=found.step, part=part)
         (partial / "README.md").write_text(card, encoding="utf-8")
     files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     as_it_came = untouched and not quantize and int8.KEY not in kept(place, "config.json")
-    return Exported(out, chosen.name, architecture, done.lost, files, as_it_came, dtype, whole_bytes, loss)
+    return Exported(out, chosen.name, architecture, done.lost, files, as_it_came, dtype, whole_bytes, compared)
 
 
 def _read_back(

@@ -1,4 +1,4 @@
-"""Importing a published model as a run directory: `pretextlm import DIR|hf:NAME --out RUN`.
+"""Importing a published model as a run directory: `pretextlm import DIR|hf:NAME|FILE.gguf --out RUN`.
 
 The configuration, the shape of every tensor and the tokenizer are checked against the files' headers before a tensor
 is read or a file written. The result is an ordinary run at step 0. Eight-bit weights (int8.py) are dequantized.
@@ -14,23 +14,22 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pretextlm import __version__
 from pretextlm.data.store import sha256_of
-from pretextlm.errors import UserError, missing_extra
+from pretextlm.errors import UserError
 from pretextlm.files import AnyPath, atomic_directory, write_json
 from pretextlm.hf import int8
 from pretextlm.hf.hf_config import CONFIG_FILE, read_config
 from pretextlm.hf.import_tokenizer import MAX_TOKENIZER_BYTES, ImportedTokenizer, import_tokenizer
 from pretextlm.hf.imported_objective import objective_of
+from pretextlm.hf.model_source import HUB, model_directory
 from pretextlm.hf.provenance import GENERATION, KEPT, Origin
-from pretextlm.hf.safetensors_files import FLOATS, INDEX, TensorInfo, read_tensor_infos
+from pretextlm.hf.safetensors_files import FLOATS, TensorInfo, read_tensor_infos
 from pretextlm.hf.special_token_ids import special_token_ids
 from pretextlm.hf.task_heads import task_of, without_pooler
 from pretextlm.hf.untrusted_files import MAX_JSON_BYTES, read_object, read_plain
@@ -45,10 +44,6 @@ if TYPE_CHECKING:
     from pretextlm.objectives.protocol import TrainingObjective
     from pretextlm.training.recipe import Recipe
     from pretextlm.training.run_directory import Run
-
-HUB = "hf:"
-HUB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
-HUB_FILES = ["*.safetensors", INDEX, "vocab.txt", *KEPT]
 
 DRAWN_ANEW = ("head_layers.", "lm_head.", "heads.")
 """Parts that a published model may lack: the language-model head, and the heads of an objective."""
@@ -86,7 +81,7 @@ def import_model(source: AnyPath, out: AnyPath, *, objective: str | None = None,
     """Writes a published model as a run directory.
 
     Args:
-        source: a directory in Hugging Face's format, or "hf:NAME" for one from the hub.
+        source: a directory in Hugging Face's format, "hf:NAME" for a model of the hub, or a GGUF file.
         out: the run directory, new or empty.
         objective: name of its pre-training objective; by default that of its family, or the objective (or task) of a
             head that it has.
@@ -102,7 +97,7 @@ def import_model(source: AnyPath, out: AnyPath, *, objective: str | None = None,
     source, out = os.fspath(source), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} already exists and is not empty.", "Give another directory with --out.")
-    with _local(source) as directory:
+    with model_directory(source) as directory:
         checked = check(directory, objective)
         recipe = _recipe(checked, source, out.name)
         origin = _origin(source, checked)
@@ -316,27 +311,3 @@ def grown(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], seed: int
         else:
             found[name] = old
     return found
-
-
-@contextmanager
-def _local(source: str) -> Iterator[Path]:
-    """Yields the directory itself, or a temporary download of the hub's repository."""
-    if not source.startswith(HUB):
-        yield Path(source)
-        return
-    name = source.removeprefix(HUB)
-    if not HUB_NAME.fullmatch(name):
-        raise UserError(f"{name!r} is not a name on the hub.", "For example: hf:google-bert/bert-base-uncased")
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise missing_extra("huggingface-hub", "hub", "Fetching a model from the hub") from None
-    with TemporaryDirectory(prefix="pretextlm-") as place:
-        try:
-            snapshot_download(repo_id=name, allow_patterns=HUB_FILES, local_dir=place)
-        except Exception as error:
-            reason = str(error).strip().split("\n")[0][:300]
-            raise UserError(
-                f"Cannot fetch {name} from the hub: {reason}.", "Check the name and the network, or fetch it yourself."
-            ) from None
-        yield Path(place)

@@ -49,7 +49,7 @@ def model_card(
         architecture: Hugging Face's model class in config.json.
         origin: provenance of an imported run.
         untouched: it was not trained since the import.
-        quantised: if its matrices are eight-bit: "dtype" of the rest, and "loss" as measured by `compression`.
+        quantised: if its matrices are eight-bit: "dtype" of the rest, and what `compression` measured.
         step: of the run whose weights were written.
         part: the written model of a run that trains two.
     """
@@ -177,7 +177,7 @@ def _pruned(run: Run) -> Iterator[str]:
         parameters = one["parameters"]
         yield (
             f"* Pruned: {_plain(one['what'])}. {parameters['before']:,} parameters before, {parameters['after']:,} "
-            f"after, {parameters['zero']:,} of them zero. {_losses(one['loss'], one.get('not_measured'))}"
+            f"after, {parameters['zero']:,} of them zero. {_compared(one)}"
         )
     if pruned and run.metrics():
         yield "* Trained on after that, which changes pruned weights too."
@@ -185,22 +185,28 @@ def _pruned(run: Run) -> Iterator[str]:
 
 def _quantised(quantised: Mapping[str, Any] | None) -> Iterator[str]:
     if quantised is not None:
-        loss = quantised["loss"] or {}
         yield (
             "* The matrices of the blocks are eight-bit integers with one scale for each output channel "
             f"(the format of compressed-tensors); embedding, head and norms are {quantised['dtype']}. "
-            f"{_losses(loss.get('measured'), loss.get('not_measured'))}"
+            f"{_compared(quantised)}"
         )
 
 
-def _losses(loss: Mapping[str, Any] | None, why_not: str | None) -> str:
+def _compared(measured: Mapping[str, Any]) -> str:
+    """Returns a sentence on the loss or the scores before and after (compression/comparison.py)."""
+    scores, loss = measured.get("scores"), measured.get("loss")
+    if scores:
+        pairs = (f"{name} before {_value(one['before'])}, after {_value(one['after'])}" for name, one in scores.items())
+        return f"{'; '.join(pairs)} (standard errors)."
     if not loss:
-        return f"The loss before and after was not measured: {_plain(why_not or 'no text was at hand')}."
-    before, after, change = (
-        f"{loss[name]['value']:.4f}" + (f" ± {loss[name]['stderr']:.4f}" if loss[name]["stderr"] is not None else "")
-        for name in ("before", "after", "change")
-    )
+        reason = _plain(measured.get("not_measured") or "no text was at hand")
+        return f"The loss before and after was not measured: {reason}."
+    before, after, change = (_value(loss[name]) for name in ("before", "after", "change"))
     return f"Held-out loss before {before}, after {after} nats per target; change {change} (standard errors)."
+
+
+def _value(metric: Mapping[str, Any]) -> str:
+    return f"{metric['value']:.4f}" + (f" ± {metric['stderr']:.4f}" if metric["stderr"] is not None else "")
 
 
 def _scores(run: Run, quantised: Mapping[str, Any] | None) -> Iterator[str]:

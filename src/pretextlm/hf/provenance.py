@@ -16,7 +16,8 @@ from typing import Any
 from pretextlm.training.run_directory import ORIGIN
 
 GENERATION = "generation_config.json"
-KEPT = ("config.json", GENERATION, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+CHAT_TEMPLATE = "chat_template.jinja"
+KEPT = ("config.json", GENERATION, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", CHAT_TEMPLATE)
 """Files of an imported directory that are kept."""
 
 

@@ -50,10 +50,20 @@ def read_tensor_infos(directory: Path) -> dict[str, TensorInfo]:
     if pickles:
         raise UserError(
             f"{directory} holds its weights as {pickles[0]}, a format that may run code when it is read: not read.",
-            "Where you trust its source, convert it once with transformers: AutoModel…from_pretrained(DIR)"
-            ".save_pretrained(NEW, safe_serialization=True)",
+            f"Where you trust its source, convert model and tokenizer with transformers: {_conversion(directory)}",
         )
     raise UserError(f"{directory} has neither {WEIGHTS} nor {INDEX}.", "Give the directory of a Hugging Face model.")
+
+
+def _conversion(directory: Path) -> str:
+    """Returns the command that converts a model to safetensors as its own class, so that its head is kept."""
+    try:
+        named = read_object(directory / "config.json").get("architectures")
+    except UserError:
+        named = None
+    kind = str(named[0]) if isinstance(named, list) and named and str(named[0]).isidentifier() else "AutoModel"
+    steps = (f"t.{one}.from_pretrained('{directory}').save_pretrained('NEW')" for one in (kind, "AutoTokenizer"))
+    return f'python -c "import transformers as t; {"; ".join(steps)}"'
 
 
 def _read_shards(directory: Path) -> dict[str, TensorInfo]:

@@ -1,7 +1,8 @@
 """Reading untrusted files of a model directory.
 
-Only regular files with plain names are opened, links are not followed, JSON is read within limits of size and depth,
-and invalid content is refused before memory is allocated for it. Nothing here imports torch.
+Only regular files with plain names are opened, links are not followed (but those of the hub's cache to its own blobs),
+JSON is read within limits of size and depth, and invalid content is refused before memory is allocated for it. Nothing
+here imports torch.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def open_plain(path: Path, limit: int | None = None) -> int:
     Raises:
         UserError: it is a link, a device, or larger than `limit` bytes.
     """
+    path = _without_cache_link(path)
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -55,6 +57,18 @@ def open_plain(path: Path, limit: int | None = None) -> int:
             "The file is damaged or not part of a model.",
         )
     return handle
+
+
+def _without_cache_link(path: Path) -> Path:
+    """Returns the blob that a file of the hub's cache links to, or any other path unchanged.
+
+    In the cache, models--NAME/snapshots/REVISION/config.json is a link to models--NAME/blobs/HASH.
+    """
+    snapshots = next((place for place in path.absolute().parents if place.name == "snapshots"), None)
+    if snapshots is None or not path.is_symlink():
+        return path
+    target = path.resolve()
+    return target if target.parent == (snapshots.parent / "blobs").resolve() else path
 
 
 def read_plain(path: Path, limit: int) -> bytes:

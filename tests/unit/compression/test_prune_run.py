@@ -175,7 +175,7 @@ def test_a_directory_that_is_not_empty_is_refused(decoder, tmp_path):
 
 def test_a_quantised_export_is_measured_as_it_is_read_back(decoder, store, tmp_path):
     done = export_quantized(decoder.directory, tmp_path / "out", dtype="bf16")
-    loss = done.loss["measured"]
+    loss = done.comparison["loss"]
     run = import_model(str(tmp_path / "out"), tmp_path / "again")
     assert loss["before"] == evaluate(decoder.directory)["metrics"]["loss"]
     whole = run.load_model().state_dict()
@@ -189,8 +189,8 @@ def test_a_quantised_export_is_measured_as_it_is_read_back(decoder, store, tmp_p
 
 def test_a_quantised_import_has_no_loss_without_a_store_and_a_wrong_one_is_refused(imported, store, tmp_path):
     done = export_quantized(imported.directory, tmp_path / "out")
-    assert done.loss["measured"] is None
-    assert "--store" in done.loss["not_measured"]
+    assert done.comparison["loss"] is None
+    assert "--store" in done.comparison["not_measured"]
     assert "was not measured" in (tmp_path / "out" / "README.md").read_text()
     assert any(not t.is_floating_point() for t in load_file(tmp_path / "out" / "model.safetensors").values())
     with pytest.raises(UserError, match="another tokenizer"):
