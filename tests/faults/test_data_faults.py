@@ -36,7 +36,8 @@ def read(path, on_error="error", **options):
         (b'{"body": "x"}', "no field 'text'"),
         (b'{"text": 3}', "int, not text"),
         (b'{"text": null}', "null, not text"),
-        (b'{"text": ["x"]}', "list, not text"),
+        (b'{"text": {"a": "x"}}', "dict, not text"),
+        (b'{"text": ["x", 3]}', "int, not text"),
         (b'{"text": "a", "text": "b"}', "occurs twice"),
         (rb'{"text": "\ud83d alone"}', "lone surrogate"),
         (rb'{"text": "a\u0000b"}', "NUL"),
@@ -59,11 +60,10 @@ def test_a_bad_json_line_is_named_or_skipped_and_counted(tmp_path, line, message
 @pytest.mark.parametrize(("bad", "message"), [(b"caf\xe9", "byte 4 is not UTF-8"), (b"a\0b", "NUL")])
 def test_a_bad_text_file_is_named_or_skipped_and_counted(tmp_path, bad, message):
     (tmp_path / "a.txt").write_bytes(b"fine\nfine\n" + bad + b"\nfine\n")
-    (tmp_path / "b.txt").write_bytes(b"good")
     with pytest.raises(UserError, match=message) as caught:
-        read(tmp_path)
+        read(tmp_path / "a.txt")
     assert "a.txt, line 3" in str(caught.value)
-    assert read(tmp_path, "skip") == (["good"], 1)
+    assert read(tmp_path / "a.txt", "skip") == ([], 1)
     assert read(tmp_path / "a.txt", "skip", text_mode="lines") == (["fine"] * 3, 1)
 
 
@@ -122,11 +122,11 @@ def test_a_compressed_bomb_is_refused_in_bounded_memory(tmp_path, suffix):
 def test_a_source_that_is_not_there_or_no_file_is_named(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         find_source(str(tmp_path / "nowhere.txt"))
-    with pytest.raises(UserError, match="holds no"):
+    (tmp_path / "a.docx").write_bytes(b"PK\0\0")
+    with pytest.raises(UserError, match=r"holds nothing to read. Left out: 1 \.docx \(binary\)"):
         find_source(str(tmp_path))
-    (tmp_path / "a.docx").write_bytes(b"x")
-    with pytest.raises(UserError, match="does not read this kind"):
-        find_source(str(tmp_path / "a.docx"))
+    with pytest.raises(UserError, match="NUL"):
+        read(tmp_path / "a.docx")
     os.mkfifo(tmp_path / "pipe.txt")
     with pytest.raises(UserError, match="special file"):
         read(tmp_path / "pipe.txt")

@@ -19,9 +19,10 @@ def prepare(
     sources: Annotated[
         list[str],
         typer.Argument(
-            help="Files (.txt .jsonl .csv .tsv .parquet, also .gz .zst), directories, package:NAME, hf:NAME. "
-            "Fields of one source: 'FILE?field=NAME'. Pairs: 'FILE?source=NAME&target=NAME', then '&prefix=TEXT' "
-            "before each source and '&labels=A,B' for targets 0 and 1."
+            help="Text files, records (.jsonl .json .csv .tsv .parquet), also .gz .zst, directories, package:NAME, "
+            "hf:NAME. Fields of one source: 'FILE?field=NAME', of an inner object 'A.B', joined 'A,B'. Pairs: "
+            "'FILE?source=NAME&target=NAME', then '&prefix=TEXT' before each source and '&labels=A,B' for targets 0 "
+            "and 1. An encoding: 'FILE?encoding=NAME'."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Directory of the store to make.")],
@@ -42,6 +43,9 @@ def prepare(
     sample_mb: Annotated[int, typer.Option(help="Megabytes of text that the tokenizer is trained on.")] = 20,
     sentinels: Annotated[int, typer.Option(help="Number of <extra_id_N> tokens.")] = 100,
     max_document_mb: Annotated[int, typer.Option(help="A longer line or row is a bad document.")] = 64,
+    encoding: Annotated[
+        str, typer.Option(help="Encoding of text without a byte order mark, for example cp949; auto recognises it.")
+    ] = "utf-8",
     on_error: Annotated[Literal["error", "skip"], typer.Option(help="What to do with a bad document.")] = "error",
     licence: Annotated[str | None, typer.Option(help="Licence of the text, for the record.")] = None,
     workers: Annotated[int, typer.Option(help="Threads that encode.")] = 1,
@@ -66,6 +70,7 @@ def prepare(
         "on_error": on_error,
         "split_long": split_long,
         "max_document_mb": max_document_mb,
+        "encoding": encoding,
         "licence": licence,
         "workers": workers,
         "overwrite": overwrite,
@@ -146,6 +151,9 @@ def _summary(store: Store) -> dict[str, Any]:
 def _print_summary(store: Store) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from pretextlm.data.directories import listed
 
     console = Console()
     tokenizer = store.manifest["tokenizer"]
@@ -162,8 +170,13 @@ def _print_summary(store: Store) -> None:
     table = Table("source", "licence", *keys)
     for row in store.manifest["sources"]:
         counts = [f"{row[key]:,}" for key in keys]
-        table.add_row(row["name"], row["licence"] or "not known", *counts)
+        table.add_row(Text(row["name"]), row["licence"] or "not known", *counts)
     console.print(table)
+    for row in store.manifest["sources"]:
+        if row["left_out"]:
+            console.print(
+                f"Left out of {row['name']}: {listed(row['left_out'])}.", highlight=False, markup=False, emoji=False
+            )
 
 
 def _lengths(split: Split) -> list[dict[str, int]]:

@@ -1,22 +1,36 @@
-"""Documents from text, JSON lines, CSV, TSV and Parquet files; every error names its file and line.
+"""Documents from text, JSON, JSON lines, CSV, TSV and Parquet files; every error names its file and line.
 
 A document is a text or, if two fields are named, a pair of texts: the source and the target of a task.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from pretextlm.data.streams import COMPRESSIONS, DamagedError, open_bytes
-from pretextlm.data.tables import Row, Rules, decoded_lines, json_rows, parquet_rows, place, table_rows
+from pretextlm.data.encodings import HOW, UTF8, open_utf8
+from pretextlm.data.streams import COMPRESSIONS, DamagedError
+from pretextlm.data.tables import (
+    Row,
+    Rules,
+    decoded_lines,
+    json_file_rows,
+    json_rows,
+    look_up,
+    parquet_rows,
+    place,
+    table_rows,
+)
 from pretextlm.errors import UserError, did_you_mean
 
 TextMode = Literal["file", "paragraphs", "lines"]
 Document = str | tuple[str, str]
 """A text, or a (source, target) pair."""
+
+BETWEEN_FIELDS = "\n\n"
+BETWEEN_ITEMS = "\n"
 
 
 def parts_of(document: Document) -> tuple[str, ...]:
@@ -29,7 +43,9 @@ class ReadOptions:
     """Options for reading sources.
 
     Attributes:
-        field: name of the text field of a JSON line or of a row of a table or of the hub.
+        field: name of the text field of a JSON line or of a row of a table or of the hub. "A.B" is the field B of the
+            field A; several names, separated by commas, are joined with a blank line between their texts, those without
+            text left out; the items of a list are joined, each on a line.
         text_mode: a document of a text file is the file, a paragraph (lines between blank lines) or a line.
         on_error: stop at a bad document, or skip and count it.
         max_document_bytes: a longer line (a JSON line, a row) is a bad document.
@@ -38,6 +54,7 @@ class ReadOptions:
         target: a second field; each record is then a pair whose source is `field`.
         prefix: put before the source of every pair, to name the task.
         labels: words for the targets 0, 1, … if the target is a number.
+        encoding: of text files without a byte order mark, or "auto" to recognise it.
     """
 
     field: str = "text"
@@ -48,11 +65,40 @@ class ReadOptions:
     target: str | None = None
     prefix: str = ""
     labels: tuple[str, ...] = ()
+    encoding: str = UTF8
 
     @property
     def fields(self) -> tuple[str, ...]:
         """Returns the names of the one or two fields that are read."""
         return (self.field,) if self.target is None else (self.field, self.target)
+
+    @property
+    def columns(self) -> list[str]:
+        """Returns every name under which a table may hold what is read: "a.b" may be a column, or a field of "a"."""
+        names = {part for name in self.fields for part in (name, *name.split(","))}
+        return sorted(names | {name.split(".")[0] for name in names})
+
+    def columns_in(self, header: Sequence[str]) -> list[tuple[str, str]]:
+        """Returns (name, column of the header in which to look for it) of each named field."""
+        names = [one for name in self.fields for one in names_in(name, header)]
+        return [(name, name if name in header else name.split(".")[0]) for name in names]
+
+    def missing(self, record: Mapping[str, Any]) -> list[str]:
+        """Returns the named fields that a record lacks."""
+        return [one for name in self.fields for one in names_in(name, record) if not _has(record, one)]
+
+
+def names_in(field: str, columns: Container[str]) -> list[str]:
+    """Returns the names that a field lists: one, or several separated by commas, unless a column is called so."""
+    return [field] if field in columns else field.split(",")
+
+
+def _has(record: Mapping[str, Any], name: str) -> bool:
+    try:
+        look_up(record, name)
+    except KeyError:
+        return False
+    return True
 
 
 @dataclass
@@ -68,7 +114,12 @@ class DocumentReader:
         Raises:
             UserError: a document is bad and bad documents are not skipped.
         """
-        yield from self.guard(FORMATS[format_of(path)](self, path))
+        yield from self.guard(_read_text(self, path) if format_of(path) == ".txt" else self._records(path))
+
+    def _records(self, path: Path) -> Iterator[Document]:
+        for number, values in rows_of(self, path):
+            if (document := self.document_of(values, place(path, number))) is not None:
+                yield document
 
     def guard(self, documents: Iterator[Document]) -> Iterator[Document]:
         """Pass documents on. A source that fails midway counts as a bad document and ends there."""
@@ -101,18 +152,16 @@ class DocumentReader:
         Returns:
             The document, or None if a field is bad.
         """
-        for name in self.options.fields:
-            if name not in record:
-                self.bad(f"{where}: no field {name!r}.", f"{self.how} {did_you_mean(name, map(str, record))}")
-                return None
-        source = self.text_of(record[self.options.field], where, self.options.field)
+        if missing := self.options.missing(record):
+            self.bad(f"{where}: no field {missing[0]!r}.", f"{self.how} {did_you_mean(missing[0], map(str, record))}")
+            return None
+        source = self._text(record, self.options.field, where)
         if self.options.target is None or source is None:
             return source
-        value = record[self.options.target]
         if self.options.labels:
-            target = self._label(value, where)
+            target = self._label(look_up(record, self.options.target), where)
         else:
-            target = self.text_of(value, where, self.options.target)
+            target = self._text(record, self.options.target, where)
         if target is None:
             return None
         blank = [name for name, text in zip(self.options.fields, (source, target), strict=True) if not text.strip()]
@@ -138,8 +187,19 @@ class DocumentReader:
         self.bad(f"{where}: the field {self.options.target!r} is {value!r}, no label.", f"Labels are {known}.")
         return None
 
+    def _text(self, record: Mapping[str, Any], name: str, where: str) -> str | None:
+        """Returns the text of a field, or of several that are joined; None if one of them is bad."""
+        values = {one: look_up(record, one) for one in names_in(name, record)}
+        if len(values) > 1:
+            values = {one: value for one, value in values.items() if value not in (None, "", [])}
+        texts = [self.text_of(value, where, one) for one, value in values.items()]
+        return None if None in texts else BETWEEN_FIELDS.join(text for text in texts if text is not None)
+
     def text_of(self, value: Any, where: str, name: str) -> str | None:
-        """Returns the value of the field `name` as text, or None if it is bad."""
+        """Returns the value of the field `name` as text, the items of a list joined; None if it is bad."""
+        if isinstance(value, list):
+            items = [self.text_of(item, where, name) for item in value]
+            return None if None in items else BETWEEN_ITEMS.join(item for item in items if item is not None)
         if not isinstance(value, str):
             kind = "null" if value is None else type(value).__name__
             hint = "Give another --field." if self.options.target is None else "Give another field, or labels=A,B,…."
@@ -161,6 +221,8 @@ class DocumentReader:
             self.options.max_document_bytes,
             lambda header: _check_columns(self, path, header),
             room="Raise --max-document-mb, or break the line.",
+            encoding=self.options.encoding,
+            recode=HOW,
         )
 
 
@@ -194,14 +256,17 @@ def cut(document: str, longest: int) -> Iterator[str]:
 
 def _read_text(reader: DocumentReader, path: Path) -> Iterator[str]:
     modes = {"file": _whole_file, "paragraphs": _paragraphs, "lines": _single_lines}
-    with open_bytes(path) as stream:
+    with open_utf8(path, reader.options.encoding) as stream:
         yield from modes[reader.options.text_mode](reader, _text_lines(reader, path, stream))
+
+
+_NUL = "Is this a text file? Clean it. UTF-16 without a byte order mark: --encoding utf-16-le."
 
 
 def _text_lines(reader: DocumentReader, path: Path, stream: BinaryIO) -> Iterator[str | None]:
     for number, line in decoded_lines(path, stream, reader.rules(path)):
         if line is not None and "\0" in line:
-            reader.bad(f"{place(path, number)}: the text holds a NUL character.", "Is this a text file? Clean it.")
+            reader.bad(f"{place(path, number)}: the text holds a NUL character.", _NUL)
             yield None
         else:
             yield line
@@ -244,19 +309,19 @@ def _single_lines(reader: DocumentReader, lines: Iterator[str | None]) -> Iterat
             yield line.rstrip("\n")
 
 
-def _documents(reader: DocumentReader, path: Path, rows: Iterator[Row]) -> Iterator[Document]:
-    for number, values in rows:
-        if (document := reader.document_of(values, place(path, number))) is not None:
-            yield document
-
-
-def _read_json_lines(reader: DocumentReader, path: Path) -> Iterator[Document]:
-    yield from _documents(reader, path, json_rows(path, reader.rules(path)))
-
-
-def _read_table(reader: DocumentReader, path: Path) -> Iterator[Document]:
-    rows = table_rows(path, reader.rules(path), tabs=format_of(path) == ".tsv")
-    yield from _documents(reader, path, rows)
+def rows_of(reader: DocumentReader, path: Path, check: Callable[[Sequence[str]], None] | None = None) -> Iterator[Row]:
+    """Returns the records of a file that is not a text; `check` is called with the columns of a table."""
+    rules = reader.rules(path)
+    if check is not None:
+        rules = replace(rules, check=check)
+    kind = format_of(path)
+    if kind == ".jsonl":
+        return json_rows(path, rules)
+    if kind == ".json":
+        return json_file_rows(path, rules, reader.options.columns)
+    if kind == ".parquet":
+        return parquet_rows(path, rules, reader.options.columns)
+    return table_rows(path, rules, tabs=kind == ".tsv")
 
 
 def _check_columns(reader: DocumentReader, path: Path, header: Sequence[str]) -> None:
@@ -265,41 +330,22 @@ def _check_columns(reader: DocumentReader, path: Path, header: Sequence[str]) ->
     Raises:
         UserError: a column is missing or occurs twice.
     """
-    for name in reader.options.fields:
-        if name not in header:
+    for name, column in reader.options.columns_in(header):
+        if column not in header:
             raise UserError(f"{path} has no column {name!r}.", f"{reader.how} {did_you_mean(name, header)}")
-        if header.count(name) > 1:
-            raise UserError(f"{path} has {header.count(name)} columns {name!r}.", "Give each column its own name.")
+        if header.count(column) > 1:
+            raise UserError(f"{path} has {header.count(column)} columns {column!r}.", "Give each column its own name.")
 
 
-def _read_parquet(reader: DocumentReader, path: Path) -> Iterator[Document]:
-    yield from _documents(reader, path, parquet_rows(path, reader.rules(path), reader.options.fields))
+RECORDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+"""Files of records; all others are texts."""
 
 
-FORMATS: dict[str, Callable[[DocumentReader, Path], Iterator[Document]]] = {
-    ".txt": _read_text,
-    ".jsonl": _read_json_lines,
-    ".csv": _read_table,
-    ".tsv": _read_table,
-    ".parquet": _read_parquet,
-}
-
-
-def format_of(path: Path, also: tuple[str, ...] = (".md", ".rst", ".py")) -> str:
-    """Returns the key of FORMATS for a file name; `also` are further extensions of text files.
-
-    Raises:
-        UserError: the format is unknown.
-    """
+def format_of(path: Path) -> str:
+    """Returns the kind of a file by its name: one of RECORDS, or ".txt"."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes.pop()
     last = suffixes[-1] if suffixes else ""
-    if last in also:
-        return ".txt"
-    if last not in FORMATS or (last == ".parquet" and path.suffix.lower() != ".parquet"):
-        raise UserError(
-            f"{path}: pretextlm does not read this kind of file.",
-            "It reads .txt, .jsonl, .csv, .tsv (also .gz, .zst) and .parquet, and directories of them.",
-        )
-    return last
+    is_compressed_parquet = last == ".parquet" and path.suffix.lower() != last
+    return last if last in RECORDS and not is_compressed_parquet else ".txt"

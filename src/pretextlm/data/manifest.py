@@ -50,6 +50,7 @@ class SourceRecord(Config):
         sha256: hash of the texts read from it, in order.
         documents: number of documents, without `empty` and `skipped` (malformed) ones.
         parts: 2 if the documents are source–target pairs, else 1.
+        left_out: number of files of a directory that were not read, by suffix and reason.
     """
 
     name: str
@@ -60,6 +61,7 @@ class SourceRecord(Config):
     empty: int = 0
     skipped: int = 0
     parts: int = Field(1, ge=1, le=2)
+    left_out: dict[str, int] = Field(default_factory=dict)
 
 
 class TokenizerRecord(Config):

@@ -26,6 +26,7 @@ from pydantic import Field, field_validator
 import pretextlm
 from pretextlm.config import Config, PathText
 from pretextlm.data.encode import TextEncoder
+from pretextlm.data.encodings import UTF8, checked_encoding
 from pretextlm.data.file_formats import Document, ReadOptions, TextMode, parts_of
 from pretextlm.data.manifest import SourceRecord
 from pretextlm.data.sampling import Sample
@@ -58,6 +59,7 @@ class PrepareConfig(Config):
             there (a pair is not).
         field, text_mode, on_error, split_long: see file_formats.ReadOptions; a source may name its own fields.
         max_document_mb: a longer line or row is a bad document.
+        encoding: of text files without a byte order mark, "cp949" for example; "auto" recognises it.
         licence: of sources whose metadata does not name one.
         workers: encoding threads.
         overwrite: replace an existing store.
@@ -74,6 +76,7 @@ class PrepareConfig(Config):
     on_error: Literal["error", "skip"] = "error"
     split_long: int = Field(1 << 18, ge=0)
     max_document_mb: int = Field(64, ge=1)
+    encoding: str = UTF8
     licence: str | None = None
     workers: int = Field(1, ge=1)
     overwrite: bool = False
@@ -89,8 +92,20 @@ class PrepareConfig(Config):
             raise ValueError("give at least 64 characters, or 0 to never split")
         return characters
 
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, name: str) -> str:
+        return checked_encoding(name)
+
     def read_options(self) -> ReadOptions:
-        return ReadOptions(self.field, self.text_mode, self.on_error, self.max_document_mb << 20, self.split_long)
+        return ReadOptions(
+            self.field,
+            self.text_mode,
+            self.on_error,
+            self.max_document_mb << 20,
+            self.split_long,
+            encoding=self.encoding,
+        )
 
 
 class PrepareOptions(TypedDict, total=False):
@@ -107,6 +122,7 @@ class PrepareOptions(TypedDict, total=False):
     on_error: Literal["error", "skip"]
     split_long: int
     max_document_mb: int
+    encoding: str
     licence: str | None
     workers: int
     overwrite: bool
@@ -146,7 +162,7 @@ def prepare(
         raise UserError("There is no source.", "Give a file, a directory, package:NAME or hf:NAME.")
     out = Path(out)
     refuse_existing(out, config.overwrite)
-    found = [find_source(os.fspath(spec)) for spec in given]
+    found = [find_source(os.fspath(spec), config.read_options()) for spec in given]
     work = out.with_name(out.name + ".partial")
     try:
         with _working_directory(work, _fingerprint(found, config)):
@@ -331,6 +347,7 @@ class _Ledger:
             empty=self.empty,
             skipped=self.skipped,
             parts=self.source.parts,
+            left_out=dict(self.source.left_out),
         )
 
 

@@ -30,7 +30,17 @@ from pretextlm.data.file_formats import format_of
 from pretextlm.data.sources import hub_parts, hub_rows, open_hub
 from pretextlm.data.store import sha256_of
 from pretextlm.data.streams import COMPRESSIONS
-from pretextlm.data.tables import Row, Rules, conll_rows, json_rows, parquet_rows, place, table_rows
+from pretextlm.data.tables import (
+    Row,
+    Rules,
+    conll_rows,
+    json_file_rows,
+    json_rows,
+    look_up,
+    parquet_rows,
+    place,
+    table_rows,
+)
 from pretextlm.errors import UserError, did_you_mean
 
 Label = str | int | bool
@@ -250,16 +260,12 @@ class _Reading:
 
     def _within(self, row: Mapping[str, Any], column: str, number: int) -> Any:
         """Returns the nested field that "A.B" names."""
-        value: Any = row
-        for part in column.split("."):
-            if isinstance(value, list) and value and all(isinstance(one, Mapping) and part in one for one in value):
-                value = [one[part] for one in value]  # a list of objects
-            elif isinstance(value, Mapping) and part in value:
-                value = value[part]
-            elif value != []:
-                known = [*_paths(row)] or ["none"]
-                raise UserError(f"{_place(self.source, number)}: no column {column!r}.", did_you_mean(column, known))
-        return value
+        try:
+            return look_up(row, column)
+        except KeyError:
+            known = [*_paths(row)] or ["none"]
+            what = f"{_place(self.source, number)}: no column {column!r}."
+            raise UserError(what, did_you_mean(column, known)) from None
 
     def check(self, header: Sequence[str]) -> None:
         """Check that each named column is in the header of a table.
@@ -313,10 +319,14 @@ def _rows(path: Path, conll: tuple[str, ...] | None, reads: _Reading, longest: i
     kind = format_of(path)
     if kind == ".jsonl":
         return json_rows(path, rules)
+    if kind == ".json":
+        return json_file_rows(path, rules, [])
     if kind == ".parquet":
         return parquet_rows(path, rules, reads.of_parquet())
     if kind == ".txt":
-        raise UserError(f"{path} is a text file, which has no columns.", "Give .jsonl, .csv, .tsv, .parquet or .conll.")
+        raise UserError(
+            f"{path} is a text file, which has no columns.", "Give .jsonl, .json, .csv, .tsv, .parquet or .conll."
+        )
     return table_rows(path, rules, tabs=kind == ".tsv")
 
 

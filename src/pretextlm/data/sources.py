@@ -3,6 +3,8 @@
 The fields of its records may follow a source after a question mark:
 
     articles.jsonl?field=body                                           one text per record
+    articles.json?field=title,meta.body.text                            of several fields, also of nested ones
+    old.txt?encoding=cp949                                              another encoding than UTF-8
     wmt.tsv?source=en&target=de&prefix=translate English to German:     a pair, with a prefix that names its task
     sst2.jsonl?source=sentence&target=label&labels=negative,positive    words for the numbers 0 and 1
 """
@@ -14,19 +16,20 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pretextlm.data.file_formats import Document, DocumentReader, ReadOptions, format_of
+from pretextlm.data.directories import contents_of, listed, without_program
+from pretextlm.data.encodings import checked_encoding
+from pretextlm.data.file_formats import RECORDS, Document, DocumentReader, ReadOptions, format_of
 from pretextlm.data.streams import DamagedError
 from pretextlm.data.tables import Row
 from pretextlm.errors import UserError, did_you_mean, missing_extra
 
-PACKAGE_TEXT = (".txt", ".md", ".rst")
-RECORDS = (".jsonl", ".csv", ".tsv", ".parquet")
-OPTIONS = ("field", "source", "target", "prefix", "labels")
+OPTIONS = ("field", "source", "target", "prefix", "labels", "encoding")
 """Options that may follow a source."""
 
 
@@ -40,6 +43,7 @@ class Source:
         stamp: changes if one of its files changes.
         documents: (reader) → its documents in a fixed order; may be called again for another pass.
         options: its own values of ReadOptions.
+        left_out: number of files of a directory that are not read, by suffix and reason.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Source:
     stamp: str
     documents: Callable[[DocumentReader], Iterator[Document]]
     options: Mapping[str, Any] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def parts(self) -> int:
@@ -58,8 +63,12 @@ class Source:
         return DocumentReader(replace(options, **self.options))
 
 
-def find_source(spec: str) -> Source:
+def find_source(spec: str, options: ReadOptions | None = None) -> Source:
     """Parse a source of the command line.
+
+    Args:
+        spec: the source.
+        options: which fields and encoding are read, unless the source names its own.
 
     Returns:
         The source.
@@ -67,21 +76,20 @@ def find_source(spec: str) -> Source:
     Raises:
         UserError: there is nothing to read.
     """
-    place, options = _options(spec)
-    return replace(_find(place, named=bool(options)), name=spec, options=options)
+    place, own = _options(spec)
+    found = _find(place, replace(options or ReadOptions(), **own), named="field" in own)
+    return replace(found, name=spec, options=own)
 
 
-def _find(spec: str, named: bool) -> Source:
-    """Find a source without its options; `named` says that fields are read, which plain texts do not have."""
+def _find(spec: str, options: ReadOptions, named: bool) -> Source:
+    """Find a source without its options; `named` says that fields are read, which texts do not have."""
     if spec.startswith("package:"):
-        if named:
-            raise UserError(f"{spec} holds text files, which have no fields.", "Leave out what follows the name.")
-        return _package(spec.removeprefix("package:"))
+        return _package(spec.removeprefix("package:"), options, named)
     if spec.startswith("hf:"):
         return _hub(spec.removeprefix("hf:"))
     path = Path(spec)
     if path.is_dir():
-        return _files(spec, None, _walk(path, RECORDS if named else (".txt", ".jsonl", ".parquet")))
+        return _directory(spec, [path], options, named)
     if not path.exists():
         raise UserError(f"{spec} does not exist.", "Give a file, a directory, package:NAME or hf:NAME.")
     if format_of(path) == ".txt" and named:
@@ -106,14 +114,18 @@ def _options(spec: str) -> tuple[str, dict[str, Any]]:
         values[key] = value
     if ("source" in values) != ("target" in values):
         raise UserError(f"{spec} names one field of a pair.", "Name both: ?source=FIELD&target=FIELD.")
-    if ("field" in values) == ("source" in values):
+    if "field" in values and "source" in values:
         raise UserError(f"{spec} does not say what to read.", "Write ?field=FIELD, or ?source=FIELD&target=FIELD.")
-    if "field" in values and len(values) > 1:
+    if "source" not in values and values.keys() & {"prefix", "labels"}:
         raise UserError(f"{spec} gives a single text a prefix or labels.", "They belong to a pair: source and target.")
-    options: dict[str, Any] = {"field": values.pop("field", None) or values.pop("source")}
+    options: dict[str, Any] = dict(values)
+    if "source" in values:
+        options["field"] = options.pop("source")
     if "labels" in values:
-        options["labels"] = tuple(values.pop("labels").split(","))
-    return spec[: mark.start()], options | values
+        options["labels"] = tuple(values["labels"].split(","))
+    if "encoding" in values:
+        options["encoding"] = checked_encoding(values["encoding"])
+    return spec[: mark.start()], options
 
 
 def _files(name: str, licence: str | None, paths: list[Path]) -> Source:
@@ -130,37 +142,36 @@ def stamp(paths: list[Path]) -> str:
     return hashlib.sha256(repr(state).encode()).hexdigest()
 
 
-def _walk(directory: Path, kinds: tuple[str, ...]) -> list[Path]:
-    """Returns every readable file below a directory, sorted. Links to directories are not followed, to avoid loops."""
-    found = []
-    for folder, _, names in os.walk(directory):
-        paths = (Path(folder, name) for name in names if not name.startswith("."))
-        found += [path for path in paths if path.is_file() and _is_of(path, kinds)]
-    if not found:
-        raise UserError(f"{directory} holds no file of {', '.join(kinds)}.", "Give a directory of such files.")
-    return sorted(found)
+def _directory(
+    name: str, folders: list[Path], options: ReadOptions, named: bool, licence: str | None = None, package: bool = False
+) -> Source:
+    contents = contents_of(folders, options, records_only=named)
+    if package:
+        contents = without_program(contents)
+    if not contents.paths:
+        what = f" Left out: {listed(contents.left_out)}." if contents.left_out else ""
+        raise UserError(f"{name} holds nothing to read.{what}", _REMEDY)
+    return replace(_files(name, licence, contents.paths), left_out=contents.left_out)
 
 
-def _is_of(path: Path, kinds: tuple[str, ...]) -> bool:
-    try:
-        return format_of(path, also=()) in kinds
-    except UserError:
-        return False
+_REMEDY = (
+    "Give a directory of text. Fields are named by --field or DIRECTORY?field=NAME, other encodings by --encoding."
+)
 
 
-def _package(name: str) -> Source:
-    """Find the text files of an installed package (its Python sources if it has none) without importing it."""
+def _package(name: str, options: ReadOptions, named: bool) -> Source:
+    """Find the files of an installed package or of a module of the standard library without importing it."""
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
-    if spec is None or spec.origin in ("built-in", "frozen"):
+    if spec is None:
         raise UserError(f"The package {name!r} is not installed.", f"Install it with: pip install {name}")
     folders = [Path(place) for place in spec.submodule_search_locations or []]
-    files = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
-    paths = [path for path in files if path.suffix in PACKAGE_TEXT] or [path for path in files if path.suffix == ".py"]
-    if not folders and spec.origin:
-        paths = [Path(spec.origin)]
-    if not paths:
-        raise UserError(f"The package {name!r} holds no text.", "Give a package with .txt, .md, .rst or .py files.")
-    return _files(f"package:{name}", _declared_licence(name), paths)
+    if folders:
+        return _directory(f"package:{name}", folders, options, named, _declared_licence(name), package=True)
+    # Modules that the interpreter holds frozen, such as os, have their source in the standard library.
+    place = Path(sysconfig.get_path("stdlib"), f"{name}.py") if spec.origin == "frozen" else Path(spec.origin or "")
+    if place.suffix != ".py" or not place.is_file():
+        raise UserError(f"{name!r} is a module without Python source.", "Give a package with text or Python files.")
+    return _files(f"package:{name}", _declared_licence(name), [place])
 
 
 def _declared_licence(name: str) -> str | None:
@@ -228,8 +239,7 @@ def hub_rows(rows: Any, spec: str) -> Iterator[Row]:
 def _hub_documents(reader: DocumentReader, rows: Any, spec: str) -> Iterator[Document]:
     for number, row in hub_rows(rows, spec):
         where = f"hf:{spec}, row {number}"
-        for name in reader.options.fields:
-            if name not in row:
-                raise UserError(f"{where}: no field {name!r}.", f"{reader.how} Known: {', '.join(row)}.")
+        if missing := reader.options.missing(row):
+            raise UserError(f"{where}: no field {missing[0]!r}.", f"{reader.how} Known: {', '.join(row)}.")
         if (document := reader.document_of(row, where)) is not None:
             yield document

@@ -1,4 +1,4 @@
-"""Rows of JSON lines, CSV, TSV, Parquet and CoNLL files as values by column name, each with its row number.
+"""Rows of JSON, JSON lines, CSV, TSV, Parquet and CoNLL files as values by column name, each with its row number.
 
 The caller decides about bad rows: `Rules.bad` raises, or counts the row and returns, and reading continues.
 """
@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pretextlm.data.streams import DamagedError, lines, open_bytes
+from pretextlm.data.encodings import UTF8, likely, open_utf8
+from pretextlm.data.streams import COMPRESSIONS, DamagedError, lines
 from pretextlm.errors import missing_extra
 
 Row = tuple[int, Mapping[str, Any]]
-"""(line or Parquet row number from 1, values by column name)."""
+"""(number of the line, or of the row of Parquet or the record of JSON, from 1; values by column name)."""
+
+MAX_JSON_BYTES = 256 << 20
+"""A .json file is read at once."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +32,41 @@ class Rules:
         limit: maximum bytes of a line.
         check: called once with the column names of a table (not of JSON lines, whose rows may differ).
         room: hint for a line that is too long.
+        encoding: of files without a byte order mark, or "auto".
+        recode: hint for bytes that are not UTF-8.
     """
 
     bad: Callable[[str, str], None]
     limit: int
     check: Callable[[Sequence[str]], None]
     room: str = "Break the line."
+    encoding: str = UTF8
+    recode: str = "Convert the file to UTF-8."
 
 
 def place(path: Path, number: int) -> str:
     """Returns the location of a row for messages."""
-    return f"{path}, {'row' if path.suffix.lower() == '.parquet' else 'line'} {number}"
+    suffix = next((suffix for suffix in reversed(path.suffixes) if suffix.lower() not in COMPRESSIONS), "").lower()
+    return f"{path}, { {'.parquet': 'row', '.json': 'record'}.get(suffix, 'line') } {number}"
+
+
+def look_up(row: Mapping[str, Any], column: str) -> Any:
+    """Returns the value of a column; "A.B" is the field B of the column A, or a list of that of each of its objects.
+
+    Raises:
+        KeyError: there is no such field.
+    """
+    if column in row:
+        return row[column]
+    value: Any = row
+    for part in column.split("."):
+        if isinstance(value, list) and value and all(isinstance(one, Mapping) and part in one for one in value):
+            value = [one[part] for one in value]
+        elif isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif value != []:
+            raise KeyError(column)
+    return value
 
 
 def decoded_lines(path: Path, stream: BinaryIO, rules: Rules) -> Iterator[tuple[int, str | None]]:
@@ -55,7 +83,8 @@ def decoded_lines(path: Path, stream: BinaryIO, rules: Rules) -> Iterator[tuple[
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:
-            rules.bad(f"{place(path, number)}: byte {error.start + 1} is not UTF-8.", "Convert the file to UTF-8.")
+            what = f"{place(path, number)}: byte {error.start + 1} is not UTF-8."
+            rules.bad(what, likely(line) + rules.recode)
             yield number, None
             continue
         if text.endswith("\r\n"):
@@ -65,7 +94,7 @@ def decoded_lines(path: Path, stream: BinaryIO, rules: Rules) -> Iterator[tuple[
 
 def json_rows(path: Path, rules: Rules) -> Iterator[Row]:
     """Yields one JSON object per line; blank lines are skipped."""
-    with open_bytes(path) as stream:
+    with open_utf8(path, rules.encoding) as stream:
         for number, line in decoded_lines(path, stream, rules):
             if line is None or not line.strip():
                 continue
@@ -79,6 +108,41 @@ def json_rows(path: Path, rules: Rules) -> Iterator[Row]:
                 yield number, values
             else:
                 rules.bad(f"{where}: {type(values).__name__}, not an object.", "Write one JSON object a line.")
+
+
+def json_file_rows(path: Path, rules: Rules, fields: Sequence[str]) -> Iterator[Row]:
+    """Yields the objects of a JSON file: of an array, or of the only list of objects in an object.
+
+    Any other object, or one that itself has one of the `fields`, is one record. JSON lines are also read.
+    """
+    with open_utf8(path, rules.encoding) as stream:
+        data = stream.read(MAX_JSON_BYTES + 1)
+    if len(data) > MAX_JSON_BYTES:
+        raise DamagedError(f"{path} has more than {MAX_JSON_BYTES >> 20} MB.", "Write it as JSON lines (.jsonl).")
+    try:
+        values = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_unique)
+    except UnicodeDecodeError as error:
+        what = f"{path}: byte {error.start + 1:,} is not UTF-8."
+        raise DamagedError(what, likely(data[error.start :]) + rules.recode) from None
+    except (ValueError, RecursionError) as error:
+        if str(error).startswith("Extra data"):
+            yield from json_rows(path, rules)
+            return
+        raise DamagedError(f"{path}: not JSON ({error or 'nested too deeply'}).", "Correct the file.") from None
+    if isinstance(values, dict):
+        lists = [one for one in values.values() if _is_of_objects(one)]
+        values = lists[0] if len(lists) == 1 and not any(name in values for name in fields) else [values]
+    if not isinstance(values, list):
+        raise DamagedError(f"{path} holds no records.", "A .json file is an array of objects, or an object with one.")
+    for number, record in enumerate(values, 1):
+        if isinstance(record, dict):
+            yield number, record
+        else:
+            rules.bad(f"{place(path, number)}: {type(record).__name__}, not an object.", "Give each record its fields.")
+
+
+def _is_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -101,7 +165,7 @@ def table_rows(path: Path, rules: Rules, tabs: bool) -> Iterator[Row]:
                 numbers.append(number)
                 yield line
 
-    with open_bytes(path) as stream:
+    with open_utf8(path, rules.encoding) as stream:
         if tabs:
             rows = csv.reader(numbered(stream), delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
         else:
@@ -162,7 +226,7 @@ def conll_rows(path: Path, rules: Rules, names: Sequence[str] = ()) -> Iterator[
     """
     tokens: list[list[str]] = []
     start, width, is_good = 0, len(names), True
-    with open_bytes(path) as stream:
+    with open_utf8(path, rules.encoding) as stream:
         for number, line in decoded_lines(path, stream, rules):
             if line is None:
                 is_good = False

@@ -201,7 +201,9 @@ def test_a_row_without_the_column_is_named(tmp_path):
         ("a.csv", b"text,text\na,b\n", "2 columns 'text'"),
         ("a.parquet", b"PAR1 not", "damaged or not Parquet"),
         ("a.txt", b"words", "has no columns"),
-        ("a.xml", b"<a/>", "does not read this kind of file"),
+        ("a.xml", b"<a/>", "has no columns"),
+        ("a.json", b'{"text": ["x"], "label": 3', "not JSON"),
+        ("a.json", b'[{"text": "x"}, 3]', "record 2: int, not an object"),
         ("a.jsonl.gz", b"", "has no rows"),
     ],
 )

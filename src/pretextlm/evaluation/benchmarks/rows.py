@@ -139,7 +139,7 @@ def read_files(split: str, files: Sequence[Path]) -> Rows:
 
 def _read(path: Path) -> Iterator[Row]:
     rules = Rules(_bad, LONGEST_ROW, lambda header: None)
-    kind = format_of(path, also=())
+    kind = format_of(path)
     if kind == ".jsonl":
         return json_rows(path, rules)
     if kind == ".parquet":
