@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.text import Text
 
-    from pretextlm.objectives.preview.show import Shown
+    from pretextlm.objectives.preview.show import Case, Shown
 
 NO_LOSS = "·"
 
@@ -79,19 +79,34 @@ def _print_shown(console: Console, shown: Shown) -> None:
     console.print(Text.assemble((objective.title, "bold"), "  ", (options, "green")))
     console.print(Text(objective.paper, style="dim"), soft_wrap=True)
     console.print(Text(objective.summary))
-    if shown.variant:
-        console.print(Text(f"Variant: {shown.variant} (another --seed shows another)."))
+    if shown.cases[0].variant:
+        console.print(Text(f"Variant: {shown.cases[0].variant} (another --seed shows another)."))
     console.print(Text(f"Tokenizer: {shown.tokenizer}.", style="dim"))
-    for lines in _blocks(shown):
+    for note in shown.notes:
+        console.print(Text(f"Note: {note}", style="dim"))
+    for number, case in enumerate(shown.cases, start=1):
+        if len(shown.cases) > 1:
+            console.print()
+            console.print(Text(f"{number} of {len(shown.cases)}: {case.title}", style="bold cyan"))
+        _print_case(console, case, objective.label_names)
+
+
+def _print_case(console: Console, case: Case, label_names: dict[int, str]) -> None:
+    for lines in _blocks(case):
         console.print()
         for part in _interlinear(lines, console.width):
             console.print(part)
-    loss = shown.loss
+    loss = case.loss
     console.print()
     console.print(f"Loss at {loss['targets']} of {loss['positions']} positions ({loss['share'] * 100:.0f} %).")
-    if shown.row_label is not None:
-        console.print(f"Label of the whole row: {shown.row_label}.")
-    _print_matrices(console, shown)
+    if case.row_label is not None:
+        named = label_names.get(case.row_label, "")
+        console.print(f"Label of the whole row: {case.row_label}{f' = {named}' if named else ''}.")
+    elif case.replaced is not None:
+        console.print(
+            "Labels of the model: " + ", ".join(f"{label} = {name}" for label, name in label_names.items()) + "."
+        )
+    _print_matrices(console, case)
 
 
 def _toml(value: Any) -> str:
@@ -112,30 +127,35 @@ def _toml(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _blocks(shown: Shown) -> list[dict[str, list[str]]]:
+def _blocks(case: Case) -> list[dict[str, list[str]]]:
     """Returns groups of lines that are aligned token by token."""
-    tokens: dict[str, list[str]] = {"tokens": shown.tokens}
-    rows = {"input": _texts(shown, "input_ids")}
-    batch = shown.batch
+    tokens: dict[str, list[str]] = {"tokens": case.tokens}
+    rows = {"input": _texts(case, "input_ids")}
+    batch = case.batch
     if batch.token_type_ids is not None:
         rows["part"] = [str(part) for part in batch.token_type_ids[0].tolist()]
     if batch.rank is not None:  # who is seen by whom: a rank by every reach that is not below it
-        rows["rank"] = [str(rank) if rank < len(shown.tokens) else "-" for rank in batch.rank[0].tolist()]
+        rows["rank"] = [str(rank) if rank < len(case.tokens) else "-" for rank in batch.rank[0].tolist()]
         rows["reach"] = [str(reach) for reach in batch.reach[0].tolist()]
+    if case.replaced is not None:
+        rows = {"generator": rows["input"]}
     if batch.labels is not None:
-        rows["target"] = _texts(shown, "labels")
+        rows["target"] = _texts(case, "labels")
     if batch.shuffled_labels is not None:
-        rows["order"] = _texts(shown, "shuffled_labels")
-    blocks = [tokens | rows] if len(rows["input"]) == len(shown.tokens) else [tokens, rows]
-    if shown.batch.decoder_input_ids is not None:
+        rows["order"] = _texts(case, "shuffled_labels")
+    if case.replaced is not None:
+        rows["model"] = [text or NO_LOSS for text in case.judged_row]
+        rows["label"] = [str(label) for label in case.replaced[0].tolist()]
+    blocks = [tokens | rows] if batch.input_ids.shape[1] == len(case.tokens) else [tokens, rows]
+    if case.batch.decoder_input_ids is not None:
         blocks.append(
-            {"decoder": _texts(shown, "decoder_input_ids"), "target": _texts(shown, "decoder_labels")},
+            {"decoder": _texts(case, "decoder_input_ids"), "target": _texts(case, "decoder_labels")},
         )
     return blocks
 
 
-def _texts(shown: Shown, field: str) -> list[str]:
-    return [NO_LOSS if text is None else text for text in shown.row(field)]
+def _texts(case: Case, field: str) -> list[str]:
+    return [NO_LOSS if text is None else text for text in case.row(field)]
 
 
 def _interlinear(lines: dict[str, list[str]], width: int) -> list[Text]:
@@ -170,20 +190,20 @@ def _style(lines: dict[str, list[str]], label: str, column: int) -> str:
     text = lines[label][column]
     if label in ("target", "order"):
         return "not dim" if text == NO_LOSS else "not dim bold green"
-    changed = label == "input" and lines.get("tokens", lines[label])[column] != text
+    changed = label in ("input", "generator", "model") and lines.get("tokens", lines[label])[column] != text
     return "not dim bold yellow" if changed or text.startswith("<extra_id_") else "not dim"
 
 
-def _print_matrices(console: Console, shown: Shown) -> None:
+def _print_matrices(console: Console, case: Case) -> None:
     """Print the matrices side by side if they fit, else below each other."""
     from rich.table import Table
     from rich.text import Text
 
     titles = {"input": "the input sees itself", "decoder": "the decoder sees itself", "cross": "it sees the source"}
-    if len(shown.visibility) > 1:
+    if len(case.visibility) > 1:
         titles["input"] = "the source sees itself"
     drawn: list[tuple[Text, int]] = []
-    for name, matrix in shown.visibility.items():
+    for name, matrix in case.visibility.items():
         lines = [titles[name], *draw(matrix.tolist())]
         drawn.append((Text("\n".join(lines), no_wrap=True), max(map(len, lines))))
     console.print()

@@ -48,11 +48,13 @@ class Kind:
         relation: B is the text after A, the text before it, or text of another document.
         share: of the pairs; the shares of all kinds sum to 1.
         label: of the row.
+        name: of the label, for people.
     """
 
     relation: Relation
     share: float
     label: int
+    name: str = ""
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,11 @@ class Objective(TrainingObjective):
         """Whether documents must have two parts, a source and a target."""
         return False
 
+    @property
+    def label_names(self) -> dict[int, str]:
+        """Names of the labels that are not tokens: of a row, or of whether a token is the original."""
+        return {}
+
     def variant_names(self) -> list[str]:
         """Returns the names of the variants, which depend on neither vocabulary nor length."""
         return ["main"]

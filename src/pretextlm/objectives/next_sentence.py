@@ -34,8 +34,9 @@ from pretextlm.data.sentence_pair_index import Kind
 from pretextlm.objectives.base import Published
 from pretextlm.objectives.shared.sentence_pairs import SentencePairs
 
-TWO = (Kind("next", 1 / 2, 0), Kind("random", 1 / 2, 1))
-THREE = (Kind("next", 1 / 3, 0), Kind("previous", 1 / 3, 1), Kind("random", 1 / 3, 2))
+NEXT, PREVIOUS, RANDOM = "IsNext: B follows A", "IsPrevious: B precedes A", "NotNext: B is from another document"
+TWO = (Kind("next", 1 / 2, 0, NEXT), Kind("random", 1 / 2, 1, RANDOM))
+THREE = (Kind("next", 1 / 3, 0, NEXT), Kind("previous", 1 / 3, 1, PREVIOUS), Kind("random", 1 / 3, 2, RANDOM))
 
 
 class NextSentence(SentencePairs):

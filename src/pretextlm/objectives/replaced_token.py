@@ -134,6 +134,11 @@ class ReplacedToken(Wrapper):
             raise ValueError('the generator predicts hidden tokens in place: give inner.predict="here"')
         return self
 
+    @property
+    def label_names(self) -> dict[int, str]:
+        """Names of the labels of a token."""
+        return {0: "original", 1: "replaced"}
+
     def scorer(self, model: Transformer, texts: TokenTexts) -> Scorer | None:
         """The generator proposes candidates, and the model judges them."""
         return DiscriminatorScorer(model, texts, self.inner)

@@ -25,7 +25,7 @@ from pretextlm.data.sentence_pair_index import Kind
 from pretextlm.objectives.base import Published
 from pretextlm.objectives.shared.sentence_pairs import SentencePairs
 
-KINDS = (Kind("next", 1 / 2, 0), Kind("previous", 1 / 2, 1))
+KINDS = (Kind("next", 1 / 2, 0, "in order: B follows A"), Kind("previous", 1 / 2, 1, "swapped: B precedes A"))
 
 
 class SentenceOrder(SentencePairs):

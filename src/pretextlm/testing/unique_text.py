@@ -16,7 +16,7 @@ from pretextlm.data.store import Split
 from pretextlm.data.token_splits import TokenSplits
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.objectives.base import Objective
-from pretextlm.objectives.preview.show import visibility_of
+from pretextlm.objectives.preview.visibility import visibility_of
 
 LENGTH = 48
 """Tokens of an input row in the checks."""

@@ -22,14 +22,15 @@ from pretextlm.objectives.registry import OBJECTIVES
 SENTENCE = "나는 오늘 라면을 먹었다. 그리고 language models are wonderful."
 
 PAIR = "A small ship sails home. => Ein kleines Schiff fährt heim."
-TEXTS = {
-    "next_sentence": "The ship sails. It is old.\nNobody knew the law. It was long.",
-    "sentence_order": "The ship sails home. It is old. Nobody knew it.",
-    "bimodal_code": "Add two numbers. => return first + second",
-    "text_to_text": PAIR,
+LECTURE = {
+    "english": "The house is old. Nobody lives in it.",
+    "korean": "나는 밥을 먹었다. 이어서 커피를 마셨다.",
+    "one word": "hello",
+    "한 낱말": "안녕",
 }
-OPTIONS = {"text_to_text": ["unsupervised=0.0"]}
-"""Where one sentence, or the usual options, are not enough."""
+FUNCTION = '''def larger(a, b):
+    """Return the larger of two numbers."""
+    return max(a, b)'''
 
 
 def run(*arguments: str) -> str:
@@ -53,9 +54,10 @@ def test_a_special_token_written_in_the_text_is_text():
     assert not pieces.vocabulary.is_special[pieces.documents[0]].any()
 
 
+@pytest.mark.parametrize("text", [SENTENCE, *LECTURE.values()], ids=["mixed", *LECTURE])
 @pytest.mark.parametrize("name", list(OBJECTIVES))
-def test_every_objective_can_be_shown_and_fits_eighty_columns(name):
-    printed = run(name, TEXTS.get(name, SENTENCE), *OPTIONS.get(name, []))
+def test_every_objective_can_be_shown_and_fits_eighty_columns(name, text):
+    printed = run(name, text)
     assert max(cell_len(line.rstrip()) for line in printed.splitlines() if "https://" not in line) <= 80
     assert OBJECTIVES[name].title in printed
     assert "made from this text alone" in printed
@@ -84,6 +86,7 @@ def test_json_holds_arrays_texts_and_matrices_that_agree():
     shown = json.loads(run("masked", SENTENCE, "rate=0.3", "unit=word", "--json", "--seed", "3"))
     assert shown["options"]["unit"] == "word"
     assert shown["seed"] == 3
+    (shown,) = shown["cases"]
     labels = shown["arrays"]["labels"]
     assert shown["loss"]["targets"] == sum(label != -100 for label in labels)
     assert shown["loss"]["positions"] == len(labels)
@@ -93,14 +96,14 @@ def test_json_holds_arrays_texts_and_matrices_that_agree():
 
 
 def test_documents_on_lines_of_their_own_do_not_see_each_other():
-    shown = show("causal", {}, "가 나\n\n다 라 마\n")
+    (shown,) = show("causal", {}, "가 나\n\n다 라 마\n").cases
     sight = shown.visibility["input"]
     assert (sight == np.tril(np.ones((8, 8), bool)) & (np.arange(8)[:, None] // 4 == np.arange(8) // 4)).all()
     assert shown.tokens == ["<s>", "가", "나", "</s>", "<s>", "다", "라", "마", "</s>"]
 
 
 def test_an_encoder_decoder_has_three_sights():
-    shown = show("span_corruption", {"rate": 0.3}, SENTENCE)
+    (shown,) = show("span_corruption", {"rate": 0.3}, SENTENCE).cases
     source, target = shown.batch.input_ids.shape[1], shown.batch.decoder_input_ids.shape[1]
     assert {name: sight.shape for name, sight in shown.visibility.items()} == {
         "input": (source, source),
@@ -119,7 +122,7 @@ def test_the_same_seed_shows_the_same_and_another_shows_another():
 
 @pytest.mark.parametrize("name", list(OBJECTIVES))
 def test_every_objective_says_which_share_of_positions_carries_a_loss(name):
-    shown = json.loads(run(name, TEXTS.get(name, SENTENCE), *OPTIONS.get(name, []), "--json"))
+    shown = json.loads(run(name, SENTENCE, "--json"))["cases"][0]
     loss, arrays = shown["loss"], shown["arrays"]
     assert loss["share"] == loss["targets"] / loss["positions"] > 0
     assert loss["positions"] == len(arrays.get("decoder_input_ids", arrays["input_ids"]))
@@ -129,25 +132,22 @@ def test_every_objective_says_which_share_of_positions_carries_a_loss(name):
 
 
 def test_an_objective_of_several_variants_shows_them_in_turn():
-    shown = [json.loads(run("denoisers", SENTENCE, "--json", "--seed", str(seed))) for seed in range(7)]
+    shown = [json.loads(run("denoisers", SENTENCE, "--json", "--seed", str(n)))["cases"][0] for n in range(7)]
     assert len({one["variant"] for one in shown}) == 7
     assert [one["tokens"] for one in shown] == [shown[0]["tokens"]] * 7
     modes = [one["texts"]["input_ids"][0] for one in shown]
     assert modes == ["[NLU]"] * 2 + ["[NLG]"] * 4 + ["[S2S]"]
 
 
-def test_a_pair_is_shown_as_source_and_target_and_its_label_as_a_row():
-    shown = json.loads(run("text_to_text", PAIR, "unsupervised=0.0", "--json"))
+def test_a_pair_is_shown_as_source_and_target():
+    (shown,) = json.loads(run("text_to_text", PAIR, "--json"))["cases"]
     assert shown["texts"]["input_ids"] == ["A", "small", "ship", "sails", "home", ".", "</s>"]
     assert shown["texts"]["decoder_labels"][-3:] == ["heim", ".", "</s>"]
-    assert "Label of the whole row: 0." in run("sentence_order", TEXTS["sentence_order"], "--seed", "3") or (
-        "Label of the whole row: 1." in run("sentence_order", TEXTS["sentence_order"], "--seed", "3")
-    )
 
 
 def test_a_text_gains_its_marks_without_losing_its_end():
     for seed in range(20):
-        shown = json.loads(run("fill_in_middle", SENTENCE, "rate=1.0", "--json", "--seed", str(seed)))
+        (shown,) = json.loads(run("fill_in_middle", SENTENCE, "rate=1.0", "--json", "--seed", str(seed)))["cases"]
         assert {"<fim_prefix>", "<fim_suffix>", "<fim_middle>"} <= set(shown["texts"]["input_ids"])
         assert shown["texts"]["input_ids"][-1] == "</s>"
 
@@ -162,18 +162,107 @@ def test_the_list_names_every_objective_with_its_options():
     assert all(entry["title"] in printed for entry in listed)
 
 
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+def test_no_text_is_a_clear_error_for_every_objective(name):
+    with pytest.raises(UserError, match="no text to show"):
+        show(name, {}, " \n")
+
+
+def test_both_answers_of_next_sentence_prediction_are_shown_for_two_korean_sentences():
+    shown = show("next_sentence", {}, LECTURE["korean"])
+    following, random = shown.cases
+    first = ["[CLS]", "나는", "밥을", "먹었", "##다", ".", "[SEP]"]
+    assert following.tokens == [*first, "이어", "##서", "커피", "##를", "마셨", "##다", ".", "[SEP]"]
+    assert random.tokens[:7] == first
+    assert "이어" not in random.tokens
+    assert (following.row_label, random.row_label) == (0, 1)
+    (note,) = shown.notes
+    assert "three example sentences: 고양이가" in note
+    printed = run("next_sentence", LECTURE["korean"])
+    assert "Label of the whole row: 0 = IsNext: B follows A." in printed
+    assert "Label of the whole row: 1 = NotNext: B is from another document." in printed
+
+
+def test_reversed_labels_keep_their_meaning():
+    shown = show("sentence_order", {"reverse_labels": True}, LECTURE["english"])
+    swapped, ordered = shown.cases
+    assert (swapped.row_label, ordered.row_label) == (0, 1)
+    assert ordered.tokens[1:3] == ["The", "house"]
+    assert ordered.title.startswith("in order")
+    assert len(show("next_sentence", {"classes": 3}, LECTURE["english"]).cases) == 3
+
+
+def test_own_documents_are_the_negatives_where_there_are_any():
+    shown = show("next_sentence", {}, "One ship. Two ships.\nNobody knew.")
+    assert not shown.notes
+    assert shown.cases[1].tokens[-5:] == ["Nobo", "##dy", "knew", ".", "[SEP]"]
+
+
+def test_a_functions_docstring_is_the_text_of_its_code():
+    shown = show("bimodal_code", {}, FUNCTION)
+    (case,) = shown.cases
+    text = " ".join(case.tokens).replace(" ##", "")
+    assert text == (
+        "[CLS] Return the larger of two numbers . [SEP] def larger ( a , b ) : ↵▁▁▁▁ return max ( a , b ) [SEP]"
+    )
+    assert "docstring" in shown.notes[0]
+    one_line = show("bimodal_code", {}, 'def f(가): "둘을 더한다."; return 가 + 2').cases[0]
+    assert (
+        " ".join(one_line.tokens).replace(" ##", "") == "[CLS] 둘을 더한다 . [SEP] def f ( 가 ) : return 가 + 2 [SEP]"
+    )
+
+
+def test_a_function_is_one_document_with_its_lines():
+    (case,) = show("fill_in_middle", {}, FUNCTION).cases
+    assert case.tokens.count("<s>") == 1
+    assert case.tokens.count("↵▁▁▁▁") == 2
+    assert {"<fim_prefix>", "<fim_suffix>", "<fim_middle>"} <= set(case.row("input_ids"))
+
+
+def test_what_is_brought_along_is_in_the_language_of_the_text_and_said():
+    plain, pair = show("text_to_text", {}, LECTURE["english"]).cases
+    assert plain.title == "plain text"
+    assert pair.row("decoder_labels") == ["Das", "Haus", "ist", "alt", ".", "</s>"]
+    korean = show("text_to_text", {}, LECTURE["korean"])
+    assert korean.cases[1].row("decoder_labels")[:2] == ["그", "집은"]
+    assert "source => target" in korean.notes[0]
+    (plain,) = show("text_to_text", {"unsupervised": 1.0}, LECTURE["english"]).cases
+    assert plain.title == "plain text"
+
+
+def test_replaced_tokens_are_shown_with_the_generators_proposals_and_labels():
+    shown = show("replaced_token", {}, LECTURE["english"])
+    (case,) = shown.cases
+    originals, labels = case.tokens, case.replaced[0].tolist()
+    assert [int(a != b) for a, b in zip(originals, case.judged_row, strict=True)] == labels
+    assert 1 in labels
+    assert all(label is not None for label, one in zip(case.row("labels"), labels, strict=True) if one)
+    printed = run("replaced_token", LECTURE["english"])
+    assert "0 = original, 1 = replaced" in printed
+    assert "No generator is trained here" in printed
+
+
+def test_a_draw_that_shuffles_words_is_shown():
+    (case,) = show("word_structure", {}, LECTURE["korean"]).cases
+    order = case.row("shuffled_labels")
+    assert [token for token, moved in zip(case.row("input_ids"), order, strict=True) if moved] != [*filter(None, order)]
+
+
+def test_a_long_text_is_cut_and_the_output_says_so():
+    shown = show("masked", {}, "a " * 100)
+    assert len(shown.cases[0].tokens) == 62
+    assert shown.notes == ["The text has 100 tokens; the first 60 are shown."]
+    assert len(show("causal", {}, "\n".join(["one word"] * 40)).cases[0].tokens) <= 62
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
         (("maskd", {}, "a b"), "Did you mean 'masked'?"),
         (("masked", {}, ""), "no text"),
         (("masked", {}, " \n "), "no text"),
-        (("masked", {}, "a " * 100), "between 2 and 62"),
         (("masked", {}, "a" * 20_000), "20,000 characters"),
-        (("span_corruption", {}, "a"), "between 2"),
         (("masked", {"rate": 3.0}, "a b"), "rate"),
-        (("next_sentence", {}, "One. Two."), "two documents"),
-        (("text_to_text", {}, "One. Two."), "pair"),
     ],
 )
 def test_what_cannot_be_shown_is_said(arguments, part):

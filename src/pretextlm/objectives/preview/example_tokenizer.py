@@ -18,7 +18,8 @@ from pretextlm.data.special_tokens import DEFAULT_SENTINELS, FURTHER, NAMED, sen
 from pretextlm.data.token_splits import TokenSplits, halves_of
 from pretextlm.data.vocabulary import Vocabulary
 
-_WORDS = re.compile(r"\w+|[^\w\s]")
+_WORDS = re.compile(r"\w+|[^\w\s]|(?<!\n)\n[ \t]*(?=\S)")
+"""A run of letters, a sign, or a line's end with the next line's indentation."""
 _CONTINUES = "##"
 _SHORT_PIECE, _LONG_PIECE = 2, 4  # characters of a piece: a Hangul syllable says as much as two or three letters
 _FIRST_HANGUL_OR_IDEOGRAPH = "\u1100"
@@ -44,7 +45,11 @@ class Pieces:
 
     @classmethod
     def of(cls, documents: list[str]) -> Pieces:
-        """Returns the documents in pieces. A word is a run without white space or punctuation; each sign is a word."""
+        """Returns the documents in pieces.
+
+        A word is a run without white space or punctuation; each sign is a word, and so is the end of a line with the
+        indentation that follows it.
+        """
         cut = [[_pieces(word) for word in _WORDS.findall(document)] for document in documents]
         tokens = [*NAMED, *(sentinel(i) for i in range(DEFAULT_SENTINELS)), *FURTHER]
         special = {token: index for index, token in enumerate(tokens)}
@@ -94,7 +99,9 @@ def _sentences(document: str, words: list[list[str]]) -> list[int]:
 
 def _pieces(word: str) -> list[str]:
     size = _SHORT_PIECE if word[0] >= _FIRST_HANGUL_OR_IDEOGRAPH else _LONG_PIECE
-    if len(word) <= size + (size == _LONG_PIECE):  # a five-letter word is not worth a piece of one letter
+    if word.isspace() or len(word) <= size + (
+        size == _LONG_PIECE
+    ):  # a five-letter word is not worth a piece of one letter
         return [word]
     cut = [word[i : i + size] for i in range(0, len(word), size)]
     return [cut[0], *(_CONTINUES + piece for piece in cut[1:])]

@@ -1,68 +1,77 @@
-"""The effect of an objective on a text: its row before and after, the positions with a loss, and the attention."""
+"""The effect of an objective on a text: rows before and after, the positions with a loss, and the attention."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pretextlm.attention_mask import may_attend
 from pretextlm.batch import IGNORE, Batch, Rows
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.row_shapes import Variant
 from pretextlm.data.rows import StreamReader
-from pretextlm.data.store import Split
-from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.objectives.base import Objective
-from pretextlm.objectives.preview.example_tokenizer import Pieces
+from pretextlm.objectives.preview.encoded_text import EncodedDocument, EncodedText, split_of
+from pretextlm.objectives.preview.proposals import propose_by_frequency
+from pretextlm.objectives.preview.supplement import Reading, plan
+from pretextlm.objectives.preview.visibility import visibility_of, without_padding
 from pretextlm.objectives.registry import OBJECTIVES, build
+from pretextlm.objectives.replaced_token import ReplacedToken
 
 MAX_POSITIONS = 64
 """Tokens that a picture of 80 columns holds."""
 
 MAX_CHARACTERS = 10_000
 
+DRAWS = 64
+"""Random draws among which one is sought that changes a short text, or that has a certain label."""
+
 TOKENS = ("input_ids", "labels", "shuffled_labels", "decoder_input_ids", "decoder_labels")
 """Arrays of a batch that hold token ids."""
 
-PARTS = r"\t| => "
-"""Separators of the two parts of a pair in a text to be shown."""
-
 
 @dataclass(frozen=True)
-class Shown:
-    """One text under one objective.
+class Case:
+    """One row under one objective.
 
     Attributes:
         objective: the configured objective.
-        tokenizer: where the tokens come from, in words.
+        title: what tells it from the other cases, "" for the only one.
         variant: name of the row's variant, "" where the objective has one.
+        draw: number of the random draw, from 0.
         tokens: (T,) text of each token of the row that was read, specials of the frame included.
         batch: the batch of one row.
         names: text of a token id.
+        judged: (1, T) of replaced-token detection, the text with the generator's proposals; else None.
+        replaced: (1, T) likewise, the label of each of its tokens.
         visibility: name of a sight ("input", "decoder", "cross") → (queries, keys) booleans, True where it may attend.
     """
 
     objective: Objective
-    tokenizer: str
+    title: str
     variant: str
+    draw: int
     tokens: list[str]
     batch: Batch
     names: dict[int, str]
+    judged: NDArray[np.int32] | None
+    replaced: NDArray[np.int32] | None
     visibility: dict[str, NDArray[np.bool_]]
 
     def row(self, field: str) -> list[str | None]:
         """Texts of one array of the batch; None where a label carries no loss."""
-        values = getattr(self.batch, field)[0].tolist()
-        return [None if value == IGNORE else self.names[value] for value in values]
+        return self._texts(getattr(self.batch, field))
+
+    @property
+    def judged_row(self) -> list[str | None]:
+        """Texts of the row with the generator's proposals."""
+        return self._texts(self.judged)
 
     @property
     def loss(self) -> dict[str, Any]:
@@ -78,37 +87,72 @@ class Shown:
         labels = self.batch.row_labels
         return None if labels is None or labels[0] == IGNORE else int(labels[0])
 
+    @property
+    def does_something(self) -> bool:
+        """Whether the input differs from the text, also in its order, and every term of the loss has a target."""
+        changed = [self.names[token] for token in self.batch.input_ids[0].tolist()] != self.tokens
+        order = self.batch.shuffled_labels
+        if order is not None:
+            changed = bool(((order != IGNORE) & (order != self.batch.input_ids)).any())
+        return changed and all(self.loss["terms"].values()) and (self.replaced is None or bool(self.replaced.any()))
+
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values."""
         names = (f.name for f in dataclasses.fields(self.batch) if f.name not in ("attention", "draws", "example_ids"))
         arrays = {n: getattr(self.batch, n)[0].tolist() for n in names if getattr(self.batch, n) is not None}
         texts = {name: self.row(name) for name in TOKENS if name in arrays}
+        if self.judged is not None and self.replaced is not None:
+            arrays |= {"judged": self.judged[0].tolist(), "replaced": self.replaced[0].tolist()}
+            texts["judged"] = self.judged_row
         return {
-            **describe(type(self.objective)),
-            "options": self.objective.model_dump(mode="json"),
-            "tokenizer": self.tokenizer,
+            "title": self.title,
             "variant": self.variant,
+            "draw": self.draw,
             "tokens": self.tokens,
             "texts": texts,
             "arrays": arrays,
+            "row_label": self.row_label,
             "attention": self.batch.attention,
             "loss": self.loss,
             "visibility": {name: matrix.astype(int).tolist() for name, matrix in self.visibility.items()},
         }
 
+    def _texts(self, ids: Any) -> list[str | None]:
+        return [None if value == IGNORE else self.names[value] for value in ids[0].tolist()]
+
 
 @dataclass(frozen=True)
-class _Text:
-    """A text as a split of a store, with the names of its tokens."""
+class Shown:
+    """One text under one objective.
 
-    split: Split
-    vocabulary: Vocabulary
-    names: dict[int, str]
-    source: str
+    Attributes:
+        objective: the configured objective.
+        tokenizer: where the tokens come from, in words.
+        notes: sentences on what was brought along.
+        cases: rows, one of each kind that the objective makes of the text.
+    """
+
+    objective: Objective
+    tokenizer: str
+    notes: list[str]
+    cases: list[Case]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {
+            **describe(type(self.objective)),
+            "options": self.objective.model_dump(mode="json"),
+            "tokenizer": self.tokenizer,
+            "notes": self.notes,
+            "label_names": self.objective.label_names,
+            "cases": [case.to_json() for case in self.cases],
+        }
 
 
 def show(name: str, options: dict[str, Any], text: str, store: Path | None = None, seed: int = 0) -> Shown:
     """Applies an objective to a text, one document per line; a tab or " => " separates the parts of a pair.
+
+    What the objective needs beside the text is brought along (`supplement.plan`). A text longer than a picture is cut.
 
     Args:
         name: of the objective.
@@ -118,24 +162,23 @@ def show(name: str, options: dict[str, Any], text: str, store: Path | None = Non
         seed: of the random choices. An objective of several variants shows them in turn.
 
     Raises:
-        UserError: a wrong name or option; a text that is empty, too long to be shown, or no pair where one is needed; a
-            store that cannot be opened.
+        UserError: a wrong name or option; a text that is empty or very long; a store that cannot be opened.
     """
     objective = build(name, options)
-    documents = [line.strip() for line in text.splitlines() if line.strip()]
-    if not documents:
+    if not text.strip():
         raise UserError("There is no text to show.", f'Give one, for example: pretextlm show {name} "A sentence."')
     if len(text) > MAX_CHARACTERS:
         raise UserError(f"The text has {len(text):,} characters: too many to draw.", "Give a sentence or two.")
-    parts = [re.split(PARTS, document, maxsplit=1) for document in documents]
-    cut = _by_pieces if store is None else partial(_by_store, path=store)
-    shown = cut(parts if objective.reads_pairs else [[document] for document in documents])
-    rows, variant = _row(objective, shown, seed)
-    batch = objective.collate(rows, shown.vocabulary, CounterRNG.of(seed, 0, rows.example_ids))
-    batch = without_padding(batch)
-    real = rows.segment_ids >= 0
-    tokens = [shown.names[t] for t in rows.tokens[real].tolist()]
-    return Shown(objective, shown.source, variant, tokens, batch, shown.names, visibility_of(batch))
+    planned = plan(objective, text)
+    read = [document for reading in planned.readings for document in reading.documents]
+    encoded = EncodedText.of([*read, *planned.proposed], store)
+    cases: list[Case] = []
+    notes, at = planned.notes, 0
+    for reading in planned.readings:
+        documents = encoded.documents[at : at + len(reading.documents)]
+        at += len(reading.documents)
+        cases += _cases(objective, reading, documents, encoded, seed, notes)
+    return Shown(objective, encoded.tokenizer, notes, cases)
 
 
 def describe(cls: type[Objective]) -> dict[str, Any]:
@@ -160,126 +203,99 @@ def describe_all() -> list[dict[str, Any]]:
     return [describe(OBJECTIVES[name]) for name in OBJECTIVES]
 
 
-def visibility_of(batch: Batch) -> dict[str, NDArray[np.bool_]]:
-    """Returns the attention masks of the batch's first row: (queries, keys) True where a query may attend to a key."""
-    segments, positions = _laid_out(batch.input_ids, batch.segment_ids, batch.position_ids)
-    own = may_attend(segments, segments, positions, positions, batch.prefix, batch.attention, batch.rank, batch.reach)
-    sights = {"input": own[0]}
-    if batch.decoder_input_ids is not None:
-        own, places = _laid_out(batch.decoder_input_ids, batch.decoder_segment_ids, batch.decoder_position_ids)
-        sights["decoder"] = may_attend(own, own, places, places, None, "causal")[0]
-        sights["cross"] = may_attend(own, segments)[0]
-    return sights
+def _cases(
+    objective: Objective,
+    reading: Reading,
+    documents: list[EncodedDocument],
+    text: EncodedText,
+    seed: int,
+    notes: list[str],
+) -> list[Case]:
+    """Returns a row with each label that rows have; else the first that changes the text, or the first of all."""
+    drawn = _drawn(objective, reading, documents, text, seed, notes)
+    first = next(drawn)
+    if first.row_label is None:
+        chosen = first if first.does_something else next((case for case in drawn if case.does_something), first)
+        if chosen.draw:
+            notes.append(
+                f"Draw {chosen.draw + 1} of seed {seed} is shown: those before it change too little in so short a text."
+            )
+        return [chosen]
+    labels = {first.row_label: first}
+    for case in drawn:
+        if len(labels) == len(objective.label_names):
+            break
+        labels.setdefault(case.row_label or 0, case)
+    names = objective.label_names
+    return [dataclasses.replace(labels[n], title=names.get(n, f"label {n}")) for n in sorted(labels)]
 
 
-def _laid_out(ids: Any, segments: Any, positions: Any) -> tuple[Any, Any]:
-    """Returns segments and positions, with their defaults where they are None."""
-    places = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
-    return np.zeros_like(ids) if segments is None else segments, places if positions is None else positions
-
-
-def without_padding(batch: Batch) -> Batch:
-    """Returns the batch of one row without the padding at the ends of its rows."""
-    arrays = {}
-    for prefix, segments in (("", batch.segment_ids), ("decoder_", batch.decoder_segment_ids)):
-        if segments is None:
-            continue
-        width = int(np.flatnonzero(segments[0] >= 0).max(initial=-1)) + 1
-        for field in dataclasses.fields(batch):
-            array = getattr(batch, field.name)
-            own = field.name.startswith("decoder_") == bool(prefix) and field.name not in ("attention", "example_ids")
-            if own and array is not None and array.ndim == 2:
-                arrays[field.name] = array[:, :width]
-    return dataclasses.replace(batch, **arrays)
-
-
-def _row(objective: Objective, text: _Text, seed: int) -> tuple[Rows, str]:
-    """Returns the text in one row as the objective reads it, and the name of the row's variant."""
-    frame = objective.frame(text.vocabulary)
-    stream = StreamReader(text.split, frame, Variant("", raw=1, length=1))
-    longest = MAX_POSITIONS - 2
-    if not longest >= stream.size + (frame.lead is not None) > 1:
-        raise UserError(
-            f"The text is a row of {stream.size + (frame.lead is not None)} tokens; "
-            f"between 2 and {longest} can be drawn.",
-            "Give a sentence or two.",
+def _drawn(
+    objective: Objective,
+    reading: Reading,
+    documents: list[EncodedDocument],
+    text: EncodedText,
+    seed: int,
+    notes: list[str],
+) -> Iterator[Case]:
+    """Yields the text's row under one random draw after another."""
+    vocabulary = text.vocabulary
+    proposed = np.array([token for document in text.documents for token in document.ids])
+    for draw, (rows, variant) in enumerate(_rows(reading.objective, documents, text, seed, notes)):
+        batch = reading.objective.collate(rows, vocabulary, CounterRNG.of(seed, draw, rows.example_ids))
+        judged = replaced = None
+        if isinstance(objective, ReplacedToken):
+            judged, replaced = propose_by_frequency(batch, proposed)
+        batch = without_padding(batch)
+        width = batch.input_ids.shape[1]
+        yield Case(
+            objective=objective,
+            title=reading.title,
+            variant=variant,
+            draw=draw,
+            tokens=[text.names[t] for t in rows.tokens[rows.segment_ids >= 0].tolist()],
+            batch=batch,
+            names=text.names,
+            judged=None if judged is None else judged[:, :width],
+            replaced=None if replaced is None else replaced[:, :width],
+            visibility=visibility_of(batch),
         )
+
+
+def _rows(
+    objective: Objective, documents: list[EncodedDocument], text: EncodedText, seed: int, notes: list[str]
+) -> Iterable[tuple[Rows, str]]:
+    """Yields the first row of each epoch as the objective reads it, and the name of the row's variant."""
+    first = np.zeros(1, np.int64)
+    vocabulary = text.vocabulary
     if not objective.reads_stream:
-        reader = objective.reader(text.split, text.vocabulary, MAX_POSITIONS)
-        first = np.zeros(1, np.int64)
-        return reader.read(first, first, seed, pad=text.vocabulary.pad), ""
-    room = objective.extra_tokens * text.split.num_documents
-    row = StreamReader(text.split, frame, Variant("", raw=stream.size + room, length=0))
-    rows = row.read(np.zeros(1, np.int64), pad=text.vocabulary.pad if room else None)
+        reader = objective.reader(split_of(documents), vocabulary, MAX_POSITIONS)
+        for epoch in range(DRAWS):
+            yield reader.read(first, first + epoch, seed, pad=vocabulary.pad), ""
+        return
+    frame = objective.frame(vocabulary)
+    marks = (frame.begin is not None) + (frame.end is not None)
+    kept = _cropped(documents, marks, MAX_POSITIONS - 2 - (frame.lead is not None))
+    total, left = (sum(len(document.ids) for document in some) for some in (documents, kept))
+    if left < total:
+        notes.append(f"The text has {total} tokens; the first {left} are shown.")
+    split = split_of(kept)
+    stream = StreamReader(split, frame, Variant("", raw=1, length=1))
+    room = objective.extra_tokens * split.num_documents
+    row = StreamReader(split, frame, Variant("", raw=stream.size + room, length=0))
+    rows = row.read(first, pad=vocabulary.pad if room else None)
     names = objective.variant_names()
     number = seed % len(names)
-    return dataclasses.replace(rows, variant=number), names[number] if len(names) > 1 else ""
+    for _ in range(DRAWS):
+        yield dataclasses.replace(rows, variant=number), names[number] if len(names) > 1 else ""
 
 
-def _split(ids: list[list[int]], starts: list[list[int]], sentences: list[list[int]], parts: int) -> Split:
-    """Returns a split of documents in memory; `sentences` counts from each document's start."""
-    lengths = np.array([len(document) for document in ids])
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    begins = [offset + place for offset, places in zip(offsets.tolist(), sentences, strict=False) for place in places]
-    return Split(
-        tokens=np.array([token for document in ids for token in document], np.int32),
-        documents=offsets.astype(np.uint64),
-        document_bytes=lengths.astype(np.uint32),
-        document_sources=np.zeros(len(ids), np.uint32),
-        sentences=np.array(begins, np.uint64),
-        word_bits=np.packbits(np.array([flag for document in starts for flag in document], bool), bitorder="little"),
-        parts=(parts,),
-    )
-
-
-def _joined(parts: list[list[str]], pieces: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Returns one list for each document from those of its parts, which follow each other in `pieces`."""
-    each = iter(pieces)
-    return [[token for _ in document for token in next(each)] for document in parts]
-
-
-def _by_pieces(parts: list[list[str]]) -> _Text:
-    """Returns the text in tokens of a tokenizer trained on it."""
-    pieces = Pieces.of([part for document in parts for part in document])
-    ids, starts = _joined(parts, pieces.documents), _joined(parts, pieces.word_starts)
-    sentences = _sentences_of(parts, pieces.documents, pieces.sentences)
-    split = _split(ids, starts, sentences, max(map(len, parts)))
-    note = "made from this text alone: words, long ones cut into pieces (give --store for a real one)"
-    return _Text(split, pieces.vocabulary, dict(enumerate(pieces.tokens)), note)
-
-
-def _sentences_of(parts: list[list[str]], pieces: list[list[int]], sentences: list[list[int]]) -> list[list[int]]:
-    """Returns the sentences of each document; of a pair, the starts of its two parts."""
-    found, at = [], 0
-    for document in parts:
-        if len(document) == 1:
-            found.append(sentences[at])
-        else:
-            found.append([0, len(pieces[at])])
-        at += len(document)
-    return found
-
-
-def _by_store(parts: list[list[str]], path: Path) -> _Text:
-    """Returns the text in tokens of a store's tokenizer."""
-    from pretextlm.data.encode import TextEncoder
-    from pretextlm.data.store import Store
-
-    store = Store.open(path)
-    chunk = TextEncoder(store.tokenizer).encode([part for document in parts for part in document])
-    ends = np.cumsum(chunk.lengths)
-    pieces = [part.tolist() for part in np.split(chunk.tokens, ends[:-1])]
-    starts = [part.tolist() for part in np.split(chunk.word_starts, ends[:-1])]
-    begins = np.split(chunk.sentences, np.searchsorted(chunk.sentences, ends[:-1]))
-    firsts = ends - chunk.lengths
-    sentences = [(part - first).tolist() for part, first in zip(begins, firsts, strict=True)]
-    begins_of = _sentences_of(parts, pieces, sentences)
-    split = _split(_joined(parts, pieces), _joined(parts, starts), begins_of, max(map(len, parts)))
-    vocabulary = store.vocabulary
-    texts = store.tokenizer.decode_batch([[i] for i in range(vocabulary.size)], skip_special_tokens=False)
-    return _Text(split, vocabulary, {i: _readable(text) for i, text in enumerate(texts)}, f"of the store {store.path}")
-
-
-def _readable(text: str) -> str:
-    """Returns a token with visible white space; a part of a character, which cannot be printed, as a lozenge."""
-    return text.replace(" ", "▁").replace("\n", "↵").replace("\t", "⇥").replace("\ufffd", "◊") or "∅"
+def _cropped(documents: list[EncodedDocument], marks: int, room: int) -> list[EncodedDocument]:
+    """Returns the first documents that fit into `room` tokens with `marks` special ones each, the last one cut."""
+    kept = []
+    for document in documents:
+        if room <= marks:
+            break
+        kept.append(document.first(room - marks))
+        room -= len(kept[-1].ids) + marks
+    return kept

@@ -90,6 +90,11 @@ class SentencePairs(Objective):
         raise NotImplementedError
 
     @property
+    def label_names(self) -> dict[int, str]:
+        """Names of the labels of a row."""
+        return {kind.label ^ self.reverse_labels: kind.name for kind in self.kinds}
+
+    @property
     def _tokens(self) -> Objective | None:
         return None if isinstance(self.inner, str) else self.inner
 

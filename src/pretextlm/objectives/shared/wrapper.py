@@ -37,6 +37,10 @@ class Wrapper(Objective):
     def reads_pairs(self) -> bool:
         return self.inner.reads_pairs
 
+    @property
+    def label_names(self) -> dict[int, str]:
+        return self.inner.label_names
+
     def variant_names(self) -> list[str]:
         return self.inner.variant_names()
 
