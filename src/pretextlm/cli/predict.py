@@ -14,19 +14,29 @@ from pretextlm.errors import UserError
 
 SHOWN = 3
 """Maximum number of classes shown with their probabilities."""
+SHOWN_NOTES = 5
+"""Maximum number of records whose notes are shown."""
+JSON_LINES = (".jsonl", ".json", ".ndjson")
 
 
 def predict(
     run: Annotated[Path, typer.Argument(help="Run directory, as `pretextlm finetune` wrote it.")],
     texts: Annotated[
-        list[str] | None, typer.Argument(help="Texts, or COLUMN=TEXT for each column of a record.")
+        list[str] | None, typer.Argument(help="Texts, or COLUMN=TEXT for each column of one record.")
     ] = None,
     file: Annotated[
-        str | None, typer.Option(help="File of records instead; labels are not needed. FILE?text=review names columns.")
+        str | None,
+        typer.Option(
+            "--file",
+            "--in",
+            help="Records without labels (.jsonl, .csv, …; FILE?text=review names columns), texts (.txt).",
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="File for the answers, a JSON object a line.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File for the answers: JSON lines in a .jsonl file, else as they are printed.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
 ) -> None:
     """Predict with a fine-tuned model: classes with probabilities, numbers, entities, answers, translations,
     embeddings.
@@ -38,27 +48,39 @@ def predict(
         pretextlm predict runs/mnli premise="A man sleeps." hypothesis="Someone rests."
 
         pretextlm predict runs/sst2 --file reviews.csv?text=review --out answers.jsonl
+
+        head -5 reviews.txt | pretextlm predict runs/sst2 --json
+
+    Without texts and file, the standard input is read: a text a line, or JSON lines.
     """
+    from pretextlm.cli.shared.console import stderr
     from pretextlm.cli.shared.progress_bar import Bar
     from pretextlm.files import write_text
     from pretextlm.training.runtime import tune_process
 
-    if bool(texts) == bool(file):
-        raise UserError("There is no text, or both texts and a file.", "Give texts, or --file FILE.")
+    if texts and file:
+        raise UserError("There are both texts and a file.", "Give texts, or --file FILE.")
+    if not texts and not file and sys.stdin.isatty():
+        raise UserError("There is no text.", "Give texts, --file FILE, or lines on the standard input.")
     tune_process()
-    from pretextlm.evaluation.predict import predict as ask
+    from pretextlm.evaluation.predict import predict as answer
+    from pretextlm.evaluation.predict_input import lines_of
 
+    given = None if file else texts or lines_of(sys.stdin.read())
     with Bar() as bar:
-        found = ask(run, texts or None, file=file, device=device, progress=partial(bar.show, "answers"))
-    lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in found)
+        found = answer(run, given, file=file, device=device, progress=partial(bar.show, "answers"))
+    as_json = as_json or (out is not None and out.suffix in JSON_LINES)
+    lines = [json.dumps(one, ensure_ascii=False) if as_json else _in_words(one) for one in found]
+    notes = [f"row {one['row']}: {one['note']}" for one in found if "note" in one]
+    notes[SHOWN_NOTES:] = [f"… and {len(notes) - SHOWN_NOTES:,} more rows (--json: all)"] * (len(notes) > SHOWN_NOTES)
+    for note in notes:
+        stderr().print(note, markup=False, highlight=False)
     if out:
-        write_text(out, lines)
+        write_text(out, "".join(f"{line}\n" for line in lines))
         typer.echo(f"{out}: {len(found):,} answers")
-    elif as_json or file:
-        sys.stdout.write(lines)
     else:
-        for one in found:
-            typer.echo(_in_words(one))
+        for line in lines:
+            typer.echo(line)
 
 
 def _in_words(found: dict[str, Any]) -> str:

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pretextlm.data.offset_mapping import OffsetTokenizer
-from pretextlm.data.records import Records, read_records
-from pretextlm.errors import UserError, did_you_mean
+from pretextlm.errors import UserError
+from pretextlm.evaluation.predict_input import Texts, read_inputs, records_of
 from pretextlm.evaluation.scores.spans import spans_of
-from pretextlm.evaluation.task_evaluation import examples_of, predictions, with_columns
+from pretextlm.evaluation.task_evaluation import predictions
 from pretextlm.files import AnyPath
-from pretextlm.tasks.token_classification import TokenClassification
+from pretextlm.tasks.token_classification import OUTSIDE, TokenClassification
 from pretextlm.training.run_directory import Run
 from pretextlm.training.runtime import Device, as_device
 
 if TYPE_CHECKING:
-    from pretextlm.tasks.base import Task
+    from pretextlm.data.examples import Examples
 
 BATCH_RECORDS = 512
 """Records that are answered between two calls of `progress`."""
-GIVEN = "the texts"
-"""Name of records that come from no file, in error messages."""
-
-Texts = str | Mapping[str, Any] | Sequence[str] | Sequence[Mapping[str, Any]]
+UNLIMITED = 1 << 30
+"""A length that no text reaches, in tokens."""
 
 
 def predict(
@@ -45,13 +43,16 @@ def predict(
         run: the run, or its directory.
         texts: one or more texts if the task reads one column, otherwise one or more records as mappings, for example
             `{"premise": …, "hypothesis": …}`. A list of "column=text" for each column is one record, too.
-        file: a file of records instead; its columns have the names in the recipe, or those in FILE?text=review.
+        file: a file of records instead; its columns have the names in the recipe, or those in FILE?text=review. A .txt
+            file has a text a line.
         device: "cpu", "cuda" or "auto".
         progress: called with the number of records answered and their total number.
 
     Returns:
-        For each record its "row", the "answer" and details: the "probabilities" of classes and choices, the "tokens"
-        that were tagged and, for tags with B- and I-, the "names" they mark.
+        For each record its "row", the "answer" and details: the "probabilities" of classes and choices; of tags the
+        "text", its "tokens" with their characters ("offsets") and probabilities ("scores"), and the "names" that the
+        tags mark: type, text, score (mean probability of its tags), and characters from start to end. A "note" says
+        what of a text that is too long was not read, or that it was read in windows.
 
     Raises:
         UserError: the run was not fine-tuned, or a record is wrong.
@@ -63,90 +64,67 @@ def predict(
         raise UserError(f"{run.directory} was trained on no task: it gives no answers.", hint)
     if (texts is None) == (file is None):
         raise UserError("predict needs texts or a file, and not both.", "Give texts, or file = FILE.")
+    imported = bool(run.recipe.imported_from)
     if file is not None:
-        task, source = with_columns(task, file)
-        records = read_records(source, task.input_columns())
+        task, records = read_inputs(task, file, imported)
     else:
-        records = records_of(task, texts if texts is not None else [])
+        task, records = records_of(task, texts or [], imported)
     records = task.unlabelled(records)
     model = run.load_model(as_device(device))
     encoder = OffsetTokenizer(run.tokenizer, run.vocabulary)
     found: list[dict[str, Any]] = []
     for begin in range(0, len(records), BATCH_RECORDS):
         some = records.take(range(begin, min(begin + BATCH_RECORDS, len(records))))
-        examples = examples_of(model, task, run, some)
+        examples, complete = (
+            task.examples(some, encoder, model.config, n) for n in (run.recipe.data.length, UNLIMITED)
+        )
         answers = task.explain(predictions(model, task, examples, run), examples, encoder, some)
-        if isinstance(task, TokenClassification) and any(label.startswith("B-") for label in task.labels):
-            _add_names(answers, " " if task.units == "words" else "")
+        if isinstance(task, TokenClassification):
+            _add_names(answers, task.labels)
+        for note, answer in zip(_notes(examples, complete, len(some)), answers, strict=True):
+            answer |= {"note": note} if note else {}
         found += [{"row": int(row), **one} for row, one in zip(some.rows, answers, strict=True)]
         if progress:
             progress(len(found), len(records))
     return found
 
 
-def _add_names(answers: Sequence[dict[str, Any]], between: str) -> None:
-    """Adds to each answer the names that its tags mark: type, text, and index of the first word and after the last."""
-    for one, spans in zip(answers, spans_of([one["answer"] for one in answers]), strict=True):
-        one["names"] = [
-            {"type": kind, "text": between.join(one["tokens"][start:stop]), "start": start, "stop": stop}
-            for kind, start, stop in spans
-        ]
+def _notes(examples: Examples, complete: Examples, count: int) -> list[str]:
+    """Returns what is to be said about the length of each record; "" for one that was read as it is.
 
-
-def records_of(task: Task, texts: Texts) -> Records:
-    """Returns texts or mappings as records of a task.
-
-    Raises:
-        UserError: a column is missing, or the task does not read it.
+    Args:
+        examples: of the records, at the run's length.
+        complete: the same without a limit.
+        count: number of records.
     """
-    columns = task.input_columns()
-    given = [texts] if isinstance(texts, str | Mapping) else list(texts)
-    rows: list[Mapping[str, Any]]
-    if given and isinstance(given[0], Mapping):
-        rows = cast("list[Mapping[str, Any]]", given)
-    elif len(columns) == 1:
-        name = next(iter(columns.values()))
-        rows = [{name: str(text).removeprefix(f"{name}=")} for text in given]
-    else:
-        rows = [_typed(task, [str(text) for text in given])]
-    for row in rows:
-        _check_columns(task, row)
-    values = {role: [_value(task, role, row[name]) for row in rows] for role, name in columns.items()}
-    return Records(values, columns, np.arange(1, len(rows) + 1), GIVEN, "", 0)
+    windows = np.bincount(examples.records, minlength=count).tolist()
+    read, tokens = (
+        np.bincount(some.records, weights=np.diff(some.offsets), minlength=count).astype(int).tolist()
+        for some in (examples, complete)
+    )
+    return [
+        f"read in {parts} windows" if parts > 1 else f"{some:,} of {size:,} tokens were read" if some < size else ""
+        for parts, some, size in zip(windows, read, tokens, strict=True)
+    ]
 
 
-def _typed(task: Task, texts: Sequence[str]) -> dict[str, str]:
-    """Returns the record of texts such as "premise=A man sleeps."."""
-    names = list(task.input_columns().values())
-    record = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or name not in names:
-            hint = f"{did_you_mean(name, names)} Write each as COLUMN=TEXT: {' '.join(f'{one}=…' for one in names)}"
-            raise UserError(f"{text[:40]!r} names none of the columns that the task {task.name} reads.", hint)
-        record[name] = value
-    return record
+def _add_names(answers: Sequence[dict[str, Any]], labels: Sequence[str]) -> None:
+    """Adds to each answer the names that its tags mark, unless the tags are such as mark none (parts of speech).
+
+    Tags without B- and I- mark names if one of them is O: neighbours of one tag are then one name.
+    """
+    marked = [label for label in labels if label != OUTSIDE]
+    bare = not any(label[:2] in ("B-", "I-", "S-", "U-") for label in marked)
+    if bare and len(marked) == len(labels):
+        return
+    tags = [[f"I-{tag}" if bare and tag != OUTSIDE else tag for tag in one["answer"]] for one in answers]
+    for one, spans in zip(answers, spans_of(tags), strict=True):
+        one["names"] = [_name(one, kind, first, stop) for kind, first, stop in spans]
 
 
-def _check_columns(task: Task, row: Mapping[str, Any]) -> None:
-    names = list(task.input_columns().values())
-    strange = next((name for name in row if name not in names), None)
-    if strange is not None:
-        raise UserError(f"The task {task.name} reads no column {strange!r}.", did_you_mean(strange, names))
-    missing = next((name for name in names if name not in row), None)
-    if missing is not None:
-        raise UserError(f"The task {task.name} reads {missing!r}, too.", f"Add {missing}=TEXT")
-
-
-def _value(task: Task, role: str, value: Any) -> Any:
-    """Returns a column's value: a list if the text is one in JSON, or if the task reads words or characters."""
-    if not isinstance(value, str):
-        return value
-    if value.startswith("["):
-        try:
-            return json.loads(value)
-        except ValueError:
-            pass
-    if isinstance(task, TokenClassification) and role == "tokens":
-        return value.split() if task.units == "words" else list(value)
-    return value
+def _name(answer: dict[str, Any], kind: str, first: int, stop: int) -> dict[str, Any]:
+    """Returns the name of the tokens from `first` to `stop`, which is excluded."""
+    scores = [score for score in answer["scores"][first:stop] if score is not None]
+    start, end = answer["offsets"][first][0], answer["offsets"][stop - 1][1]
+    score = math.fsum(scores) / len(scores) if scores else None
+    return {"type": kind, "text": answer["text"][start:end], "score": score, "start": start, "end": end}

@@ -10,6 +10,9 @@ included, as in KLUE: they are joined without spaces, a token has the tag of its
 characters continue the entity that the first one began; spaces only do so if the entity continues after them.
 
 Sentences that are too long are cut into windows. A word without a token is outside of every entity.
+
+In prediction, a text may take the place of the list. The model then reads it as it is, as transformers' pipeline does,
+and its words are those of tasks/shared/word_splitting.py.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from pretextlm.objectives.protocol import Architecture, Outputs
 from pretextlm.tasks.base import boundary_tokens
 from pretextlm.tasks.shared.distilled import DistilledTask
 from pretextlm.tasks.shared.labels import label_names, named_labels
+from pretextlm.tasks.shared.tagged_units import Units, UnitsOfText
 from pretextlm.tasks.shared.windows import windows
 
 if TYPE_CHECKING:
@@ -86,8 +90,8 @@ class TokenClassification(DistilledTask):
 
     def examples(self, records: Records, encoder: OffsetTokenizer, model: ModelConfig, length: int) -> Examples:
         """Returns one example per window."""
-        units = _Units(records, " " if self.units == "words" else "")
-        encoded = encoder.encode(units.texts)
+        units = self._units(records)
+        encoded = encoder.encode([one.text for one in units.texts])
         lead, end = boundary_tokens(encoder.vocabulary, model)
         room = length - 2
         cut = windows(encoded.lengths, room, room)
@@ -106,14 +110,14 @@ class TokenClassification(DistilledTask):
             token_labels=np.where(inside, of_tokens, IGNORE).astype(np.int32),
         )
 
-    def _labels(self, records: Records, units: _Units, encoded: TokenizedTexts) -> NDArray[np.int32]:
+    def _labels(self, records: Records, units: Units, encoded: TokenizedTexts) -> NDArray[np.int32]:
         """Returns (N,) the label of each token of the texts, IGNORE for those that do not begin a unit."""
         places = {name: place for place, name in enumerate(self.labels)}
         tags = self._tags(records)
-        for index, (words, found) in enumerate(zip(units.words, tags, strict=True)):
-            if len(words) != len(found):
+        for index, (text, found) in enumerate(zip(units.texts, tags, strict=True)):
+            if len(text.spans) != len(found):
                 raise records.fault(
-                    index, f"there are {len(words)} tokens and {len(found)} tags.", "Give each token one tag."
+                    index, f"there are {len(text.spans)} tokens and {len(found)} tags.", "Give each token one tag."
                 )
         flat = np.fromiter((places.get(tag, -1) for tag in chain.from_iterable(tags)), np.int32, units.count)
         if (flat < 0).any():
@@ -157,32 +161,57 @@ class TokenClassification(DistilledTask):
         return cls(labels=label_names(values, outputs))
 
     def predict(self, outputs: Outputs, batch: Batch) -> NDArray[Any]:
-        """Returns (N,) the index of the most probable tag of each labelled token."""
-        found: NDArray[Any] = outputs.heads["task"](outputs.hidden_ND).argmax(1).cpu().numpy()
+        """Returns (N, C) the probabilities of the tags of each labelled token."""
+        found: NDArray[Any] = self.class_scores(outputs, batch).softmax(1).cpu().numpy()
         return found
 
     def answers(
         self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[Any]:
         """Returns the tags of each record's units."""
-        units = _Units(records, " " if self.units == "words" else "")
-        encoded = encoder.encode(units.texts)
-        found = np.full(units.count, -1)
-        found[units.of(encoded)[units.begun(encoded)]] = predictions
-        tags = [self.labels[place] if place >= 0 else None for place in found.tolist()]
-        bounds, characters = pairwise(units.first.tolist()), self.units == "characters"
-        return [_filled(tags[a:b], some, characters) for (a, b), some in zip(bounds, units.words, strict=True)]
+        return [one["answer"] for one in self.explain(predictions, examples, encoder, records)]
 
     def dummy_labels(self, records: Records) -> dict[str, list[Any]]:
         """Returns the first tag for each unit."""
-        return {"tags": [[self.labels[0]] * len(units) for units in records.words("tokens")]}
+        return {"tags": [[self.labels[0]] * len(one.spans) for one in self._units(records).texts]}
 
     def explain(
         self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[dict[str, Any]]:
-        """Returns the answers with the tagged units."""
-        found = super().explain(predictions, examples, encoder, records)
-        return [{**one, "tokens": units} for one, units in zip(found, records.words("tokens"), strict=True)]
+        """Returns each record's tags with the text, the units, their characters and the probabilities of the tags.
+
+        A unit with which no token begins has the probability None.
+        """
+        units = self._units(records)
+        encoded = encoder.encode([one.text for one in units.texts])
+        begun = units.of(encoded)[units.begun(encoded)]
+        found, chances = np.full(units.count, -1), np.full(units.count, np.nan)
+        found[begun], chances[begun] = predictions.argmax(1), predictions.max(1)
+        tags = [self.labels[place] if place >= 0 else None for place in found.tolist()]
+        scores = [None if np.isnan(chance) else chance for chance in chances.tolist()]
+        return [
+            {
+                "answer": _filled(tags[a:b], one.units, self.units == "characters"),
+                "text": one.text,
+                "tokens": one.units,
+                "offsets": [list(span) for span in one.spans],
+                "scores": scores[a:b],
+            }
+            for one, (a, b) in zip(units.texts, pairwise(units.first.tolist()), strict=True)
+        ]
+
+    def _units(self, records: Records) -> Units:
+        """Returns the units of each record: the words or characters of its list, or of its text.
+
+        Raises:
+            UserError: a value is neither; names its row.
+        """
+        values = records.columns["tokens"]
+        if any(isinstance(value, str) for value in values):
+            split = UnitsOfText.of_words if self.units == "words" else UnitsOfText.of_characters
+            return Units([split(text) for text in records.texts("tokens", empty=True)])
+        between = " " if self.units == "words" else ""
+        return Units([UnitsOfText.joined(words, between) for words in records.words("tokens")])
 
     def references(self, records: Records) -> list[Any]:
         """Returns the records' tags."""
@@ -191,39 +220,6 @@ class TokenClassification(DistilledTask):
     def _tags(self, records: Records) -> list[list[str]]:
         """Returns the names of the records' tags."""
         return records.words("tags", self.labels)
-
-
-class _Units:
-    """The tagged units of several records, one record after another.
-
-    Attributes:
-        texts: of the records: their units joined by `between`.
-        first: (E+1,) index of each record's first unit.
-        count: number of all units.
-    """
-
-    def __init__(self, records: Records, between: str) -> None:
-        self.words = records.words("tokens")
-        self.texts = [between.join(words) for words in self.words]
-        self.first = np.concatenate([[0], np.cumsum([len(words) for words in self.words], dtype=np.int64)])
-        self.count = int(self.first[-1])
-        lengths = np.fromiter((len(word) for word in chain.from_iterable(self.words)), np.int64, self.count)
-        steps = lengths + len(between)
-        text = np.repeat(np.arange(len(self.words)), np.diff(self.first))
-        # First characters of units and of texts, counted over all texts joined: each unit is followed by `between`,
-        # but for the last of a text, so that text t is `t · len(between)` characters shorter in sum.
-        self._begin = np.cumsum(steps) - steps - text * len(between)
-        self._text_begin = np.cumsum([0, *map(len, self.texts)])[:-1]
-
-    def of(self, encoded: TokenizedTexts) -> I64:
-        """Returns (N,) the unit in which each token begins: the last that begins at or before its first character."""
-        text = np.repeat(np.arange(len(self.words)), encoded.lengths)
-        return np.searchsorted(self._begin, self._text_begin[text] + encoded.places[:, 0], side="right") - 1
-
-    def begun(self, encoded: TokenizedTexts) -> NDArray[np.bool_]:
-        """Returns (N,) whether a token is the first of its unit."""
-        found: NDArray[np.bool_] = np.diff(self.of(encoded), prepend=-1) != 0
-        return found
 
 
 def _filled(tags: list[str | None], units: list[str], characters: bool) -> list[str]:

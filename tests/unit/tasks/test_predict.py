@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from tests.builders import sentences
+from typer.testing import CliRunner
 
+from pretextlm.cli.predict import predict as command
 from pretextlm.errors import UserError
 from pretextlm.evaluation.predict import predict
 from pretextlm.evaluation.task_evaluation import evaluate_task
@@ -64,8 +68,9 @@ def test_names_are_cut_out_of_what_is_tagged(recipe, written, tmp_path):
     )
     for one in predict(run.directory, ["The river carries bread"]):
         for name in one["names"]:
-            assert name["text"] == " ".join(one["tokens"][name["start"] : name["stop"]])
-            assert one["answer"][name["start"]] == f"B-{name['type']}"
+            assert name["text"] == one["text"][name["start"] : name["end"]]
+            first = [begin for begin, _ in one["offsets"]].index(name["start"])
+            assert one["answer"][first] == f"B-{name['type']}"
 
 
 def test_a_text_alone_is_a_point_and_a_prompt_alone_is_answered(recipe, written, tmp_path):
@@ -92,7 +97,43 @@ def test_what_is_typed_names_the_columns_that_the_task_reads(recipe, written, tm
         predict(run, {"txt": A[3], "other": B[3]})
     with pytest.raises(UserError, match="reads 'other', too"):
         predict(run, [f"text={A[0]}"])
-    with pytest.raises(UserError, match="names none of the columns"):
+    with pytest.raises(UserError, match="'txt' is none of them"):
         predict(run, ["txt=x", "other=y"])
+    with pytest.raises(UserError, match="'A text alone' names none of them"):
+        predict(run, ["A text alone", "and another"])
+    with pytest.raises(UserError, match="given twice"):
+        predict(run, ["text=x", "text=y"])
     with pytest.raises(UserError, match="on no task"):
         predict(Path(chosen.start), ["x"])
+
+
+def test_the_command_reads_texts_files_and_standard_input_and_writes_lines_or_json(recipe, written, tmp_path):
+    chosen = recipe({"name": "text_classification"}, written(records(KINDS["text_classification"][1])))
+    run = pretrain(chosen.model_copy(update={"data": chosen.data.model_copy(update={"length": 16})}), tmp_path / "run")
+    app = typer.Typer()
+    app.command()(command)
+
+    def ask(*arguments, typed=None):
+        done = CliRunner().invoke(app, [str(run.directory), *map(str, arguments)], input=typed, catch_exceptions=False)
+        assert done.exit_code == 0
+        return done
+
+    long = " ".join(A)
+    (tmp_path / "texts.txt").write_text(f"{A[0]}\n\n{long}\n")
+    shown = ask(A[0], long)
+    assert shown.stdout.splitlines()[0].count("%") == 3
+    assert re.fullmatch(r"row 2: 16 of [\d,]+ tokens were read\n", shown.stderr)
+    assert ask("--in", tmp_path / "texts.txt").stdout == shown.stdout
+    assert ask(typed=f"{A[0]}\n{long}\n").stdout == shown.stdout
+    lines = ask(A[0], long, "--json").stdout
+    assert ask(typed="".join(json.dumps({"text": text}) + "\n" for text in (A[0], long)), *["--json"]).stdout == lines
+    assert "note" not in json.loads(lines.splitlines()[0])
+    for name, content in (("answers.txt", shown.stdout), ("answers.jsonl", lines)):
+        ask(A[0], long, "--out", tmp_path / name)
+        assert (tmp_path / name).read_text() == content
+    with pytest.raises(UserError, match="reads the column text, and not hypothesis, premise"):
+        predict(run, ["premise=A", "hypothesis=B"])
+    with pytest.raises(UserError, match="Line 2 is not a JSON object"):
+        ask(typed='{"text": "x"}\ny\n')
+    with pytest.raises(UserError, match="There is no text"):
+        ask(typed="")

@@ -1,0 +1,77 @@
+"""`predict` of imported models answers a text as transformers' pipelines do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.foreign import word_pieces
+from tests.parity.fine_tuned import foreign
+from tokenizers.processors import TemplateProcessing
+
+from pretextlm.evaluation.predict import predict
+from pretextlm.hf.import_model import import_model
+
+transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
+
+pytestmark = pytest.mark.slow
+
+TEXTS = [
+    "the old ship sails.",
+    "a ship, the river?  sailed",
+    "old",
+    "the river [a ship], the old, old ship.",
+    "\nriver.",
+]
+TAGS = ["O", "B-x", "I-x", "I-y"]
+BARE = ["O", "x", "y", "z"]
+
+
+def their_tokenizer():
+    tokenizer = word_pieces()
+    pieces = {name: tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]")}
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=list(pieces.items())
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+@pytest.mark.parametrize("tags", [TAGS, BARE], ids=["iob", "bare"])
+def test_names_and_their_characters_are_those_of_the_token_classification_pipeline(tmp_path, tags):
+    model = foreign("bert", "token", tmp_path / "theirs", id2label=dict(enumerate(tags)), label2id={})
+    read = their_tokenizer()(TEXTS, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        usual = model(**read).logits[read["attention_mask"] == 1].mean(0)
+    model.classifier.bias.data -= usual  # else every token has the same tag
+    model.save_pretrained(tmp_path / "theirs")
+    pipeline = transformers.pipeline(
+        "token-classification", model=model, tokenizer=their_tokenizer(), aggregation_strategy="first"
+    )
+    run = import_model(str(tmp_path / "theirs"), tmp_path / "run")
+    found = predict(run.directory, TEXTS)
+    expected = pipeline(TEXTS)
+    assert sum(map(len, expected)) > 5
+    for one, theirs in zip(found, expected, strict=True):
+        ours = [(name["type"], name["start"], name["end"]) for name in one["names"]]
+        assert ours == [(name["entity_group"], name["start"], name["end"]) for name in theirs]
+        assert [n["score"] for n in one["names"]] == pytest.approx([float(n["score"]) for n in theirs], abs=1e-5)
+        assert all(name["text"] == one["text"][name["start"] : name["end"]] for name in one["names"])
+
+
+def test_an_imported_classifier_reads_two_texts_whatever_they_are_called(tmp_path):
+    model = foreign("bert", "sequence", tmp_path / "theirs")
+    pipeline = transformers.pipeline("text-classification", model=model, tokenizer=their_tokenizer(), top_k=None)
+    run = import_model(str(tmp_path / "theirs"), tmp_path / "run").directory
+    a, b = "the old ship sails.", "a river"
+    expected = {one["label"]: one["score"] for one in pipeline({"text": a, "text_pair": b})}
+    for given in ([f"premise={a}", f"hypothesis={b}"], [f"text={a}", f"text_pair={b}"], {"text": a, "text_pair": b}):
+        (found,) = predict(run, given)
+        assert found["probabilities"] == pytest.approx(expected, abs=1e-5)
+    alone = predict(run, [a, "x=1", "y=2"])
+    assert len(alone) == 3
+    expected = {one["label"]: one["score"] for one in pipeline(a)}
+    assert alone[0]["probabilities"] == pytest.approx(expected, abs=1e-5)
