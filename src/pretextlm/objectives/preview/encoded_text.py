@@ -89,7 +89,7 @@ def _documents(
     for parts in documents:
         of = slice(at, at + len(parts))
         begins = sentences[at] if len(parts) == 1 else [0, len(ids[at])]
-        tokens, starts = (list(chain.from_iterable(each[of])) for each in (ids, word_starts))
+        tokens, starts = list(chain.from_iterable(ids[of])), list(chain.from_iterable(word_starts[of]))
         found.append(EncodedDocument(tokens, starts, begins, len(parts)))
         at += len(parts)
     return found
