@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def compare(
-    study: Annotated[Path, typer.Argument(help="The plan, for example recipes/studies/three_objectives.toml.")],
+    study: Annotated[Path, typer.Argument(help="The plan as TOML, or the name of a shipped one.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes to it, as TOML: budget.seconds=60 seeds=[1,2] store=DIR")
     ] = None,
@@ -27,7 +27,7 @@ def compare(
 ) -> None:
     """Compare objectives on the same text, budget and model shape, over several seeds.
 
-    Or models on one task, pre-trained, distilled and from scratch: recipes/mnli_three_ways.toml.
+    Or models on one task, pre-trained, distilled and from scratch: pretextlm compare mnli_three_ways.
 
     Ctrl-C (or SIGTERM) saves and exits; the same command resumes and runs only what is missing.
     """

@@ -15,7 +15,7 @@ def fill(
     run: Annotated[Path, typer.Argument(help="Run directory, as `pretextlm pretrain` wrote it.")],
     text: Annotated[str, typer.Argument(help="Text with \\[MASK] or ____ for each blank.")],
     top: Annotated[int, typer.Option(min=1, max=100, help="Answers to show for each blank.")] = 5,
-    max_tokens: Annotated[int, typer.Option(min=1, max=16, help="Most tokens of an answer.")] = 4,
+    max_new_tokens: Annotated[int, typer.Option(min=1, max=16, help="Most tokens of an answer.")] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answers and scores as JSON.")] = False,
 ) -> None:
     """Fill in blanks.
@@ -44,7 +44,7 @@ def fill(
         from pretextlm.training.run_directory import Run
 
         opened = Run.open(run)
-        filled = fill_text(opened, text, top=top, max_tokens=max_tokens)
+        filled = fill_text(opened, text, top=top, max_new_tokens=max_new_tokens)
     if as_json:
         blanks = [[{"answer": answer, "score": score} for answer, score in b.answers] for b in filled.blanks]
         print_json(

@@ -17,7 +17,7 @@ GRID = "Grid"
 
 
 def finetune(
-    recipe: Annotated[Path, typer.Argument(help="TOML recipe of a task, for example recipes/tasks/sst2.toml.")],
+    recipe: Annotated[Path, typer.Argument(help="TOML recipe of a task, or the name of a shipped one, as tasks/sst2.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes to it, as TOML: training.learning_rate=5e-5 start=runs/mine")
     ] = None,
@@ -113,9 +113,10 @@ def _grid(
     """Train and score every point of a grid with every seed."""
     from pretextlm.cli.compare import run_study
     from pretextlm.config import read_toml
+    from pretextlm.shipped_recipes import recipe_file
     from pretextlm.study.grid import SEEDS, grid_plan, parse_seeds
     from pretextlm.training.recipe import overridden
 
-    values = overridden(read_toml(recipe), overrides)
+    values = overridden(read_toml(recipe_file(recipe)), overrides)
     plan = grid_plan(values, points, SEEDS if seeds is None else parse_seeds(seeds), str(recipe))
     run_study(plan, out or Path("studies") / plan.name.replace(" ", "-"), as_json, jobs)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def pretrain(
-    recipe: Annotated[Path, typer.Argument(help="TOML recipe, for example recipes/causal.toml.")],
+    recipe: Annotated[Path, typer.Argument(help="TOML recipe, or the name of a shipped one (pretextlm recipes).")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes to it, as TOML: training.learning_rate=1e-3 objective.rate=0.3")
     ] = None,

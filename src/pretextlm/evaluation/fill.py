@@ -35,14 +35,14 @@ class Filled:
     blanks: tuple[FilledBlank, ...]
 
 
-def fill(run: AnyPath, text: str, *, top: int = 5, max_tokens: int = 4, device: Device = "cpu") -> Filled:
+def fill(run: AnyPath, text: str, *, top: int = 5, max_new_tokens: int = 4, device: Device = "cpu") -> Filled:
     """Fills the blanks of a text with the newest model of a run, in the way it was trained for.
 
     Args:
         run: the run, or its directory.
         text: with [MASK] or ____ for each blank; k adjacent [MASK] are exactly k tokens to a masked model.
         top: answers per blank.
-        max_tokens: of an answer.
+        max_new_tokens: of an answer.
         device: "cpu", "cuda" or "auto".
 
     Returns:
@@ -51,10 +51,10 @@ def fill(run: AnyPath, text: str, *, top: int = 5, max_tokens: int = 4, device: 
     Raises:
         UserError: the run has no checkpoint, its model does not fill blanks, or the text has no blank or too many.
     """
-    return fill_blanks(open_scorer(Run.open(run), as_device(device)), text, top, max_tokens)
+    return fill_blanks(open_scorer(Run.open(run), as_device(device)), text, top, max_new_tokens)
 
 
-def fill_blanks(scorer: Scorer, text: str, top: int = 5, max_tokens: int = 4) -> Filled:
+def fill_blanks(scorer: Scorer, text: str, top: int = 5, max_new_tokens: int = 4) -> Filled:
     """Fills every blank, from left to right; each answer sees the ones before it.
 
     A run of k times [MASK] is k tokens to a model whose input shows hidden tokens one by one, such as a masked one.
@@ -65,7 +65,7 @@ def fill_blanks(scorer: Scorer, text: str, top: int = 5, max_tokens: int = 4) ->
         scorer: the model.
         text: with at least one blank.
         top: answers per blank.
-        max_tokens: of an answer.
+        max_new_tokens: of an answer.
 
     Returns:
         The filled text, and for each blank its answers with their scores.
@@ -82,7 +82,7 @@ def fill_blanks(scorer: Scorer, text: str, top: int = 5, max_tokens: int = 4) ->
         masks = match.group().count("[MASK]")
         later = tuple(ids[nth + 2 :])
         blank = Blank(left, ids[nth + 1], later, num_tokens=masks or None, starts_word=bool(match["space"]))
-        candidates = scorer.best_candidates([blank], top, max_tokens)[0]
+        candidates = scorer.best_candidates([blank], top, max_new_tokens)[0]
         before = texts.decode(left)
         answers = tuple((texts.decode([*left, *c.tokens])[len(before) :].strip(), c.score) for c in candidates)
         found.append(FilledBlank(answers))

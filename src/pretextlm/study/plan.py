@@ -16,6 +16,7 @@ from pretextlm.files import AnyPath
 from pretextlm.objectives.base import Objective
 from pretextlm.objectives.protocol import Architecture
 from pretextlm.objectives.registry import build
+from pretextlm.shipped_recipes import recipe_file
 
 Table = Mapping[str, Any]
 """A table of the plan as plain values."""
@@ -211,7 +212,7 @@ class StudyPlan(Config):
         Raises:
             UserError: the plan is invalid.
         """
-        plan = cls.parse(apply_overrides(read_toml(path), overrides or []), where=str(path))
+        plan = cls.parse(apply_overrides(read_toml(recipe_file(path)), overrides or []), where=str(path))
         plan.check()
         return plan
 

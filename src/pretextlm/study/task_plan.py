@@ -34,6 +34,7 @@ from pretextlm.config import Config, apply_overrides, read_toml
 from pretextlm.errors import UserError, did_you_mean
 from pretextlm.files import AnyPath
 from pretextlm.grid import Point, labels, point_label, points, set_at
+from pretextlm.shipped_recipes import recipe_file
 from pretextlm.study.plan import LABEL, RUNS, PlannedRun, Seeds, StudyPlan
 
 if TYPE_CHECKING:
@@ -272,7 +273,7 @@ def load_plan(source: AnyPath | Mapping[str, Any], overrides: Sequence[str] = ()
     """Load a study of objectives or, with [[entries]], of a task.
 
     Args:
-        source: path of a TOML file, or its tables as plain values.
+        source: path of a TOML file, name of a study of the package, or its tables as plain values.
         overrides: such as "budget.seconds=60".
 
     Raises:
@@ -281,7 +282,7 @@ def load_plan(source: AnyPath | Mapping[str, Any], overrides: Sequence[str] = ()
     if isinstance(source, Mapping):
         path, values = "the study", dict(source)
     else:
-        path, values = os.fspath(source), read_toml(Path(source))
+        path, values = os.fspath(source), read_toml(recipe_file(source))
     values = apply_overrides(values, overrides)
     if "entries" not in values:
         plan = StudyPlan.parse(values, where=path)

@@ -18,6 +18,7 @@ from pretextlm.config import read_toml
 from pretextlm.errors import UserError
 from pretextlm.files import AnyPath
 from pretextlm.model.families.registry import FAMILIES
+from pretextlm.shipped_recipes import recipe_file
 from pretextlm.tasks.base import HEAD
 from pretextlm.tasks.registry import TASKS
 from pretextlm.training.recipe import Recipe, overridden
@@ -39,7 +40,7 @@ def resolve_recipe(source: Recipe | AnyPath | Mapping[str, Any], overrides: Sequ
     recipe can be continued from any run; if it is a recipe object, unless its model was given.
 
     Args:
-        source: a recipe, the path of a TOML file, or its tables.
+        source: a recipe, the path of a TOML file, the name of a recipe of the package, or its tables.
         overrides: such as "training.learning_rate=1e-3", for a file or tables.
 
     Raises:
@@ -49,7 +50,7 @@ def resolve_recipe(source: Recipe | AnyPath | Mapping[str, Any], overrides: Sequ
         if isinstance(source, Mapping):
             values, where = dict(source), ""
         else:
-            values, where = read_toml(Path(source)), os.fspath(source)
+            values, where = read_toml(recipe_file(source)), os.fspath(source)
         return Recipe.load(with_start(overridden(values, overrides)), where=where)
     if not source.start or "model" in source.model_fields_set:
         return source

@@ -22,6 +22,7 @@ from pretextlm.model.presets.preset import filled_in
 from pretextlm.objectives.base import Objective
 from pretextlm.objectives.protocol import TrainingObjective
 from pretextlm.objectives.registry import build as build_objective
+from pretextlm.shipped_recipes import recipe_file
 from pretextlm.tasks.base import Task
 from pretextlm.tasks.registry import build as build_task
 from pretextlm.training.budget import Budget, BudgetKind
@@ -321,7 +322,7 @@ class Recipe(Config):
         """Load a recipe from a TOML file or from its tables.
 
         Args:
-            source: path of the file, or the tables as plain values.
+            source: path of the file, name of a recipe of the package, or the tables as plain values.
             overrides: changes as on the command line, such as "training.learning_rate=1e-3"; a budget among them
                 replaces the recipe's.
             where: name of the source in error messages; by default the path.
@@ -332,7 +333,7 @@ class Recipe(Config):
         if isinstance(source, Mapping):
             values, place = dict(source), where or cls.described_as()
         else:
-            values, place = read_toml(Path(source)), where or os.fspath(source)
+            values, place = read_toml(recipe_file(source)), where or os.fspath(source)
         return cls.parse(overridden(values, overrides) if overrides else values, place)
 
     def save(self, path: AnyPath) -> None:

@@ -408,7 +408,7 @@ def test_fill_puts_the_best_answers_into_the_text(store):
     "text", ["____", "____ a", "a ____", "[MASK]", "____ ____", "a[MASK]b [MASK][MASK]c ____.", "라면 ____ 먹"]
 )
 def test_blanks_may_stand_anywhere(store, objective, options, text):
-    filled = fill_blanks(random_scorer(objective, store, **options), text, top=2, max_tokens=2)
+    filled = fill_blanks(random_scorer(objective, store, **options), text, top=2, max_new_tokens=2)
     assert "____" not in filled.text
     assert "[MASK]" not in filled.text
     assert all(blank.answers for blank in filled.blanks)
