@@ -28,7 +28,7 @@ def convert_gguf(file: Path, out: Path) -> None:
         if opened.read(4) != MAGIC:
             raise UserError(f"{file} is not a GGUF file.", "Give a .gguf file, or a directory of safetensors.")
     try:
-        import accelerate  # type: ignore[import-untyped]  # noqa: F401
+        import accelerate  # noqa: F401
         import gguf  # noqa: F401
         import transformers
     except ImportError as error:
