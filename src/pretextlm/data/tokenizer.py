@@ -139,14 +139,17 @@ def load_tokenizer(path: Path) -> Tokenizer:
     Raises:
         UserError: the file is not a tokenizer.json.
     """
+    return from_json(_read(path), str(path))
+
+
+def _read(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_TOKENIZER_BYTES:
             raise UserError(f"{path} is too large for a tokenizer.", "Give a tokenizer.json.")
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(f"Cannot read {path}: {reason}.", "Give a tokenizer.json or a directory with one.") from None
-    return from_json(text, str(path))
 
 
 def from_json(text: str, where: str) -> Tokenizer:
@@ -163,6 +166,33 @@ def from_json(text: str, where: str) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def same_ids(one: Path, other: Path) -> bool:
+    """Returns whether two files tokenizer.json give every text the same ids.
+
+    What surrounds a text, decoding, padding and truncation may differ: an exported tokenizer has the template of its
+    model, and libraries write the flags of special tokens anew, which text never becomes here.
+
+    Raises:
+        UserError: one of them is not a tokenizer.json.
+    """
+    texts = {str(place): _read(place) for place in (one, other)}
+    if len(set(texts.values())) == 1:
+        return True
+    ours, theirs = (_text_to_ids(from_json(text, where)) for where, text in texts.items())
+    return ours == theirs
+
+
+def _text_to_ids(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Returns the parts of a tokenizer.json that turn text into ids."""
+    values: dict[str, Any] = json.loads(tokenizer.to_str())
+    added = [
+        {key: token[key] for key in ("id", "content", "special")} if token["special"] else token
+        for token in values["added_tokens"]
+    ]
+    kept = ("model", "normalizer", "pre_tokenizer")
+    return {"added_tokens": sorted(added, key=lambda token: token["id"]), **{key: values[key] for key in kept}}
 
 
 def adopt_tokenizer(place: Path, sentinels: int = DEFAULT_SENTINELS) -> Tokenizer:

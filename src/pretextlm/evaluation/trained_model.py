@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from pretextlm.data.store import Store, sha256_of
+from pretextlm.data.store import Store
+from pretextlm.data.tokenizer import same_ids
 from pretextlm.errors import UserError
 from pretextlm.scoring.token_texts import TokenTexts
 
@@ -60,7 +61,7 @@ def open_store(run: Run, place: Path | None = None) -> Store:
         UserError: it was prepared with another tokenizer.
     """
     store = Store.open(place or Path(run.recipe.data.store))
-    if sha256_of(store.path / "tokenizer.json") != sha256_of(run.directory / "tokenizer.json"):
+    if not same_ids(store.path / "tokenizer.json", run.directory / "tokenizer.json"):
         raise UserError(
             f"{store.path} was prepared with another tokenizer than the run {run.directory}.",
             f"Prepare the text with the run's: pretextlm data prepare … --tokenizer {run.directory / 'tokenizer.json'}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from pretextlm.data.store import sha256_of
+from pretextlm.data.tokenizer import same_ids
 from pretextlm.errors import UserError
 from pretextlm.training.corpus import Corpus
 from pretextlm.training.recipe import Recipe
@@ -18,10 +18,9 @@ def check_tokenizers(recipe: Recipe, store: Corpus) -> None:
     Raises:
         UserError: one of them has another one.
     """
-    expected = sha256_of(store.path / TOKENIZER)
     start = {"run to start from": recipe.start} if recipe.start and Path(recipe.start).exists() else {}
     for role, place in {**recipe.training_objective.frozen_models(), **start}.items():
-        if sha256_of(Run.open(Path(place)).directory / TOKENIZER) != expected:
+        if not same_ids(Run.open(Path(place)).directory / TOKENIZER, store.path / TOKENIZER):
             raise UserError(
                 f"The {role} {place} was trained with another tokenizer than {store.path} was prepared with.",
                 f"Prepare the text with the {role}'s: pretextlm data prepare … --tokenizer {place}/{TOKENIZER}",

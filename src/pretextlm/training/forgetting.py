@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from pretextlm.batch import Batch, Spare, Term
 from pretextlm.config import read_toml
 from pretextlm.data.row_reader import DocumentRowReader, RowReader
-from pretextlm.data.store import Store, sha256_of
+from pretextlm.data.store import Store
+from pretextlm.data.tokenizer import same_ids
 from pretextlm.errors import UserError
 from pretextlm.files import write_json
 from pretextlm.training.distributed import SINGLE_PROCESS, DistributedContext
@@ -243,7 +244,7 @@ def _store_of_start(recipe: Recipe, corpus: Corpus) -> list[MonitoredStore]:
 def _open_all(places: Sequence[str], recipe: Recipe, corpus: Corpus) -> list[MonitoredStore]:
     names = _names(places)
     for place in places:
-        if sha256_of(Store.open(Path(place)).path / TOKENIZER) != sha256_of(corpus.path / TOKENIZER):
+        if not same_ids(Store.open(Path(place)).path / TOKENIZER, corpus.path / TOKENIZER):
             raise UserError(
                 f"The store to monitor, {place}, was prepared with another tokenizer than {corpus.path}.",
                 f"Prepare it with the same: pretextlm data prepare … --tokenizer {corpus.path}",

@@ -6,12 +6,14 @@ import json
 
 import numpy as np
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from pretextlm.data.encode import TextEncoder
 from pretextlm.data.tokenizer import (
     KINDS,
     adopt_tokenizer,
     from_json,
+    same_ids,
     special_tokens,
     train_tokenizer,
     vocabulary_of,
@@ -196,3 +198,31 @@ def test_a_file_that_is_no_tokenizer_is_a_user_error(tmp_path, content):
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(UserError):
         adopt_tokenizer(tmp_path)
+
+
+def changed(path, **parts):
+    values = json.loads(path.read_text("utf-8"))
+    values.update(parts)
+    path = path.with_name("changed.json")
+    path.write_text(json.dumps(values), encoding="utf-8")
+    return path
+
+
+def test_tokenizers_are_the_same_if_they_give_every_text_the_same_ids(tmp_path):
+    place = tmp_path / "tokenizer.json"
+    tokenizer = train_tokenizer("bpe", TEXTS, 640)
+    tokenizer.save(str(place))
+    template = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))])
+    tokenizer.post_processor = template
+    tokenizer.enable_truncation(8)
+    tokenizer.enable_padding()
+    tokenizer.decoder = None
+    tokenizer.save(str(tmp_path / "exported.json"))
+    assert same_ids(place, tmp_path / "exported.json")
+    added = json.loads(place.read_text("utf-8"))["added_tokens"]
+    assert same_ids(place, changed(place, added_tokens=[token | {"rstrip": True} for token in added]))
+    assert not same_ids(place, changed(place, normalizer={"type": "Lowercase"}))
+    assert not same_ids(place, changed(place, pre_tokenizer={"type": "Whitespace"}))
+    assert not same_ids(place, changed(place, added_tokens=[*added, added[-1] | {"id": 700, "content": "[NEW]"}]))
+    train_tokenizer("bpe", TEXTS, 380).save(str(tmp_path / "smaller.json"))
+    assert not same_ids(place, tmp_path / "smaller.json")

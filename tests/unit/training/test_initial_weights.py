@@ -7,7 +7,11 @@ import pytest
 import torch
 from tests.builders import make_store
 
+from pretextlm.data.prepare import prepare
 from pretextlm.errors import UserError
+from pretextlm.evaluation.trained_model import open_store
+from pretextlm.hf.export_model import export_model
+from pretextlm.hf.import_model import import_model
 from pretextlm.training import trainer as module
 from pretextlm.training.initial_weights import resolve_recipe, with_start
 from pretextlm.training.pretrain import pretrain
@@ -130,6 +134,28 @@ def test_another_tokenizer_is_refused(store, first, tmp_path):
     other = make_store(tmp_path / "store", vocab_size=440, train=40, validation=10)
     with pytest.raises(UserError, match="another tokenizer"):
         pretrain(continued_from(other, first), tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_ones_own_export_is_read_with_ones_own_store_wherever_tokenizers_are_compared(store, tmp_path):
+    from transformers import AutoTokenizer
+
+    shape = {"preset": "bert-base-uncased", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    run = pretrain(Recipe.load(values(store, model=shape)), tmp_path / "run")
+    export_model(run.directory, tmp_path / "export")
+    AutoTokenizer.from_pretrained(tmp_path / "export").save_pretrained(tmp_path / "export")
+    own = import_model(str(tmp_path / "export"), tmp_path / "imported")
+    files = [one / "tokenizer.json" for one in (store.path, own.directory)]
+    assert files[0].read_bytes() != files[1].read_bytes()
+    assert own.tokenizer.post_processor is not None
+    assert open_store(own, store.path).path == store.path
+    prepared = prepare(["package:this"], tmp_path / "this", tokenizer=own.directory, text_mode="lines")
+    student = {"name": "distillation", "teacher": str(own.directory), "inner": {"name": "masked"}}
+    recipe = Recipe.load(with_start(values(store, start=str(own.directory)) | {"objective": student}))
+    recipe = recipe.model_copy(
+        update={"data": recipe.data.model_copy(update={"forgetting_stores": (str(prepared.path),)})}
+    )
+    pretrain(recipe, tmp_path / "student")
 
 
 def test_a_run_that_is_not_there_is_refused(store, tmp_path):
