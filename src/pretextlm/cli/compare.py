@@ -29,7 +29,8 @@ def compare(
 
     Or models on one task, pre-trained, distilled and from scratch: pretextlm compare mnli_three_ways.
 
-    Ctrl-C (or SIGTERM) saves and exits; the same command resumes and runs only what is missing.
+    Ctrl-C (or SIGTERM) saves and exits; the same command resumes and runs only what is missing. More seeds or
+    objectives, given later to the same directory, are added: seeds=[1,2,3] after seeds=[1,2] trains the third.
     """
     from pretextlm.study.task_plan import load_plan
 

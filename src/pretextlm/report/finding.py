@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pretextlm.report import format as form
-from pretextlm.report.measures import MANY, Measure, Measured, blind, choices, measures, paired, same_blanks, told_apart
+from pretextlm.report.measures import (
+    MANY,
+    Measure,
+    Measured,
+    Paired,
+    blind,
+    choices,
+    measures,
+    paired,
+    same_blanks,
+    told_apart,
+)
 from pretextlm.report.read import Run, Study, number, table
 
 _VERBS = {
@@ -32,11 +43,17 @@ def finding(study: Study, common: list[Measure]) -> tuple[str, str]:
     if len(ranked) == 1:
         return f"{after}{_scored(ranked[0], measure)}.", _certainty_of_one(ranked[0])
     alone = any(measured.summary.n < 2 for measured in ranked)
-    tied = [] if alone else _level_with_the_first(ranked)
-    headline = _tie(ranked, tied, measure) if tied else _lead(ranked, measure)
+    pairs = paired(study)
+    tied = _level_with_the_first(ranked, pairs)
+    guesses = _no_better_than_chance(study, measure)
+    if len(guesses) == len(ranked):
+        headline = _chance(study, ranked, measure)
+    else:
+        headline = _tie(ranked, tied, measure) if tied else _lead(ranked, measure)
     certainty = _UNKNOWN.format(_compared(study)) if alone else _certainty(ranked, tied)
     different = "" if same_blanks(study) else _DIFFERENT
-    sentences = [different, certainty, _pairwise(study, ranked), _above_chance(study, measure), _chosen(study, ranked)]
+    chance = _above_chance(study, measure, guesses)
+    sentences = [different, certainty, _pairwise(study, ranked, pairs), chance, _chosen(study, ranked)]
     return f"{after}{headline}.", " ".join(filter(None, sentences))
 
 
@@ -49,10 +66,24 @@ def _forgot(lost: list[Measure]) -> str:
     return f"What was forgotten: {'; '.join(said)}."
 
 
-def _level_with_the_first(ranked: list[Measured]) -> list[Measured]:
-    """Returns the best condition, those that the seeds do not separate from it, and all ranked between them."""
-    close = [place for place, other in enumerate(ranked) if place and not told_apart(ranked[0], other)]
+def _level_with_the_first(ranked: list[Measured], pairs: Sequence[Paired]) -> list[Measured]:
+    """Returns those that the seeds or the common blanks do not separate from the best, and all ranked between them."""
+    close = [place for place, other in enumerate(ranked) if place and not _apart(ranked[0], other, pairs)]
     return ranked[1 : close[-1] + 1] if close else []
+
+
+def _apart(first: Measured, other: Measured, pairs: Sequence[Paired]) -> bool:
+    """Returns whether neither the seeds, if there are several, nor the common blanks leave the difference open."""
+    several = min(first.summary.n, other.summary.n) > 1
+    pair = _pair_of(first, other, pairs)
+    interval = pair.difference.interval if pair else None
+    by_blanks = interval is None or not interval.low <= 0 <= interval.high
+    return by_blanks and (told_apart(first, other) if several else True)
+
+
+def _pair_of(first: Measured, other: Measured, pairs: Sequence[Paired]) -> Paired | None:
+    wanted = {first.condition.label, other.condition.label}
+    return next((pair for pair in pairs if {pair.first.label, pair.second.label} == wanted), None)
 
 
 def _lead(ranked: list[Measured], measure: Measure) -> str:
@@ -74,6 +105,14 @@ def _tie(ranked: list[Measured], tied: list[Measured], measure: Measure) -> str:
     if len(ranked) > MANY and len(rest) > 1:
         ahead = f", ahead of {len(rest)} others, from {named(rest[:1])} to {named(rest[-1:])}"
     return f"{named([ranked[0], *tied])} are too close to call on {_what(measure)}{ahead}"
+
+
+def _chance(study: Study, ranked: list[Measured], measure: Measure) -> str:
+    """Returns a headline for conditions of which none is better than guessing, without an order of them."""
+    noun, value = _compared(study), _value(ranked[0], measure)
+    chance = form.metric(blind(measure.name, choices(study)) or 0.0, "share")
+    best = f"the best, {name(ranked[0])}, chooses {value} rightly" if len(ranked) > 1 else f"it chooses {value} rightly"
+    return f"no {noun} can be told from a blind choice, which is right for {chance} of the held-out blanks; {best}"
 
 
 def name(measured: Measured) -> str:
@@ -152,6 +191,8 @@ def _certainty_of_one(measured: Measured) -> str:
 def _certainty(ranked: list[Measured], tied: list[Measured]) -> str:
     seeds = sorted({measured.summary.n for measured in ranked})
     over = f"{seeds[0]} seeds" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    if tied and all(told_apart(ranked[0], m) for m in tied):
+        return f"The difference is one of the blanks: over {over} it holds, on other blanks it may not."
     if tied:
         names = form.listing([name(ranked[0]), *(name(m) for m in tied)])
         return f"The 95% intervals over {over} do not tell {names} apart; more seeds or more training may."
@@ -169,13 +210,12 @@ def _others(others: list[Measured]) -> str:
     return name(others[0]) if len(others) == 1 else "the others"
 
 
-def _pairwise(study: Study, ranked: list[Measured]) -> str:
+def _pairwise(study: Study, ranked: list[Measured], pairs: Sequence[Paired]) -> str:
     """Returns a sentence on the paired comparison of the first two on the same blanks."""
-    labels = [measured.condition.label for measured in ranked[:2]]
-    pair = next((p for p in paired(study) if {p.first.label, p.second.label} == set(labels)), None)
+    pair = _pair_of(ranked[0], ranked[1], pairs)
     if pair is None or pair.difference.interval is None:
         return ""
-    sign = 1 if pair.first.label == labels[0] else -1
+    sign = 1 if pair.first.label == ranked[0].condition.label else -1
     low, high = sorted((sign * pair.difference.interval.low, sign * pair.difference.interval.high))
     return (
         f"{_one_by_one(study, pair.n)}, these seeds), {name(ranked[0])} less {name(ranked[1])} is "
@@ -204,10 +244,18 @@ def _chosen(study: Study, ranked: list[Measured]) -> str:
     )
 
 
-def _above_chance(study: Study, measure: Measure) -> str:
+def _no_better_than_chance(study: Study, measure: Measure) -> list[Measured]:
+    """Returns the conditions whose interval includes, or is below, the score of a blind choice."""
+    chance = blind(measure.name, choices(study))
+    if chance is None or measure.name != "blank_choice_accuracy":
+        return []
+    return [m for m in measure.ranked() if m.interval and m.interval.low <= chance]
+
+
+def _above_chance(study: Study, measure: Measure, guesses: Sequence[Measured]) -> str:
     chance = blind(measure.name, choices(study))
     if chance is None or measure.name != "blank_choice_accuracy":
         return ""
-    near = [name(m) for m in measure.ranked() if m.interval and m.interval.low <= chance]
+    near = [name(m) for m in guesses]
     guess = f"A blind choice is right {form.metric(chance, 'share')} of the time"
     return f"{guess}; {form.listing(near)} cannot be told from that." if near else f"{guess}."

@@ -12,7 +12,7 @@ from typing import Any
 from pretextlm.errors import UserError
 from pretextlm.files import AnyPath, write_json
 from pretextlm.report.page import write_report
-from pretextlm.study.directory import COMMAND, claim, machine
+from pretextlm.study.directory import COMMAND, claim, machine, with_earlier_runs
 from pretextlm.study.jobs import QueuedRun, run_in_parallel
 from pretextlm.study.plan import RUNS, PlannedRun, StudyPlan
 from pretextlm.study.progress import Silent, StudyProgress
@@ -35,7 +35,8 @@ def compare(
 
     Args:
         study: the comparison: a plan, its tables as plain values, or a TOML file.
-        out: a new directory, or one that holds this plan.
+        out: a new directory, or one that holds this plan or a smaller one: seeds, objectives, entries and points of a
+            grid are added to it.
         jobs: number of runs at a time, each in its own process with its share of the threads, or one GPU.
         command: argv to record.
         progress: notified of every run and step.
@@ -69,7 +70,7 @@ def run_plan(
 
     Args:
         plan: the study.
-        directory: a new directory, or one that holds this plan.
+        directory: a new directory, or one that holds this plan or a smaller one.
         jobs: number of runs at a time, each in its own process with its share of the threads, or one GPU.
         command: argv to record.
         progress: notified of every run and step.
@@ -88,6 +89,7 @@ def run_plan(
     if jobs < 1:
         raise UserError(f"jobs must be at least 1, not {jobs}.", "Give an integer, for example --jobs 2.")
     progress = progress or Silent()
+    plan = with_earlier_runs(directory, plan)
     recipes = check(plan)
     with locked(directory):
         claim(directory, plan)

@@ -14,6 +14,7 @@ from pretextlm.config import read_toml, write_toml
 from pretextlm.data.manifest import Manifest, read_manifest
 from pretextlm.errors import UserError
 from pretextlm.files import write_json, write_text
+from pretextlm.study.extension import held_plan, joined
 from pretextlm.study.plan import RUNS
 from pretextlm.study.task_plan import AnyPlan, TaskStudy
 
@@ -21,34 +22,34 @@ PLAN, COMMAND, CORPUS = "study.toml", "command.json", "corpus.json"
 LOCK = "run.lock"
 
 
-def claim(directory: Path, plan: AnyPlan) -> None:
-    """Create the directory for this plan, or check that it already belongs to it.
+def with_earlier_runs(directory: Path, plan: AnyPlan) -> AnyPlan:
+    """Returns the plan joined with the one that the directory holds, if it holds one.
 
     Raises:
-        UserError: it holds another plan, another corpus or other files.
+        UserError: the two contradict each other.
+    """
+    file = directory / PLAN
+    return joined(held_plan(file, plan), plan, file) if file.exists() else plan
+
+
+def claim(directory: Path, plan: AnyPlan) -> None:
+    """Create the directory for this plan, or note in one that it has grown to this plan.
+
+    Raises:
+        UserError: it holds another corpus or other files.
     """
     values = plan.plain()
     corpus = plan.corpus() if isinstance(plan, TaskStudy) else describe_corpus(Path(plan.store))
     if (directory / PLAN).exists():
-        _same(directory, read_toml(directory / PLAN), values)
         _same_corpus(directory, corpus)
+        if read_toml(directory / PLAN) != values:
+            write_text(directory / PLAN, write_toml(values))
         return
     if directory.is_dir() and any(path.name != LOCK for path in directory.iterdir()):
         raise UserError(f"{directory} is not empty and holds no study.", "Give a new directory with --out DIR.")
     (directory / RUNS).mkdir(parents=True, exist_ok=True)
     write_json(directory / CORPUS, corpus)
     write_text(directory / PLAN, write_toml(values))
-
-
-def _same(directory: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    differ = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
-    if differ:
-        verb = "differs" if len(differ) == 1 else "differ"
-        raise UserError(
-            f"{directory} holds another study: {', '.join(differ)} {verb} from its {PLAN}.",
-            f"Give another directory with --out DIR, or resume its own plan: pretextlm compare {directory / PLAN} "
-            f"--out {directory}",
-        )
 
 
 def _same_corpus(directory: Path, corpus: Mapping[str, Any]) -> None:

@@ -54,10 +54,33 @@ def test_the_first_two_are_compared_on_the_same_blanks(tmp_path: Path) -> None:
 
 
 def test_with_one_seed_each_the_lead_is_a_hint(tmp_path: Path) -> None:
-    headline, qualification = found(read([write_study(tmp_path / "s", seeds=(1,))]))
+    skills = {"causal": 0.2, "masked": 0.9, "span_corruption": 0.2}
+    headline, qualification = found(read([write_study(tmp_path / "s", seeds=(1,), skills=skills)]))
     assert "masked chooses" in headline
     assert "more than one seed" in qualification
     assert "hint" in qualification
+
+
+def test_one_seed_names_no_order_that_the_blanks_do_not_tell_apart(tmp_path: Path) -> None:
+    study = read([write_study(tmp_path / "s", seeds=(1,), skills=dict.fromkeys(("causal", "masked"), 0.6))])
+    interval = paired(study)[0].difference.interval
+    assert interval is not None
+    assert interval.low <= 0 <= interval.high
+    headline, qualification = found(study)
+    assert "are too close to call" in headline
+    assert "against" not in headline
+    assert "hint" in qualification
+
+
+def test_no_order_is_named_of_conditions_that_only_guess(tmp_path: Path) -> None:
+    skills = {"causal": 0.27, "masked": 0.25, "span_corruption": 0.24}
+    headline, qualification = found(read([write_study(tmp_path / "s", skills=skills)]))
+    assert re.fullmatch(
+        r"After 2 minutes of training each, no objective can be told from a blind choice, which is right for 25.0% of "
+        r"the held-out blanks; the best, [\w ]+, chooses [\d.]+% rightly\.",
+        headline,
+    )
+    assert "cannot be told from that" in qualification
 
 
 def test_one_that_is_no_better_than_chance_is_said_to_be(tmp_path: Path) -> None:
@@ -146,7 +169,7 @@ def test_a_budget_that_runs_do_not_share_is_not_stated(tmp_path: Path) -> None:
     assert found(read([one, two]))[0].startswith("After 2 minutes of training each, ")
     config = (two / "config.toml").read_text().replace("budget_seconds = 120.0", "budget_seconds = 60.0")
     (two / "config.toml").write_text(config)
-    assert found(read([one, two]))[0].startswith("masked chooses")
+    assert found(read([one, two]))[0].startswith("masked (")
 
 
 def test_runs_that_were_asked_different_blanks_are_not_held_against_each_other(tmp_path: Path) -> None:

@@ -128,13 +128,40 @@ def test_a_signal_ends_the_study_and_the_same_call_goes_on(plan: StudyPlan, tmp_
 def test_a_directory_with_another_plan_is_refused_and_left_alone(plan: StudyPlan, tmp_path: Path) -> None:
     run(plan, tmp_path / "s", Workshop())
     before = (tmp_path / "s/study.toml").read_bytes()
-    other = plan.model_copy(update={"seeds": (1, 2, 3)})
+    table = {"name": "masked", "label": "masked", "rate": 0.4}
+    changes = {
+        "budget": {"seconds": 2.0},
+        "model": {"hidden_size": 64},
+        "objectives": ["causal", table],
+        "seeds": [1, 3],
+    }
     workshop = Workshop()
-    with pytest.raises(UserError, match="holds another study: seeds differs") as caught:
-        run(other, tmp_path / "s", workshop)
+    with pytest.raises(UserError, match="holds another study") as caught:
+        run(StudyPlan.parse({**plan.plain(), **changes}), tmp_path / "s", workshop)
+    for part in (
+        "budget.seconds is 1.0, here 2.0",
+        "model.hidden_size is not given, here 64",
+        "masked: options.rate is not given, here 0.4",
+    ):
+        assert part in caught.value.message
+    assert "seeds" not in caught.value.message
     assert "--out" in caught.value.hint
     assert workshop.trained == []
     assert (tmp_path / "s/study.toml").read_bytes() == before
+
+
+def test_more_seeds_and_objectives_are_added_and_nothing_is_trained_twice(plan: StudyPlan, tmp_path: Path) -> None:
+    run(plan, tmp_path / "s", Workshop())
+    grown = StudyPlan.parse({**plan.plain(), "seeds": [2, 3], "objectives": ["masked", "prefix"]})
+    workshop = Workshop()
+    outcome = run(grown, tmp_path / "s", workshop)
+    added = ["prefix-seed1", "prefix-seed2", "causal-seed3", "masked-seed3", "prefix-seed3"]
+    assert workshop.trained == workshop.evaluated == outcome.finished == added
+    assert sorted(outcome.skipped) == sorted(RUNS)
+    held = StudyPlan.load(tmp_path / "s/study.toml")
+    assert held.seeds == (1, 2, 3)
+    assert [condition.label for condition in held.objectives] == ["causal", "masked", "prefix"]
+    assert run(plan, tmp_path / "s", Workshop()).finished == []
 
 
 def test_a_directory_with_something_else_is_refused(plan: StudyPlan, tmp_path: Path) -> None:

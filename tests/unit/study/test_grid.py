@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from tests.builders import make_store, sentences
@@ -13,6 +14,7 @@ from pretextlm.grid import labels, point_label, points, set_at
 from pretextlm.report.page import render, summary, write_report
 from pretextlm.report.read import read
 from pretextlm.study.compare import run_plan
+from pretextlm.study.extension import joined
 from pretextlm.study.grid import RATES, SEEDS, grid_plan, parse_grid, parse_seeds
 from pretextlm.study.task_plan import TaskStudy
 from pretextlm.training.budget import Budget
@@ -105,6 +107,16 @@ def test_the_same_plan_finds_everything_done(done):
     place, plan, _ = done
     assert TaskStudy.parse(read_toml(place / "study.toml")) == plan
     assert len(run_plan(plan, place).skipped) == 4
+
+
+def test_a_grid_grows_by_values_and_not_by_settings(done, recipe):
+    _, plan, _ = done
+    more = grid_plan(recipe, {"training.learning_rate": [5e-4, 1e-4]}, (3,), "here")
+    grown = joined(plan, more, Path("s/study.toml"))
+    assert grown.grid == {"training.learning_rate": (2e-5, 5e-4, 1e-4)}
+    assert grown.seeds == (1, 2, 3)
+    with pytest.raises(UserError, match=r"grid has the settings training\.learning_rate, here"):
+        joined(plan, grid_plan(recipe, GRID, (1,), "here"), Path("s/study.toml"))
 
 
 def test_the_page_names_the_best_point_and_that_it_was_chosen(done):

@@ -105,8 +105,11 @@ def test_the_page_says_how_many_records_of_how_many_and_compares_accuracies(done
 
 def test_the_same_call_again_does_nothing_and_other_records_are_refused(done, begun):
     assert len(run_plan(plan(begun, seeds=[1, 2]), done).skipped) == 12
-    with pytest.raises(UserError, match="holds another study"):
-        run_plan(plan(begun, seeds=[1]), done)
+    assert len(run_plan(plan(begun, seeds=[1]), done).skipped) == 12
+    recipe = plan(begun).recipe
+    other = {**recipe, "training": {**recipe["training"], "batch_rows": 3}}
+    with pytest.raises(UserError, match=r"holds another study: recipe\.training\.batch_rows is .*, here 3"):
+        run_plan(plan(begun, seeds=[1]).model_copy(update={"recipe": other}), done)
     other = begun[1].read_text()
     begun[1].write_text(other.replace('"label": 2', '"label": 1', 1))
     try:
