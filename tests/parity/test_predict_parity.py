@@ -73,5 +73,17 @@ def test_an_imported_classifier_reads_two_texts_whatever_they_are_called(tmp_pat
         assert found["probabilities"] == pytest.approx(expected, abs=1e-5)
     alone = predict(run, [a, "x=1", "y=2"])
     assert len(alone) == 3
-    expected = {one["label"]: one["score"] for one in pipeline(a)}
-    assert alone[0]["probabilities"] == pytest.approx(expected, abs=1e-5)
+    (expected,) = pipeline([a])
+    assert alone[0]["probabilities"] == pytest.approx({one["label"]: one["score"] for one in expected}, abs=1e-5)
+
+
+def test_an_import_reads_as_many_tokens_as_the_pipeline(tmp_path):
+    model = foreign("bert", "sequence", tmp_path / "theirs", max_position_embeddings=700)
+    pipeline = transformers.pipeline("text-classification", model=model, tokenizer=their_tokenizer(), top_k=None)
+    run = import_model(str(tmp_path / "theirs"), tmp_path / "run").directory
+    text = "the old ship " + "a river " * 290 + "sails"  # more tokens than `data.length` of an import, 512
+    found, longer = predict(run, [text, text + " the ship" * 100])
+    assert "note" not in found
+    assert "700 of 787 tokens" in longer["note"]
+    (expected,) = pipeline([text])
+    assert found["probabilities"] == pytest.approx({one["label"]: one["score"] for one in expected}, abs=1e-5)

@@ -32,7 +32,8 @@ def fill(
     other objectives are refused.
 
     Blanks are filled from left to right. Scores are log-likelihoods in nats (for replaced-token detection: that the
-    answer is original); they are not comparable between kinds of model.
+    answer is original); they are not comparable between kinds of model. In a text that is longer than the model can
+    read, each blank sees the tokens nearest to it.
     """
     from pretextlm.cli.shared.console import print_json, stderr
 
@@ -45,10 +46,18 @@ def fill(
 
         opened = Run.open(run)
         filled = fill_text(opened, text, top=top, max_new_tokens=max_new_tokens)
+    for note in filled.notes:
+        stderr().print(note, markup=False, highlight=False)
     if as_json:
         blanks = [[{"answer": answer, "score": score} for answer, score in b.answers] for b in filled.blanks]
         print_json(
-            {"run": str(run), "objective": opened.recipe.training_objective.name, "text": filled.text, "blanks": blanks}
+            {
+                "run": str(run),
+                "objective": opened.recipe.training_objective.name,
+                "text": filled.text,
+                "blanks": blanks,
+                **({"notes": filled.notes} if filled.notes else {}),
+            }
         )
     else:
         _show(filled)

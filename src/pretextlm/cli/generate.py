@@ -57,6 +57,10 @@ def generate(
     ] = None,
     samples: Annotated[int, typer.Option(min=1, max=1024, help="Number of texts, each with other draws.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the draws: the same seed gives the same text.")] = 0,
+    truncate_left: Annotated[
+        bool,
+        typer.Option("--truncate-left", help="Leave out the beginning of a prompt that is too long."),
+    ] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16: faster where the machine has it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print prompts and texts as JSON.")] = False,
 ) -> None:
@@ -80,6 +84,9 @@ def generate(
     With examples, the prompt is the input of a last example whose target is generated; it ends where the template's
     does. A single text is streamed to a terminal. The same seed gives the same texts; the text for a prompt of a file
     depends on its place, not on the other prompts.
+
+    A model with a table of positions stops where the table ends, and refuses a longer prompt unless --truncate-left is
+    given. Other models read on, and a note says from where on they were not made for it.
     """
     from pretextlm.cli.shared.console import print_json, stderr
     from pretextlm.evaluation.prompt_files import TEMPLATE, read_examples, read_prompts
@@ -110,6 +117,7 @@ def generate(
         "seed": seed,
     }
     between = "\n" if pairs or opened.recipe.training_objective.writes_targets else ""
+    notes: list[str] = []
     live = sys.stdout.isatty() and len(asked) * samples == 1 and beams == 1 and not as_json
     if live:
         _show(asked[0] + between)
@@ -120,17 +128,23 @@ def generate(
         template=unescaped(template) or TEMPLATE,
         suppress=suppress or (),
         dtype="bf16" if bf16 else "fp32",
+        truncate_left=truncate_left,
+        on_note=notes.append,
         on_text=_show if live else None,
         **settings,
     )
     if live:
         _show("\n")
+    for note in notes:
+        stderr().print(note, markup=False, highlight=False)
+    if live:
         return
     groups = [found[n * samples : (n + 1) * samples] for n in range(len(asked))]
     if as_json:
         results = [{"prompt": text, "texts": group} for text, group in zip(asked, groups, strict=True)]
         used = {**settings, "suppress": suppress or []}
-        print_json({"run": str(run), **({"results": results} if prompts else results[0]), "settings": used})
+        told = {"notes": notes} if notes else {}
+        print_json({"run": str(run), **({"results": results} if prompts else results[0]), **told, "settings": used})
         return
     shown = [text + between + answer for text, group in zip(asked, groups, strict=True) for answer in group]
     sys.stdout.write("\n---\n".join(shown) + "\n")

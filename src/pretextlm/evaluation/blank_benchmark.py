@@ -21,6 +21,7 @@ from pretextlm.metric import Metric, mean
 from pretextlm.scoring.blank import Blank, Candidate
 from pretextlm.scoring.scorer import Scorer
 from pretextlm.scoring.token_texts import TokenTexts
+from pretextlm.scoring.window import fitting
 
 DISTRACTORS = 9
 NEIGHBOURS = 20
@@ -172,7 +173,8 @@ def _window(split: Split, start: int, stop: int, texts: TokenTexts) -> Blank:
 
 def answer_questions(scorer: Scorer, questions: Sequence[Question]) -> Answers:
     """Returns a model's own candidates and its scores of the given ones, all questions in batches."""
-    blanks = [question.blank for question in questions]
+    limit = scorer.model.config.positions.limit
+    blanks = [fitting(question.blank, limit, MAX_TOKENS) for question in questions]
     written = [found[0] for found in scorer.best_candidates(blanks, 1, MAX_TOKENS)]
     return Answers(questions, written, scorer.log_likelihoods(blanks, [question.candidates for question in questions]))
 

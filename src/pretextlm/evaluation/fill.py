@@ -13,6 +13,7 @@ from pretextlm.evaluation.trained_model import open_scorer
 from pretextlm.files import AnyPath
 from pretextlm.scoring.blank import Blank
 from pretextlm.scoring.scorer import Scorer
+from pretextlm.scoring.window import fitting
 from pretextlm.training.run_directory import Run
 from pretextlm.training.runtime import Device, as_device
 
@@ -29,10 +30,15 @@ class FilledBlank:
 
 @dataclass(frozen=True)
 class Filled:
-    """The text with every blank filled by its best answer, and the blanks with all of theirs."""
+    """The text with every blank filled by its best answer, and the blanks with all of theirs.
+
+    Attributes:
+        notes: what is to be said about a text that is longer than the model was made for.
+    """
 
     text: str
     blanks: tuple[FilledBlank, ...]
+    notes: tuple[str, ...] = ()
 
 
 def fill(run: AnyPath, text: str, *, top: int = 5, max_new_tokens: int = 4, device: Device = "cpu") -> Filled:
@@ -40,7 +46,8 @@ def fill(run: AnyPath, text: str, *, top: int = 5, max_new_tokens: int = 4, devi
 
     Args:
         run: the run, or its directory.
-        text: with [MASK] or ____ for each blank; k adjacent [MASK] are exactly k tokens to a masked model.
+        text: with [MASK] or ____ for each blank; k adjacent [MASK] are exactly k tokens to a masked model. Of a text
+            that is longer than the model can read, each blank sees the tokens nearest to it.
         top: answers per blank.
         max_new_tokens: of an answer.
         device: "cpu", "cuda" or "auto".
@@ -77,18 +84,26 @@ def fill_blanks(scorer: Scorer, text: str, top: int = 5, max_new_tokens: int = 4
     texts = scorer.texts
     ids = [tuple(texts.encode(piece)) for piece in pieces]
     filled, left = pieces[0], ids[0]
-    found = []
+    found, notes = [], []
+    positions = scorer.model.config.positions
+    size = sum(map(len, ids))
+    if positions.length is not None and positions.limit is None and size > positions.length:
+        notes.append(f"The text has {size:,} tokens; the model was made for {positions.length:,}.")
     for nth, match in enumerate(blanks):
         masks = match.group().count("[MASK]")
         later = tuple(ids[nth + 2 :])
         blank = Blank(left, ids[nth + 1], later, num_tokens=masks or None, starts_word=bool(match["space"]))
-        candidates = scorer.best_candidates([blank], top, max_new_tokens)[0]
+        seen = fitting(blank, positions.limit, masks or max_new_tokens)
+        if seen != blank:
+            kept = sum(map(len, seen.pieces))
+            notes.append(f"Blank {nth + 1} sees the {kept:,} tokens around it: the model reads {positions.limit:,}.")
+        candidates = scorer.best_candidates([seen], top, max_new_tokens)[0]
         before = texts.decode(left)
         answers = tuple((texts.decode([*left, *c.tokens])[len(before) :].strip(), c.score) for c in candidates)
         found.append(FilledBlank(answers))
         filled += match["space"] + answers[0][0] + pieces[nth + 1]
         left = (*left, *candidates[0].tokens, *ids[nth + 1])
-    return Filled(filled, tuple(found))
+    return Filled(filled, tuple(found), tuple(notes))
 
 
 def _parse(text: str) -> tuple[list[str], list[re.Match[str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
@@ -48,6 +49,8 @@ def generate(
     suppress: Sequence[str] = (),
     dtype: Literal["fp32", "bf16"] = "fp32",
     device: Device = "cpu",
+    truncate_left: bool = False,
+    on_note: Callable[[str], None] = warnings.warn,
     on_text: Callable[[str], None] | None = None,
     **settings: Unpack[GenerationOptions],
 ) -> list[str]:
@@ -65,6 +68,9 @@ def generate(
         suppress: strings whose tokens are never written.
         dtype: of the activations.
         device: "cpu", "cuda" or "auto".
+        truncate_left: a prompt that is longer than the model reads loses its beginning; otherwise it is refused.
+        on_note: called with a sentence about a text that ends where the model's positions do, or that is longer than
+            the model was made for.
         on_text: called with each new piece of a single text while it is written; not for a beam search.
         **settings: see :class:`GenerationConfig`, for example `max_new_tokens=20`; by default a temperature of 0.8
             and top_p of 0.95.
@@ -73,7 +79,8 @@ def generate(
         The new text of each prompt; with several samples, those of a prompt follow each other.
 
     Raises:
-        UserError: the run has no checkpoint, a setting is wrong, or the model was not trained to continue texts.
+        UserError: the run has no checkpoint, a setting is wrong, the model was not trained to continue texts, or a
+            prompt is too long.
     """
     given = [prompts] if isinstance(prompts, str) else list(prompts)
     stops = list(settings.get("stop_strings", ()))
@@ -99,7 +106,15 @@ def generate(
             on_text(stream.add(token))
 
     answers = continue_texts(
-        model, objective, texts, ids, chosen, on_token if stream else None, choose_dtype(dtype, place)
+        model,
+        objective,
+        texts,
+        ids,
+        chosen,
+        on_token if stream else None,
+        choose_dtype(dtype, place),
+        truncate_left,
+        on_note,
     )
     if stream and on_text:
         on_text(stream.end())

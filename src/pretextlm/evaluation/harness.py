@@ -27,6 +27,7 @@ from pretextlm.evaluation.benchmarks.request_scorers import FRAME_TOKENS, Autore
 from pretextlm.evaluation.benchmarks.rows import HUB, Rows, read_rows, read_shots
 from pretextlm.evaluation.benchmarks.run import BATCH_SIZE, Opened, Progress, add_results
 from pretextlm.evaluation.benchmarks.wording import Values, Wording
+from pretextlm.evaluation.prompt_length import fitted_prompt
 from pretextlm.evaluation.prompts import continue_prompts
 from pretextlm.metric import Metric
 from pretextlm.model.generation import GenerationConfig
@@ -113,8 +114,10 @@ class HarnessModel(LM):  # type: ignore[misc,unused-ignore]
             for start in range(0, len(numbers), self.batch_size):
                 part = numbers[start : start + self.batch_size]
                 prompts = [texts.encode(requests[number].args[0]) for number in part]
-                found = [self.scorer.prompt(tuple(ids)) for ids in prompts]
-                decoder_prompts = [prompt for prompt in found if prompt is not None]
+                most = settings.max_new_tokens
+                decoder_prompts = [
+                    fitted_prompt(model, self.scorer.required_prompt, ids, most, truncate_left=True) for ids in prompts
+                ]
                 answers = continue_prompts(model, texts, decoder_prompts, settings)
                 for number, prompt, answer in zip(part, prompts, answers, strict=True):
                     text = texts.decode([*prompt, *answer])[len(texts.decode(prompt)) :]

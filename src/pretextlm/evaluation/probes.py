@@ -170,8 +170,8 @@ def layer_states(
     before = [token for token in (frame.lead, frame.begin) if token is not None]
     after = [] if frame.end is None or model.encoder is None else [frame.end]
     ids = [opened.texts.encode(text) for text in texts]
-    longest = model.config.positions.max_position_embeddings - model.config.positions.offset
-    room = longest - len(before) - len(after) if longest > 0 else max(map(len, ids), default=0)
+    longest = model.config.positions.length
+    room = max(map(len, ids), default=0) if longest is None else longest - len(before) - len(after)
     rows = [[*before, *text[: max(1, room)], *after] for text in ids]
     layers = model.config.layers("decoder" if model.encoder is None else "encoder")
     found = [np.zeros((len(texts), model.config.hidden_size), np.float32) for _ in range(layers + 1)]

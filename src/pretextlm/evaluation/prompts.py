@@ -10,6 +10,7 @@ import numpy as np
 from pretextlm.counter_rng import permute
 from pretextlm.data.store import Split
 from pretextlm.errors import UserError
+from pretextlm.evaluation.prompt_length import fitted_prompt, length_note
 from pretextlm.model.generation import GenerationConfig, generate
 from pretextlm.objectives.protocol import TrainingObjective
 from pretextlm.scoring.blank import DecoderPrompt
@@ -33,6 +34,8 @@ def continue_texts(
     settings: GenerationConfig,
     on_token: Callable[[int, int], None] | None = None,
     dtype: torch.dtype | None = None,
+    truncate_left: bool = False,
+    on_note: Callable[[str], None] | None = None,
 ) -> list[list[int]]:
     """Continues each text in the way of the objective; a text-to-text model writes the target of each.
 
@@ -43,22 +46,32 @@ def continue_texts(
         prompts: ids of the texts, without special tokens.
         settings: `stop` is set here where the objective has its own.
         on_token, dtype: as in `generate`.
+        truncate_left: a prompt that is too long loses its beginning, so that the new tokens fit, too.
+        on_note: called with a sentence about each text that is longer than the model was made for.
 
     Returns:
         The ids of the new tokens of each text.
 
     Raises:
-        UserError: the model was not trained to continue texts.
+        UserError: the model was not trained to continue texts, or a prompt is longer than it reads.
     """
-    architecture = model.config.architecture
-    found = [objective.decoder_prompt(texts.vocabulary, architecture, prompt) for prompt in prompts]
-    decoder_prompts = [prompt for prompt in found if prompt is not None]
-    if len(decoder_prompts) < len(prompts):
-        raise UserError(
-            f"A model trained by {objective.name} with these options does not continue texts.",
-            "Let it fill in blanks instead: pretextlm fill RUN 'The ____ of the people.'",
-        )
-    return continue_prompts(model, texts, decoder_prompts, settings, on_token, dtype)
+
+    def prompt_of(ids: Sequence[int]) -> DecoderPrompt:
+        found = objective.decoder_prompt(texts.vocabulary, model.config.architecture, ids)
+        if found is None:
+            raise UserError(
+                f"A model trained by {objective.name} with these options does not continue texts.",
+                "Let it fill in blanks instead: pretextlm fill RUN 'The ____ of the people.'",
+            )
+        return found
+
+    fitted = [fitted_prompt(model, prompt_of, ids, settings.max_new_tokens, truncate_left) for ids in prompts]
+    answers = continue_prompts(model, texts, fitted, settings, on_token, dtype)
+    if on_note is not None:
+        for number, answer in enumerate(answers):
+            if note := length_note(model, fitted[number // settings.samples], len(answer), settings.max_new_tokens):
+                on_note(f"Text {number + 1} {note}")
+    return answers
 
 
 def continue_prompts(

@@ -180,7 +180,13 @@ def scored(
 
 def examples_of(model: Transformer, task: Task, run: Run, records: Records) -> Examples:
     """Return the records as tokenized examples, as the run was trained on them."""
-    return task.examples(records, OffsetTokenizer(run.tokenizer, run.vocabulary), model.config, run.recipe.data.length)
+    return task.examples(records, OffsetTokenizer(run.tokenizer, run.vocabulary), model.config, reading_length(run))
+
+
+def reading_length(run: Run) -> int:
+    """Return the number of tokens of an example at most: of an import all that it was made for."""
+    own = run.recipe.data.length
+    return max(own, run.recipe.model.positions.length or 0) if run.recipe.imported_from else own
 
 
 def answers_loss(model: Transformer, task: Task, examples: Examples, run: Run) -> dict[str, Metric]:

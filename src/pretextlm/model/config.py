@@ -117,6 +117,16 @@ class PositionConfig(Config):
             raise ValueError("yarn rotary scaling needs rope_theta above 1")
         return self
 
+    @property
+    def length(self) -> int | None:
+        """Tokens of the longest text that the model was made for; None if that is unknown."""
+        return self.max_position_embeddings - self.offset if self.max_position_embeddings else None
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens of the longest text that the model can read: those of a learned table; None for any number."""
+        return self.length if self.kind == "learned" else None
+
 
 class AttentionConfig(Config):
     """Options of attention.

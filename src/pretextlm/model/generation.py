@@ -28,6 +28,8 @@ from pretextlm.model.text_stream import Decode, TextStream
 from pretextlm.model.transformer import Transformer
 
 ROWS_AT_ONCE = 64
+UNLIMITED = 1 << 40
+"""More tokens than any text has."""
 
 
 class GenerationConfig(SamplingConfig):
@@ -84,7 +86,8 @@ def generate(
 ) -> list[list[int]]:
     """Generate a continuation of each prompt.
 
-    The result of a row depends on its prompt, the settings and its place in `prompts`, not on the rows beside it.
+    The result of a row depends on its prompt, the settings and its place in `prompts`, not on the rows beside it. The
+    end of the model's table of positions (`PositionConfig.limit`) ends a text, too.
 
     Args:
         model: Decoder or encoder-decoder, in eval mode.
@@ -104,7 +107,7 @@ def generate(
         other: text number prompt · samples + sample.
 
     Raises:
-        UserError: The model is an encoder, which cannot generate from left to right.
+        UserError: The model is an encoder, which cannot generate from left to right, or a prompt does not fit into it.
         ValueError: An empty prompt, an encoder-decoder without decoder prompts, stop strings without `decode`.
     """
     settings = settings or GenerationConfig()
@@ -123,11 +126,13 @@ def generate(
     model = cast_for_inference(model, dtype)
     samples = settings.samples
     answers: list[list[int]] = [[] for _ in range(len(prompts) * samples)]
-    # Prompts of similar length share a batch: less padding.
-    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     at_once = max(1, ROWS_AT_ONCE // max(samples, settings.beams))
-    for start in range(0, len(order), at_once):
-        rows = order[start : start + at_once]
+    rooms = [
+        room_for(model, len(prompt), None if decoder_prompts is None else len(decoder_prompts[row]), reread)
+        for row, prompt in enumerate(prompts)
+    ]
+    for rows, most in _batches(prompts, [min(settings.max_new_tokens, room) for room in rooms], at_once):
+        settings = settings.model_copy(update={"max_new_tokens": most})
         contexts = [texts[row] for row in rows]
         sources = None if decoder_prompts is None else [prompts[row] for row in rows]
         joined = sources if sources is not None and model.encoder is None else [[]] * len(rows)
@@ -154,6 +159,41 @@ def generate(
             if on_token is not None:
                 on_token(number, token)
     return answers
+
+
+def room_for(model: Transformer, prompt: int, decoder_prompt: int | None = None, reread: bool = False) -> int:
+    """Returns how many tokens can be generated before the model's positions end; a large number if they do not.
+
+    The last token is generated and not read: behind a prompt of 1,024 tokens, a table of 1,024 positions has room for
+    one.
+
+    Args:
+        model: Decoder or encoder-decoder.
+        prompt, decoder_prompt: Numbers of tokens, as for `generate`.
+        reread: As for `generate`.
+
+    Raises:
+        UserError: The prompt alone does not fit.
+    """
+    limit = model.config.positions.limit
+    if limit is None:
+        return UNLIMITED
+    used = prompt if decoder_prompt is None else decoder_prompt
+    if decoder_prompt is not None and model.encoder is None:
+        used += prompt - reread
+    if max(used, prompt) > limit:
+        raise UserError(f"The prompt has {max(used, prompt):,} tokens; the model reads {limit:,}.", "Shorten it.")
+    return limit - used + 1
+
+
+def _batches(prompts: Sequence[Sequence[int]], most: Sequence[int], size: int) -> Iterator[tuple[list[int], int]]:
+    """Yields the rows of each batch, and how many tokens are generated for each: `most` of every row in it.
+
+    Prompts of similar length share a batch: less padding.
+    """
+    for longest in sorted(set(most)):
+        order = sorted((row for row, own in enumerate(most) if own == longest), key=lambda row: len(prompts[row]))
+        yield from ((order[start : start + size], longest) for start in range(0, len(order), size))
 
 
 def _sample(

@@ -61,8 +61,8 @@ def check_positions(recipe: Recipe) -> None:
     models = {"model": recipe.model}
     models |= {f"{role} {place}": Run.open(Path(place)).recipe.model for role, place in _frozen(recipe)}
     for name, model in models.items():
-        rows = model.positions.max_position_embeddings - model.positions.offset
-        if model.positions.kind == "learned" and recipe.data.length > rows:
+        rows = model.positions.limit
+        if rows is not None and recipe.data.length > rows:
             raise UserError(
                 f"data.length is {recipe.data.length}, but the {name} has a table of {rows} positions.",
                 f"Give data.length={rows} or less.",

@@ -78,9 +78,7 @@ class RequestScorer(ABC):
     ) -> None:
         self.model, self.objective, self.texts = model, objective, texts
         self.vocab_size, self.batch_size = vocab_size, batch_size
-        positions = model.config.positions
-        longest = positions.max_position_embeddings
-        self.max_length = longest - positions.offset if longest else None
+        self.max_length = model.config.positions.length
         self.num_cropped = 0
         self._prepare()
 

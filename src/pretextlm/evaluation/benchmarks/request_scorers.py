@@ -110,7 +110,7 @@ class AutoregressiveRequests(RequestScorer):
 
     def _fitting(self, context: Ids, continuations: Sequence[Ids]) -> DecoderPrompt:
         """Returns the prompt with as much of the context as fits."""
-        prompt, longest = self._required_prompt(context), max(map(len, continuations))
+        prompt, longest = self.required_prompt(context), max(map(len, continuations))
         written = len(prompt.context) + longest - 1  # the last token is only predicted
         used = 0 if prompt.source is None else len(prompt.source)
         if self.model.encoder is None:
@@ -118,10 +118,11 @@ class AutoregressiveRequests(RequestScorer):
         else:
             self.crop((), written, written)  # the decoder's row holds nothing that could be cropped
         kept = self.crop(context, used, used - len(context))
-        return prompt if len(kept) == len(context) else self._required_prompt(kept)
+        return prompt if len(kept) == len(context) else self.required_prompt(kept)
 
-    def _required_prompt(self, tokens: Ids) -> DecoderPrompt:
-        prompt = self.prompt(tokens)
+    def required_prompt(self, tokens: Sequence[int]) -> DecoderPrompt:
+        """Returns the decoder's input for a text."""
+        prompt = self.prompt(tuple(tokens))
         assert prompt is not None, "a model without prompts is refused before"
         return prompt
 

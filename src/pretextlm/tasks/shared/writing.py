@@ -14,7 +14,6 @@ from pydantic import Field
 from pretextlm.batch import IGNORE, Batch
 from pretextlm.data.examples import Examples
 from pretextlm.data.offset_mapping import OffsetTokenizer
-from pretextlm.errors import UserError
 from pretextlm.objectives.protocol import Outputs
 from pretextlm.tasks.base import Task
 
@@ -83,33 +82,19 @@ class WritingTask(Task):
             (E,) lists of generated tokens.
 
         Raises:
-            UserError: a prompt leaves no position for an answer.
+            UserError: a prompt is longer than the model reads.
         """
         from pretextlm.model.generation import GenerationConfig, generate
 
         opened = [self.opening(prompt, vocabulary) for prompt in self.prompts(examples)]
-        before = np.array([self._begins_at(model, *one) for one in opened])
-        room = np.minimum(self.longest_answer, _positions(model.config) - before)
-        if room.min(initial=1) < 1:
-            raise UserError(
-                "A prompt fills the model's table of positions: there is no room for an answer.",
-                f"Give data.length={_positions(model.config) // 2} or less.",
-            )
+        begun = [begin for _, begin in opened if begin is not None]
+        settings = GenerationConfig(max_new_tokens=self.longest_answer, temperature=0.0)
+        read = [prompt for prompt, _ in opened]
+        texts = generate(model, vocabulary, read, settings, begun or None, reread=bool(begun) and self.causal)
         found = np.empty(len(opened), object)
-        for most in np.unique(room).tolist():
-            chosen = np.flatnonzero(room == most)
-            read = [opened[index][0] for index in chosen]
-            begun = [begin for index in chosen if (begin := opened[index][1]) is not None]
-            settings = GenerationConfig(max_new_tokens=most, temperature=0.0)
-            texts = generate(model, vocabulary, read, settings, begun or None, reread=bool(begun) and self.causal)
-            for index, text in zip(chosen, texts, strict=True):
-                found[index] = text
+        for index, text in enumerate(texts):
+            found[index] = text
         return found
-
-    @staticmethod
-    def _begins_at(model: Transformer, read: list[int], begun: list[int] | None) -> int:
-        """Returns the position of the first generated token."""
-        return len(begun) if model.encoder is not None and begun is not None else len(read)
 
     def answers(
         self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
@@ -120,12 +105,6 @@ class WritingTask(Task):
     def references(self, records: Records) -> list[Any]:
         """Returns the records' answers."""
         return list(records.texts("answer"))
-
-
-def _positions(config: ModelConfig) -> int:
-    """Returns the number of positions that a model can represent."""
-    places = config.positions
-    return places.max_position_embeddings - places.offset if places.kind == "learned" else 1 << 40
 
 
 def ended(encoder: OffsetTokenizer, texts: list[str]) -> Any:
