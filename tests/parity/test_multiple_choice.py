@@ -28,7 +28,7 @@ CHOICES = [(TEXTS + PAIRS)[n : n + 2 + n % 3] for n in range(6)]
 RIGHT = [1, 0, 3, 1, 2, 0]
 ROWS = [{"text": t, "choices": c, "label": r} for t, c, r in zip(TEXTS, CHOICES, RIGHT, strict=True)]
 TASK = {"name": "multiple_choice", "label_names": ["0", "1", "2", "3"]}
-TASK_CLASSES = {name: family.task_classes for name, family in REGISTRY.items()}
+TASK_CLASSES = {name: family.task_classes for name, family in REGISTRY.items() if name != "pretextlm"}
 FAMILIES = [family for family, kinds in TASK_CLASSES.items() if "choice" in kinds]
 EMBEDDING = "bert.embeddings.word_embeddings.weight"
 SURE = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

@@ -10,21 +10,18 @@ The recipe decides, before any training: names and shapes of the tensors are eno
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pretextlm.errors import UserError
+from pretextlm.hf import custom_code
+from pretextlm.hf.custom_code import NAME as OWN
 from pretextlm.hf.state_dict import DISCRIMINATOR, trained_part, translated
 
 if TYPE_CHECKING:
-    from pretextlm.model.config import ModelConfig
     from pretextlm.objectives.protocol import DecoderAttention
     from pretextlm.training.recipe import Recipe
 
-OWN = "pretextlm"
-"""The model_type of models with their own modelling code."""
-OWN_CODE = "pretextlm.hf.custom_code"
 ONE_DIRECTION = {
     "prefix": (
         "It reads the first part of a text in both directions; decoders of transformers only look back.",
@@ -36,15 +33,6 @@ ONE_DIRECTION = {
     ),
 }
 """Attention of a decoder → (why no class of transformers reads it, what to do)."""
-OWN_CLASSES = {"encoder": "AutoModelForMaskedLM", "decoder": "AutoModelForCausalLM"}
-OWN_CLASSES |= {"encoder_decoder": "AutoModelForSeq2SeqLM"}
-OWN_TASK_CLASSES = {
-    "sequence": "AutoModelForSequenceClassification",
-    "choice": "AutoModelForMultipleChoice",
-    "token": "AutoModelForTokenClassification",
-    "span": "AutoModelForQuestionAnswering",
-}
-
 
 @dataclass(frozen=True)
 class ExportFormat:
@@ -103,8 +91,8 @@ def export_format(
     if family not in (None, OWN):
         raise error
     reason, hint = error.message.rstrip("."), error.hint
-    if own_code_refuses(config) is None:
-        return ExportFormat(OWN, _own_class(recipe), reason, hint)
+    if custom_code.supports(config) is None:
+        return ExportFormat(OWN, custom_code.auto_class(custom_code.main_class(recipe)), reason, hint)
     return ExportFormat("", "", reason, hint)
 
 
@@ -112,16 +100,3 @@ def attention_of(recipe: Recipe) -> DecoderAttention:
     """Returns how the first stack of a model attends."""
     decoder = recipe.model.architecture == "decoder"
     return recipe.training_objective.decoder_attention if decoder else "bidirectional"
-
-
-def own_code_refuses(config: ModelConfig) -> str | None:
-    """Returns why our modelling file for transformers cannot compute a model of this shape; None if it can."""
-    if importlib.util.find_spec(OWN_CODE) is None:
-        return "there is no such file"
-    found: str | None = importlib.import_module(OWN_CODE).supports(config)
-    return found
-
-
-def _own_class(recipe: Recipe) -> str:
-    kind = recipe.task.head_kind if recipe.task else None
-    return OWN_TASK_CLASSES[kind] if kind else OWN_CLASSES[recipe.model.architecture]

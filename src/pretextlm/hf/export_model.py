@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretextlm.errors import UserError
 from pretextlm.files import AnyPath, atomic_directory
-from pretextlm.hf import int8
+from pretextlm.hf import custom_code, int8
 from pretextlm.hf.equivalent_weights import ADDED_TO_TABLE
 from pretextlm.hf.export_format import export_format
 from pretextlm.hf.export_tokenizer import has_task_class, write_json, write_tokenizer
@@ -142,6 +142,8 @@ def export_model(
     values = _config(run, done.values, same, untouched)
     if untouched and origin is not None and same and origin.architectures:
         values["architectures"] = list(origin.architectures)
+    if chosen.name == custom_code.NAME:
+        values |= custom_code.settings(run.recipe, generator=part != DISCRIMINATOR)
     architecture = str(values["architectures"][0])
     whole_bytes = sum(tensor.numel() for tensor in theirs.values()) * _kind(dtype).itemsize
     compared = None
@@ -155,6 +157,8 @@ def export_model(
     with atomic_directory(out, ENOUGH_SPACE) as partial:
         write_json(partial / "config.json", values | {"dtype": DTYPES[dtype], "torch_dtype": DTYPES[dtype]})
         _write_weights(partial, theirs, dtype, max_shard_bytes)
+        if chosen.name == custom_code.NAME:
+            custom_code.copy_to(partial)
         write_tokenizer(partial, run, untouched)
         if config.architecture != "encoder":
             write_json(partial / "generation_config.json", _generation(run, values))

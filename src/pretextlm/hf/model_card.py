@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretextlm import __version__
 from pretextlm.errors import UserError
+from pretextlm.hf import custom_code
 from pretextlm.hf.provenance import kept
 from pretextlm.hf.state_dict import DISCRIMINATOR
 from pretextlm.training.run_directory import ORIGIN
@@ -56,7 +57,7 @@ def model_card(
     family = done.family.name
     parts = [_front(done, architecture, origin), f"# {_plain(run.recipe.name)}\n"]
     parts.append(f"A {family} model ({architecture}) written by pretextlm {__version__}. {_shape(done)}\n")
-    parts.append(_use(architecture))
+    parts.append(_use(done, architecture))
     parts += ["## Data\n", *_data(run, origin, untouched)]
     parts += ["## Objective\n", *_objective(run, untouched, part)]
     parts += ["## Cost\n", *_cost(run, untouched, step)]
@@ -70,7 +71,7 @@ def model_card(
 def _front(done: Translated, architecture: str, origin: Origin | None) -> str:
     tasks = {"encoder": "fill-mask", "decoder": "text-generation", "encoder_decoder": "text2text-generation"}
     task = tasks[done.config.architecture]
-    if task == "fill-mask" and not architecture.endswith("MaskedLM"):
+    if architecture == custom_code.BARE or (task == "fill-mask" and not architecture.endswith("MaskedLM")):
         task = "feature-extraction"
     task = next((named for ending, named in FINE_TUNED.items() if architecture.endswith(ending)), task)
     name = origin.source.removeprefix(HUB) if origin and origin.source.startswith(HUB) else ""
@@ -92,11 +93,15 @@ def _shape(done: Translated) -> str:
     )
 
 
-def _use(architecture: str) -> str:
+def _use(done: Translated, architecture: str) -> str:
+    code = ""
+    if done.family.name == custom_code.NAME:  # its classes are in the directory: an Auto class finds them there
+        architecture, code = architecture.replace("Pretext", "AutoModel", 1), ", trust_remote_code=True"
+        architecture = architecture.replace("AutoModelModel", "AutoModel")
     return (
         f"```python\nfrom transformers import AutoTokenizer, {architecture}\n\n"
         f'tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")\n'
-        f'model = {architecture}.from_pretrained("DIRECTORY")\n```\n'
+        f'model = {architecture}.from_pretrained("DIRECTORY"{code})\n```\n'
     )
 
 
@@ -230,7 +235,8 @@ def _limits(run: Run, done: Translated, origin: Origin | None, untouched: bool) 
     if not untouched:
         yield f"* It was trained here on rows of {run.recipe.data.length} tokens; longer texts are untried here."
     prefix = run.recipe.training_objective.decoder_attention == "prefix"
-    if not untouched and done.config.architecture == "decoder" and prefix:
+    one_way = done.config.architecture == "decoder" and done.family.name != custom_code.NAME
+    if not untouched and one_way and prefix:
         yield "* It was trained to see the first part of a text in both directions; in transformers it only looks back."
     if origin is not None and not untouched:
         yield from _of_an_import(done, origin)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pretextlm.errors import UserError
 from pretextlm.hf.equivalent_weights import POOLER, TABLE, forms, summed
 from pretextlm.hf.task_heads import class_of, head_out, values_of
+from pretextlm.model.families.pretextlm import NAME as OWN
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,7 +93,7 @@ def translated(
 
     Args:
         config, weights: the model.
-        name: of the family; None for the first that fits, those that represent all its heads first.
+        name: of the family; None for the first published one that fits, those that represent all its heads first.
         pad: the padding id, from which some families count positions; None: not checked.
         task: whose head replaces the language-model head; None for none.
 
@@ -106,7 +107,8 @@ def translated(
 
     if name is not None:
         return _formed(FAMILIES[name](), config, weights, pad, task)
-    families: list[Family] = [FAMILIES[known]() for known in (*USUAL, *(k for k in FAMILIES if k not in USUAL))]
+    others = (known for known in FAMILIES if known not in (*USUAL, OWN))
+    families: list[Family] = [FAMILIES[known]() for known in (*USUAL, *others)]
     families.sort(key=lambda family: len(_lost(family, weights)))
     for shape, tensors in forms(config, weights, pad is not None):
         for family in families:

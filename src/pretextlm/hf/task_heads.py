@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pretextlm.errors import UserError
-from pretextlm.model.families.shared.task_classes import TaskClass
+from pretextlm.model.families.shared.task_classes import HEAD_FORM, TaskClass
 from pretextlm.tasks.base import HEAD, Task
 from pretextlm.tasks.registry import TASKS
 
@@ -33,7 +33,7 @@ def class_of(family: Family, task: Task) -> TaskClass:
     Raises:
         UserError: the family has none that computes the same as the task's head.
     """
-    found = family.task_classes.get(task.head_kind) if task.head_kind else None
+    found = family.task_class(task.head_kind, getattr(task, "head", "")) if task.head_kind else None
     if found is None:
         raise UserError(f"The family {family.name!r} has no class for {task.name} with a head like ours.", ELSEWHERE)
     task.check_head_class(found)
@@ -64,9 +64,10 @@ def task_of(
         UserError: config.json describes a head that computes something else.
     """
     named = values.get("architectures")
-    for kind, found in family.task_classes.items():
-        shape = shapes.get(f"{found.out}.weight")
-        if named == [found.theirs] and shape is not None and len(shape) == 2:
+    for kind in family.task_classes:
+        found = family.task_class(kind, str(values.get(HEAD_FORM, "")))
+        shape = shapes.get(f"{found.out}.weight") if found else None
+        if found and named == [found.theirs] and shape is not None and len(shape) == 2:
             _check_settings(found, values)
             tasks = (cls.from_published(found, values, shape[0]) for cls in TASKS.values() if cls.head_kind == kind)
             return next(((found, task) for task in tasks if task is not None), None)

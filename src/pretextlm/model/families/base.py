@@ -98,6 +98,15 @@ class Family(ABC):
             UserError: A shape that the family does not have.
         """
 
+    def task_class(self, kind: Kind, form: str) -> TaskClass | None:
+        """Returns the class of fine-tuned models of a kind; None if the family has none.
+
+        Args:
+            kind: Output of the head.
+            form: Activation of the head's dense layer, "plain" for none; a published class has one form alone.
+        """
+        return self.task_classes.get(kind)
+
     @abstractmethod
     def maps(self, config: ModelConfig) -> list[TensorMap]:
         """Returns the map of every tensor of a model of this shape."""

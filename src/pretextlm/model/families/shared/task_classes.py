@@ -20,6 +20,8 @@ Kind = Literal["sequence", "choice", "token", "span"]
 """Output of a head: one per example, one per choice, one per token, or the span of an answer."""
 Form = Literal["tanh", "relu", "gelu"]
 HEAD = "heads.task."
+HEAD_FORM = "classifier_activation"
+"""Key of a config.json that gives the form of a head, in the family whose code is ours."""
 
 
 @dataclass(frozen=True)
