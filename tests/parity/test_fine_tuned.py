@@ -220,8 +220,8 @@ def test_what_a_class_cannot_hold_is_refused_by_name(tmp_path):
     start = published("llama", tmp_path)
     run = tuned(tmp_path, start, {"name": "text_regression"})
     with pytest.raises(UserError, match="LlamaForSequenceClassification adds no constant"):
-        export_model(run.directory, tmp_path / "out")
+        export_model(run.directory, tmp_path / "out", family="llama")
     (tmp_path / "tanh").mkdir()
     run = tuned(tmp_path / "tanh", start, {"name": "text_classification", "head": "tanh"})
     with pytest.raises(UserError, match="has a head of the make 'plain'; this run's is 'tanh'"):
-        export_model(run.directory, tmp_path / "out")
+        export_model(run.directory, tmp_path / "out", family="llama")

@@ -34,6 +34,7 @@ ONE_DIRECTION = {
 }
 """Attention of a decoder → (why no class of transformers reads it, what to do)."""
 
+
 @dataclass(frozen=True)
 class ExportFormat:
     """How a run leaves.

@@ -80,7 +80,7 @@ def test_weights_are_rounded_where_asked(run, tmp_path):
 
 
 def test_a_model_of_no_family_is_refused_with_a_preset_that_makes_it_one(store, tmp_path):
-    trained(store, tmp_path / "run", "decoder", "model.positions={kind='alibi'}")
+    trained(store, tmp_path / "run", "decoder", "model.attention={global_tokens=1}")
     with pytest.raises(UserError, match="No published family") as caught:
         export_model(tmp_path / "run", tmp_path / "out")
     assert PRESETS["decoder"] in caught.value.hint

@@ -16,6 +16,7 @@ from pretextlm.model.families.pretextlm import NAME, PretextLM, unsupported
 
 if TYPE_CHECKING:
     from pretextlm.model.config import ModelConfig
+    from pretextlm.objectives.protocol import TrainingObjective
     from pretextlm.training.recipe import Recipe
 
 __all__ = ["BARE", "NAME", "auto_class", "copy_to", "main_class", "settings", "supports"]
@@ -47,9 +48,24 @@ def main_class(recipe: Recipe, generator: bool = False) -> str:
         return LANGUAGE_MODELS[kind] if isinstance(recipe.task, WritingTask) else BARE
     if kind == "decoder":
         return BARE if objective.decoder_attention == "bidirectional" else LANGUAGE_MODELS[kind]
-    # The class of an encoder predicts hidden tokens at their own places.
-    in_place = "hides_in_place" in objective.roles and getattr(objective, "predict", "here") == "here"
-    return LANGUAGE_MODELS[kind] if in_place or generator or kind == "encoder_decoder" else BARE
+    restores = kind == "encoder_decoder" or generator or _restores_in_place(objective)
+    return LANGUAGE_MODELS[kind] if restores else BARE
+
+
+def _restores_in_place(objective: TrainingObjective) -> bool:
+    """Returns whether an encoder was trained to predict hidden tokens at their own places, as its class does."""
+    from pretextlm.data.vocabulary import Vocabulary
+    from pretextlm.objectives.base import Objective
+    from pretextlm.objectives.masked import MaskedLayout
+    from pretextlm.objectives.replaced_token import ReplacedToken
+
+    if not isinstance(objective, Objective) or isinstance(objective, ReplacedToken):
+        return False
+    some_ids = Vocabulary(
+        9, 0, 1, 2, 3, 4, 5, 6, (7, 8), frozenset(range(9))
+    )  # the kind of layout does not depend on ids
+    layout = objective.blank_layout(some_ids, "encoder")
+    return isinstance(layout, MaskedLayout) and not layout.predicts_next
 
 
 def auto_class(name: str) -> str:

@@ -794,8 +794,9 @@ class PretextForSeq2SeqLM(WithLanguageModelHead, GenerationMixin):
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
         decoder = {"decoder_input_ids": decoder_input_ids, "decoder_attention_mask": decoder_attention_mask}
         found = self.model(input_ids, attention_mask, token_type_ids, **decoder, **more)
-        logits = self.logits(found.pop("last_hidden_state"))
-        return Seq2SeqLMOutput(loss=mean_loss(logits, labels), logits=logits, **found)
+        logits = self.logits(found[0])
+        rest = {name: value for name, value in found.items() if name != "last_hidden_state"}
+        return Seq2SeqLMOutput(loss=mean_loss(logits, labels), logits=logits, **rest)
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """Returns the labels moved right by one: x y z → start x y."""
