@@ -88,7 +88,46 @@ def test_a_gguf_file_writes_the_text_that_transformers_writes(gguf_file, tmp_pat
         expected = theirs.generate(**ids, max_new_tokens=12, do_sample=False)[0, ids["input_ids"].shape[1] :]
         found = pt.generate(run, prompt, max_new_tokens=12, temperature=0.0, top_p=1.0)[0]
         assert found == tokenizer.decode(expected, skip_special_tokens=True)
-    assert (run.directory / "origin" / "chat_template.jinja").read_text() == CHAT
+
+
+MESSAGES = [
+    [{"role": "user", "content": "hat"}],
+    [{"role": "system", "content": "x"}, {"role": "user", "content": "the"}],
+]
+
+
+def test_a_conversation_is_answered_as_by_transformers_and_the_template_is_exported(gguf_file, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="the reference (extra hub)")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name)
+    run = import_model(gguf_file, tmp_path / "run")
+    answers = []
+    for messages in MESSAGES:
+        asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
+        settings = {"max_new_tokens": 9, "do_sample": False, "suppress_tokens": [0, 1]}  # we write no special token
+        found = theirs.generate(**asked, **settings)[0, asked["input_ids"].shape[1] :]
+        answers.append(tokenizer.decode(found, skip_special_tokens=True))
+    assert pt.generate(run, MESSAGES, chat=True, max_new_tokens=9, temperature=0.0, top_p=1.0) == answers
+    assert pt.generate(run, "hat", chat=True, max_new_tokens=9, temperature=0.0, top_p=1.0) == answers[:1]
+    store = tmp_path / "store"
+    (tmp_path / "text.jsonl").write_text(
+        "".join(f'{{"text": "the hat {"that the cat had " * n}"}}\n' for n in range(40))
+    )
+    pt.prepare([tmp_path / "text.jsonl"], store, tokenizer=run.directory / "tokenizer.json")
+    training = {"budget_steps": 1, "batch_tokens": 64, "compile": "off", "validations": 0}
+    recipe = pt.Recipe(start=run.directory, data={"store": store, "length": 16}, objective="causal", training=training)
+    pt.export_model(pt.pretrain(recipe, tmp_path / "trained"), tmp_path / "exported")
+    again = transformers.AutoTokenizer.from_pretrained(tmp_path / "exported")
+    for messages in MESSAGES:
+        assert again.apply_chat_template(messages, tokenize=False) == tokenizer.apply_chat_template(
+            messages, tokenize=False
+        )
+
+
+def test_a_model_without_a_chat_template_says_so(tmp_path):
+    run = import_model(bert_directory(tmp_path / "model"), tmp_path / "run")
+    with pytest.raises(UserError, match="no chat template"):
+        pt.generate(run, "hello", chat=True)
 
 
 def test_another_file_with_that_suffix_is_refused(tmp_path):

@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pretextlm.errors import UserError
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pretextlm.evaluation.generate import GenerationOptions
+    from pretextlm.hf.chat_template import Message
 
 
 def generate(
@@ -22,6 +27,12 @@ def generate(
         Path | None,
         typer.Option(help="Show these before each prompt: INPUT, a tab, TARGET a line, or JSON lines (few-shot)."),
     ] = None,
+    chat: Annotated[
+        bool,
+        typer.Option(
+            "--chat", help="The prompt is a user's message to a model that was imported with a chat template."
+        ),
+    ] = False,
     template: Annotated[
         str, typer.Option(help=r"How an example reads, with {input} and {target}; \n is a new line, \t a tab.")
     ] = "",
@@ -73,6 +84,7 @@ def generate(
         pretextlm generate runs/mine --prompts prompts.txt --beams 4 --json
         pretextlm generate runs/mine "A list:" --temperature 0 --stop "\n\n"
         pretextlm generate runs/mine house --examples words.tsv
+        pretextlm generate runs/smollm "What is a prime number?" --chat --temperature 0
 
     A causal model reads <s> and the prompt, and generates until </s> or the limit; a prefix LM reads the prompt
     bidirectionally. A span-corruption model reads the prompt followed by <extra_id_0>, as T5 does, and generates the
@@ -89,9 +101,12 @@ def generate(
     given. Other models read on, and a note says from where on they were not made for it.
     """
     from pretextlm.cli.shared.console import print_json, stderr
-    from pretextlm.evaluation.prompt_files import TEMPLATE, read_examples, read_prompts
+    from pretextlm.evaluation.prompt_files import TEMPLATE, read_conversations, read_examples, read_prompts
 
-    asked = read_prompts(prompts) if prompts else [prompt]
+    if chat and (examples or template):
+        raise UserError("--chat and --examples exclude each other.", "Write examples as messages of a conversation.")
+    read = read_conversations if chat else read_prompts
+    asked = read(prompts) if prompts else [prompt]
     pairs = read_examples(examples) if examples else []
     with stderr().status("opening the run"):
         from pretextlm.training.runtime import tune_process
@@ -116,14 +131,15 @@ def generate(
         "samples": samples,
         "seed": seed,
     }
-    between = "\n" if pairs or opened.recipe.training_objective.writes_targets else ""
+    between = "\n" if chat or pairs or opened.recipe.training_objective.writes_targets else ""
     notes: list[str] = []
     live = sys.stdout.isatty() and len(asked) * samples == 1 and beams == 1 and not as_json
     if live:
-        _show(asked[0] + between)
+        _show(_text(asked[0]) + between)
     found = write(
         opened,
         asked,
+        chat=chat,
         examples=pairs,
         template=unescaped(template) or TEMPLATE,
         suppress=suppress or (),
@@ -146,8 +162,13 @@ def generate(
         told = {"notes": notes} if notes else {}
         print_json({"run": str(run), **({"results": results} if prompts else results[0]), **told, "settings": used})
         return
-    shown = [text + between + answer for text, group in zip(asked, groups, strict=True) for answer in group]
+    shown = [_text(text) + between + answer for text, group in zip(asked, groups, strict=True) for answer in group]
     sys.stdout.write("\n---\n".join(shown) + "\n")
+
+
+def _text(prompt: str | Sequence[Message]) -> str:
+    """Returns a prompt, or the messages of a conversation, for people."""
+    return prompt if isinstance(prompt, str) else "\n".join(f"{one['role']}: {one['content']}" for one in prompt)
 
 
 def _show(text: str) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from pretextlm.evaluation.prompt_files import TEMPLATE, Example, Template
 from pretextlm.evaluation.prompts import continue_texts
 from pretextlm.evaluation.trained_model import open_trained
 from pretextlm.files import AnyPath
+from pretextlm.hf.chat_template import Message, chat_tokens
 from pretextlm.model.generation import GenerationConfig
 from pretextlm.model.text_stream import TextStream, cut_at
 from pretextlm.training.run_directory import Run
@@ -42,8 +43,9 @@ class GenerationOptions(TypedDict, total=False):
 
 def generate(
     run: AnyPath,
-    prompts: str | Sequence[str] = "",
+    prompts: str | Sequence[str | Sequence[Message]] = "",
     *,
+    chat: bool = False,
     examples: Sequence[tuple[str, str]] = (),
     template: str = TEMPLATE,
     suppress: Sequence[str] = (),
@@ -62,6 +64,8 @@ def generate(
     Args:
         run: the run, or its directory.
         prompts: one or more texts; "" begins a document.
+        chat: each prompt is a user's message, or a conversation: a list of messages with "role" and "content". It is
+            written by the chat template that the model was imported with, and the answer to it is returned.
         examples: pairs of input and target that each prompt is preceded by (few-shot); the prompt is then the input
             of a last one, whose target is written.
         template: how an example reads, with {input} and {target}.
@@ -82,7 +86,7 @@ def generate(
         UserError: the run has no checkpoint, a setting is wrong, the model was not trained to continue texts, or a
             prompt is too long.
     """
-    given = [prompts] if isinstance(prompts, str) else list(prompts)
+    given: list[Any] = [prompts] if isinstance(prompts, str) else list(prompts)
     stops = list(settings.get("stop_strings", ()))
     if examples:
         form = Template(template)
@@ -91,13 +95,18 @@ def generate(
         stops += form.stop_strings()
     chosen = GenerationConfig.parse({**DEFAULTS, **settings, "stop_strings": tuple(stops)}, "the options")
     place = as_device(device)
-    model, objective, texts = open_trained(Run.open(run), place)
+    run = Run.open(run)
+    model, objective, texts = open_trained(run, place)
     if suppress:
         never = {token for text in suppress for token in texts.encode(text)}
         chosen = chosen.model_copy(update={"suppress": tuple(sorted(never | texts.vocabulary.special))})
-    ids = [texts.encode(text) for text in given]
+    if chat:
+        conversations = [[{"role": "user", "content": one}] if isinstance(one, str) else one for one in given]
+        ids = chat_tokens(run, conversations)
+    else:
+        ids = [texts.encode(text) for text in given]
     # The text of a token may depend on the one before it (a leading space); an answer does not follow its question.
-    apart = bool(examples) or objective.writes_targets
+    apart = chat or bool(examples) or objective.writes_targets
     contexts = [[] if apart else row for row in ids]
     stream = TextStream(texts.decode, contexts[0], stops) if on_text and len(ids) * chosen.samples == 1 else None
 
@@ -115,6 +124,7 @@ def generate(
         choose_dtype(dtype, place),
         truncate_left,
         on_note,
+        verbatim=chat,
     )
     if stream and on_text:
         on_text(stream.end())

@@ -51,6 +51,17 @@ class Template:
         return (self.end,) if self.end else ()
 
 
+def read_conversations(path: Path) -> list[str | list[dict[str, str]]]:
+    """Returns the conversations of a file: a user's message per line, or in a .jsonl file also {"messages": […]}.
+
+    Raises:
+        UserError: as in `read_prompts`.
+    """
+    if path.suffix != ".jsonl":
+        return list(read_prompts(path))
+    return [_conversation(path, number, _parsed(path, number, text)) for number, text in _lines(path)]
+
+
 def read_prompts(path: Path) -> list[str]:
     """Returns one prompt per line; in a .jsonl file, each line is a string or an object with "prompt".
 
@@ -116,3 +127,17 @@ def _prompt(path: Path, number: int, value: Any) -> str:
     if not isinstance(text, str):
         raise UserError(f"{path}, line {number}: no prompt.", 'Write a string, or {"prompt": "…"}.')
     return text
+
+
+def _conversation(path: Path, number: int, value: Any) -> str | list[dict[str, str]]:
+    messages = value.get("messages") if isinstance(value, dict) else None
+    if messages is None:
+        return _prompt(path, number, value)
+    known = isinstance(messages, list) and all(
+        isinstance(one, dict) and {"role", "content"} <= set(one) for one in messages
+    )
+    if not known:
+        raise UserError(
+            f"{path}, line {number}: no messages.", 'Write {"messages": [{"role": "user", "content": "…"}]}.'
+        )
+    return list(messages)

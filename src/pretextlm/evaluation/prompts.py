@@ -36,6 +36,8 @@ def continue_texts(
     dtype: torch.dtype | None = None,
     truncate_left: bool = False,
     on_note: Callable[[str], None] | None = None,
+    *,
+    verbatim: bool = False,
 ) -> list[list[int]]:
     """Continues each text in the way of the objective; a text-to-text model writes the target of each.
 
@@ -48,6 +50,7 @@ def continue_texts(
         on_token, dtype: as in `generate`.
         truncate_left: a prompt that is too long loses its beginning, so that the new tokens fit, too.
         on_note: called with a sentence about each text that is longer than the model was made for.
+        verbatim: the prompts have their special tokens already, as a chat template writes them.
 
     Returns:
         The ids of the new tokens of each text.
@@ -57,6 +60,8 @@ def continue_texts(
     """
 
     def prompt_of(ids: Sequence[int]) -> DecoderPrompt:
+        if verbatim:
+            return DecoderPrompt(list(ids))
         found = objective.decoder_prompt(texts.vocabulary, model.config.architecture, ids)
         if found is None:
             raise UserError(

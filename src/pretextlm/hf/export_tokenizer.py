@@ -1,6 +1,6 @@
 """Writing a run's tokenizer in Hugging Face's format, with the special tokens that surround texts.
 
-tokenizer.json   tokenizer_config.json   special_tokens_map.json
+tokenizer.json   tokenizer_config.json   special_tokens_map.json   chat_template.jinja, where the import had one
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pretextlm.hf.chat_template import chat_template
+from pretextlm.hf.provenance import CHAT_TEMPLATE
 from pretextlm.training.run_directory import ORIGIN, Run
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ def write_tokenizer(directory: Path, run: Run, untouched: bool) -> None:
     """Writes the tokenizer's files into an exported directory: those of the import, byte for byte, if untouched."""
     origin = run.directory / ORIGIN
     if untouched and (origin / "tokenizer.json").exists():
-        for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", CHAT_TEMPLATE):
             if (origin / name).exists():
                 shutil.copyfile(origin / name, directory / name)
         return
@@ -44,6 +46,9 @@ def write_tokenizer(directory: Path, run: Run, untouched: bool) -> None:
         },
     )
     write_json(directory / "special_tokens_map.json", names)
+    template = chat_template(run.directory)
+    if template is not None:
+        (directory / CHAT_TEMPLATE).write_text(template, encoding="utf-8")
 
 
 def has_task_class(run: Run) -> bool:
