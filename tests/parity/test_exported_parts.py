@@ -102,7 +102,7 @@ def test_a_run_without_a_generator_has_none_to_export(store, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("offset", "family"), [(1, "roberta"), (2, "bert"), (5, "bert")])
+@pytest.mark.parametrize(("offset", "family"), [(0, "bert"), (1, "roberta"), (2, "roberta"), (5, "roberta")])
 def test_a_model_whose_positions_begin_later_has_our_logits_on_padded_rows(store, tmp_path, offset, family):
     rows = f"model.positions={{kind='learned',max_position_embeddings=80,offset={offset}}}"
     run = made(store, tmp_path / "run", {"name": "masked"}, rows)
@@ -116,7 +116,7 @@ def test_a_model_whose_positions_begin_later_has_our_logits_on_padded_rows(store
 
 def test_a_family_that_counts_positions_from_other_padding_is_refused(store, tmp_path):
     rows = "model.positions={kind='learned',max_position_embeddings=80,offset=2}"
-    run = made(store, tmp_path / "run", {"name": "masked"}, rows)
+    run = made(store, tmp_path / "run", {"name": "masked"}, rows, "model.special_token_ids={pad=5}")
     with pytest.raises(UserError, match="padding of id 1") as caught:
         export_model(run.directory, tmp_path / "out", family="roberta")
     assert "--family bert" in caught.value.hint

@@ -23,7 +23,7 @@ def params(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes to its shape: hidden_size=512 num_attention_heads=8")
     ] = None,
-    every: Annotated[bool, typer.Option("--list", help="List the presets and their published figures.")] = False,
+    every: Annotated[bool, typer.Option("--list", help="List the presets with figures and classes.")] = False,
     length: Annotated[int, typer.Option(min=0, help="Tokens of a row; 0: 512, or as many as it has positions.")] = 0,
     rows: Annotated[int, typer.Option(min=1, help="Rows of a batch on one device.")] = 8,
     optimizer: Annotated[str, typer.Option(help="adamw or muon.")] = "adamw",
@@ -112,17 +112,27 @@ def _list(as_json: bool) -> None:
     from rich.table import Table
 
     from pretextlm.cli.shared.console import print_json
+    from pretextlm.model.families.registry import FAMILIES
     from pretextlm.model.presets.preset import presets
 
+    found = {
+        name: {
+            "published": preset.published,
+            "exported_as": next(iter(FAMILIES[preset.family].classes)),
+            "paper": preset.paper,
+        }
+        for name, preset in presets().items()
+    }
     if as_json:
-        print_json({"presets": {name: {"published": p.published, "paper": p.paper} for name, p in presets().items()}})
+        print_json({"presets": found})
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("preset")
     table.add_column("published", justify="right")
+    table.add_column("exported as")
     table.add_column("paper")
-    for name, preset in presets().items():
-        table.add_row(name, preset.published, preset.paper)
+    for name, about in found.items():
+        table.add_row(name, *about.values())
     Console(highlight=False).print(table)
 
 

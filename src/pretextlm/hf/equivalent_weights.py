@@ -1,7 +1,7 @@
 """Equivalent parametrizations: forms of a run's weights that compute the same function and that a family can represent.
 
     embedding plus a difference (DeBERTa-v3's sharing)      one table, their sum
-    position table whose first rows are never read          without those rows
+    position table whose first rows are never read          without those rows, or all but one for padding (RoBERTa)
     projection of the embedding without a bias              with a bias of zeros
     pooler of an import, after training                     without it: it belonged to other hidden states
 
@@ -33,32 +33,38 @@ def summed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def forms(
-    config: ModelConfig, weights: Mapping[str, Tensor], trained: bool = True
+    config: ModelConfig, weights: Mapping[str, Tensor], pad: int | None = None
 ) -> Iterator[tuple[ModelConfig, Mapping[str, Tensor]]]:
     """Yields the model as it is, then equivalent forms, the preferred ones first.
 
     Args:
         config: shape of the model.
         weights: its tensors.
-        trained: whether it was trained since it was imported.
+        pad: the padding id; None for an import that was not trained since.
     """
-    if trained and config.head.pooler:
-        yield from forms(*_without_pooler(config, weights))
+    if pad is not None and config.head.pooler:
+        yield from forms(*_without_pooler(config, weights), pad)
     yield config, weights
     biased = _with_projection_bias(config, weights)
     if biased[0] != config:
         yield biased
     if config.positions.kind == "learned" and config.positions.offset:
-        yield _without_offset(*biased)
+        if pad is not None and config.positions.offset > pad + 1:
+            yield _with_offset(*biased, pad + 1)
+        yield _with_offset(*biased, 0)
 
 
-def _without_offset(config: ModelConfig, weights: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Returns the form in which position 0 has the first row of the table; the rows before it served padding alone."""
-    offset = config.positions.offset
-    places = config.positions.model_copy(
-        update={"offset": 0, "max_position_embeddings": config.positions.max_position_embeddings - offset}
-    )
-    cut = {name: tensor[offset:] if name in POSITIONS else tensor for name, tensor in weights.items()}
+def _with_offset(
+    config: ModelConfig, weights: Mapping[str, Tensor], offset: int
+) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Returns the form in which position 0 has another row of the table; the rows before it serve padding alone.
+
+    With an offset of 2 and padding of id 0, RoBERTa counts from row 1: the table loses its first row.
+    """
+    unread = config.positions.offset - offset
+    rows = config.positions.max_position_embeddings - unread
+    places = config.positions.model_copy(update={"offset": offset, "max_position_embeddings": rows})
+    cut = {name: tensor[unread:] if name in POSITIONS else tensor for name, tensor in weights.items()}
     return config.model_copy(update={"positions": places}), cut
 
 

@@ -204,6 +204,8 @@ def _config(run: Run, values: Mapping[str, Any], same: bool, untouched: bool) ->
     known = run.vocabulary
     eos = known.eos if len(known.ends) == 1 else list(known.ends)
     ids = {"pad_token_id": known.pad, "bos_token_id": known.bos, "eos_token_id": eos}
+    if run.recipe.model.architecture == "encoder":  # ModernBERT's configuration has defaults of its own vocabulary
+        ids |= {"cls_token_id": known.cls, "sep_token_id": known.sep}
     if run.recipe.model.architecture == "encoder_decoder":
         ids |= {"decoder_start_token_id": known.start}
     named = {name: value for name, value in before.items() if value is not None or name not in ids}

@@ -110,7 +110,7 @@ def translated(
     others = (known for known in FAMILIES if known not in (*USUAL, OWN))
     families: list[Family] = [FAMILIES[known]() for known in (*USUAL, *others)]
     families.sort(key=lambda family: len(_lost(family, weights)))
-    for shape, tensors in forms(config, weights, pad is not None):
+    for shape, tensors in forms(config, weights, pad):
         for family in families:
             try:
                 return _fitting(family, shape, tensors, pad, task)
@@ -134,7 +134,7 @@ def _formed(
         UserError: the reason why the model as it is does not fit.
     """
     first: UserError | None = None
-    for shape, tensors in forms(config, weights, pad is not None):
+    for shape, tensors in forms(config, weights, pad):
         try:
             return _fitting(family, shape, tensors, pad, task)
         except UserError as error:

@@ -183,8 +183,7 @@ def test_a_store_of_another_tokenizer_is_refused(store, tmp_path):
     run = train(store, "causal", tmp_path / "run")
     other = write_store(tmp_path / "other")
     evaluate(run, store=other.path)  # the same text gives the same tokenizer
-    values = json.loads((other.path / "tokenizer.json").read_text("utf-8"))
-    (other.path / "tokenizer.json").write_text(json.dumps(values | {"normalizer": {"type": "Lowercase"}}))
+    (other.path / "tokenizer.json").write_text((other.path / "tokenizer.json").read_text() + "\n")
     with pytest.raises(UserError, match="another tokenizer"):
         evaluate(run, store=other.path)
 

@@ -6,10 +6,16 @@ from tests.builders import make_store
 from pretextlm.errors import UserError
 from pretextlm.hf.export_format import export_format
 from pretextlm.hf.export_model import export_model
+from pretextlm.model.families.registry import FAMILIES
+from pretextlm.model.presets.preset import presets
 from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+WIDER = {"hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
+OBJECTIVES = {"encoder": "masked", "decoder": "causal", "encoder_decoder": "span_corruption"}
+SAME_AS = {"mt5": "t5", "xlm-roberta": "roberta"}
+"""Families that differ from another in their tokenizers alone."""
 MNTP = {"name": "masked", "predict": "next"}
 
 
@@ -46,6 +52,20 @@ def test_a_recipe_of_a_published_shape_leaves_as_its_class(objective, preset, ar
     found = export_format(recipe(objective, **({"preset": preset} if preset else {})))
     assert found.architecture == architecture
     assert str(found) == f"Exports as {architecture} (transformers)"
+
+
+def of_each_family():
+    """The first preset of each family, made smaller."""
+    first = {preset.family: name for name, preset in reversed(presets().items())}
+    return [pytest.param(name, family, id=name) for family, name in sorted(first.items())]
+
+
+@pytest.mark.parametrize(("name", "family"), of_each_family())
+def test_a_run_of_any_preset_leaves_as_its_class_with_padding_of_our_tokenizers(name, family):
+    shape = presets()[name].config()
+    groups = {"num_key_value_heads": 4} if shape.num_key_value_heads != shape.num_attention_heads else {}
+    found = export_format(recipe(OBJECTIVES[shape.architecture], preset=name, **WIDER, **groups), pad=0)
+    assert found.architecture == next(iter(FAMILIES[SAME_AS.get(family, family)].classes))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pretextlm.hf.export_format import export_format
 from pretextlm.model.transformer import meta_model
 from pretextlm.training.memory_estimate import estimate_memory
 from pretextlm.training.recipe import Recipe
@@ -34,6 +35,13 @@ def test_a_shipped_recipe_loads_under_its_own_name_and_says_how_to_run_it(path):
     assert all(line.startswith("#") for line in head)
     assert any(f"pretrain recipes/{path.name}" in line for line in head)
     assert any(f"--out {recipe.data.store}" in line for line in head)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_shipped_recipe_says_how_its_run_will_be_exported(path):
+    found = export_format(Recipe.load(path).with_vocabulary(4096))
+    assert found.family
+    assert f"# {found}" in path.read_text().splitlines()
 
 
 @pytest.mark.parametrize("path", [path for path in RECIPES if "gpu" in path.stem], ids=lambda path: path.stem)

@@ -132,7 +132,7 @@ DERIVED = ("num_key_value_heads", "intermediate_size", "embedding_size", "num_de
 SCALES: dict[tuple[str, str], Callable[[ModelConfig], float]] = {
     ("head", "scale"): lambda config: config.hidden_size**-0.5,  # T5
     ("embedding", "scale"): lambda config: config.hidden_size**0.5,  # Gemma
-    ("attention", "scale"): lambda config: (3 * config.head_dim) ** -0.5,  # DeBERTa
+    ("attention", "scale"): lambda config: 1 / math.sqrt(3 * config.head_dim),  # DeBERTa
 }
 """Factors that some families derive from the width."""
 
