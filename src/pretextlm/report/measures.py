@@ -18,7 +18,6 @@ from pretextlm.evaluation.statistics import (
     summarise,
     welch,
 )
-from pretextlm.metric import Better, distance_from_best
 from pretextlm.objectives.shared.measures import Measure as Described
 from pretextlm.report import glossary
 from pretextlm.report.read import Condition, Metric, Run, Study
@@ -77,7 +76,7 @@ class Measure:
 
     name: str
     unit: str
-    better: Better | None
+    better: str
     measured: tuple[Measured, ...]
     common: bool = False
 
@@ -91,7 +90,8 @@ class Measure:
 
     def ranked(self) -> list[Measured]:
         """Returns the conditions best first; in the study's order if the measure has no direction."""
-        return sorted(self.measured, key=lambda m: distance_from_best(m.summary.mean, self.better))
+        sign = {"higher": -1, "lower": 1}.get(self.better, 0)
+        return sorted(self.measured, key=lambda m: sign * m.summary.mean)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from pretextlm.errors import UserError
 from pretextlm.grid import labels
-from pretextlm.metric import Better
 
 State = Literal["finished", "not evaluated", "unfinished", "failed"]
 _SEEDED = re.compile(r"(?P<label>.+)-seed(?P<seed>\d+)")
@@ -28,7 +27,7 @@ class Metric:
     n: int | None = None
     stderr: float | None = None
     unit: str = ""
-    better: Better | None = None
+    better: str = ""
 
 
 @dataclass(frozen=True)
@@ -210,9 +209,8 @@ def _metrics(values: Mapping[str, Any]) -> Iterator[tuple[str, Metric]]:
         value = number(entry.get("value")) if isinstance(entry, Mapping) else None
         if value is not None:
             n, stderr = number(entry.get("n")), number(entry.get("stderr"))
-            better: Any = number(entry.get("better"))
-            better = entry["better"] if entry.get("better") in ("lower", "higher") else better
-            yield name, Metric(name, value, None if n is None else int(n), stderr, str(entry.get("unit") or ""), better)
+            unit, better = str(entry.get("unit") or ""), str(entry.get("better") or "")
+            yield name, Metric(name, value, None if n is None else int(n), stderr, unit, better)
 
 
 def number(value: Any) -> float | None:
