@@ -72,6 +72,7 @@ _MODULES = {
     "WordStructure": "objectives.word_structure",
     # Tasks
     "Instruction": "tasks.instruction",
+    "MultiLabelClassification": "tasks.multi_label_classification",
     "MultipleChoice": "tasks.multiple_choice",
     "QuestionAnswering": "tasks.question_answering",
     "SentenceEmbedding": "tasks.sentence_embedding",

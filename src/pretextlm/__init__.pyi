@@ -36,6 +36,7 @@ from pretextlm.study.plan import StudyPlan as StudyPlan
 from pretextlm.study.study_results import StudyResults as StudyResults
 from pretextlm.tasks.base import Task as Task
 from pretextlm.tasks.instruction import Instruction as Instruction
+from pretextlm.tasks.multi_label_classification import MultiLabelClassification as MultiLabelClassification
 from pretextlm.tasks.multiple_choice import MultipleChoice as MultipleChoice
 from pretextlm.tasks.question_answering import QuestionAnswering as QuestionAnswering
 from pretextlm.tasks.sentence_embedding import SentenceEmbedding as SentenceEmbedding

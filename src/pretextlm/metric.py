@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-Better = Literal["lower", "higher"]
+Better = Literal["lower", "higher"] | float
+"""Direction of improvement, or the value that is best: 0.5, if both less and more are worse."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Metric:
         n: Number of tokens, blanks, spans or examples that it is computed from.
         stderr: Standard error of the value; None where it is unknown.
         unit: "nats", "share", "bits", or "" for a number without unit.
-        better: Whether lower or higher values are better.
+        better: "lower" or "higher" if such values are better, or the best value.
     """
 
     value: float
@@ -34,6 +35,20 @@ class Metric:
     def plain(self) -> dict[str, Any]:
         """Return the metric as a JSON object."""
         return asdict(self)
+
+
+def arrow(better: Better | None) -> str:
+    """Return ↓ or ↑, or → with the value that is best; "" if there is no direction."""
+    if isinstance(better, str | None):
+        return {"lower": "↓", "higher": "↑"}.get(better or "", "")
+    return f"→ {better:g}"
+
+
+def distance_from_best(value: float, better: Better | None) -> float:
+    """Return a number that is smaller the better a value is; 0 if there is no direction."""
+    if isinstance(better, str | None):
+        return {"lower": value, "higher": -value}.get(better or "", 0.0)
+    return abs(value - better)
 
 
 def mean(values: ArrayLike, unit: str, better: Better) -> Metric:

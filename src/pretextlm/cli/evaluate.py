@@ -153,20 +153,21 @@ def _show_scores(run: Path, kind: str, scores: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from pretextlm.metric import arrow
+
     methods = {one["settings"]["scoring"] for one in scores.values()}
     by = f", scored by {methods.pop()}" if len(methods) == 1 else ""
     table = Table(title=f"{run}: {kind}{by}", title_justify="left")
     for heading in ("", "measure", "value ± error", "of", "chance"):
         table.add_column(heading, justify="left" if heading in ("", "measure") else "right")
-    notes = ["↓ lower is better, ↑ higher is better; errors are standard errors."]
+    notes = ["↓ lower is better, ↑ higher is better, → the nearest to that value; errors are standard errors."]
     for name, one in scores.items():
         settings = one["settings"]
         for nth, (measure, metric) in enumerate(one["metrics"].items()):
             error = "" if metric["stderr"] is None else f" ± {metric['stderr']:.4f}"
-            arrow = "↓" if metric["better"] == "lower" else "↑"
             chance = settings.get("chance") if metric["unit"] == "share" and "f1" not in measure else None
             row = [f"{metric['value']:.4f}{error}", f"{metric['n']:,}", "" if chance is None else f"{chance:.3f}"]
-            table.add_row(name if not nth else "", f"{measure} {arrow}", *row)
+            table.add_row(name if not nth else "", f"{measure} {arrow(metric['better'])}", *row)
         notes += _notes(name, one, several_methods=bool(methods))
     console = Console(emoji=False, markup=False, highlight=False)
     console.print(table)
@@ -195,6 +196,8 @@ def _show(run: Path, result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from pretextlm.metric import arrow
+
     table = Table(title=f"{run}", title_justify="left")
     table.add_column("measure")
     table.add_column("value", justify="right")
@@ -203,8 +206,9 @@ def _show(run: Path, result: dict[str, Any]) -> None:
     table.add_column("measured on", justify="right")
     for name, metric in result["metrics"].items():
         error = "" if metric["stderr"] is None else f"{metric['stderr']:.4f}"
-        arrow = "↓" if metric["better"] == "lower" else "↑"
-        table.add_row(f"{name} {arrow}", f"{metric['value']:.4f}", error, metric["unit"], f"{metric['n']:,}")
+        table.add_row(
+            f"{name} {arrow(metric['better'])}", f"{metric['value']:.4f}", error, metric["unit"], f"{metric['n']:,}"
+        )
     console = Console()
     console.print(table)
     chance = " A blind blank_choice is right 0.1 of the time." if result["settings"].get("blanks") else ""

@@ -53,10 +53,10 @@ def finetune(
     [task]  name = "text_classification"  text = "sentence"  label = "label"
 
     and the run to start from: start = "runs/mine". Without it, data.tokenizer = "runs/mine" trains the same Transformer
-    from scratch. Tasks: text_classification, text_regression, multiple_choice, token_classification,
-    question_answering; sentence_embedding (anchor and positive, scored on rated pairs); instruction (a prompt with
-    columns in braces, the loss on the answer alone) and text_to_text (source and target with a task prefix), both
-    scored on generated text.
+    from scratch. Tasks: text_classification, multi_label_classification, text_regression, multiple_choice,
+    token_classification, question_answering; sentence_embedding (anchor and positive, scored on rated pairs);
+    instruction (a prompt with columns in braces, the loss on the answer alone) and text_to_text (source and target with
+    a task prefix), both scored on generated text.
 
     [task] teacher = "runs/large" also distills classes from the soft labels of a fine-tuned run.
 

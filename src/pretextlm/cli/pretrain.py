@@ -84,7 +84,7 @@ def train_or_dry_run(recipe: Recipe, directory: Path, *, resume: bool, dry_run: 
         _dry_run(recipe, directory, as_json)
         return None
     with TrainingDisplay(recipe.name) as display:
-        if recipe.task is None and not resume and is_main_process():
+        if not resume and is_main_process():
             display.note(str(how_it_leaves(recipe)))
         try:
             run = train(recipe, directory, resume=resume, command=["pretextlm", *sys.argv[1:]], progress=display)
@@ -95,19 +95,28 @@ def train_or_dry_run(recipe: Recipe, directory: Path, *, resume: bool, dry_run: 
 
 
 def how_it_leaves(recipe: Recipe) -> ExportFormat:
-    """Returns how a pre-training run will be exported.
+    """Returns how a run will be exported.
 
     Raises:
-        UserError: the store cannot be read.
+        UserError: there is no such store or tokenizer.
     """
+    import warnings
+
     from pretextlm.data.store import Store
+    from pretextlm.data.tokenizer import load_tokenizer, vocabulary_of
     from pretextlm.hf.export_format import export_format
     from pretextlm.hf.provenance import origin_of
+    from pretextlm.training.corpus import tokenizer_place
 
-    store = Store.open(Path(recipe.data.store))
+    if recipe.task is None:
+        vocabulary = Store.open(Path(recipe.data.store)).vocabulary
+    else:
+        vocabulary = vocabulary_of(load_tokenizer(tokenizer_place(recipe)))
     origin = origin_of(Path(recipe.start)) if recipe.start else None
-    complete, pad = recipe.with_vocabulary(store.vocabulary.size), recipe.vocabulary(store).pad
-    return export_format(complete, pad, origin=origin.family if origin else None)
+    pad = recipe.model.special_token_ids.apply(vocabulary).pad
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element")  # the labels are not read yet
+        return export_format(recipe.with_vocabulary(vocabulary.size), pad, origin=origin.family if origin else None)
 
 
 def _dry_run(recipe: Recipe, directory: Path, as_json: bool) -> None:
@@ -118,8 +127,7 @@ def _dry_run(recipe: Recipe, directory: Path, as_json: bool) -> None:
 
     found = measure(recipe, directory)
     if is_main_process():
-        if recipe.task is None:
-            found["export"] = str(how_it_leaves(recipe))
+        found["export"] = str(how_it_leaves(recipe))
         print_json(found) if as_json else show(found)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pretextlm.data.text_template import FIRST, SECOND, Piece
 from pretextlm.data.tokenizer import vocabulary_of
 from pretextlm.data.word_boundaries import code_points
 from pretextlm.errors import UserError
@@ -106,8 +107,37 @@ class JoinedExamples:
     run: NDArray[np.int32]
 
 
-Part = int | tuple[TokenizedTexts, I64, I64]
-"""One part of every example: a special token, or a range of a text's tokens as (texts, first (E,), length (E,))."""
+Span = tuple[TokenizedTexts, I64, I64]
+"""For every example a range of a text's tokens, as (texts, first (E,), length (E,))."""
+
+Part = int | Span
+"""One part of every example: a special token, or a range of a text's tokens."""
+
+
+def where(present: NDArray[np.bool_], token: int) -> Span:
+    """Returns a special token of those examples (E,) that are True."""
+    one = TokenizedTexts(np.array([token], np.int32), np.array([0, 1]), np.zeros((1, 2), np.int32))
+    return one, np.zeros(len(present), np.int64), present.astype(np.int64)
+
+
+def framed(pieces: Sequence[Piece], texts: Sequence[Span], lead: int) -> tuple[JoinedExamples, NDArray[np.int32]]:
+    """Join one or two texts of every example with the special tokens of a template.
+
+    Args:
+        pieces: of the template.
+        texts: the texts.
+        lead: token of an example that would have none: an empty text without special tokens.
+
+    Returns:
+        The examples, whose `run` is the index of a token's piece, and (N,) the token types.
+    """
+    spans = dict(zip((FIRST, SECOND), texts, strict=False))
+    parts: list[Part] = [spans.get(index, index) for index, _ in pieces]
+    types = [kind for _, kind in pieces]
+    if len(parts) == len(texts):
+        parts, types = [*parts, where(np.sum([length for *_, length in texts], 0) == 0, lead)], [*types, 0]
+    joined = join(parts, len(texts[0][1]))
+    return joined, np.array(types, np.int32)[joined.run]
 
 
 def join(runs: Sequence[Part], examples: int) -> JoinedExamples:

@@ -63,6 +63,7 @@ class Records:
         rows: (N,) row number of each record: the line of a text file, the row of Parquet or of the hub, from 1.
         source: as the user gave it.
         sha256, bytes: of the file on disk; for the hub, of the values read, as JSON lines.
+        unlabelled: their answers are to be predicted; a text may then be blank.
     """
 
     columns: dict[str, list[Any]]
@@ -71,6 +72,7 @@ class Records:
     source: str
     sha256: str
     bytes: int
+    unlabelled: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -93,13 +95,13 @@ class Records:
         """Returns a column of texts.
 
         Raises:
-            UserError: a value is not a text, or is blank and `empty` is False.
+            UserError: a value is not a text, or is blank without `empty`, in records with labels.
         """
         for index, value in enumerate(values := self.columns[name]):
             if not isinstance(value, str):
                 self._refuse(index, name, value, "not a text", "Name a column of texts.")
             self._check_text(index, name, value)
-            if not empty and not value.strip():
+            if not (empty or self.unlabelled or value.strip()):
                 raise self.fault(index, f"the column {self.names[name]!r} is empty.", "Leave such rows out.")
         return values
 

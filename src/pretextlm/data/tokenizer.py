@@ -243,9 +243,10 @@ def complete(tokenizer: Tokenizer, where: str, sentinels: int = DEFAULT_SENTINEL
 def _faked(tokenizer: Tokenizer) -> list[str]:
     """Returns the special tokens whose text is encoded as the token itself."""
     vocabulary = vocabulary_of(tokenizer)
+    unknown = tokenizer.encode("\U0010fffd", add_special_tokens=False).ids  # a character that no vocabulary has
     names = sorted(token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special)
     texts = tokenizer.encode_batch([f"a {name} b{name}" for name in names], add_special_tokens=False)
-    real = vocabulary.special - {vocabulary.unk}
+    real = vocabulary.special.difference([vocabulary.unk, *unknown])
     return [name for name, text in zip(names, texts, strict=True) if real.intersection(text.ids)]
 
 

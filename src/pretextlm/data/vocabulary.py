@@ -14,6 +14,7 @@ from pretextlm.data.special_tokens import FURTHER, NAMED, own_names, sentinel
 from pretextlm.errors import UserError
 
 if TYPE_CHECKING:
+    from pretextlm.data.text_template import TextTemplate
     from pretextlm.data.token_splits import TokenSplits
 
 
@@ -29,6 +30,8 @@ class Vocabulary:
         further: ids of those tokens of FURTHER that the tokenizer has, by name.
         decoder_start: first id of a decoder over an encoder; None for the padding id, as in T5.
         also_end: further ids that end a generated text.
+        template: special tokens around texts, of a published model and of what was trained from it; None where the
+            objective or the task decides.
         make_token_splits: computes `token_splits` on first use; None if the tokens' texts are unknown.
     """
 
@@ -45,6 +48,7 @@ class Vocabulary:
     further: Mapping[str, int] = field(default_factory=dict, hash=False)
     decoder_start: int | None = None
     also_end: tuple[int, ...] = ()
+    template: TextTemplate | None = None
     make_token_splits: Callable[[], TokenSplits] | None = field(default=None, compare=False, repr=False)
 
     @classmethod

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError, did_you_mean, missing_extra
 from pretextlm.evaluation.benchmarks.definition import Benchmark, find, names
+from pretextlm.evaluation.benchmarks.measure import UNBIASED
 from pretextlm.evaluation.benchmarks.request_scorer import Ids, Request
 from pretextlm.evaluation.benchmarks.request_scorers import FRAME_TOKENS, AutoregressiveRequests
 from pretextlm.evaluation.benchmarks.rows import HUB, Rows, read_rows, read_shots
@@ -29,7 +30,7 @@ from pretextlm.evaluation.benchmarks.run import BATCH_SIZE, Opened, Progress, ad
 from pretextlm.evaluation.benchmarks.wording import Values, Wording
 from pretextlm.evaluation.prompt_length import fitted_prompt
 from pretextlm.evaluation.prompts import continue_prompts
-from pretextlm.metric import Metric
+from pretextlm.metric import Better, Metric
 from pretextlm.model.generation import GenerationConfig
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -392,5 +393,6 @@ def _metrics(results: Mapping[str, Any], task: str, values: Mapping[str, Any]) -
         higher = results.get("higher_is_better", {}).get(task, {}).get(name, True)
         label = name if filtered == "none" else key
         error = float(stderr) if isinstance(stderr, int | float) else None
-        found[label] = Metric(float(value), count, error, "", "higher" if higher else "lower")
+        better: Better = UNBIASED if name == "pct_stereotype" else "higher" if higher else "lower"
+        found[label] = Metric(float(value), count, error, "", better)
     return found

@@ -12,7 +12,7 @@ from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.errors import UserError
 from pretextlm.evaluation.predict_input import Texts, read_inputs, records_of
 from pretextlm.evaluation.scores.spans import spans_of
-from pretextlm.evaluation.task_evaluation import predictions, reading_length
+from pretextlm.evaluation.task_evaluation import predictions, unanswered
 from pretextlm.files import AnyPath
 from pretextlm.tasks.token_classification import OUTSIDE, TokenClassification
 from pretextlm.training.run_directory import Run
@@ -75,7 +75,8 @@ def predict(
     found: list[dict[str, Any]] = []
     for begin in range(0, len(records), BATCH_RECORDS):
         some = records.take(range(begin, min(begin + BATCH_RECORDS, len(records))))
-        examples, complete = (task.examples(some, encoder, model.config, n) for n in (reading_length(run), UNLIMITED))
+        examples = unanswered(model, task, run, some)
+        complete = task.examples(some, encoder, model.config, UNLIMITED)
         answers = task.explain(predictions(model, task, examples, run), examples, encoder, some)
         if isinstance(task, TokenClassification):
             _add_names(answers, task.labels)

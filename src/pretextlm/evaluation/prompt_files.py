@@ -63,7 +63,7 @@ def read_conversations(path: Path) -> list[str | list[dict[str, str]]]:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """Returns one prompt per line; in a .jsonl file, each line is a string or an object with "prompt".
+    """Returns one prompt per line; in a .jsonl file, each line is a string or an object with "prompt" or "text".
 
     Empty lines are skipped.
 
@@ -123,9 +123,9 @@ def _parsed(path: Path, number: int, text: str) -> Any:
 
 
 def _prompt(path: Path, number: int, value: Any) -> str:
-    text = value.get("prompt") if isinstance(value, dict) else value
+    text = value.get("prompt", value.get("text")) if isinstance(value, dict) else value
     if not isinstance(text, str):
-        raise UserError(f"{path}, line {number}: no prompt.", 'Write a string, or {"prompt": "…"}.')
+        raise UserError(f"{path}, line {number}: no prompt.", 'Write a string, {"prompt": "…"} or {"text": "…"}.')
     return text
 
 

@@ -93,13 +93,14 @@ def task_records(run: Run, data: str = "") -> tuple[Task, Records]:
 
 def task_metrics(run: Run, model: Transformer, task: Task, records: Records) -> tuple[dict[str, Metric], list[Any]]:
     """Return the metrics of a model on labelled records, and its answer to each."""
-    examples = examples_of(model, task, run, records)
+    build = unanswered if isinstance(task, WritingTask) else examples_of
+    examples = build(model, task, run, records)
     found = predictions(model, task, examples, run)
     answers = task.answers(found, examples, OffsetTokenizer(run.tokenizer, run.vocabulary), records)
     references = task.references(records)
     metrics = {name: scored(name, task, answers, references, records, found) for name in task.metric_names}
     if isinstance(task, WritingTask):
-        metrics |= answers_loss(model, task, examples, run)
+        metrics |= answers_loss(model, task, examples_of(model, task, run, records), run)
     return metrics, answers
 
 
@@ -181,6 +182,24 @@ def scored(
 def examples_of(model: Transformer, task: Task, run: Run, records: Records) -> Examples:
     """Return the records as tokenized examples, as the run was trained on them."""
     return task.examples(records, OffsetTokenizer(run.tokenizer, run.vocabulary), model.config, reading_length(run))
+
+
+def unanswered(model: Transformer, task: Task, run: Run, records: Records) -> Examples:
+    """Return the records as examples that are to be answered, which do not depend on the right answers.
+
+    With them, a long prompt would lose as many tokens as its answer needs. A decoder with a table of positions keeps
+    room there for the answer that it writes.
+
+    Args:
+        model: that answers.
+        task: of the run.
+        run: that trained the model.
+        records: with or without answers.
+    """
+    length, limit = reading_length(run), model.config.positions.limit
+    if isinstance(task, WritingTask) and model.encoder is None and limit is not None:
+        length = min(length, max(limit - task.longest_answer, limit // 2))
+    return task.examples(task.unlabelled(records), OffsetTokenizer(run.tokenizer, run.vocabulary), model.config, length)
 
 
 def reading_length(run: Run) -> int:

@@ -32,6 +32,7 @@ from pretextlm.hf.provenance import GENERATION, KEPT, Origin
 from pretextlm.hf.safetensors_files import FLOATS, TensorInfo, read_tensor_infos
 from pretextlm.hf.special_token_ids import special_token_ids
 from pretextlm.hf.task_heads import task_of, without_pooler
+from pretextlm.hf.tokenizer_settings import TokenizerSettings
 from pretextlm.hf.untrusted_files import MAX_JSON_BYTES, read_object, read_plain
 
 if TYPE_CHECKING:
@@ -217,7 +218,9 @@ def _recipe(checked: ValidatedModel, source: str, name: str) -> Recipe:
 def _special_ids(checked: ValidatedModel) -> SpecialTokenIds:
     place = checked.directory / GENERATION
     generation = read_object(place) if place.exists() else {}
-    return special_token_ids(checked.family, checked.config, checked.taken.tokenizer, checked.values, generation)
+    tokenizer = checked.taken.tokenizer
+    settings = TokenizerSettings(checked.directory, checked.values, tokenizer)
+    return special_token_ids(checked.family, checked.config, tokenizer, checked.values, generation, settings)
 
 
 def _origin(source: str, checked: ValidatedModel) -> Origin:

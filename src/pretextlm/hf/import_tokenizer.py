@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from pretextlm.data.tokenizer import complete, from_json
 from pretextlm.errors import UserError
+from pretextlm.hf.tokenizer_settings import SETTINGS
 from pretextlm.hf.untrusted_files import read_object, read_plain
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-TOKENIZER, VOCABULARY, SETTINGS = "tokenizer.json", "vocab.txt", "tokenizer_config.json"
+TOKENIZER, VOCABULARY = "tokenizer.json", "vocab.txt"
 MAX_TOKENIZER_BYTES = 64 << 20
 MAX_ADDED = 100_000
 MAX_WORD = 1000

@@ -1,7 +1,8 @@
 """Special token ids named by a published model's settings, which take precedence over its tokenizer's names.
 
 generation_config.json describes generation, config.json training; if both name an end token, generation's counts, as
-in transformers. An encoder-decoder without a named decoder start has its family's.
+in transformers. Roles that neither names are those of tokenizer_config.json. An encoder-decoder without a named decoder
+start has its family's.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pretextlm.model.config import SpecialTokenIds
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from pretextlm.hf.tokenizer_settings import TokenizerSettings
     from pretextlm.model.config import ModelConfig
     from pretextlm.model.families.base import Family
 
@@ -27,6 +29,7 @@ def special_token_ids(
     tokenizer: Tokenizer,
     values: Mapping[str, Any],
     generation: Mapping[str, Any],
+    settings: TokenizerSettings,
 ) -> SpecialTokenIds:
     """Returns the ids in the roles given by the settings, if they differ from those found by name.
 
@@ -36,6 +39,7 @@ def special_token_ids(
         tokenizer: with all our special tokens.
         values: of config.json.
         generation: of generation_config.json; empty if there is none.
+        settings: of tokenizer_config.json.
     """
     by_name = vocabulary_of(tokenizer)
 
@@ -46,21 +50,26 @@ def special_token_ids(
     trained_with = _ids(values.get("eos_token_id"))
     ends = _ids(generation.get("eos_token_id")) or trained_with
     first = [index for index in trained_with if index in ends]
+    if not ends and (named := settings.role("eos")) is not None:
+        ends = [named]
     eos = tuple(dict.fromkeys(i for i in (*first, *ends) if tokenizer.id_to_token(i) is not None))[:MOST_ENDS]
-    pad = token(values.get("pad_token_id"), generation.get("pad_token_id"))
-    bos = token(values.get("bos_token_id"), generation.get("bos_token_id"))
+    pad = token(values.get("pad_token_id"), generation.get("pad_token_id"), settings.role("pad"))
+    bos = token(values.get("bos_token_id"), generation.get("bos_token_id"), settings.role("bos"))
+    others: dict[str, Any] = {name: settings.role(name) for name in ("unk", "cls", "sep", "mask")}
     ours = {"pad": by_name.pad if pad is None else pad, "eos": eos[0] if eos else by_name.eos}
     start = None
     if config.architecture == "encoder_decoder":
         name = "decoder_start_token_id"
         start = token(values.get(name), generation.get(name))
         start = ours[family.decoder_start] if start is None else start
-    return SpecialTokenIds(
+    ids = SpecialTokenIds(
+        **{name: index for name, index in others.items() if index != getattr(by_name, name)},
         pad=pad if pad != by_name.pad else None,
         bos=bos if bos != by_name.bos else None,
         eos=eos if eos and eos != (by_name.eos,) else None,
         decoder_start=start if start != ours["pad"] else None,
     )
+    return ids.model_copy(update={"template": settings.template(ids)})
 
 
 def _ids(named: Any) -> list[int]:

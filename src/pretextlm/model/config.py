@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from pretextlm.config import Config
+from pretextlm.data.text_template import TextTemplate
 from pretextlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -222,15 +223,23 @@ class SpecialTokenIds(Config):
 
     Attributes:
         pad: Padding; None for the token of that name.
+        unk, cls, sep, mask: The other roles; None for the token of that name.
         bos: Begin of a text; None for the token of that name.
         eos: End of a text; the model is trained with the first of them. None for the tokens of that name.
         decoder_start: First token that a decoder over an encoder reads; None for the padding, as in T5. BART has </s>.
+        template: Special tokens around one text and around two, of a published model; None for those of the objective
+            or the task.
     """
 
     pad: int | None = Field(None, ge=0)
+    unk: int | None = Field(None, ge=0)
+    cls: int | None = Field(None, ge=0)
+    sep: int | None = Field(None, ge=0)
+    mask: int | None = Field(None, ge=0)
     bos: int | None = Field(None, ge=0)
     eos: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(None, min_length=1, max_length=64)
     decoder_start: int | None = Field(None, ge=0)
+    template: TextTemplate | None = None
 
     def apply(self, vocabulary: Vocabulary) -> Vocabulary:
         """Assign these ids to their roles.
@@ -241,15 +250,20 @@ class SpecialTokenIds(Config):
         Raises:
             UserError: An id that the vocabulary does not have.
         """
-        given = {name: index for name, index in self.model_dump(exclude={"eos"}).items() if index is not None}
+        roles = self.model_dump(exclude={"eos", "template"})
+        given = {name: index for name, index in roles.items() if index is not None}
         ends = self.eos or vocabulary.ends
-        wrong = next((index for index in (*given.values(), *ends) if index >= vocabulary.size), None)
+        around = [] if self.template is None else [i for i, _ in (*self.template.single, *self.template.pair)]
+        wrong = next((index for index in (*given.values(), *ends, *around) if index >= vocabulary.size), None)
         if wrong is not None:
             raise UserError(
                 f"model.special_token_ids names the token {wrong}; the tokenizer has {vocabulary.size:,} tokens.",
                 "Give an id that the tokenizer has.",
             )
-        return replace(vocabulary, **given, eos=ends[0], also_end=ends[1:]) if given or self.eos else vocabulary
+        if not (given or self.eos or self.template):
+            return vocabulary
+        special = vocabulary.special.union(given[name] for name in ("cls", "sep", "mask") if name in given)
+        return replace(vocabulary, **given, eos=ends[0], also_end=ends[1:], special=special, template=self.template)
 
 
 class ModelConfig(Config):

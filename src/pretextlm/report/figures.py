@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pretextlm.metric import Better
 from pretextlm.report import format as form
 from pretextlm.report.measures import MANY, Measure, Measured
 from pretextlm.report.read import Condition, Run, Study, number, table
@@ -72,7 +73,7 @@ class DotChart:
 
     title: str
     sentence: str
-    better: str
+    better: Better | None
     height: float
     ticks: list[Tick]
     rows: list[Row]

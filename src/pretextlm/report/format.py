@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from pretextlm.metric import Better
+
 FRACTIONS = frozenset({"fraction", "accuracy", "proportion", "share", "ratio"})
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _WORDS = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
@@ -58,6 +60,13 @@ def tick(value: float) -> str:
         if abs(value) >= factor:
             return f"{value / factor:g}{THIN}{prefix}"
     return f"{value:g}".replace("-", MINUS)
+
+
+def direction(better: Better | None) -> str:
+    """Returns which values are better, as a sentence."""
+    if isinstance(better, str | None):
+        return f"{better.capitalize()} is better." if better else ""
+    return f"Best is {better:g}."
 
 
 def words(value: float) -> str:

@@ -18,6 +18,7 @@ from pretextlm.evaluation.statistics import (
     summarise,
     welch,
 )
+from pretextlm.metric import Better, distance_from_best
 from pretextlm.objectives.shared.measures import Measure as Described
 from pretextlm.report import glossary
 from pretextlm.report.read import Condition, Metric, Run, Study
@@ -76,7 +77,7 @@ class Measure:
 
     name: str
     unit: str
-    better: str
+    better: Better | None
     measured: tuple[Measured, ...]
     common: bool = False
 
@@ -90,8 +91,7 @@ class Measure:
 
     def ranked(self) -> list[Measured]:
         """Returns the conditions best first; in the study's order if the measure has no direction."""
-        sign = {"higher": -1, "lower": 1}.get(self.better, 0)
-        return sorted(self.measured, key=lambda m: sign * m.summary.mean)
+        return sorted(self.measured, key=lambda m: distance_from_best(m.summary.mean, self.better))
 
 
 @dataclass(frozen=True)

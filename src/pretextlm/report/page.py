@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pretextlm.files import write_text
+from pretextlm.metric import arrow
 from pretextlm.report import facts, figures, glossary, samples
 from pretextlm.report import format as form
 from pretextlm.report.finding import finding, spoken, titled
@@ -56,6 +57,8 @@ def render(study: Study) -> str:
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
+        "arrow": arrow,
+        "direction": form.direction,
         "metric": form.metric,
         "points": form.points,
         "spread": form.spread,

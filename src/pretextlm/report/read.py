@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pretextlm.errors import UserError
 from pretextlm.grid import labels
+from pretextlm.metric import Better
 
 State = Literal["finished", "not evaluated", "unfinished", "failed"]
 _SEEDED = re.compile(r"(?P<label>.+)-seed(?P<seed>\d+)")
@@ -27,7 +28,7 @@ class Metric:
     n: int | None = None
     stderr: float | None = None
     unit: str = ""
-    better: str = ""
+    better: Better | None = None
 
 
 @dataclass(frozen=True)
@@ -209,8 +210,9 @@ def _metrics(values: Mapping[str, Any]) -> Iterator[tuple[str, Metric]]:
         value = number(entry.get("value")) if isinstance(entry, Mapping) else None
         if value is not None:
             n, stderr = number(entry.get("n")), number(entry.get("stderr"))
-            unit, better = str(entry.get("unit") or ""), str(entry.get("better") or "")
-            yield name, Metric(name, value, None if n is None else int(n), stderr, unit, better)
+            better: Any = number(entry.get("better"))
+            better = entry["better"] if entry.get("better") in ("lower", "higher") else better
+            yield name, Metric(name, value, None if n is None else int(n), stderr, str(entry.get("unit") or ""), better)
 
 
 def number(value: Any) -> float | None:

@@ -17,8 +17,9 @@ from pydantic import Field
 
 from pretextlm.batch import Batch, Rows
 from pretextlm.data.examples import ExampleReader, Examples, first_places, last_places, side_by_side
-from pretextlm.data.offset_mapping import JoinedExamples, OffsetTokenizer, Part, TokenizedTexts, join
+from pretextlm.data.offset_mapping import JoinedExamples, OffsetTokenizer, TokenizedTexts, framed
 from pretextlm.data.sentence_pair_index import truncated
+from pretextlm.data.text_template import TextTemplate
 from pretextlm.errors import UserError
 from pretextlm.objectives.protocol import Architecture, Outputs, TrainingObjective
 
@@ -141,6 +142,7 @@ class Task(TrainingObjective):
 
     def unlabelled(self, records: Records) -> Records:
         """Returns records without answers with dummy labels filled in, so that `examples` can read them."""
+        records = replace(records, unlabelled=True)
         return replace(records, columns=records.columns | self.dummy_labels(records), names=self.columns())
 
     def dummy_labels(self, records: Records) -> dict[str, list[Any]]:
@@ -220,35 +222,48 @@ class Task(TrainingObjective):
         return outputs.hidden_at(last_places(batch) if batch.attention == "causal" else first_places(batch))
 
 
-def boundary_tokens(vocabulary: Vocabulary, model: ModelConfig) -> tuple[int, int]:
-    """Returns the special tokens before an example, and after each of its texts."""
-    return (vocabulary.bos, vocabulary.eos) if model.architecture == "decoder" else (vocabulary.cls, vocabulary.sep)
+def text_template(vocabulary: Vocabulary, model: ModelConfig) -> TextTemplate:
+    """Returns the special tokens around a text and around a pair: a published model's, or those of the architecture.
+
+    An encoder of our own reads [CLS] a [SEP] and [CLS] a [SEP] b [SEP], a decoder <s> a </s> and <s> a </s> b </s>.
+    """
+    if vocabulary.template is not None:
+        return vocabulary.template
+    decoder = model.architecture == "decoder"
+    lead, end = (vocabulary.bos, vocabulary.eos) if decoder else (vocabulary.cls, vocabulary.sep)
+    return TextTemplate.of_tokens([lead], [end], [end])
+
+
+def pooled_template(vocabulary: Vocabulary, model: ModelConfig) -> TextTemplate:
+    """Returns the template for tasks that read a text's representation from one token (`Task.pooled`).
+
+    As in transformers, a decoder's is the last token that is not padding, also where padding is its end token. Nothing
+    reads the tokens after it, so that they are left out.
+    """
+    template = text_template(vocabulary, model)
+    return template.without_last(vocabulary.pad) if model.architecture == "decoder" else template
 
 
 def add_special_tokens(
     texts: Sequence[TokenizedTexts], vocabulary: Vocabulary, model: ModelConfig, length: int
-) -> JoinedExamples:
-    """Returns one or two texts per record with the special tokens that the model's architecture expects.
+) -> tuple[JoinedExamples, NDArray[np.int32]]:
+    """Returns one or two texts per record as one token represents them (`Task.pooled`), and (N,) the token types.
 
-    An encoder reads [CLS] a [SEP] and [CLS] a [SEP] b [SEP], a decoder <s> a </s> and <s> a </s> b </s>. Examples
-    that are too long lose tokens at the end of the longer text.
+    Examples that are too long lose tokens at the end of the longer text.
 
     Args:
         texts: one or two columns of texts.
-        vocabulary: for the special tokens.
-        model: its architecture decides between the two forms.
+        vocabulary: for special tokens.
+        model: for the template.
         length: most tokens of an example.
 
     Raises:
         UserError: the length leaves no room for text.
     """
-    lead, end = boundary_tokens(vocabulary, model)
-    room = length - 1 - len(texts)
+    room = length - text_template(vocabulary, model).specials(len(texts))
     if room < len(texts):
         raise UserError(f"data.length is {length}: there is no room for text.", "Give at least 8, usually 128.")
     kept = [one.lengths for one in texts]
     kept = [np.minimum(kept[0], room)] if len(kept) == 1 else list(truncated(kept[0], kept[1], room))
-    runs: list[Part] = [lead]
-    for one, size in zip(texts, kept, strict=True):
-        runs += [(one, one.offsets[:-1], size), end]
-    return join(runs, len(texts[0].offsets) - 1)
+    spans = [(one, one.offsets[:-1], size) for one, size in zip(texts, kept, strict=True)]
+    return framed(pooled_template(vocabulary, model).of(len(texts)), spans, vocabulary.bos)

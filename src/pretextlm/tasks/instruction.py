@@ -26,10 +26,11 @@ from pydantic import Field, field_validator
 
 from pretextlm.batch import IGNORE
 from pretextlm.data.examples import Examples
-from pretextlm.data.offset_mapping import OffsetTokenizer, Part, join
+from pretextlm.data.offset_mapping import OffsetTokenizer, Part, join, where
 from pretextlm.data.sentence_pair_index import truncated
 from pretextlm.errors import UserError
 from pretextlm.objectives.protocol import Architecture
+from pretextlm.tasks.base import text_template
 from pretextlm.tasks.shared.template import Template, columns_read, values_read
 from pretextlm.tasks.shared.writing import WritingTask, ended
 
@@ -98,17 +99,16 @@ class Instruction(WritingTask):
             raise UserError(f"data.length is {length}: there is no room for text.", "Give at least 8, usually 256.")
         prompts = encoder.encode(self.texts(records))
         answers = ended(encoder, [self._space + text for text in records.texts("answer")])
-        own, theirs = truncated(prompts.lengths, answers.lengths, length)
-        runs: list[Part] = [
-            encoder.vocabulary.bos,
-            (prompts, prompts.offsets[1:] - own, own),
-            (answers, answers.offsets[:-1], theirs),
-        ]
+        before = text_template(encoder.vocabulary, model).before
+        own, theirs = truncated(prompts.lengths, answers.lengths, length + 1 - max(1, len(before)))
+        lead: list[Part] = [*before] or [where(own == 0, encoder.vocabulary.bos)]  # the answer follows some token
+        runs: list[Part] = [*lead, (prompts, prompts.offsets[1:] - own, own), (answers, answers.offsets[:-1], theirs)]
         joined = join(runs, len(records))
-        # Runs are 0 <s>, 1 the prompt, 2 the answer with </s>: a position is labelled if the next token is of run 2.
+        # The last run is the answer with </s>, in <s> prompt answer: a position is labelled if the next token is of it.
         # The last token of an example is then removed, since nothing follows it.
         following = np.append(joined.tokens[1:], 0)
-        labels = np.where(np.append(joined.run[1:], 0) == 2, following, IGNORE).astype(np.int32)
+        answered = np.append(joined.run[1:], 0) == len(runs) - 1
+        labels = np.where(answered, following, IGNORE).astype(np.int32)
         read = np.ones(len(labels), bool)
         read[joined.offsets[1:] - 1] = False
         return Examples(

@@ -30,10 +30,10 @@ from pydantic import Field, field_validator, model_validator
 
 from pretextlm.batch import Batch, Term
 from pretextlm.data.examples import Examples
-from pretextlm.data.offset_mapping import OffsetTokenizer, Part, join
+from pretextlm.data.offset_mapping import OffsetTokenizer, framed
 from pretextlm.errors import UserError, did_you_mean
 from pretextlm.objectives.protocol import Architecture, Outputs
-from pretextlm.tasks.base import LOWEST_SCORE, boundary_tokens
+from pretextlm.tasks.base import LOWEST_SCORE, pooled_template
 from pretextlm.tasks.shared.distilled import DistilledTask
 from pretextlm.tasks.shared.template import Template, columns_read, values_read
 from pretextlm.tasks.shared.text_input import TextTask
@@ -112,22 +112,22 @@ class MultipleChoice(DistilledTask, TextTask):
         templates = self.templates()
         firsts = encoder.encode(self.texts_of(records, "text"))
         columns = values_read(records, "text_pair", templates["text_pair"], self.wording, CHOICE)
+        pair = templates["text_pair"]
         pairs = zip(columns, given, strict=True)
-        seconds = encoder.encode(
-            [templates["text_pair"].filled({**values, CHOICE: one}).strip() for values, some in pairs for one in some]
-        )
+        texts = [pair.filled({**values, CHOICE: one}) for values, some in pairs for one in some]
+        seconds = encoder.encode(texts if pair.is_column else [text.strip() for text in texts])
         begins = np.cumsum(sizes) - sizes
-        room = length - 3 - np.maximum.reduceat(seconds.lengths, begins)
+        pieces = pooled_template(encoder.vocabulary, model).pair
+        room = length - (len(pieces) - 2) - np.maximum.reduceat(seconds.lengths, begins)
         self._check_room(records, room, np.minimum(firsts.lengths, 1), length)
         kept = np.minimum(firsts.lengths, room)
-        lead, end = boundary_tokens(encoder.vocabulary, model)
-        second: Part = (seconds, seconds.offsets[:-1], seconds.lengths)
-        joined = join([lead, (firsts, firsts.offsets[of], kept[of]), end, second, end], len(of))
+        spans = [(firsts, firsts.offsets[of], kept[of]), (seconds, seconds.offsets[:-1], seconds.lengths)]
+        joined, types = framed(pieces, spans, encoder.vocabulary.bos)
         return Examples(
             tokens=joined.tokens,
             offsets=joined.offsets[np.append(begins, len(of))],
             records=np.arange(len(records)),
-            types=(joined.run > 2).astype(np.int32),
+            types=types,
             texts=np.repeat(np.arange(len(of)) - begins[of], np.diff(joined.offsets)).astype(np.int32),
             labels=np.stack([self.labels_of(records), sizes.astype(np.int32)], 1),
         )
@@ -164,6 +164,8 @@ class MultipleChoice(DistilledTask, TextTask):
     def names_of(self, records: Records) -> list[list[str]]:
         """Returns the labels of the choices of each record.
 
+        To predict answers, choices without names have numbers from 0.
+
         Raises:
             UserError: the recipe or a record does not give them.
         """
@@ -175,6 +177,8 @@ class MultipleChoice(DistilledTask, TextTask):
                     message = f"there are {len(some)} choices, and their names are {', '.join(names)}."
                     raise records.fault(index, message, "Give each choice a name of its own.")
             return lists
+        if not self.label_names and records.unlabelled:
+            return [[str(number) for number in range(len(some))] for some in given]
         if not self.label_names:
             raise UserError(
                 f"The recipe does not name the choices as the column {self.label!r} does.",

@@ -21,10 +21,11 @@ from pydantic import Field
 
 from pretextlm.batch import Batch, Term
 from pretextlm.data.examples import Examples, tokens_of_texts
-from pretextlm.data.offset_mapping import OffsetTokenizer, Part, TokenizedTexts, join
+from pretextlm.data.offset_mapping import OffsetTokenizer, TokenizedTexts, framed
+from pretextlm.data.text_template import SECOND
 from pretextlm.errors import UserError
 from pretextlm.objectives.protocol import Architecture, Outputs
-from pretextlm.tasks.base import LOWEST_SCORE, Task
+from pretextlm.tasks.base import LOWEST_SCORE, Task, text_template
 from pretextlm.tasks.shared.windows import Windows, windows
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from pretextlm.model.families.shared.task_classes import Kind, TaskClass
 
 I64 = NDArray[np.int64]
-CONTEXT_RUN = 3
-"""Index of the context among the runs [CLS] question [SEP] context [SEP]."""
 
 
 class QuestionAnswering(Task):
@@ -89,32 +88,36 @@ class QuestionAnswering(Task):
         contexts = encoder.encode(records.texts("context"))
         questions = encoder.encode(records.texts("question"))
         kept = np.minimum(questions.lengths, self.longest_question)
-        room = length - 3 - kept
+        pieces = text_template(encoder.vocabulary, model).pair
+        context = [index for index, _ in pieces].index(SECOND)
+        room = length - (len(pieces) - 2) - kept
         if (room < 1).any():
             raise UserError(f"data.length is {length}: no room is left for a text.", "Give 384, or a shorter question.")
         cut = windows(contexts.lengths, room, min(self.stride, int(room.min())))
         begin = contexts.offsets[:-1][cut.record] + cut.begin
-        vocabulary = encoder.vocabulary
-        question = (questions, questions.offsets[:-1][cut.record], kept[cut.record])
-        runs: list[Part] = [vocabulary.cls, question, vocabulary.sep, (contexts, begin, cut.length), vocabulary.sep]
-        joined = join(runs, len(cut.record))
-        before = 2 + kept[cut.record]
-        inside = (joined.run == CONTEXT_RUN)[:, None]
+        spans = [(questions, questions.offsets[:-1][cut.record], kept[cut.record]), (contexts, begin, cut.length)]
+        joined, types = framed(pieces, spans, encoder.vocabulary.bos)
+        before = context - 1 + kept[cut.record]  # one piece before the context is the question
+        inside = (joined.run == context)[:, None]
         return Examples(
             tokens=joined.tokens,
             offsets=joined.offsets,
             records=cut.record,
-            types=(joined.run >= CONTEXT_RUN).astype(np.int32),
+            types=types,
             labels=self._labels(records, contexts, cut, before),
             places=np.where(inside, joined.places, -1).astype(np.int32),
         )
 
     def _labels(self, records: Records, contexts: TokenizedTexts, cut: Windows, before: I64) -> NDArray[np.int32]:
-        """Returns (W, 2) the positions of the answer's first and last token in the window; (0, 0) without one."""
+        """Returns (W, 4) places in the window: the answer's first and last token, the text's first, the one after it.
+
+        A window without the answer has the places (0, 0) for it.
+        """
         first, last = _tokens_at(contexts, self._spans(records))
         start, end = first[cut.record] - cut.begin, last[cut.record] - cut.begin
         held = (first[cut.record] >= 0) & (start >= 0) & (end < cut.length)
-        return np.where(held, np.stack([start, end]) + before, 0).T.astype(np.int32)
+        answer = np.where(held, np.stack([start, end]) + before, 0)
+        return np.stack([*answer, before, before + cut.length], 1).astype(np.int32)
 
     def filter_records(self, records: Records) -> Records:
         """Returns the records without those whose answer is misplaced, if these are skipped."""
@@ -157,7 +160,7 @@ class QuestionAnswering(Task):
         from torch.nn import functional
 
         scores_ELS = self._scores(outputs, batch)
-        labels_ES = torch.from_numpy(batch.row_labels.astype(np.int64)).to(scores_ELS.device, non_blocking=True)
+        labels_ES = torch.from_numpy(batch.row_labels[:, :2].astype(np.int64)).to(scores_ELS.device, non_blocking=True)
         total = 0.5 * functional.cross_entropy(scores_ELS, labels_ES, reduction="sum")
         correct = (scores_ELS.argmax(1) == labels_ES).all(1).sum()
         return {"span": Term(total, len(labels_ES), correct=correct)}
@@ -181,17 +184,14 @@ class QuestionAnswering(Task):
     def predict(self, outputs: Outputs, batch: Batch) -> NDArray[Any]:
         """Returns (E, 4) of each window: the score of its best span, its first and last token, the score of no answer.
 
-        The span has at most `longest_answer` tokens and is in the text (token type 1).
+        The span has at most `longest_answer` tokens and is in the text.
         """
         import torch
 
         scores_ELS = self._scores(outputs, batch)
-        types = np.zeros(scores_ELS.shape[:2], np.bool_)
-        inside, example, place = tokens_of_texts(batch.segment_ids, batch.position_ids)
-        types[example, place] = batch.token_type_ids.reshape(-1)[inside] == 1
-        last = types.shape[1] - 1 - types[:, ::-1].argmax(1)
-        types[np.arange(len(types)), last] = False  # the [SEP] after the text
-        allowed = torch.from_numpy(types).to(scores_ELS.device)
+        first, after = batch.row_labels[:, 2:3], batch.row_labels[:, 3:4]
+        places = np.arange(scores_ELS.size(1))
+        allowed = torch.from_numpy((first <= places) & (places < after)).to(scores_ELS.device)
         start, end = (scores_ELS[..., i].masked_fill(~allowed, LOWEST_SCORE) for i in (0, 1))
         best = torch.full((len(start), 3), LOWEST_SCORE, dtype=torch.float64)
         # Spans of 1, 2, 3 … tokens: start[t] + end[t + more] for all t at once, by shifting the scores of the ends.

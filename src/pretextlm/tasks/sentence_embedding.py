@@ -29,10 +29,10 @@ from pydantic import Field
 
 from pretextlm.batch import Batch, Term
 from pretextlm.data.examples import Examples, tokens_of_texts
-from pretextlm.data.offset_mapping import OffsetTokenizer, Part, join
+from pretextlm.data.offset_mapping import OffsetTokenizer, framed
 from pretextlm.errors import UserError
 from pretextlm.objectives.protocol import Architecture, Outputs
-from pretextlm.tasks.base import DEFAULTS, Task, boundary_tokens
+from pretextlm.tasks.base import DEFAULTS, Task, text_template
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,20 +104,22 @@ class SentenceEmbedding(Task):
 
         Labels are the score, or (E, K) numbers that are equal for equal texts.
         """
-        if length < 3:
+        template = text_template(encoder.vocabulary, model)
+        room = length - template.specials(1)
+        if room < 1:
             raise UserError(f"data.length is {length}: there is no room for text.", "Give at least 8, usually 128.")
         texts = [records.texts(name) for name in records.columns if name.startswith("text")]
-        lead, end = boundary_tokens(encoder.vocabulary, model)
-        runs: list[Part] = []
-        for column in texts:
-            found = encoder.encode(column)
-            runs += [lead, (found, found.offsets[:-1], np.minimum(found.lengths, length - 2)), end]
-        joined = join(runs, len(records))
+        # One list of all texts, record by record: text k of record e is number e · K + k.
+        found = encoder.encode([text for record in zip(*texts, strict=True) for text in record])
+        spans = [(found, found.offsets[:-1], np.minimum(found.lengths, room))]
+        joined, types = framed(template.single, spans, encoder.vocabulary.bos)
+        numbers = np.tile(np.arange(len(texts), dtype=np.int32), len(records))
         return Examples(
             tokens=joined.tokens,
-            offsets=joined.offsets,
+            offsets=joined.offsets[:: len(texts)],
             records=np.arange(len(records)),
-            texts=(joined.run // 3).astype(np.int32),
+            types=types,
+            texts=np.repeat(numbers, np.diff(joined.offsets)),
             labels=_scaled(records) if "score" in records.columns else _numbers(texts),
         )
 

@@ -11,6 +11,9 @@ In a decoder, the source is a prefix with bidirectional attention (layout "prefi
     input              translate English to German: A dog . </s> Ein Hund . </s>
     labels             -         -       -  -       - -   -  Ein Hund . </s> -
 
+A published model reads its own special tokens around the source; those before a text begin the target, too, as in
+BART, whose decoder reads </s> <s> Ein Hund . and writes </s>.
+
 Pairs share rows without seeing each other. A source or target that is too long is cut at its end, before </s>; if both
 share a row, the longer of the two first.
 
@@ -31,6 +34,7 @@ from pretextlm.batch import Batch, Rows
 from pretextlm.data.examples import ROW_TOKENS, STEP, Examples, next_fit
 from pretextlm.data.offset_mapping import OffsetTokenizer, Part, join
 from pretextlm.data.sentence_pair_index import truncated
+from pretextlm.data.text_template import TextTemplate
 from pretextlm.errors import UserError
 from pretextlm.objectives import text_to_text
 from pretextlm.objectives.protocol import Architecture, DecoderAttention
@@ -80,18 +84,22 @@ class SequenceToSequence(WritingTask):
             raise UserError("There is no room for text in 4 tokens.", "Give data.length and task.target_length of 8.")
         sources = encoder.encode([self.prefix + text for text in records.texts("source")])
         targets = encoder.encode(records.texts("answer"))
+        eos, template = encoder.vocabulary.eos, encoder.vocabulary.template
+        if template is None or self.causal:
+            template = TextTemplate.of_tokens([], [], [eos])
+        before, after = template.before, template.after
         if self.causal:
             own, theirs = truncated(sources.lengths, np.minimum(targets.lengths, longest - 1), length - 2)
         else:  # the last position of each row is padding
-            own, theirs = np.minimum(sources.lengths, length - 2), np.minimum(targets.lengths, longest - 2)
-        eos = encoder.vocabulary.eos
-        runs: list[Part] = [(sources, sources.offsets[:-1], own), eos, (targets, targets.offsets[:-1], theirs), eos]
-        joined = join(runs, len(records))
+            own = np.minimum(sources.lengths, length - 1 - len(before) - len(after))
+            theirs = np.minimum(targets.lengths, longest - 2 - len(before))
+        source: list[Part] = [*before, (sources, sources.offsets[:-1], own), *after]
+        joined = join([*source, *before, (targets, targets.offsets[:-1], theirs), eos], len(records))
         return Examples(
             tokens=joined.tokens,
             offsets=joined.offsets,
             records=np.arange(len(records)),
-            types=(joined.run >= 2).astype(np.int32),
+            types=(joined.run >= len(source)).astype(np.int32),
         )
 
     def collate(self, rows: Rows, vocabulary: Vocabulary, rng: CounterRNG) -> Batch:
@@ -102,7 +110,7 @@ class SequenceToSequence(WritingTask):
         return dataclasses.replace(pairs.collate(packed, vocabulary, rng), example_ids=rows.example_ids)
 
     def prompts(self, examples: Examples) -> list[list[int]]:
-        """Returns the sources, each with its end token."""
+        """Returns the sources, each with its special tokens."""
         assert examples.types is not None, "a pair has two parts"
         sizes = np.add.reduceat(1 - examples.types, examples.offsets[:-1])
         begins = examples.offsets[:-1]
@@ -110,7 +118,9 @@ class SequenceToSequence(WritingTask):
 
     def opening(self, prompt: list[int], vocabulary: Vocabulary) -> tuple[list[int], list[int]]:
         """Returns the source and the decoder's first token: the source's end token, or the decoder's start token."""
-        return prompt, prompt[-1:] if self.causal else [vocabulary.start]
+        if self.causal:
+            return prompt, prompt[-1:]
+        return prompt, [vocabulary.start, *(vocabulary.template.before if vocabulary.template else ())]
 
 
 def _packed(rows: Rows, pad: int, joint: bool) -> tuple[Rows, int]:

@@ -27,10 +27,10 @@ from pydantic import Field
 
 from pretextlm.batch import IGNORE, Batch, Term
 from pretextlm.data.examples import Examples
-from pretextlm.data.offset_mapping import OffsetTokenizer, TokenizedTexts, join
+from pretextlm.data.offset_mapping import OffsetTokenizer, TokenizedTexts, framed
 from pretextlm.errors import UserError, did_you_mean
 from pretextlm.objectives.protocol import Architecture, Outputs
-from pretextlm.tasks.base import boundary_tokens
+from pretextlm.tasks.base import text_template
 from pretextlm.tasks.shared.distilled import DistilledTask
 from pretextlm.tasks.shared.labels import label_names, named_labels
 from pretextlm.tasks.shared.tagged_units import Units, UnitsOfText
@@ -92,22 +92,25 @@ class TokenClassification(DistilledTask):
         """Returns one example per window."""
         units = self._units(records)
         encoded = encoder.encode([one.text for one in units.texts])
-        lead, end = boundary_tokens(encoder.vocabulary, model)
-        room = length - 2
+        template = text_template(encoder.vocabulary, model)
+        room = length - template.specials(1)
+        if room < 1:
+            raise UserError(f"data.length is {length}: there is no room for text.", "Give at least 8, usually 128.")
         cut = windows(encoded.lengths, room, room)
-        runs = (encoded, encoded.offsets[:-1][cut.record] + cut.begin, cut.length)
-        # `join` copies tokens; the same call with labels in place of tokens copies each token's label. Special tokens
-        # then have the index of the IGNORE that is appended.
-        labels = np.append(self._labels(records, units, encoded), IGNORE)
+        begin = encoded.offsets[:-1][cut.record] + cut.begin
+        # `framed` copies tokens; the same call with labels in place of tokens copies each token's label.
+        labels = self._labels(records, units, encoded)
         marked = TokenizedTexts(labels, encoded.offsets, np.zeros((len(labels), 2), np.int32))
-        joined = join([lead, runs, end], len(cut.record))
-        of_tokens = join([len(labels) - 1, (marked, *runs[1:]), len(labels) - 1], len(cut.record)).tokens
-        inside = joined.run == 1
+        bos = encoder.vocabulary.bos
+        joined, types = framed(template.single, [(encoded, begin, cut.length)], bos)
+        of_tokens, _ = framed(template.single, [(marked, begin, cut.length)], bos)
+        inside = joined.run == len(template.before)
         return Examples(
             tokens=joined.tokens,
             offsets=joined.offsets,
             records=cut.record,
-            token_labels=np.where(inside, of_tokens, IGNORE).astype(np.int32),
+            types=types,
+            token_labels=np.where(inside, of_tokens.tokens, IGNORE).astype(np.int32),
         )
 
     def _labels(self, records: Records, units: Units, encoded: TokenizedTexts) -> NDArray[np.int32]:

@@ -57,6 +57,7 @@ class Optimizer:
         for kind, parameters in enumerate((tables, rest)):
             for parameter in parameters:
                 by_rate.setdefault((kind, rates[kind] * scales[parameter]), []).append(parameter)
+        by_rate = by_rate or {(1, config.learning_rate): []}  # adapters alone are all matrices, which Muon has
         groups = [{"params": p, "lr": rate, "top": rate} for (_, rate), p in by_rate.items()]
         betas = (config.beta1, config.beta2)
         self.adamw = torch.optim.AdamW(groups, betas=betas, weight_decay=config.weight_decay, fused=True)

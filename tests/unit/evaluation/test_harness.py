@@ -46,8 +46,22 @@ def data(tmp_path_factory) -> Path:
         {"question": " ".join(WORDS[n : n + 5]), "choices": WORDS[n : n + 4], "answer": n % 4} for n in numbers
     ]
     write("arc-easy/test.jsonl", questions)
+    write("arc-challenge/test.jsonl", questions[::-1])
+    truths = [
+        {"question": q["question"], "mc1_targets": _targets(q, n, 1), "mc2_targets": _targets(q, n, 2)}
+        for n, q in enumerate(questions)
+    ]
+    write("truthfulqa/validation.jsonl", truths)
+    pairs = [{"sent_more": p["sentence_good"], "sent_less": p["sentence_bad"], "bias_type": "age"} for p in pairs]
+    write("crows-pairs/test.jsonl", pairs)
     write("lambada-openai/test.jsonl", [{"text": " ".join(words)} for words in texts])
     return place
+
+
+def _targets(question: dict, number: int, true: int) -> dict:
+    """Choices of which the first is true, and in half of the questions as many as `true`."""
+    labels = [1] + [int(place < true and number % 2) for place in range(1, 4)]
+    return {"choices": [f"{choice}." for choice in question["choices"]], "labels": labels}
 
 
 def requests(*arguments: tuple) -> list[SimpleNamespace]:
@@ -79,6 +93,35 @@ def test_lm_evals_tasks_on_local_copies_score_as_our_benchmarks_do(run, data):
     assert theirs["lambada_openai"]["metrics"]["perplexity"]["better"] == "lower"
     assert told[-1][1] == told[-1][2]
     assert json.loads((run / "benchmarks.json").read_text())["harness"] == theirs
+
+
+def test_choices_of_truthfulqa_arc_and_crows_pairs_score_as_in_lm_eval(run, data):
+    pytest.importorskip("rouge_score", reason="lm-eval's TruthfulQA imports it")
+    names = "arc_challenge,truthfulqa_mc1,truthfulqa_mc2"
+    theirs = evaluate_harness(run, f"{names},crows_pairs_english", data=str(data))
+    ours = evaluate_benchmarks(run, find_all(f"{names},crows_pairs"), data=str(data))
+    same = [("arc_challenge", "acc", "accuracy"), ("arc_challenge", "acc_norm", "accuracy_by_length")]
+    same += [("truthfulqa_mc1", "acc", "accuracy"), ("truthfulqa_mc2", "acc", "probability_of_true")]
+    for task, name, own in same:
+        assert theirs[task]["metrics"][name]["value"] == pytest.approx(ours[task]["metrics"][own]["value"], rel=1e-4)
+        assert theirs[task]["metrics"][name]["n"] == ours[task]["metrics"][own]["n"] == 9
+    assert 0 < ours["truthfulqa_mc2"]["metrics"]["probability_of_true"]["value"] < 1
+    bias = theirs["crows_pairs_english"]["metrics"]["pct_stereotype"]
+    own = ours["crows_pairs"]["metrics"]["stereotyped"]
+    assert (bias["value"], bias["better"]) == (own["value"], own["better"])
+    assert own["better"] == 0.5
+
+
+def test_a_sentence_without_a_space_before_it_is_scored_as_it_is(run, data):
+    spaced, bare = find_all("blimp,blimp?delimiter=")
+    scores = evaluate_benchmarks(run, [spaced, bare], data=str(data))
+    assert scores.keys() == {"blimp", "blimp?delimiter="}
+    opened = Opened(run)
+    row = json.loads((data / "blimp" / "transitive.jsonl").read_text().splitlines()[0])
+    ids = tuple(opened.texts.encode(row["sentence_good"]))
+    scorer = opened.scorer("auto", 4)
+    assert scorer.split("", row["sentence_good"]) == ((), ids)
+    assert scorer.split("", f" {row['sentence_good']}")[1] != ids
 
 
 def test_a_masked_model_is_driven_too(store, data, tmp_path):

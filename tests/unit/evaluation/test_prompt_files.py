@@ -43,6 +43,8 @@ def test_a_file_without_a_prompt_is_refused(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="UTF-8"):
         read_prompts(tmp_path / "a.txt")
-    (tmp_path / "a.jsonl").write_text('{"text": "b"}')
+    (tmp_path / "a.jsonl").write_text('"a"\n{"text": "b"}\n{"prompt": "c", "text": "d"}')
+    assert read_prompts(tmp_path / "a.jsonl") == ["a", "b", "c"]
+    (tmp_path / "a.jsonl").write_text('{"content": "b"}')
     with pytest.raises(UserError, match="line 1"):
         read_prompts(tmp_path / "a.jsonl")

@@ -105,6 +105,12 @@ def test_what_is_written_is_what_was_said(store, tmp_path, values):
     assert (done.family, done.architecture) == (said.family, said.architecture)
 
 
+def test_a_run_that_continues_an_import_leaves_as_that_family_unless_it_reads_in_both_directions():
+    wanted = {"architecture": "decoder", "preset": "qwen3-0.6b", "num_key_value_heads": 2}
+    assert export_format(recipe("causal", **wanted), origin="qwen3").architecture == "Qwen3ForCausalLM"
+    assert export_format(recipe("prefix", **wanted), origin="qwen3").family == "pretextlm"
+
+
 def test_a_bidirectional_decoder_does_not_leave_as_a_text_generator(store, tmp_path):
     run = pretrain(recipe(MNTP, store.path, architecture="decoder"), tmp_path / "run")
     with pytest.raises(UserError, match="in both directions"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,8 @@ from pretextlm.batch import IGNORE
 from pretextlm.data.examples import ExampleReader
 from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.errors import UserError
-from pretextlm.evaluation.task_evaluation import evaluate_task, predictions
+from pretextlm.evaluation.predict import predict
+from pretextlm.evaluation.task_evaluation import evaluate_task, predictions, task_records, unanswered
 from pretextlm.objectives.registry import build
 from pretextlm.tasks.base import Task
 from pretextlm.tasks.registry import build as build_task
@@ -260,3 +262,23 @@ def test_a_score_whose_library_is_missing_is_refused_before_training(monkeypatch
     with pytest.raises(UserError, match="sacrebleu"):
         table.score_named("bleu")
     assert table.score_named("exact_match") is table.SCORES["exact_match"]
+
+
+@pytest.mark.parametrize("task", [INSTRUCTION, TRANSLATION])
+def test_what_a_model_reads_does_not_depend_on_the_right_answer(scratch, tmp_path, task):
+    """A prompt that is longer than an example is truncated alike, whatever the length of the answer."""
+    run = pretrain(scratch({**task, "longest_answer": 3}, architecture="decoder"), tmp_path / "run")
+    prompt = " ".join(f"the {n} boats" for n in range(60))
+    found = []
+    for number, answer in enumerate(("a", " ".join(["a long answer"] * 40))):
+        place = tmp_path / f"{number}.jsonl"
+        place.write_text(json.dumps({"instruction": prompt, "input": "", "output": answer}) + "\n")
+        evaluate_task(run, str(place))
+        found.append(json.loads((run.directory / "predictions.jsonl").read_text())["answer"])
+    place.write_text(json.dumps({"instruction": prompt, "input": ""}) + "\n")
+    (alone,) = predict(run, file=str(place))
+    assert found == [alone["answer"]] * 2
+    task, model = run.recipe.training_objective, run.load_model()
+    records = task_records(run, str(tmp_path / "0.jsonl"))[1]
+    (asked,) = task.prompts(unanswered(model, task, run, records))
+    assert run.recipe.data.length - 3 <= len(asked) <= run.recipe.data.length

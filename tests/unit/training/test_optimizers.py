@@ -55,6 +55,21 @@ def test_saved_state_continues_bit_for_bit(kind):
         assert torch.equal(mine, theirs)
 
 
+def test_matrices_alone_can_be_trained_by_muon_as_adapters_are():
+    model = make_model()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.endswith("q_proj.weight"))
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    optimizer = Optimizer(model, TrainingConfig(budget_steps=1), torch.float32)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
+    optimizer.set_multiplier(1.0)
+    optimizer.step(norm=10.0)
+    optimizer.load({name: tensor.clone() for name, tensor in optimizer.state().items()})
+    moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert moved == {name for name in before if name.endswith("q_proj.weight")}
+
+
 def test_muon_moves_matrices_and_adamw_the_embedding():
     model = make_model()
     optimizer = Optimizer(model, TrainingConfig(budget_steps=1), torch.float32)

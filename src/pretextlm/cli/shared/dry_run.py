@@ -54,8 +54,7 @@ def rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         f"{si(disk['checkpoint_bytes'], 'B')} a checkpoint, {si(disk['needed_bytes'], 'B')} for {disk['kept']} that "
         f"are kept and one being written; {si(disk['free_bytes'], 'B')} free at {disk['path']}{writable}",
     )
-    if "export" in found:
-        yield "afterwards", found["export"]
+    yield "afterwards", found["export"]
 
 
 def _device(device: Mapping[str, Any]) -> str:

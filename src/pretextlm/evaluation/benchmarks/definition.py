@@ -18,11 +18,11 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pretextlm.config import Config, read_toml
+from pretextlm.config import Config, apply_overrides, read_toml
 from pretextlm.errors import UserError, did_you_mean
 
 DEFINITIONS = Path(__file__).parent / "definitions"
-Kind = Literal["choice", "last_word", "bias"]
+Kind = Literal["choice", "last_word", "bias", "truths"]
 
 
 class Hub(Config):
@@ -61,7 +61,8 @@ class Benchmark(Config):
         name: on the command line; of a user's own file, the file's name.
         title, paper: for readers.
         kind: "choice": one of several continuations is right; "last_word": the last word of a text is right; "bias":
-            of two sentences, the first is the stereotyped one.
+            of two sentences, the first is the stereotyped one; "truths": several continuations are true, and measured
+            is their share of the probability of all.
         folder: of a local copy, below the directory of data.
         splits: possible names of the scored split's file; the first that exists is taken.
         shots_from: possible names of the file that few-shot examples come from.
@@ -75,7 +76,8 @@ class Benchmark(Config):
         by_length: also measure the accuracy by log-likelihood per character.
         macro_f1: also measure the F1 score averaged over the numbers of the choices.
         forms: for each layout of rows, expressions for `choices`, `answer` (its index), `group` where rows are of
-            several, and all other names in the templates; of kind "last_word", `text`.
+            several, and all other names in the templates; of kind "last_word", `text`; of kind "truths", in place of
+            `answer`, `labels`: 1 for each choice that is true, else 0.
         harness: the same benchmark in lm-eval.
     """
 
@@ -102,7 +104,7 @@ class Benchmark(Config):
 
     @model_validator(mode="after")
     def _forms_are_whole(self) -> Self:
-        needed = {"text"} if self.kind == "last_word" else {"choices", "answer"}
+        needed = {"last_word": {"text"}, "truths": {"choices", "labels"}}.get(self.kind, {"choices", "answer"})
         if not self.forms:
             raise ValueError("it has no form, which names the columns of the rows")
         for form in self.forms:
@@ -119,13 +121,18 @@ def names() -> list[str]:
 def find(name: str) -> Benchmark:
     """Returns a benchmark by its name, or from a user's own TOML file.
 
+    Keys of the definition may follow a question mark: `blimp?delimiter=` for sentences without a space before them.
+    They are then part of the benchmark's name.
+
     Raises:
         UserError: there is none.
     """
+    name, mark, options = name.partition("?")
     path = Path(name) if name.endswith(".toml") else DEFINITIONS / f"{name}.toml"
     if not name.endswith(".toml") and name not in names():
         raise UserError(f"There is no benchmark named {name!r}.", did_you_mean(name, names()))
-    return Benchmark.parse({**_plain(read_toml(path)), "name": path.stem}, str(path))
+    values = apply_overrides(_plain(read_toml(path)), options.split("&") if mark else ())
+    return Benchmark.parse({**values, "name": f"{path.stem}{mark}{options}"}, f"the benchmark {path.stem}")
 
 
 def find_all(spec: str) -> list[Benchmark]:

@@ -31,8 +31,9 @@ class Question:
     Attributes:
         contexts, continuations: one of each for every choice.
         sizes: characters of each choice, without the delimiter before it.
-        answer: index of the right one.
+        answer: index of the right one, or of the first that is true.
         group: its group of questions; "" where there is one group.
+        labels: of each choice whether it is true, if several may be.
     """
 
     contexts: tuple[str, ...]
@@ -40,6 +41,7 @@ class Question:
     sizes: tuple[int, ...]
     answer: int
     group: str
+    labels: tuple[bool, ...] = ()
 
 
 class Wording:
@@ -93,7 +95,8 @@ class Wording:
         contexts, choices = zip(*(self._worded(values, choice) for choice in values["choices"]), strict=True)
         continuations = tuple(self.benchmark.delimiter + choice for choice in choices)
         sizes = tuple(len(choice) for choice in choices)
-        return Question(tuple(before + text for text in contexts), continuations, sizes, values["answer"], group)
+        texts, labels = tuple(before + text for text in contexts), tuple(values.get("labels", ()))
+        return Question(texts, continuations, sizes, values["answer"], group, labels)
 
     def harness_row(self, values: Values) -> Values:
         """Returns the same row in the layout of lm-eval's task."""
@@ -148,12 +151,17 @@ class Wording:
             if not isinstance(text, str) or " " not in text.strip() or text.endswith(" "):
                 raise self._bad(record, "the text has no last word behind a space")
             return found
-        choices, answer = found["choices"], found["answer"]
+        choices = found["choices"]
         if not isinstance(choices, list | tuple) or len(choices) < 2:
             raise self._bad(record, "there are not at least two choices")
         if not all(isinstance(choice, str) and choice.strip() for choice in choices):
             raise self._bad(record, "a choice is empty or no text")
-        number = _number(answer)
+        if self.benchmark.kind == "truths":
+            labels = [_number(label) for label in found["labels"]]
+            if len(labels) != len(choices) or not set(labels) == {0, 1}:
+                raise self._bad(record, f"the labels {labels!r} are not a 0 or 1 for each choice, of both at least one")
+            found |= {"labels": [label == 1 for label in labels], "answer": labels.index(1)}
+        number = _number(answer := found["answer"])
         if number is None or not 0 <= number < len(choices):
             raise self._bad(record, f"the answer {answer!r} is none of the {len(choices)} choices")
         return {**found, "choices": list(choices), "answer": number}

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pretextlm.errors import UserError, did_you_mean, missing_extra
 from pretextlm.evaluation.scores.classification import accuracy, f1, f1_at_3, f1_macro, f1_micro, f1_weighted, matthews
 from pretextlm.evaluation.scores.generation import bleu, chrf, exact_match
+from pretextlm.evaluation.scores.multi_label import multi_label_f1_macro, multi_label_f1_micro, subset_accuracy
 from pretextlm.evaluation.scores.multirc import group_accuracy, group_f1
 from pretextlm.evaluation.scores.question_answering import (
     klue_exact_match,
@@ -24,7 +25,7 @@ from pretextlm.evaluation.scores.regression import mse, pearson, spearman
 from pretextlm.evaluation.scores.span_f1 import character_f1, entity_f1, span_f1, span_f1_macro
 from pretextlm.metric import Metric
 
-Inputs = Literal["labels", "groups", "probabilities", "numbers", "tags", "answers", "texts"]
+Inputs = Literal["labels", "groups", "probabilities", "label_sets", "numbers", "tags", "answers", "texts"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Score:
     Attributes:
         compute: (predictions, references) → metric. Raises ValueError for inputs of another shape.
         inputs: Kind of a prediction: a label; a label, with the groups as a third argument; the probabilities of all
-            classes; a number; a list of tags; an answer, whose references are a list; a text.
+            classes; a list of labels; a number; a list of tags; an answer, whose references are a list; a text.
         description: One sentence.
         library: Library of the extra ``scores`` that it needs.
         classes: Whether it averages over classes, and takes those that count as a third argument.
@@ -62,6 +63,13 @@ SCORES: Mapping[str, Score] = {
         group_accuracy, "groups", "Share of groups with all records correct (MultiRC exact match)."
     ),
     "group_f1": Score(group_f1, "groups", "F1 of the positive class with standard errors over groups (MultiRC F1a)."),
+    "multi_label_f1_micro": Score(
+        multi_label_f1_micro, "label_sets", "F1 of the labels of all examples together (multi-label)."
+    ),
+    "multi_label_f1_macro": Score(
+        multi_label_f1_macro, "label_sets", "Unweighted mean of the F1 of each label (multi-label)."
+    ),
+    "subset_accuracy": Score(subset_accuracy, "label_sets", "Share of examples with all labels correct (multi-label)."),
     "auprc": Score(
         auprc, "probabilities", "Macro-averaged area under the precision-recall curve, one-vs-rest (KLUE-RE)."
     ),

@@ -90,14 +90,14 @@ class TextTask(Task):
         return {key: name for one in columns for key, name in one.items()}
 
     def examples(self, records: Records, encoder: OffsetTokenizer, model: ModelConfig, length: int) -> Examples:
-        """Returns one example per record; the tokens of a second text have token type 1."""
-        texts = [self.texts_of(records, role) for role in self.templates()]
-        joined = add_special_tokens([encoder.encode(text) for text in texts], encoder.vocabulary, model, length)
+        """Returns one example per record."""
+        texts = [encoder.encode(self.texts_of(records, role)) for role in self.templates()]
+        joined, types = add_special_tokens(texts, encoder.vocabulary, model, length)
         return Examples(
             tokens=joined.tokens,
             offsets=joined.offsets,
             records=np.arange(len(records)),
-            types=(joined.run > 2).astype(np.int32),  # runs: [CLS] text [SEP] second text [SEP]
+            types=types,
             labels=self.labels_of(records),
         )
 

@@ -10,7 +10,14 @@ from pretextlm.evaluation.benchmarks.rows import Record
 from pretextlm.evaluation.benchmarks.wording import Wording, shots_of
 
 AB = {"choices": ["red", "blue"], "answer": 1}
+MC1 = {"choices": ["Blue.", "Red.", "Green."], "labels": [1, 0, 0]}
+MC2 = {"choices": ["Blue.", "Red.", "It is blue."], "labels": [1, 0, 1]}
+SKY = ["Q: Where were the 1992 Olympics held?\nA: The 1992 Olympics were held in Barcelona, Spain.\n\nQ: Sky?\nA:"]
 ROWS = {
+    "arc_challenge": [
+        {"question": "Sky?", **AB},
+        {"question": "Sky?", "choices": {"text": ["red", "blue"], "label": ["1", "2"]}, "answerKey": "2"},
+    ],
     "arc_easy": [
         {"question": "Sky?", **AB},
         {"question": "Sky?", "choices": {"text": ["red", "blue"], "label": ["A", "B"]}, "answerKey": "B"},
@@ -67,12 +74,15 @@ ROWS = {
         {"question": "Paint the sky", **AB},
         {"goal": "Paint the sky", "sol1": "red", "sol2": "blue", "label": 1},
     ],
+    "truthfulqa_mc1": [{"question": "Sky?", "mc1_targets": MC1, "mc2_targets": MC2}],
+    "truthfulqa_mc2": [{"question": "Sky?", "mc1_targets": MC1, "mc2_targets": MC2}],
     "winogrande": [
         {"question": "Ann told Eve that _ won.", "choices": ["Ann", "Eve"], "answer": 1},
         {"sentence": "Ann told Eve that _ won.", "option1": "Ann", "option2": "Eve", "answer": "2"},
     ],
 }
 WORDED = {
+    "arc_challenge": (["Question: Sky?\nAnswer:"] * 2, [" red", " blue"], 1),
     "arc_easy": (["Question: Sky?\nAnswer:"] * 2, [" red", " blue"], 1),
     "blimp": ([""] * 2, [" He runs.", " He run."], 0),
     "boolq": (["It is.\nQuestion: is it?\nAnswer:"] * 2, [" no", " yes"], 1),
@@ -100,6 +110,8 @@ WORDED = {
     ),
     "openbookqa": (["The sky is"] * 2, [" red", " blue"], 1),
     "piqa": (["Question: Paint the sky\nAnswer:"] * 2, [" red", " blue"], 1),
+    "truthfulqa_mc1": (SKY * 3, [" Blue.", " Red.", " Green."], 0),
+    "truthfulqa_mc2": (SKY * 3, [" Blue.", " Red.", " It is blue."], 0),
     "winogrande": (["Ann told Eve that Ann", "Ann told Eve that Eve"], [" won."] * 2, 1),
 }
 
@@ -118,7 +130,9 @@ def test_every_benchmark_is_worded_here():
 def test_rows_of_every_form_become_the_same_question(name, nth):
     asked = question(find(name), ROWS[name][nth])
     contexts, continuations, answer = WORDED[name]
-    assert (list(asked.contexts), list(asked.continuations), asked.answer) == (contexts, continuations, answer)
+    found = [text[-len(end) :] for text, end in zip(asked.contexts, contexts, strict=True)]
+    assert (found, list(asked.continuations), asked.answer) == (contexts, continuations, answer)
+    assert "truthfulqa" in name or list(asked.contexts) == contexts
     assert asked.sizes == tuple(len(one.removeprefix(find(name).delimiter)) for one in asked.continuations) or (
         name == "lambada"
     )
@@ -132,7 +146,7 @@ def test_what_lm_eval_gets_is_a_row_as_the_hub_has_it(name):
     (values,) = wording.values([Record("", ROWS[name][0])])
     written = wording.harness_row(values)
     first, second = wording.question(values), question(benchmark, written)
-    assert (first.contexts, first.continuations, first.answer) == (second.contexts, second.continuations, second.answer)
+    assert first == second
 
 
 def test_examples_are_shown_with_their_answers_and_an_empty_line_after_each():
@@ -225,3 +239,18 @@ def test_a_users_own_file_is_a_benchmark_and_its_faults_are_named(tmp_path):
     path.write_text('title = "Colours"\n[[forms]]\nchoices = "x"\n')
     with pytest.raises(UserError, match="a form lacks answer"):
         find(str(path))
+
+
+def test_a_definition_is_changed_by_the_options_after_its_name():
+    plain = find("blimp?delimiter=&by_length=true")
+    assert (plain.name, plain.delimiter, plain.by_length) == ("blimp?delimiter=&by_length=true", "", True)
+    assert question(plain, ROWS["blimp"][0]).continuations == ("He runs.", "He run.")
+    assert [one.name for one in find_all("blimp,blimp?delimiter=")] == ["blimp", "blimp?delimiter="]
+    with pytest.raises(UserError, match="Unknown key 'leading' in the benchmark blimp"):
+        find("blimp?leading=false")
+
+
+def test_labels_of_which_none_is_true_are_named_by_line():
+    row = {"question": "Sky?", "mc2_targets": {"choices": ["Red.", "Green."], "labels": [0, 0]}}
+    with pytest.raises(UserError, match=r"a\.jsonl, line 1: the labels \[0, 0\]"):
+        question(find("truthfulqa_mc2"), row)

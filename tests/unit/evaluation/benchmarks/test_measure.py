@@ -11,6 +11,7 @@ from pretextlm.evaluation.benchmarks.definition import find
 from pretextlm.evaluation.benchmarks.measure import by_group, measure, outcome
 from pretextlm.evaluation.benchmarks.request_scorer import Score
 from pretextlm.evaluation.benchmarks.wording import Question
+from pretextlm.metric import arrow, distance_from_best
 
 
 def asked(sizes: tuple[int, ...], answer: int, group: str = "") -> Question:
@@ -49,8 +50,20 @@ def test_perplexity_is_that_of_the_words_and_accuracy_what_would_have_been_writt
 def test_bias_is_the_share_of_pairs_whose_first_sentence_is_preferred():
     benchmark = find("crows_pairs")
     outcomes = [outcome(benchmark, asked((3, 3), 0, g), scores(*w)) for g, w in (("a", (-1, -2)), ("b", (-2, -1)))]
-    assert measure(benchmark, outcomes)["stereotyped"].value == 0.5
+    found = measure(benchmark, outcomes)["stereotyped"]
+    assert (found.value, found.better, arrow(found.better)) == (0.5, 0.5, "→ 0.5")
     assert {name: some["stereotyped"].value for name, some in by_group(benchmark, outcomes).items()} == {"a": 1, "b": 0}
+
+
+def test_truths_are_measured_by_their_share_of_the_probability():
+    benchmark = find("truthfulqa_mc2")
+    truths = Question(("",) * 3, ("a", "b", "c"), (1, 1, 1), 0, "", (True, False, True))
+    one = outcome(benchmark, truths, scores(math.log(0.1), math.log(0.3), math.log(0.2)))
+    assert one.truth == pytest.approx(0.3 / 0.6)
+    assert not one.right
+    assert measure(benchmark, [one])["probability_of_true"].value == pytest.approx(0.5)
+    far = outcome(benchmark, truths, scores(-2000.0, -2001.0, -2000.0))
+    assert far.truth == pytest.approx(2 / (2 + math.exp(-1)))
 
 
 def test_one_group_alone_is_not_told_apart():
@@ -71,3 +84,12 @@ def test_macro_f1_is_scikit_learns(choices):
     found = measure(benchmark, outcomes)["macro_f1"]
     assert found.value == pytest.approx(sklearn.f1_score(answers, logs.argmax(axis=1), average="macro"))
     assert 0.01 < found.stderr < 0.15
+
+
+def test_values_are_ranked_by_their_direction_or_by_their_distance_from_the_best():
+    values = [0.2, 0.4, 0.55, 0.9]
+    ranked = {"lower": values, "higher": values[::-1], 0.5: [0.55, 0.4, 0.2, 0.9]}
+    for better, order in ranked.items():
+        distances = [distance_from_best(value, better) for value in order]
+        assert distances == sorted(distances)
+    assert [arrow(better) for better in ("lower", "higher", None, 0.5)] == ["↓", "↑", "", "→ 0.5"]
