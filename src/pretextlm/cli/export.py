@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,6 +54,9 @@ def export(
     adapter: Annotated[
         bool, typer.Option("--adapter", help="Of a run with tuning.lora: its adapters alone, in peft's layout.")
     ] = False,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Load the result with transformers and compare its outputs.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the written files as JSON.")] = False,
 ) -> None:
     """Export a run for any program that reads Hugging Face's format: weights, configuration, tokenizer, model card.
@@ -65,6 +68,9 @@ def export(
 
     A run of replaced_token has two models: by default its discriminator is written, with --part generator the other.
 
+    The directory is then loaded with transformers, where that is installed, and must give the same tokens and outputs
+    as the run on a few texts; else it is removed.
+
     --quantize int8 writes the matrices of the blocks in a quarter of the bytes, with one scale per output channel, and
     measures the held-out loss, or a task's scores, before and after. The format is that of the library
     compressed-tensors (W8A16), which transformers reads if it is installed. The embedding and the head keep --dtype; in
@@ -73,7 +79,12 @@ def export(
     from pretextlm.cli.shared.console import echo_comparison, print_json, stderr
 
     with stderr().status("writing the model"):
-        shard, kind = int(max_shard_size * 1e9), dtype.value if dtype else None
+        options: dict[str, Any] = {
+            "family": family,
+            "dtype": dtype.value if dtype else None,
+            "max_shard_bytes": int(max_shard_size * 1e9),
+            "check": check,
+        }
         if quantize and part is Part.GENERATOR:
             raise UserError("A generator is not written as integers.", "Leave out --quantize or --part.")
         if store and not quantize:
@@ -89,14 +100,20 @@ def export(
         elif quantize:
             from pretextlm.compression.quantized import export_quantized
 
-            done = export_quantized(run, directory, family=family, dtype=kind, max_shard_bytes=shard, store=store)
+            done = export_quantized(run, directory, store=store, **options)
         else:
             from pretextlm.hf.export_model import export_model
 
-            done = export_model(run, directory, family=family, dtype=kind, max_shard_bytes=shard, part=part.value)
+            done = export_model(run, directory, part=part.value, **options)
     if as_json:
         written = {"family": done.family, "architecture": done.architecture, "lost_heads": list(done.lost)}
-        values = {"directory": str(directory), **written, "files": done.files, "as_it_came": done.untouched}
+        values = {
+            "directory": str(directory),
+            **written,
+            "files": done.files,
+            "as_it_came": done.untouched,
+            "checked": done.checked,
+        }
         sizes = {"before": done.whole_bytes, "after": done.weight_bytes}
         measured = done.comparison or {}
         print_json(values | ({"quantized": "int8", "weight_bytes": sizes, **measured} if quantize else {}))
@@ -106,6 +123,7 @@ def export(
         typer.echo(f"heads without a place in this format: {', '.join(done.lost)}")
     for name, size in done.files.items():
         typer.echo(f"  {name}  {size:,} bytes")
+    typer.echo(done.checked)
     if quantize and done.comparison is not None:
         smaller = f"{done.weight_bytes / done.whole_bytes:.0%}"
         typer.echo(f"weights: {done.whole_bytes:,} → {done.weight_bytes:,} bytes ({smaller})")

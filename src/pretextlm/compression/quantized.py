@@ -21,11 +21,13 @@ def export_quantized(
     dtype: str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     store: Path | None = None,
+    check: bool = True,
 ) -> Exported:
     """Like `export_model`, with the matrices of the blocks as eight-bit integers (hf/int8.py).
 
     Args:
         store: of held-out text, or of a fine-tuned run a file of records; by default the run's own.
+        check: compare the directory with the run.
 
     Returns:
         The export; its `comparison` is what :func:`comparison` measured.
@@ -39,5 +41,12 @@ def export_quantized(
         return comparison(run, run.load_model(), store)(run.recipe.model, weights)
 
     return export_model(
-        place, out, family=family, dtype=dtype, max_shard_bytes=max_shard_bytes, quantize=True, measure=measure
+        place,
+        out,
+        family=family,
+        dtype=dtype,
+        max_shard_bytes=max_shard_bytes,
+        quantize=True,
+        measure=measure,
+        check=check,
     )

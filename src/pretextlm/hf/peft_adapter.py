@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretextlm.errors import UserError, missing_extra
 from pretextlm.files import atomic_directory
-from pretextlm.hf.export_model import ENOUGH_SPACE, Exported
+from pretextlm.hf.export_model import ENOUGH_SPACE, Exported, refuse_used
 from pretextlm.hf.provenance import origin_of
 from pretextlm.hf.state_dict import DISCRIMINATOR, Translated, trained_part, translated
 from pretextlm.training.checkpoint import newest
@@ -61,8 +61,7 @@ def export_adapter(place: Path, out: Path, *, family: str | None = None) -> Expo
         raise UserError(f"{place} {message}.", "Export the complete model: leave out --adapter.")
     if found is None:
         raise UserError(f"{place} has no checkpoint to export.", "Train it first.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} already exists and is not empty.", "Give another directory.")
+    refuse_used(out)
     try:
         from peft import LoraConfig
     except ImportError:
@@ -96,7 +95,7 @@ def export_adapter(place: Path, out: Path, *, family: str | None = None) -> Expo
     files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     architecture = str(done.values["architectures"][0])
-    return Exported(out, done.family.name, architecture, done.lost, files, False, "fp32", size)
+    return Exported(out, done.family.name, architecture, done.lost, files, False, "fp32", size, "")
 
 
 def _adapters(

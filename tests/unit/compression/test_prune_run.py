@@ -143,10 +143,11 @@ def test_an_import_is_pruned_by_weights_and_says_why_there_is_no_loss(imported, 
         prune_run(imported.directory, tmp_path / "other", Pruning(channels=0.25, importance="gradient"))
 
 
-def test_a_bert_with_fewer_heads_is_a_run_that_says_why_it_cannot_be_exported(imported, tmp_path):
+def test_a_bert_with_fewer_heads_is_no_bert_to_others_and_leaves_with_its_own_code(imported, tmp_path):
     prune_run(imported.directory, tmp_path / "small", Pruning(heads=0.25))
     with pytest.raises(UserError, match="'bert' cannot have this shape"):
-        export_model(tmp_path / "small", tmp_path / "out")
+        export_model(tmp_path / "small", tmp_path / "out", family="bert")
+    assert export_model(tmp_path / "small", tmp_path / "out").family == "pretextlm"
 
 
 @pytest.mark.parametrize(

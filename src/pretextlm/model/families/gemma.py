@@ -21,6 +21,7 @@ class Gemma(Llama):
         "GemmaModel": "decoder",
     }
     task_classes: ClassVar[Mapping[Kind, TaskClass]] = decoder_classes("Gemma")
+    whole_heads: ClassVar[bool] = False
     defaults: ClassVar[Mapping[str, Any]] = {
         "num_key_value_heads": 0,
         "head_dim": 256,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.base import Family
 from pretextlm.model.families.bert import activation_from_hf, activation_to_hf
@@ -27,6 +28,8 @@ class Llama(Family):
     Attributes:
         defaults: Values that a config.json may leave out; 0 heads or width are derived from the others.
         activation: Name of the activation's value.
+        whole_heads: Whether transformers' configuration insists that the heads' number divides the width, even if they
+            have a width of their own.
     """
 
     name: ClassVar[str] = "llama"
@@ -38,6 +41,7 @@ class Llama(Family):
     prefix: ClassVar[str] = "model."
     ignored: ClassVar[tuple[str, ...]] = (r"rotary_emb\.inv_freq$", r"^lm_head\.weight$")
     activation: ClassVar[str] = "hidden_act"
+    whole_heads: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {
         "num_key_value_heads": 0,
         "head_dim": 0,
@@ -76,13 +80,19 @@ class Llama(Family):
         }
 
     def config_to_hf(self, config: ModelConfig) -> dict[str, Any]:
-        usual = config.hidden_size // config.num_attention_heads
-        width = {} if self.defaults["head_dim"] == 0 and config.head_dim == usual else {"head_dim": config.head_dim}
+        heads, width = config.num_attention_heads, config.hidden_size
+        if self.whole_heads and width % heads:
+            raise UserError(
+                f"transformers reads no model of the family {self.name!r} with {heads} heads for a width of {width}.",
+                "Export it with --family mistral, if it has no biases, or prune to a number of heads that divides it.",
+            )
+        usual = width // heads
+        own_width = {} if self.defaults["head_dim"] == 0 and config.head_dim == usual else {"head_dim": config.head_dim}
         return {
             "model_type": self.name,
             "architectures": [next(iter(self.classes))],
             **{key: getattr(config, key) for key in SAME if key != "head_dim"},
-            **width,
+            **own_width,
             self.activation: activation_to_hf(config.feed_forward.activation),
             "rms_norm_eps": config.norm.eps,
             **rope_to_hf(config),

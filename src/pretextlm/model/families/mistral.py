@@ -19,6 +19,7 @@ class Mistral(Llama):
         "MistralModel": "decoder",
     }
     task_classes: ClassVar[Mapping[Kind, TaskClass]] = decoder_classes("Mistral")
+    whole_heads: ClassVar[bool] = False
     defaults: ClassVar[Mapping[str, Any]] = {
         "num_key_value_heads": 0,
         "head_dim": 0,

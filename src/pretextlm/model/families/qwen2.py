@@ -20,6 +20,7 @@ class Qwen2(Llama):
         "Qwen2Model": "decoder",
     }
     task_classes: ClassVar[Mapping[Kind, TaskClass]] = decoder_classes("Qwen2")
+    whole_heads: ClassVar[bool] = False
     defaults: ClassVar[Mapping[str, Any]] = {
         "num_key_value_heads": 0,
         "head_dim": 0,

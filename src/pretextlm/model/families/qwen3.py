@@ -20,6 +20,7 @@ class Qwen3(Llama):
         "Qwen3Model": "decoder",
     }
     task_classes: ClassVar[Mapping[Kind, TaskClass]] = decoder_classes("Qwen3")
+    whole_heads: ClassVar[bool] = False
     defaults: ClassVar[Mapping[str, Any]] = {
         "num_key_value_heads": 0,
         "head_dim": 128,
