@@ -94,7 +94,10 @@ def check_export(directory: Path, written: Written) -> str:
         return f"{SKIPPED}transformers {transformers.__version__} is installed, and 5 or newer is needed"
     with _quiet():
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(directory) if written.own_tokenizer else None
+            tokenizer = None
+            if written.own_tokenizer:  # transformers reads the configuration, too, whose code is ours
+                trust = {"trust_remote_code": "auto_map" in written.values}
+                tokenizer = transformers.AutoTokenizer.from_pretrained(directory, **trust)
             theirs = _loaded(directory, written.values)
         except UserError:
             raise

@@ -126,7 +126,7 @@ def export_model(
             theirs = {name.removeprefix(done.family.prefix): tensor for name, tensor in theirs.items()}
         values |= {"architectures": list(origin.architectures)} if origin.architectures else {}
     dtype = dtype or (origin.dtype if untouched and origin else "fp32")
-    if done.family.name == custom_code.NAME:
+    if done.family.name == custom_code.NAME and not (untouched and same):
         values |= custom_code.settings(run.recipe, generator=part != DISCRIMINATOR)
     whole_bytes = sum(tensor.numel() for tensor in theirs.values()) * torch_dtype(dtype).itemsize
     compared = None
@@ -182,19 +182,15 @@ def _translated(
     task = run.recipe.task if has_task_class(run) and part == DISCRIMINATOR else None
     if part == DISCRIMINATOR and unchanged is not None:
         return translated(*_as_it_came(unchanged, run.recipe.model, weights), family or source, None, task)
-    if part == DISCRIMINATOR:
-        form = export_format(run.recipe, pad, family=family, origin=source)
-        if not form.family:
-            raise UserError(f"No other program can read this model: {form.reason}.", form.hint)
-        return translated(*trained_part(run.recipe, weights, part), form.family, pad, task)
     if unchanged is not None:
         raise UserError(
             f"The generator of {run.directory} has not been trained.",
             "Train the run first, or export its discriminator.",
         )
-    judge = trained_part(run.recipe, weights, DISCRIMINATOR)
-    wanted = family or source or translated(*judge, None, pad).family.name
-    return translated(*trained_part(run.recipe, weights, part), wanted, pad)
+    form = export_format(run.recipe, pad, family=family, origin=source)  # a generator leaves in its judge's family
+    if not form.family:
+        raise UserError(f"No other program can read this model: {form.reason}.", form.hint)
+    return translated(*trained_part(run.recipe, weights, part), form.family, pad, task)
 
 
 def _quantized(done: Translated, theirs: Mapping[str, Tensor], dtype: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

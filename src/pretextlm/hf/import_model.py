@@ -129,7 +129,7 @@ def check(directory: Path, objective: str | None = None) -> ValidatedModel:
     if tuned:
         config, trained_by = without_pooler(config, tuned[0]), tuned[1]
     else:
-        trained_by = objective_of(family, config, stored, objective)
+        trained_by = objective_of(family, config, stored, objective, values)
     maps = tuple(tuned[0].maps()) if tuned else ()
     left, missing = _fit(family, config, trained_by, stored, maps)
     taken = import_tokenizer(directory)

@@ -6,9 +6,10 @@ importing the model as trained by that objective, so that the run has a place fo
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
+from pretextlm.model.families.pretextlm import NAME as OWN
 from pretextlm.objectives.registry import OBJECTIVES, build
 
 if TYPE_CHECKING:
@@ -17,7 +18,20 @@ if TYPE_CHECKING:
     from pretextlm.objectives.base import Objective
 
 
-def objective_of(family: Family, config: ModelConfig, theirs: Collection[str], asked: str | None) -> Objective:
+OF_DECODERS: Mapping[Any, tuple[str, Mapping[str, Any]]] = {
+    "prefix": ("prefix", {}),
+    "bidirectional": ("masked", {"predict": "next"}),
+}
+"""Visibility of a decoder whose code is ours → objective, and its options, with which it reads texts so."""
+
+
+def objective_of(
+    family: Family,
+    config: ModelConfig,
+    theirs: Collection[str],
+    asked: str | None,
+    values: Mapping[str, Any],
+) -> Objective:
     """Returns the objective that a published model is taken to have been trained by.
 
     Args:
@@ -25,12 +39,15 @@ def objective_of(family: Family, config: ModelConfig, theirs: Collection[str], a
         config: its shape.
         theirs: names of all its tensors.
         asked: name of the objective that the user gives; None to find it.
+        values: of its config.json.
 
     Raises:
         UserError: there is no such objective.
     """
     if asked:
         return build(asked)
+    if family.name == OWN and config.architecture == "decoder" and values.get("visibility") in OF_DECODERS:
+        return build(*OF_DECODERS[values["visibility"]])
     chosen = build(_published(family.name) or _published(architecture=config.architecture))
     for head in family.heads:
         if not _complete(family, head, config, theirs):

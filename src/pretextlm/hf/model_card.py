@@ -100,7 +100,7 @@ def _use(done: Translated, architecture: str) -> str:
         architecture = architecture.replace("AutoModelModel", "AutoModel")
     return (
         f"```python\nfrom transformers import AutoTokenizer, {architecture}\n\n"
-        f'tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("DIRECTORY"{code})\n'
         f'model = {architecture}.from_pretrained("DIRECTORY"{code})\n```\n'
     )
 

@@ -563,6 +563,7 @@ class PretextPreTrainedModel(PreTrainedModel):
     config_class = PretextConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
+    _keys_to_ignore_on_load_unexpected = [r"^head_layers\.", r"^lm_head\."]  # noqa: RUF012
     accepts_loss_kwargs = False  # a loss is the mean over the batch that is given
     _no_split_modules = ["Block"]  # noqa: RUF012
     _supports_sdpa = True
