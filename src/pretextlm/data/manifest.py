@@ -124,5 +124,12 @@ def _no_store(store: Path) -> UserError:
             f"There is no store at {store}: its replacement was interrupted.",
             f"The previous store is intact: rename {previous} to {store}, or prepare again.",
         )
-    what = "is not a store: it has no manifest.json" if store.exists() else "does not exist"
-    return UserError(f"{store} {what}.", "Make a store with: pretextlm data prepare SOURCE --out DIR")
+    if store.exists():
+        return UserError(f"{store} is not a store: it has no manifest.json.", _MAKE)
+    if store.is_absolute():
+        return UserError(f"The store {store} does not exist.", f"If it was moved, name its place. {_MAKE}")
+    looked = "A relative path is looked for in the working directory, then beside the recipe's file."
+    return UserError(f"The store {store} does not exist: there is no {store.absolute()}.", f"{looked} {_MAKE}")
+
+
+_MAKE = "Make a store with: pretextlm data prepare SOURCE --out DIR"

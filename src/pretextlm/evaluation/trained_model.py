@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -9,6 +10,8 @@ from pretextlm.data.store import Store
 from pretextlm.data.tokenizer import same_ids
 from pretextlm.errors import UserError
 from pretextlm.scoring.token_texts import TokenTexts
+from pretextlm.training.recipe_paths import beside_run
+from pretextlm.training.run_directory import first_directory
 
 if TYPE_CHECKING:
     import torch
@@ -58,9 +61,18 @@ def open_store(run: Run, place: Path | None = None) -> Store:
     """Returns the store that a run is measured on; by default its own.
 
     Raises:
-        UserError: it was prepared with another tokenizer.
+        UserError: there is none, or it was prepared with another tokenizer.
     """
-    store = Store.open(place or Path(run.recipe.data.store))
+    given = run.recipe.data.store
+    if place is None and given and not Path(given).exists():
+        tried = dict.fromkeys(
+            [os.path.abspath(given), beside_run(given, first_directory(run.directory), run.directory)]
+        )
+        raise UserError(
+            f"The store of the run {run.directory} is not there: looked for {' and '.join(tried)}.",
+            "Say where it is now: --store DIR",
+        )
+    store = Store.open(place or Path(given))
     if not same_ids(store.path / "tokenizer.json", run.directory / "tokenizer.json"):
         raise UserError(
             f"{store.path} was prepared with another tokenizer than the run {run.directory}.",

@@ -141,7 +141,7 @@ def _data(run: Run, origin: Origin | None, untouched: bool) -> Iterator[str]:
         return
     manifest = _json(Path(run.recipe.data.store) / "manifest.json") if run.recipe.data.store else {}
     if not manifest:
-        yield f"Trained on the store `{_plain(run.recipe.data.store)}`, which is not at hand.\n"
+        yield f"Trained on the store `{_plain(Path(run.recipe.data.store).name)}`, which is not at hand.\n"
         return
     if run.recipe.start and origin is None:
         before = _plain(Path(run.recipe.start).name)

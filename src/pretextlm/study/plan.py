@@ -17,6 +17,7 @@ from pretextlm.objectives.base import Objective
 from pretextlm.objectives.protocol import Architecture
 from pretextlm.objectives.registry import build
 from pretextlm.shipped_recipes import recipe_file
+from pretextlm.training.recipe_paths import found_beside
 
 Table = Mapping[str, Any]
 """A table of the plan as plain values."""
@@ -212,7 +213,9 @@ class StudyPlan(Config):
         Raises:
             UserError: the plan is invalid.
         """
-        plan = cls.parse(apply_overrides(read_toml(recipe_file(path)), overrides or []), where=str(path))
+        file = recipe_file(path)
+        values = apply_overrides(found_beside(read_toml(file), file), overrides or [])
+        plan = cls.parse(values, where=str(path))
         plan.check()
         return plan
 

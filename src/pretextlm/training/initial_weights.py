@@ -7,7 +7,6 @@ published model (a layer over [CLS]) initialises a head of that kind. Files kept
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,8 @@ from pretextlm.shipped_recipes import recipe_file
 from pretextlm.tasks.base import HEAD
 from pretextlm.tasks.registry import TASKS
 from pretextlm.training.recipe import Recipe, overridden
-from pretextlm.training.run_directory import ENVIRONMENT, ORIGIN, Run
+from pretextlm.training.recipe_paths import found_beside
+from pretextlm.training.run_directory import ORIGIN, Run, read_environment
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +50,8 @@ def resolve_recipe(source: Recipe | AnyPath | Mapping[str, Any], overrides: Sequ
         if isinstance(source, Mapping):
             values, where = dict(source), ""
         else:
-            values, where = read_toml(recipe_file(source)), os.fspath(source)
+            file = recipe_file(source)
+            values, where = found_beside(read_toml(file), file), os.fspath(source)
         return Recipe.load(with_start(overridden(values, overrides)), where=where)
     if not source.start or "model" in source.model_fields_set:
         return source
@@ -90,7 +91,7 @@ def _with_head_kind(values: Mapping[str, Any], start: Run) -> dict[str, Any]:
     fields = TASKS[name].model_fields if isinstance(name, str) and name in TASKS else {}
     if not isinstance(task, Mapping) or "head" not in fields or "head" in task:
         return dict(values)
-    imported = _read_environment(start.directory).get("imported")
+    imported = read_environment(start.directory).get("imported")
     family = str(imported.get("family")) if isinstance(imported, Mapping) else ""
     form = getattr(start.recipe.training_objective, "head", "") or _head_kind_of(family)
     return {**values, "task": {**task, "head": form}} if form else dict(values)
@@ -186,13 +187,7 @@ def carry_origin(start: Path, directory: Path) -> dict[str, Any]:
     Returns:
         Entries for the new run's environment.json: the import, and whether the model was pruned.
     """
-    known = _read_environment(start)
+    known = read_environment(start)
     if (start / ORIGIN).is_dir() and not (directory / ORIGIN).exists():
         shutil.copytree(start / ORIGIN, directory / ORIGIN)
     return {name: known[name] for name in ("imported", "pruned") if name in known}
-
-
-def _read_environment(run: Path) -> dict[str, Any]:
-    """Returns the values of a run's environment.json; an empty dictionary if there is none."""
-    path = run / ENVIRONMENT
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -26,6 +26,7 @@ from pretextlm.shipped_recipes import recipe_file
 from pretextlm.tasks.base import Task
 from pretextlm.tasks.registry import build as build_task
 from pretextlm.training.budget import Budget, BudgetKind
+from pretextlm.training.recipe_paths import absolute, found_beside
 from pretextlm.training.trainable_parameters import TuningConfig
 
 if TYPE_CHECKING:
@@ -333,7 +334,8 @@ class Recipe(Config):
         if isinstance(source, Mapping):
             values, place = dict(source), where or cls.described_as()
         else:
-            values, place = read_toml(recipe_file(source)), where or os.fspath(source)
+            file = recipe_file(source)
+            values, place = found_beside(read_toml(file), file), where or os.fspath(source)
         return cls.parse(overridden(values, overrides) if overrides else values, place)
 
     def save(self, path: AnyPath) -> None:
@@ -363,7 +365,7 @@ class Recipe(Config):
         return self._decisive() == other._decisive()
 
     def _decisive(self) -> dict[str, Any]:
-        values = self.dump()
+        values = absolute(self.dump())
         for table, names in FREE.items():
             values[table] = {name: value for name, value in values[table].items() if name not in names}
         return values

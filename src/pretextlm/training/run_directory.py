@@ -16,10 +16,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pretextlm.config import write_toml
+from pretextlm.config import read_toml, write_toml
 from pretextlm.errors import UserError
 from pretextlm.files import AnyPath, write_json, write_text
 from pretextlm.training.recipe import Recipe
+from pretextlm.training.recipe_paths import absolute, all_exist, moved
 from pretextlm.training.trainable_parameters import adapted, merged
 from pretextlm.training.watchdog import STACKS
 
@@ -32,8 +33,25 @@ if TYPE_CHECKING:
 
 CONFIG, ENVIRONMENT, TOKENIZER = "config.toml", "environment.json", "tokenizer.json"
 METRICS, COST, LOCK, FORGETTING = "metrics.jsonl", "cost.json", "run.lock", "forgetting.json"
+DIRECTORY = "directory"
+"""Key of environment.json: where the run was last trained, to find its data if both were moved."""
 ORIGIN = "origin"
 """Directory of an imported run that holds the foreign files that are kept."""
+
+
+def first_directory(directory: Path) -> str:
+    """Returns the directory in which a run was last trained, or the given one if the run does not say."""
+    recorded = read_environment(directory).get(DIRECTORY)
+    return recorded if isinstance(recorded, str) else os.path.abspath(directory)
+
+
+def read_environment(directory: Path) -> dict[str, Any]:
+    """Returns the content of environment.json; nothing if it cannot be read."""
+    try:
+        values = json.loads((directory / ENVIRONMENT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        values = None
+    return values if isinstance(values, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -65,7 +83,10 @@ class Run:
                 f"{directory} is not a run directory: it has no {CONFIG}.",
                 "Give the directory that `pretextlm pretrain` or `pretextlm compare` wrote.",
             )
-        return cls(directory, Recipe.load(config))
+        values = read_toml(config)
+        if not all_exist(values):
+            values = moved(values, first_directory(directory), directory)
+        return cls(directory, Recipe.load(values, where=str(config)))
 
     @classmethod
     def create(cls, directory: Path, recipe: Recipe, environment: Mapping[str, Any], tokenizer: Path) -> Run:
@@ -89,13 +110,17 @@ class Run:
             directory.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(tokenizer, directory / TOKENIZER)
             run = cls(directory, recipe)
-            write_json(directory / ENVIRONMENT, environment)
-            write_text(directory / CONFIG, write_toml(recipe.dump()))
+            run.record(environment)
         except OSError as error:
             raise UserError(
                 f"Cannot write {directory}: {error.strerror}.", "Give a directory that you may write to."
             ) from None
         return run
+
+    def record(self, environment: Mapping[str, Any]) -> None:
+        """Writes the recipe, its paths made absolute, and plain values for environment.json."""
+        write_json(self.directory / ENVIRONMENT, {**environment, DIRECTORY: os.path.abspath(self.directory)})
+        write_text(self.directory / CONFIG, write_toml(absolute(self.recipe.dump())))
 
     def __fspath__(self) -> str:
         """Return the directory as text, so that a run is accepted where a path is."""

@@ -9,15 +9,13 @@ from pathlib import Path
 
 import torch
 
-from pretextlm.config import write_toml
 from pretextlm.errors import UserError
-from pretextlm.files import write_text
 from pretextlm.model.transformer import Transformer, meta_model
 from pretextlm.training.corpus import Corpus
 from pretextlm.training.initial_weights import carry_origin, check_start
 from pretextlm.training.peak_flops import find_peak
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run_directory import CONFIG, TOKENIZER, Run
+from pretextlm.training.run_directory import CONFIG, TOKENIZER, Run, read_environment
 from pretextlm.training.runtime import Runtime
 
 
@@ -51,7 +49,7 @@ def start_run(
                 f"Resume it with its own, {directory / CONFIG}, or give another directory with --out.",
             )
         if run.recipe != recipe:
-            write_text(directory / CONFIG, write_toml(recipe.dump()))
+            Run(directory, recipe).record(read_environment(directory))
         return
     inherited = {}
     if recipe.start:

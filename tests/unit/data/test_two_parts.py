@@ -229,7 +229,7 @@ def test_a_field_that_is_not_there_is_named_with_the_nearest_one(tmp_path):
     [
         ("source=en", "one field of a pair"),
         ("target=de", "one field of a pair"),
-        ("prefix=x: ", "does not say what to read"),
+        ("prefix=x: ", "a single text"),
         ("field=en&source=en&target=de", "does not say what to read"),
         ("field=en&prefix=x: ", "a single text"),
         ("source=en&target=", "no value"),
@@ -247,7 +247,7 @@ def test_texts_have_no_fields(tmp_path):
     (tmp_path / "a.txt").write_text("plain")
     with pytest.raises(UserError, match="no fields"):
         find_source(f"{tmp_path}/a.txt?source=en&target=de")
-    with pytest.raises(UserError, match="no fields"):
+    with pytest.raises(UserError, match="text, without fields"):
         find_source("package:json?field=text")
 
 
