@@ -90,7 +90,7 @@ def _tuples(value: Any) -> Any:
 def _explain(error: ValidationError, cls: type[BaseModel], where: str, section: str = "") -> UserError:
     first = error.errors()[0]
     path = [str(p) for p in first["loc"]]
-    key = ".".join([section, *path] if section else path) or "(top level)"
+    key = ".".join([section, *path] if section else path)
     place = f" in {where}" if where else ""
     if first["type"] == "extra_forbidden":
         known = _fields_at(cls, path[:-1])
@@ -101,7 +101,7 @@ def _explain(error: ValidationError, cls: type[BaseModel], where: str, section: 
     value = first["input"]
     table = isinstance(value, Mapping | BaseModel)  # a rule about several fields: the message names them
     return UserError(
-        f"Wrong value for {key!r}{place}: {message}.",
+        f"Wrong {f'value for {key!r}' if key else 'settings'}{place}: {message}.",
         "Change one of the values that it names." if table else f"It is {json.dumps(value, default=str)[:80]}.",
     )
 

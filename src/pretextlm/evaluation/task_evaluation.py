@@ -34,6 +34,8 @@ COLUMNS = (
     *("tokens", "tags", "question", "context", "answer", "start"),
 )
 """Options of tasks that are names of columns."""
+SHOWN_CHARACTERS = 400
+"""Length of a text in the predictions' file, which is for people."""
 METRICS = "metrics"
 """The option that lists the metrics."""
 GROUP_TOKENS = 512
@@ -59,9 +61,10 @@ def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) 
     task, records = task_records(run, data)
     metrics, answers = task_metrics(run, run.load_model(device), task, records)
     references = task.references(records)
+    inputs = shown_inputs(task, records)
     lines = [
-        json.dumps({"row": int(row), "answer": given, "wanted": right}, ensure_ascii=False) + "\n"
-        for row, given, right in zip(records.rows, answers, references, strict=True)
+        json.dumps({"row": int(row), "answer": given, "wanted": right, "input": read}, ensure_ascii=False) + "\n"
+        for row, given, right, read in zip(records.rows, answers, references, inputs, strict=True)
     ]
     evaluation = {
         "metrics": {name: metric.plain() for name, metric in metrics.items()},
@@ -77,6 +80,16 @@ def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) 
     write_text(run.directory / PREDICTIONS, "".join(lines))
     write_json(run.directory / "evaluation.json", evaluation)
     return evaluation
+
+
+def shown_inputs(task: Task, records: Records) -> list[dict[str, Any]]:
+    """Return for each record the columns that the task reads, for people: long texts are truncated."""
+    columns = {name: records.columns[role] for role, name in task.input_columns().items() if role in records.columns}
+
+    def cut(value: Any) -> Any:
+        return f"{value[:SHOWN_CHARACTERS]} …" if isinstance(value, str) and len(value) > SHOWN_CHARACTERS else value
+
+    return [{name: cut(values[index]) for name, values in columns.items()} for index in range(len(records))]
 
 
 def task_records(run: Run, data: str = "") -> tuple[Task, Records]:

@@ -119,6 +119,7 @@ def setting(study: Study) -> list[tuple[str, str]]:
     seeds = sorted({run.seed for run in study.runs if run.seed is not None})
     rows = [
         ("Corpus", _corpus(study)),
+        *_files(study),
         ("Sources", "" if len(_sources(study)) > 1 else form.listing(_sources(study))),
         ("Tokenizer", _tokenizer(study)),
         ("Budget of each run", budget(study)),
@@ -145,6 +146,14 @@ def _corpus(study: Study) -> str:
     text += f" ({documents['train']:,.0f} documents)" if "train" in documents else ""
     held = f", {tokens['validation']:,.0f} held out" if "validation" in tokens else ""
     return text + held
+
+
+def _files(study: Study) -> list[tuple[str, str]]:
+    """Returns the files of records of runs of a task, if no study says how many records were used."""
+    if not study.of_a_task or study.corpus:
+        return []
+    learnt = _distinct(table(run.config, "data").get("train") for run in study.runs)
+    return [("Trained on", learnt), ("Scored on", _distinct(run.settings.get("data") for run in study.runs))]
 
 
 def _by_split(corpus: Mapping[str, Any], key: str) -> dict[str, float]:

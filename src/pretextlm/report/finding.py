@@ -19,6 +19,7 @@ from pretextlm.report.measures import (
     told_apart,
 )
 from pretextlm.report.read import Run, Study, number, table
+from pretextlm.report.records import most_frequent
 
 _VERBS = {
     "blank_choice_accuracy": "chooses the right word for",
@@ -34,14 +35,17 @@ def finding(study: Study, common: list[Measure]) -> tuple[str, str]:
     """Returns (headline, qualification): the result, and its certainty."""
     if not common and (lost := [m for m in measures(study) if m.name.startswith("forgotten:")]):
         return _forgot(lost), "Nothing else is measured yet: pretextlm evaluate RUN."
+    if not common and (own := _without_common(study)):
+        return own
     if not common:
         asked = "held-out records" if study.of_a_task else "common blanks"
-        return f"No run is evaluated on the {asked} yet.", "Run the same command again to finish the study."
+        remedy = "Run the same command again to finish the study." if study.plan else "Run: pretextlm evaluate RUN"
+        return f"No run is evaluated on the {asked} yet.", remedy
     measure = common[0]
     ranked = measure.ranked()
     after = _after(study)
     if len(ranked) == 1:
-        return f"{after}{_scored(ranked[0], measure)}.", _certainty_of_one(ranked[0])
+        return f"{after}{_scored(ranked[0], measure)}.", _certainty_of_one(ranked[0], measure, study)
     alone = any(measured.summary.n < 2 for measured in ranked)
     pairs = paired(study)
     tied = _level_with_the_first(ranked, pairs)
@@ -172,7 +176,8 @@ def _scored(measured: Measured, measure: Measure) -> str:
         return f"{name(measured)} {verb} {value} of the held-out blanks"
     if measure.unit in form.FRACTIONS:
         return f"{name(measured)} reaches {value} {_what(measure)}"
-    return f"{name(measured)} reaches {value} {measure.unit} on {_what(measure)}"
+    unit = f" {measure.unit}" if measure.unit else ""
+    return f"{name(measured)} reaches {value}{unit} on {_what(measure)}"
 
 
 def _what(measure: Measure) -> str:
@@ -183,9 +188,32 @@ def _value(measured: Measured, measure: Measure) -> str:
     return form.metric(measured.summary.mean, measure.unit)
 
 
-def _certainty_of_one(measured: Measured) -> str:
+def _without_common(study: Study) -> tuple[str, str] | None:
+    """Returns the finding of evaluated runs without a common measure; None if no run is evaluated."""
+    every = measures(study)
+    if not every:
+        return None
+    if len(study.conditions) > 1:
+        return "These runs have no measure in common.", "Each has its own below."
+    (one,) = every[0].measured
+    return f"{_after(study)}{_scored(one, every[0])}.", _certainty_of_one(one, every[0], study)
+
+
+def _certainty_of_one(measured: Measured, measure: Measure, study: Study) -> str:
     n = measured.summary.n
-    return f"Measured over {form.count(n, 'seed')}; there is nothing to compare with."
+    if not study.of_a_task:
+        return f"Measured over {form.count(n, 'seed')}; there is nothing to compare with."
+    records, interval = measured.metrics[0].n, measured.interval
+    said = f"Scored on {form.count(records, 'record')}" if records else "Scored"
+    if interval:
+        edges = interval.low, interval.high
+        if measure.unit in form.FRACTIONS:
+            edges = max(0.0, edges[0]), min(1.0, edges[1])
+        low, high = (form.metric(edge, measure.unit) for edge in edges)
+        said += f"; 95% interval {low} to {high}"
+    common = most_frequent(measured.condition.example.predictions) if measure.name == "accuracy" else None
+    always = f" Always answering {common[0]} is right {form.metric(common[1], 'share')} of the time." if common else ""
+    return f"{said}, over {form.count(n, 'seed')}.{always}"
 
 
 def _certainty(ranked: list[Measured], tied: list[Measured]) -> str:

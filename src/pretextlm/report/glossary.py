@@ -78,10 +78,12 @@ def objective(name: str) -> Objective:
 
 def defaults(name: str) -> dict[str, Any]:
     """The options of an objective where none is given, as a run writes them; {} for one that is not known here."""
-    from pretextlm.objectives.registry import build
+    from pretextlm.objectives.registry import OBJECTIVES, build
+    from pretextlm.tasks.registry import build as build_task
 
     try:
-        return tomllib.loads(write_toml(build(name).model_dump(mode="json", exclude_none=True)))
+        own = build(name) if name in OBJECTIVES else build_task(name)
+        return tomllib.loads(write_toml(own.model_dump(mode="json", exclude_none=True)))
     except (UserError, ImportError):
         return {}
 

@@ -24,6 +24,7 @@ from pretextlm.report.measures import (
     same_blanks,
 )
 from pretextlm.report.read import Study, read
+from pretextlm.report.records import records
 
 _HERE = Path(__file__).parent
 
@@ -157,6 +158,7 @@ def _content(study: Study) -> dict[str, Any]:
         "paired": paired(study),
         "measures": every,
         "blanks": samples.blanks(study),
+        "records": records(study) if study.of_a_task else [],
         "prompts": samples.prompts(study),
         "silent": samples.silent(study),
         "sample_seeds": samples.seeds(study),

@@ -98,7 +98,8 @@ class Condition:
 class Study:
     """One or more runs and their common files: plan, command and corpus are empty without a study directory.
 
-    A study of one task has `entries` in its plan: all its runs are scored on the same records.
+    A study of one task has `entries` in its plan: all its runs are scored on the same records. Runs without a study
+    may also be of one task.
     """
 
     title: str
@@ -109,8 +110,11 @@ class Study:
 
     @property
     def of_a_task(self) -> bool:
-        """Returns whether all runs learn one task."""
-        return "entries" in self.plan
+        """Returns whether all runs learn one task and are scored on the same records."""
+        if "entries" in self.plan:
+            return True
+        scored = {(run.objective, str(run.settings.get("sha256"))) for run in self.runs if run.settings}
+        return all("task" in run.config for run in self.runs) and len(scored) < 2
 
     @property
     def of_a_grid(self) -> bool:

@@ -22,14 +22,14 @@ class Answer:
 
     Attributes:
         text: the text it wrote.
-        correct: whether that is the expected word.
+        correct: whether that is the expected word; None for a number, which is more or less right.
         chosen, chose_right: its choice among the offered words; None if none were offered.
     """
 
     index: int
     label: str
     text: str
-    correct: bool = False
+    correct: bool | None = False
     chosen: str | None = None
     chose_right: bool = False
 
@@ -112,15 +112,15 @@ def _blank(index: int, label: str, sample: Mapping[str, Any]) -> Answer:
     return Answer(
         index,
         label,
-        _short(_word(sample, "answer")),
+        short(_word(sample, "answer")),
         sample.get("correct") is True,
-        _short(chosen) if isinstance(chosen, str) else None,
+        short(chosen) if isinstance(chosen, str) else None,
         chose_right(sample),
     )
 
 
 def _prompt(index: int, label: str, sample: Mapping[str, Any]) -> Answer:
-    return Answer(index, label, _short(_word(sample, "answer").removeprefix(_word(sample, "text")).strip()))
+    return Answer(index, label, short(_word(sample, "answer").removeprefix(_word(sample, "text")).strip()))
 
 
 def _word(sample: Mapping[str, Any], key: str) -> str:
@@ -132,7 +132,7 @@ def _parts(text: str) -> list[str]:
     """Returns the text on either side of the blank, shortened for reading."""
     before, blank, after = text.partition("____")
     if not blank:
-        return [_short(text)]
+        return [short(text)]
     begins = len(before) <= BEFORE
     left = before if begins else before[-BEFORE:].partition(" ")[2]
     right = after if len(after) <= AFTER else after[:AFTER].rpartition(" ")[0]
@@ -140,5 +140,6 @@ def _parts(text: str) -> list[str]:
     return [left if whole else f"… {left}", right if right.endswith((".", "!", "?")) else f"{right} …"]
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """Returns a text up to the number of characters that is shown."""
     return text if len(text) <= MAX_TEXT else text[:MAX_TEXT].rstrip() + " …"

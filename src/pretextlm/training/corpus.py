@@ -113,12 +113,19 @@ def read_split(recipe: Recipe, split: SplitName, source: str = "") -> Records:
         recipe: of the task.
         split: which of its files.
         source: other records instead of the recipe's, without a limit.
+
+    Raises:
+        UserError: there are none, or a record is wrong.
     """
     from pretextlm.data.records import read_records
 
     task, data = cast("Task", recipe.task), recipe.data
     columns = task.columns() if split == "train" else task.validation_columns()
     given = data.train if split == "train" else data.validation
+    if not source and not given:
+        elsewhere = "; of a run to evaluate: --store FILE" if split == "validation" else ""
+        message = f"There are no records: the recipe has no data.{split}."
+        raise UserError(message, f"Name a file: data.{split}=FILE{elsewhere}")
     records = read_records(source or given, columns)
     most = 0 if source else data.train_records if split == "train" else data.validation_records
     return records.take(range(most)) if 0 < most < len(records) else records

@@ -456,7 +456,7 @@ def _model(given: Mapping[str, Any], trained: TrainingObjective, where: str) -> 
     model.setdefault("architecture", suits[0])
     if model["architecture"] not in suits:
         raise UserError(
-            f"The objective {trained.name!r} does not train a model of architecture {model['architecture']!r}.",
+            f"The {trained.described_as()} does not train a model of architecture {model['architecture']!r}.",
             f"It suits: {', '.join(suits)}.",
         )
     if "type_vocab_size" not in given and trained.num_token_types() > model.get("type_vocab_size", 0):

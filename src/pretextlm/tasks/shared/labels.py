@@ -65,7 +65,7 @@ def check_all_occur(classes: NDArray[np.int32], names: Sequence[str], source: st
     if missing:
         raise UserError(
             f"{source} has no example of the class {missing[0]!r}.",
-            "A model cannot learn it: add examples, or leave it out of objective.labels.",
+            "A model cannot learn it: add examples, or leave it out of task.labels.",
         )
     if len(names) < 2:
         raise UserError(f"All labels of {source} are {names[0]!r}.", "Give records of at least two classes.")
