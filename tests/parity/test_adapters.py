@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.builders import make_store
+from tests.parity.families import their_logits
 from tests.parity.fine_tuned import TEXTS, ours_of, published, tuned
 
 from pretextlm.errors import UserError
 from pretextlm.hf.export_model import export_model
 from pretextlm.hf.peft_adapter import export_adapter
+from pretextlm.training.pretrain import pretrain
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
 
@@ -85,3 +88,37 @@ def test_a_run_without_adapters_is_refused(tmp_path):
     run = tuned(tmp_path, published("bert", tmp_path), TASK)
     with pytest.raises(UserError, match="has no adapters"):
         export_adapter(run.directory, tmp_path / "adapter")
+
+
+@pytest.mark.parametrize(
+    ("objective", "auto"), [("causal", "AutoModelForCausalLM"), ("masked", "AutoModelForMaskedLM")]
+)
+def test_adapters_of_the_default_trunk_have_the_logits_of_the_merged_model(objective, auto, tmp_path):
+    """The decoder leaves as NanoChat, whose queries and keys have exchanged halves, the encoder with its own code."""
+    peft = pytest.importorskip("peft", reason="adapters are read by peft (extra lora)")
+    store = make_store(tmp_path / "store", train=40, validation=10)
+    training = {"budget_steps": 2, "batch_tokens": 128, "dtype": "fp32", "compile": "off", "validations": 0}
+    values = {
+        "data": {"store": str(store.path), "length": 32},
+        "objective": {"name": objective},
+        "model": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+        "training": training,
+    }
+    start = pretrain(values, tmp_path / "start")
+    lora = {"rank": 4, "kind": "dora", "targets": ["q_proj", "k_proj", "up_proj"]}
+    faster = {**training, "optimizer": "adamw", "learning_rate": 0.05}
+    run = pretrain(
+        {**values, "start": str(start.directory), "tuning": {"lora": lora}, "training": faster}, tmp_path / "tuned"
+    )
+    export_model(start, tmp_path / "base")
+    export_model(run, tmp_path / "merged")
+    export_adapter(run.directory, tmp_path / "adapter")
+
+    def read(name):
+        return getattr(transformers, auto).from_pretrained(tmp_path / name, trust_remote_code=True).eval()
+
+    ids = np.random.default_rng(0).integers(300, 400, (3, 14))
+    expected = their_logits(read("merged"), input_ids=ids)
+    adapted = peft.PeftModel.from_pretrained(read("base"), tmp_path / "adapter").eval()
+    torch.testing.assert_close(their_logits(adapted, input_ids=ids), expected, atol=1e-5, rtol=1e-4)
+    assert (expected - their_logits(read("base"), input_ids=ids)).abs().max() > 1e-3

@@ -9,16 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-import torch
-from tests.builders import make_store, sentences
-from tests.parity.decoders import IDS, DecoderParity
-from tests.parity.families import their_logits
+from tests.builders import sentences
+from tests.parity.decoders import DecoderParity
 from tests.parity.test_llama import SHAPE
-
-from pretextlm.hf.export_model import export_model
-from pretextlm.hf.peft_adapter import export_adapter
-from pretextlm.training.pretrain import pretrain
-from pretextlm.training.recipe import Recipe
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
 
@@ -82,28 +75,3 @@ def test_a_run_of_the_default_decoder_writes_the_same_text_without_pretextlm(com
     reader = [sys.executable, "-c", READER, str(tmp_path / "out"), *PROMPTS]
     read = subprocess.run(reader, capture_output=True, text=True, check=True)
     assert read.stdout.splitlines() == [f"NanoChatForCausalLM:{text}" for text in written]
-
-
-@pytest.mark.slow
-def test_adapters_of_the_exchanged_rows_have_the_logits_of_the_merged_model(tmp_path):
-    peft = pytest.importorskip("peft", reason="adapters are read by peft (extra lora)")
-    store = make_store(tmp_path / "store", train=40, validation=10)
-    values = {
-        "data": {"store": str(store.path), "length": 32},
-        "objective": {"name": "causal"},
-        "model": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
-        "training": {"budget_steps": 2, "batch_tokens": 128, "dtype": "fp32", "compile": "off", "validations": 0},
-    }
-    start = pretrain(Recipe.load(values), tmp_path / "start")
-    lora = {"rank": 4, "kind": "dora", "targets": ["q_proj", "k_proj", "up_proj"]}
-    training = {**values["training"], "optimizer": "adamw", "learning_rate": 0.05}
-    tuned = {**values, "start": str(start.directory), "tuning": {"lora": lora}, "training": training}
-    run = pretrain(tuned, tmp_path / "tuned")
-    export_model(start, tmp_path / "base")
-    export_model(run, tmp_path / "merged")
-    export_adapter(run.directory, tmp_path / "adapter")
-    read = transformers.NanoChatForCausalLM.from_pretrained
-    expected = their_logits(read(tmp_path / "merged").eval(), input_ids=IDS)
-    adapted = peft.PeftModel.from_pretrained(read(tmp_path / "base"), tmp_path / "adapter").eval()
-    torch.testing.assert_close(their_logits(adapted, input_ids=IDS), expected, atol=1e-5, rtol=1e-4)
-    assert (expected - their_logits(read(tmp_path / "base").eval(), input_ids=IDS)).abs().max() > 1e-3

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from pretextlm.errors import UserError
 from pretextlm.hf import custom_code
 from pretextlm.hf.custom_code import NAME as OWN
+from pretextlm.hf.custom_code import restores_in_place
 from pretextlm.hf.state_dict import DISCRIMINATOR, trained_part, translated
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ def export_format(
     else:
         weights = meta_model(config, recipe.training_objective.heads).state_dict()
         try:
-            done = translated(*trained_part(recipe, weights, DISCRIMINATOR), family or origin, pad, task)
+            part = trained_part(recipe, weights, DISCRIMINATOR)
+            done = translated(*part, family or origin, pad, task, leaves_bare(recipe))
         except UserError as found:
             error = found
         else:
@@ -95,6 +97,14 @@ def export_format(
     if custom_code.supports(config) is None:
         return ExportFormat(OWN, custom_code.auto_class(custom_code.main_class(recipe)), reason, hint)
     return ExportFormat("", "", reason, hint)
+
+
+def leaves_bare(recipe: Recipe) -> bool:
+    """Returns whether an encoder's language-model head does something else than its published class, which restores a
+    hidden token at its own place: that of a permutation, or of the next token.
+    """
+    objective = recipe.objective
+    return recipe.model.architecture == "encoder" and objective is not None and not restores_in_place(objective)
 
 
 def attention_of(recipe: Recipe) -> DecoderAttention:

@@ -22,7 +22,7 @@ from pretextlm.hf import custom_code, int8
 from pretextlm.hf.check_export import SKIPPED, Written, check_export, missing_library
 from pretextlm.hf.equivalent_weights import ADDED_TO_TABLE, POSITIONS
 from pretextlm.hf.export_config import config_values, generation_values
-from pretextlm.hf.export_format import export_format
+from pretextlm.hf.export_format import export_format, leaves_bare
 from pretextlm.hf.export_tokenizer import has_task_class, write_json, write_tokenizer
 from pretextlm.hf.model_card import model_card
 from pretextlm.hf.provenance import Origin, kept, origin_of
@@ -190,7 +190,8 @@ def _translated(
     form = export_format(run.recipe, pad, family=family, origin=source)  # a generator leaves in its judge's family
     if not form.family:
         raise UserError(f"No other program can read this model: {form.reason}.", form.hint)
-    return translated(*trained_part(run.recipe, weights, part), form.family, pad, task)
+    bare = part == DISCRIMINATOR and leaves_bare(run.recipe)
+    return translated(*trained_part(run.recipe, weights, part), form.family, pad, task, bare)
 
 
 def _quantized(done: Translated, theirs: Mapping[str, Tensor], dtype: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

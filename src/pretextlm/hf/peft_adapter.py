@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretextlm.errors import UserError, missing_extra
 from pretextlm.files import atomic_directory
+from pretextlm.hf.export_format import export_format
 from pretextlm.hf.export_model import ENOUGH_SPACE, Exported, refuse_used
 from pretextlm.hf.provenance import origin_of
 from pretextlm.hf.state_dict import DISCRIMINATOR, Translated, trained_part, translated
@@ -71,7 +72,10 @@ def export_adapter(place: Path, out: Path, *, family: str | None = None) -> Expo
     task = run.recipe.task if run.recipe.task and run.recipe.task.head_kind else None
     origin = origin_of(place)
     config, weights = trained_part(run.recipe, run.load_model().state_dict(), DISCRIMINATOR)
-    done = translated(config, weights, family or (origin.family if origin else None), run.vocabulary.pad, task)
+    form = export_format(run.recipe, run.vocabulary.pad, family=family, origin=origin.family if origin else None)
+    if not form.family:
+        raise UserError(f"No other program can read this model: {form.reason}.", form.hint)
+    done = translated(config, weights, form.family, run.vocabulary.pad, task)
     maps = [one for pattern in done.family.maps(done.config) for one in pattern.expanded(done.config)]
     tensors, holders = _adapters(found.model(), maps, done.family.name)
     head = {one.theirs: done.theirs[one.theirs] for one in done.head.maps()} if done.head else {}

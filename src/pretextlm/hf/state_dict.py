@@ -88,6 +88,7 @@ def translated(
     name: str | None,
     pad: int | None = None,
     task: Task | None = None,
+    bare: bool = False,
 ) -> Translated:
     """Translate a model to a family.
 
@@ -96,6 +97,7 @@ def translated(
         name: of the family; None for the first published one that fits, those that represent all its heads first.
         pad: the padding id, from which some families count positions; None: not checked.
         task: whose head replaces the language-model head; None for none.
+        bare: without its language-model head, unless the family's code is ours.
 
     Returns:
         The model under the family's names.
@@ -106,14 +108,14 @@ def translated(
     from pretextlm.model.families.registry import FAMILIES
 
     if name is not None:
-        return _formed(FAMILIES[name](), config, weights, pad, task)
+        return _formed(FAMILIES[name](), config, weights, pad, task, bare)
     others = (known for known in FAMILIES if known not in (*USUAL, OWN))
     families: list[Family] = [FAMILIES[known]() for known in (*USUAL, *others)]
     families.sort(key=lambda family: len(_lost(family, weights)))
     for shape, tensors in forms(config, weights, pad):
         for family in families:
             try:
-                return _fitting(family, shape, tensors, pad, task)
+                return _fitting(family, shape, tensors, pad, task, bare)
             except (UserError, KeyError, ValueError, AttributeError):
                 continue
     if task is not None:  # a family may have a place for all but the head
@@ -126,7 +128,7 @@ def translated(
 
 
 def _formed(
-    family: Family, config: ModelConfig, weights: Mapping[str, Tensor], pad: int | None, task: Task | None
+    family: Family, config: ModelConfig, weights: Mapping[str, Tensor], pad: int | None, task: Task | None, bare: bool
 ) -> Translated:
     """Translate a model in the first form that the family can represent.
 
@@ -136,7 +138,7 @@ def _formed(
     first: UserError | None = None
     for shape, tensors in forms(config, weights, pad):
         try:
-            return _fitting(family, shape, tensors, pad, task)
+            return _fitting(family, shape, tensors, pad, task, bare)
         except UserError as error:
             first = first or error
     assert first is not None, "a model has one form at least"
@@ -144,7 +146,7 @@ def _formed(
 
 
 def _fitting(
-    family: Family, config: ModelConfig, weights: Mapping[str, Tensor], pad: int | None, task: Task | None
+    family: Family, config: ModelConfig, weights: Mapping[str, Tensor], pad: int | None, task: Task | None, bare: bool
 ) -> Translated:
     from pretextlm.model.families.base import hf_config_values, weights_to_hf
 
@@ -158,6 +160,9 @@ def _fitting(
     head = class_of(family, task) if task else None
     if task and head:
         carried = _trunk(weights)
+    dropped = bare and family.name != OWN and not any(name.startswith(own) for name in carried)
+    if dropped:
+        carried = _trunk(carried)
     values = hf_config_values(family, config, carried)
     if pad is not None and values.get("pad_token_id", pad) != pad:
         raise UserError(
@@ -166,13 +171,14 @@ def _fitting(
             f"Export it with --family bert, or train one with model.positions.offset={pad + 1}.",
         )
     if config.head.dense and not any(name.startswith((*own, *OWN_HEAD)) for name in carried):
-        bare = (name for name, kind in family.classes.items() if kind == config.architecture and "For" not in name)
-        values |= {"architectures": [next(bare, values["architectures"][0])]}
+        names = (name for name, kind in family.classes.items() if kind == config.architecture and "For" not in name)
+        values |= {"architectures": [next(names, values["architectures"][0])]}
     if task and head:
         values |= values_of(head, task)
         carried |= head_out(task, weights)
     theirs = weights_to_hf(family, config, carried, head.maps() if head else ())
     lost = [name for name in _lost(family, weights) if not (head and name == "task")]
+    lost += ["language model"] if dropped and any(name.startswith(OWN_HEAD) for name in weights) else []
     return Translated(family, config, carried, theirs, values, tuple(lost), head)
 
 

@@ -43,6 +43,9 @@ def store(tmp_path_factory):
         ("masked", "bert-base-uncased", "BertForMaskedLM"),
         ("next_sentence", "bert-base-uncased", "BertForPreTraining"),
         ("masked", "modernbert-base", "ModernBertForMaskedLM"),
+        ({"name": "masked", "predict": "next"}, "bert-base-uncased", "BertModel"),
+        ("permutation", "bert-base-uncased", "BertModel"),
+        ("replaced_token", "electra-small", "ElectraForPreTraining"),
         ("span_corruption", "t5-v1_1-small", "T5ForConditionalGeneration"),
         ("denoising", "bart-base", "BartForConditionalGeneration"),
         ("causal", "gpt2", "GPT2LMHeadModel"),
@@ -96,6 +99,7 @@ def test_a_family_that_is_named_is_taken_for_a_prefix_model_but_never_for_a_bidi
         {"objective": "causal"},
         {"objective": "masked", "preset": "roberta-base"},  # its padding has another id here
         {"objective": "replaced_token", "preset": "electra-small-discriminator"},
+        {"objective": "permutation", "preset": "bert-base-uncased"},
     ],
 )
 def test_what_is_written_is_what_was_said(store, tmp_path, values):
@@ -116,3 +120,9 @@ def test_a_bidirectional_decoder_does_not_leave_as_a_text_generator(store, tmp_p
     with pytest.raises(UserError, match="in both directions"):
         export_model(run, tmp_path / "out", family="nanochat")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_generator_of_a_run_of_the_default_trunk_leaves_with_it(store, tmp_path):
+    run = pretrain(recipe("replaced_token", store.path), tmp_path / "run")
+    done = export_model(run, tmp_path / "out", part="generator")
+    assert (done.family, done.architecture) == ("pretextlm", "PretextForMaskedLM")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pretextlm.objectives.protocol import TrainingObjective
     from pretextlm.training.recipe import Recipe
 
-__all__ = ["BARE", "NAME", "auto_class", "copy_to", "main_class", "settings", "supports"]
+__all__ = ["BARE", "NAME", "auto_class", "copy_to", "main_class", "restores_in_place", "settings", "supports"]
 
 CODE = "modeling_pretextlm.py"
 BARE = "PretextModel"
@@ -48,11 +48,11 @@ def main_class(recipe: Recipe, generator: bool = False) -> str:
         return LANGUAGE_MODELS[kind] if isinstance(recipe.task, WritingTask) else BARE
     if kind == "decoder":
         return BARE if objective.decoder_attention == "bidirectional" else LANGUAGE_MODELS[kind]
-    restores = kind == "encoder_decoder" or generator or _restores_in_place(objective)
+    restores = kind == "encoder_decoder" or generator or restores_in_place(objective)
     return LANGUAGE_MODELS[kind] if restores else BARE
 
 
-def _restores_in_place(objective: TrainingObjective) -> bool:
+def restores_in_place(objective: TrainingObjective) -> bool:
     """Returns whether an encoder was trained to predict hidden tokens at their own places, as its class does."""
     from pretextlm.data.vocabulary import Vocabulary
     from pretextlm.objectives.base import Objective
