@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +11,7 @@ import typer
 from pretextlm.errors import UserError
 
 BENCHMARKS = "Benchmarks and probes"
+TEXT = "Perplexity of a text file"
 
 
 def evaluate(
@@ -23,7 +24,38 @@ def evaluate(
         ),
     ] = None,
     documents: Annotated[
-        int | None, typer.Option(min=1, help="Held-out documents to measure; by default as the run's recipe says.")
+        str | None,
+        typer.Option(
+            metavar="N|all",
+            help="Read at most so many held-out documents, sampled in proportion over the store's sources. "
+            "By default as the run's recipe says.",
+        ),
+    ] = None,
+    tokens: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|all", help="Sample documents of about so many tokens. By default as the run's recipe says."
+        ),
+    ] = None,
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Instead, measure the perplexity of this text by sliding windows; may be repeated.",
+            rich_help_panel=TEXT,
+        ),
+    ] = None,
+    length: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Tokens of a window; by default the model's positions, or the row of its training.",
+            rich_help_panel=TEXT,
+        ),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(min=2, help="Tokens by which the window moves; by default half its length.", rich_help_panel=TEXT),
     ] = None,
     benchmark: Annotated[
         str | None,
@@ -79,7 +111,11 @@ def evaluate(
         word
     among ten (random guessing is right one time in ten). Measures of its objective are added, such as bits per byte,
     pseudo-perplexity or exactly restored spans. A model whose objective does not fill blanks has only these. The
-    results are written into the run directory.
+    results are written into the run directory: those on its own text into evaluation.json, others beside it.
+
+    With --text, the perplexity of files is measured as published ones are, by sliding windows:
+
+        pretextlm evaluate runs/mine --text wiki.valid.txt --stride 512
 
     With --benchmark, --harness or --probe, only that is done, and scores are added to the run's benchmarks.json:
 
@@ -87,9 +123,11 @@ def evaluate(
     """
     from pretextlm.cli.shared.console import print_json, stderr
 
+    held_out = {"--store": store, "--documents": documents, "--tokens": tokens}
+    windows = {"--text": text or None, "--length": length, "--stride": stride}
     special = {"benchmark": benchmark, "harness": harness, "probe": probe}
     if any(special.values()):
-        _refuse({"--store": store, "--documents": documents}, "--benchmark, --harness or --probe")
+        _refuse(held_out | windows, "--benchmark, --harness or --probe")
         if not benchmark and not harness:
             _refuse({"--split": split, "--shots": shots}, "--probe")
         options = {"data": data, "shots": shots, "limit": limit, "method": scoring, "seed": seed, "split": split}
@@ -101,18 +139,47 @@ def evaluate(
                 _show_scores(run, kind, scores)
         return
     _refuse({"--split": split, "--shots": shots, "--limit": limit}, "the run's own held-out text")
+    _refuse(held_out if text else windows, "--text" if text else "a store")
     console = stderr()
     with console.status("opening the run") as status:
         from pretextlm.training.runtime import tune_process
 
         tune_process()
-        from pretextlm.evaluation.evaluate import evaluate as measure
-
-        result = measure(run, store=store, documents=documents, progress=status.update)
+        result = _measure(run, text, store, windows, held_out, status.update, device)
     if as_json:
         print_json(result)
     else:
         _show(run, result)
+
+
+def _measure(
+    run: Path,
+    text: list[Path] | None,
+    store: Path | None,
+    windows: Mapping[str, Any],
+    held_out: Mapping[str, Any],
+    progress: Callable[[str], None],
+    device: str,
+) -> dict[str, Any]:
+    """Measure the files of --text, or held-out text."""
+    if text:
+        from pretextlm.evaluation.sliding_window import evaluate_text
+
+        size = {"length": windows["--length"], "stride": windows["--stride"]}
+        return evaluate_text(run, text, **size, progress=progress, device=device)
+    from pretextlm.evaluation.evaluate import evaluate as measure
+
+    limits = {name: _number_or_all(f"--{name}", held_out[f"--{name}"]) for name in ("documents", "tokens")}
+    return measure(run, store=store, **limits, progress=progress, device=device)
+
+
+def _number_or_all(option: str, value: str | None) -> int | None:
+    """Return a limit; 0 for "all"."""
+    if value is None or value == "all":
+        return None if value is None else 0
+    if not value.isdecimal() or not int(value):
+        raise UserError(f"{option} {value} is no number of {option[2:]}.", f"Give a number, or {option} all.")
+    return int(value)
 
 
 def _refuse(options: Mapping[str, Any], where: str) -> None:
@@ -196,8 +263,6 @@ def _show(run: Path, result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pretextlm.metric import arrow
-
     table = Table(title=f"{run}", title_justify="left")
     table.add_column("measure")
     table.add_column("value", justify="right")
@@ -206,12 +271,65 @@ def _show(run: Path, result: dict[str, Any]) -> None:
     table.add_column("measured on", justify="right")
     for name, metric in result["metrics"].items():
         error = "" if metric["stderr"] is None else f"{metric['stderr']:.4f}"
-        table.add_row(
-            f"{name} {arrow(metric['better'])}", f"{metric['value']:.4f}", error, metric["unit"], f"{metric['n']:,}"
-        )
-    console = Console()
+        table.add_row(_labelled(name, metric), f"{metric['value']:.4f}", error, metric["unit"], f"{metric['n']:,}")
+    console = Console(markup=False)
     console.print(table)
+    if sources := result.get("sources"):
+        console.print(_source_table(sources))
+    for line in _read(run, result):
+        console.print(line, highlight=False)
     chance = " A blind blank_choice is right 0.1 of the time." if result["settings"].get("blanks") else ""
     console.print(f"↓ lower is better, ↑ higher is better.{chance}", highlight=False)
     for note in result.get("notes", []):
         console.print(note, highlight=False, markup=False)
+
+
+def _read(run: Path, result: dict[str, Any]) -> Iterator[str]:
+    """Yield lines on what was read, and where the results are."""
+    settings = result["settings"]
+    if "windows" in settings:
+        yield (
+            f"{settings['scored']:,} of {settings['tokens']:,} tokens scored in {settings['windows']:,} windows of "
+            f"{settings['length']:,}, stride {settings['stride']:,}; {settings['words']:,} words, "
+            f"{settings['bytes']:,} bytes."
+        )
+    if "documents_total" in settings:
+        from pretextlm.metric import amount_read
+
+        yield f"Read {amount_read(settings)}."
+    if "loss" in result["metrics"] and result["metrics"]["loss"]["stderr"] is None and "documents" in settings:
+        yield "No standard error of the loss: it is over documents, and fewer than ten were read. Try --tokens all."
+    yield f"Written to {run / settings['file']}."
+
+
+def _source_table(sources: Mapping[str, Any]) -> Any:
+    """Return a table of the measures on each source."""
+    from rich.table import Table
+
+    found = {name: metric for source in sources.values() for name, metric in source["metrics"].items()}
+    measures = {name: found[name] for name in ("loss", "perplexity", "bits_per_byte") if name in found}
+    table = Table(title="by source", title_justify="left")
+    table.add_column("source")
+    for heading in ("documents", "tokens", *(_labelled(name, metric) for name, metric in measures.items())):
+        table.add_column(heading, justify="right")
+    for name, source in sources.items():
+        read = [_part(source, "documents"), _part(source, "tokens")]
+        table.add_row(name, *read, *(_value(source["metrics"].get(measure)) for measure in measures))
+    return table
+
+
+def _labelled(name: str, metric: Mapping[str, Any]) -> str:
+    from pretextlm.metric import arrow
+
+    return f"{name} {arrow(metric['better'])}"
+
+
+def _value(metric: Mapping[str, Any] | None) -> str:
+    if metric is None:
+        return ""
+    return f"{metric['value']:.4f}" + ("" if metric["stderr"] is None else f" ± {metric['stderr']:.4f}")
+
+
+def _part(source: Mapping[str, Any], name: str) -> str:
+    some, every = source.get(name), source.get(f"{name}_total")
+    return "" if some is None else f"{some:,}" if every is None else f"{some:,} of {every:,}"

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 from torch import Tensor
 
 from pretextlm.errors import UserError
@@ -19,7 +18,7 @@ from pretextlm.evaluation.held_out_metrics import HeldOut
 from pretextlm.evaluation.trained_model import open_store
 from pretextlm.metric import Metric, weighted_ratios
 from pretextlm.model.transformer import Transformer, meta_model
-from pretextlm.training.held_out import MAX_TOKENS, held_out_documents
+from pretextlm.training.held_out import held_out_documents
 from pretextlm.training.run_directory import Run
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class LossComparison:
         if store is None and not (run.recipe.data.store and Path(run.recipe.data.store).is_dir()):
             raise UserError(NO_STORE)
         opened, recipe = open_store(run, store), run.recipe
-        split = held_out_documents(opened.validation, recipe.evaluation.documents, MAX_TOKENS)
+        split = held_out_documents(opened.validation, recipe.evaluation)
         held_out = HeldOut(
             model=model.eval(),
             objective=cast("Objective", recipe.training_objective.at_evaluation()),
@@ -92,11 +91,11 @@ class LossComparison:
         coefficients = {name: term.coefficient for unit in after.units for name, term in unit.terms.items()}
         parts = []
         for name, coefficient in coefficients.items():
-            totals = [_total(after, name, i) - _total(self.held_out, name, i) for i in range(len(after.units))]
-            counts = [unit.terms[name].count if name in unit.terms else 0 for unit in after.units]
-            if sum(counts):
-                parts.append((np.array(totals), np.array(counts), coefficient))
-        return Losses(before_loss, after_loss, weighted_ratios(parts, "nats", "lower"))
+            totals, counts = after.sums(name)
+            if counts.sum():
+                parts.append((totals - self.held_out.sums(name)[0], counts, coefficient))
+        change = weighted_ratios(parts, "nats", "lower", after.rows.clusters)
+        return Losses(before_loss, after_loss, change)
 
 
 def model_of(run: Run, config: ModelConfig, weights: Mapping[str, Tensor]) -> Transformer:
@@ -104,11 +103,6 @@ def model_of(run: Run, config: ModelConfig, weights: Mapping[str, Tensor]) -> Tr
     model = meta_model(config, run.recipe.training_objective.heads)
     model.load_state_dict({name: tensor.clone() for name, tensor in weights.items()}, assign=True)
     return model.eval()
-
-
-def _total(held_out: HeldOut, name: str, unit: int) -> float:
-    term = held_out.units[unit].terms.get(name)
-    return 0.0 if term is None else float(term.total)
 
 
 def _shown(metric: Metric, sign: str = "") -> str:

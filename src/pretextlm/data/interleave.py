@@ -30,10 +30,17 @@ class InterleavedReader:
         readers: where the rows come from.
         weights: their shares of the rows, above 0.
         variants: how many each has.
+        chosen: rows of each reader to read instead of its first ones, as many as one pass has (`rows_of`).
     """
 
-    def __init__(self, readers: Sequence[RowReader], weights: Sequence[float], variants: Sequence[int]) -> None:
-        self.readers = list(readers)
+    def __init__(
+        self,
+        readers: Sequence[RowReader],
+        weights: Sequence[float],
+        variants: Sequence[int],
+        chosen: Sequence[I64] | None = None,
+    ) -> None:
+        self.readers, self.weights, self.variants, self._chosen = list(readers), weights, variants, chosen
         self._first_variant = [sum(variants[:index]) for index in range(len(self.readers))]
         self.slots = interleaved(quotas(weights))
         self._slots_of = [np.flatnonzero(self.slots == index) for index in range(len(self.readers))]
@@ -46,6 +53,11 @@ class InterleavedReader:
         """Rows in order until one of the readers would begin again: nothing is read twice."""
         ends = [self._outer(i, np.array([reader.rows_per_pass])) for i, reader in enumerate(self.readers)]
         return int(min(end[0] for end in ends))
+
+    def rows_of(self, index: int) -> int:
+        """Rows of a reader among those of one pass."""
+        blocks, rest = divmod(self.rows_per_pass, len(self.slots))
+        return blocks * len(self._slots_of[index]) + int(np.searchsorted(self._slots_of[index], rest))
 
     @property
     def tokens_per_row(self) -> float:
@@ -63,13 +75,13 @@ class InterleavedReader:
     def groups(self, numbers: I64) -> list[I64]:
         found = []
         for index, places in self._places(numbers):
-            found += [places[group] for group in self.readers[index].groups(self._inner(numbers[places]))]
+            found += [places[group] for group in self.readers[index].groups(self._rows(index, numbers[places]))]
         return found
 
     def read(self, numbers: I64, epochs: I64, seed: int, pad: int | None = None) -> Rows:
         numbers = np.array(numbers, dtype=np.int64)
         ((index, _),) = self._places(numbers)  # rows of one reader are read together
-        rows = self.readers[index].read(self._inner(numbers), epochs, seed, pad)
+        rows = self.readers[index].read(self._rows(index, numbers), epochs, seed, pad)
         return dataclasses.replace(rows, variant=self._first_variant[index] + rows.variant, example_ids=numbers)
 
     def documents(self, numbers: I64, seed: int) -> I64:
@@ -77,10 +89,25 @@ class InterleavedReader:
         numbers = np.asarray(numbers, dtype=np.int64)
         found = np.empty_like(numbers)
         for index, places in self._places(numbers):
-            reader, inner = self.readers[index], self._inner(numbers[places])
+            reader, inner = self.readers[index], self._rows(index, numbers[places])
             own = reader.documents(inner, seed) if isinstance(reader, DocumentRowReader) else inner
             found[places] = own * len(self.readers) + index
         return found
+
+    def sources(self, numbers: I64, seed: int) -> I64:
+        """(B,) sources of the rows' documents."""
+        numbers = np.asarray(numbers, dtype=np.int64)
+        found = np.zeros_like(numbers)
+        for index, places in self._places(numbers):
+            reader = self.readers[index]
+            if isinstance(reader, DocumentRowReader):
+                found[places] = reader.sources(self._rows(index, numbers[places]), seed)
+        return found
+
+    def _rows(self, index: int, numbers: I64) -> I64:
+        """Rows that a reader reads for these numbers, all of them its own."""
+        inner = self._inner(numbers)
+        return inner if self._chosen is None else self._chosen[index][inner]
 
     def _places(self, numbers: I64) -> list[tuple[int, I64]]:
         """(reader, places in `numbers` of its rows) for each reader that has some."""

@@ -56,9 +56,7 @@ class Mixture:
 
     @property
     def rows_per_pass(self) -> int:
-        blocks = -(-self.size // self.block)
-        last = self.size - (blocks - 1) * self.block
-        return (blocks - 1) * len(self.slots) + int(np.searchsorted(self._before, last))
+        return self.rows_before(self.size)
 
     @property
     def tokens_per_row(self) -> float:
@@ -84,15 +82,31 @@ class Mixture:
 
     def read(self, numbers: I64, epochs: I64, seed: int, pad: int | None = None) -> Rows:
         numbers = np.asarray(numbers, dtype=np.int64)
-        blocks, slots = np.divmod(numbers, len(self.slots))
-        variant = int(self.slots[slots[0]])
-        assert (self.slots[slots] == variant).all(), "rows of one variant are read together"
-        starts = (blocks * self.block + self._before[slots]) % self.size
-        return dataclasses.replace(self.readers[variant].read_at(starts, numbers, pad), variant=variant)
+        return self.read_at(self.entries_before(numbers) % self.size, numbers, pad)
+
+    def read_at(self, starts: I64, numbers: I64, pad: int | None, ends: I64 | None = None) -> Rows:
+        """The rows with these numbers (B,), all of one variant, at other places; see :meth:`StreamReader.read_at`."""
+        variants = self.slots[numbers % len(self.slots)]
+        variant = int(variants[0])
+        assert (variants == variant).all(), "rows of one variant are read together"
+        return dataclasses.replace(self.readers[variant].read_at(starts, numbers, pad, ends), variant=variant)
 
     def documents(self, numbers: I64, seed: int) -> I64:
+        return self.readers[0].documents_at(self.entries_before(numbers) % self.size)
+
+    def sources(self, numbers: I64, seed: int) -> I64:
+        return self.readers[0].split.document_sources[self.documents(numbers, seed)].astype(np.int64)
+
+    def entries_before(self, numbers: I64) -> I64:
+        """(B,) stream entries before these rows (B,) since row 0: each row accounts for one stride."""
         blocks, slots = np.divmod(np.asarray(numbers, dtype=np.int64), len(self.slots))
-        return self.readers[0].documents_at((blocks * self.block + self._before[slots]) % self.size)
+        found: I64 = blocks * self.block + self._before[slots]
+        return found
+
+    def rows_before(self, entries: int) -> int:
+        """Rows from row 0 on that together account for at least so many stream entries."""
+        blocks, rest = divmod(entries, self.block)
+        return blocks * len(self.slots) + int(np.searchsorted(self._before, rest))
 
     def first_block(self, epoch: int) -> int:
         """Number of the first block that an epoch owns."""

@@ -130,6 +130,7 @@ class PackedPairs:
         pad: id of padding.
         mixing: number of pairs of each source per epoch.
         copies: number of epochs after which the rows repeat; 0: never.
+        by_source: every epoch has all pairs, and a row those of one source, in order.
 
     Attributes:
         num_pairs: in the split.
@@ -148,16 +149,18 @@ class PackedPairs:
         pad: int,
         mixing: MixingRates | None = None,
         copies: int = 0,
+        by_source: bool = False,
     ) -> None:
-        self.split, self.frame, self.capacity, self.pad = split, frame, capacity, pad
-        self._begin, self._middle, end, sources, self.unusable = _pairs(split)
+        self.split, self.frame, self.capacity, self.pad, self._one_source = split, frame, capacity, pad, by_source
+        self._document, self._begin, self._middle, end, self.unusable = _pairs(split)
+        self._source_of = split.document_sources[self._document].astype(np.int64)
         self.num_pairs = len(self._begin)
         source, target = self._middle - self._begin, end - self._middle
         kept_source, kept_target = self._kept(source, target)
         self.cut = int(np.count_nonzero((kept_source < source) | (kept_target < target)))
         self._source, self._target = kept_source.astype(np.int32), kept_target.astype(np.int32)
-        order = np.argsort(sources, kind="stable")
-        counts = np.bincount(sources)
+        order = np.argsort(self._source_of, kind="stable")
+        counts = np.bincount(self._source_of)
         self._by_source = np.split(order.astype(np.int32 if len(order) < 2**31 else np.int64), np.cumsum(counts)[:-1])
         self._quotas = (mixing or MixingRates()).quotas(counts.astype(np.int64))
         self._epochs = Epochs(self._pack, copies, seeded=False)
@@ -249,7 +252,18 @@ class PackedPairs:
         )
 
     def documents(self, numbers: I64, seed: int) -> I64:
-        """Returns (B,) the first pair of each row of epoch 0; every pair is in exactly one row."""
+        """Returns (B,) the document that is the first pair of each row of epoch 0; a pair is in exactly one row."""
+        return self._document[self._first_pairs(numbers)]
+
+    def sources(self, numbers: I64, seed: int) -> I64:
+        """Returns (B,) the sources of these pairs."""
+        return self._source_of[self._first_pairs(numbers)]
+
+    def one_source_a_row(self) -> PackedPairs:
+        """Returns a reader of the same pairs that reads each once and does not mix sources in a row."""
+        return PackedPairs(self.split, self.frame, self.capacity, self.pad, by_source=True)
+
+    def _first_pairs(self, numbers: I64) -> I64:
         packing = self.packing(0)
         found: I64 = packing.order[packing.first[numbers]].astype(np.int64)
         return found
@@ -313,8 +327,11 @@ class PackedPairs:
         return np.concatenate(picked)
 
     def _pack(self, seed: int, epoch: int) -> Packing:
-        picked = self._picked(epoch)
-        order = picked[permute(np.arange(len(picked)), len(picked), SHUFFLE, epoch)]
+        if self._one_source:
+            order: NDArray[np.integer] = np.concatenate(self._by_source)
+        else:
+            picked = self._picked(epoch)
+            order = picked[permute(np.arange(len(picked)), len(picked), SHUFFLE, epoch)]
         source = _sums(self._source[order] + self.frame.source)
         target = _sums(self._target[order] + self.frame.target)
         capacity = self.capacity
@@ -328,6 +345,9 @@ class PackedPairs:
         onward = np.full(len(order), len(order))
         for sums, most in bounds:
             np.minimum(onward, np.searchsorted(sums, sums[:-1] + most, side="right") - 1, out=onward)
+        if self._one_source:  # the next pair of another source begins a row
+            of = self._source_of[order]
+            np.minimum(onward, np.searchsorted(of, of, side="right"), out=onward)
         return Packing(order, np.append(reachable(onward, np.zeros(1, np.int64)), len(order)))
 
 
@@ -338,8 +358,8 @@ def _sums(lengths: NDArray[np.int32]) -> I64:
     return sums
 
 
-def _pairs(split: Split) -> tuple[I64, I64, I64, NDArray[np.uint32], int]:
-    """Returns (begin, middle, end, source) of every pair with both texts, and the number of documents without."""
+def _pairs(split: Split) -> tuple[I64, I64, I64, I64, int]:
+    """Returns (document, begin, middle, end) of every pair with both texts, and the number of documents without."""
     documents, starts = split.documents.view(np.int64), split.sentences.view(np.int64)
     chosen = np.flatnonzero(split.pairs)
     begin, end = documents[chosen], documents[chosen + 1]
@@ -351,4 +371,4 @@ def _pairs(split: Split) -> tuple[I64, I64, I64, NDArray[np.uint32], int]:
             "Prepare a store with some: pretextlm data prepare 'FILE?source=FIELD&target=FIELD' --out DIR",
         )
     middle = starts[first[whole] + 1]
-    return begin[whole], middle, end[whole], split.document_sources[chosen[whole]], int(np.count_nonzero(~whole))
+    return chosen[whole], begin[whole], middle, end[whole], int(np.count_nonzero(~whole))

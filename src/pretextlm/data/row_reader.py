@@ -51,9 +51,13 @@ class RowReader(Protocol):
 
 
 @runtime_checkable
-class DocumentRowReader(Protocol):
-    """A reader that can name the documents its rows come from."""
+class DocumentRowReader(RowReader, Protocol):
+    """A reader that knows which documents its rows come from, as held-out measures need it."""
 
     def documents(self, numbers: I64, seed: int) -> I64:
-        """Returns (B,) the number of the document in which each row (B,) of epoch 0 begins."""
+        """Returns (B,) a number of the document in which each row (B,) of epoch 0 begins."""
+        ...
+
+    def sources(self, numbers: I64, seed: int) -> I64:
+        """Returns (B,) the source of that document, as in `Split.document_sources`."""
         ...

@@ -87,8 +87,15 @@ class StreamReader:
         numbers = np.array(row_numbers, dtype=np.int64)
         return self.read_at(numbers * self.stride % self.size, numbers, pad)
 
-    def read_at(self, starts: I64, example_ids: I64, pad: int | None = None) -> Rows:
-        """The rows that begin at stream entries `starts` (B,), all inside the stream; otherwise as `read`."""
+    def read_at(self, starts: I64, example_ids: I64, pad: int | None = None, ends: I64 | None = None) -> Rows:
+        """The rows that begin at stream entries `starts` (B,), all inside the stream; otherwise as `read`.
+
+        Args:
+            starts: (B,) first entry of each row.
+            example_ids: (B,) their numbers.
+            pad: id for the entries from `ends` on, with segment -1 and position 0.
+            ends: (B,) entry before which each row ends; by default the end of the stream.
+        """
         pieces = self._pieces(starts)
         if self._around or self.frame.lead is not None or starts.max(initial=0) + self.variant.raw > self.size:
             tokens, word_starts = self._gather(pieces, len(starts))
@@ -97,12 +104,17 @@ class StreamReader:
         segments, positions = self._layout(pieces, len(starts))
         sentences = self._sentences(pieces, len(starts)) if self.frame.sentences else None
         if pad is not None:
-            after = self._after_end(starts)
+            after = self._after_end(starts, self.size if ends is None else ends[:, None])
             tokens[after], segments[after], positions[after], word_starts[after] = pad, -1, 0, False
             if sentences is not None:
                 sentences[after] = False
         offsets = np.arange(len(starts) + 1) * self._width
         return Rows(tokens, offsets, segments, positions, word_starts, example_ids, sentence_starts=sentences)
+
+    @property
+    def document_starts(self) -> I64:
+        """(D+1,) stream entries where documents begin, and the end of the stream."""
+        return self._starts
 
     def documents_at(self, starts: I64) -> I64:
         """(B,) the documents that hold these stream entries (B,)."""
@@ -214,10 +226,10 @@ class StreamReader:
         flags[starts[np.repeat(low, count) + nth] + shift] = True
         return flags
 
-    def _after_end(self, starts: I64) -> NDArray[np.bool_]:
-        """(rows · width,) True for what lies after the end of the stream."""
+    def _after_end(self, starts: I64, ends: int | I64) -> NDArray[np.bool_]:
+        """(rows · width,) True for what lies after the end of a row's text."""
         after = np.zeros((len(starts), self._width), dtype=bool)
-        after[:, self._width - self.variant.raw :] = starts[:, None] + np.arange(self.variant.raw) >= self.size
+        after[:, self._width - self.variant.raw :] = starts[:, None] + np.arange(self.variant.raw) >= ends
         return after.reshape(-1)
 
 

@@ -143,6 +143,10 @@ class PairReader:
         found: I64 = np.searchsorted(self.split.documents.view(np.int64), some.a, side="right") - 1
         return found
 
+    def sources(self, numbers: I64, seed: int) -> I64:
+        """Returns (B,) the sources of these documents."""
+        return self.split.document_sources[self.documents(numbers, seed)].astype(np.int64)
+
     def _gather(self, some: Pairs, starts: I64, lengths: I64) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """Returns the tokens and word starts of all rows; positions that are not text hold arbitrary tokens."""
         shifts = -starts

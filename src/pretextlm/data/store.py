@@ -99,18 +99,34 @@ class Split:
         first = int(np.argmax(pairs)) if pairs.any() else len(pairs)
         if pairs[first:].all():
             return self.first_documents(first)
+        return self.select(~pairs)
+
+    def select(self, chosen: NDArray[np.bool_]) -> Split:
+        """Returns a copy of some documents, in their order.
+
+        Args:
+            chosen: (D,) True for these documents.
+        """
+        if chosen.all():
+            return self
         documents = self.documents.view(np.int64)
-        lengths = documents[1:] - documents[:-1]
-        keep = np.repeat(~pairs, lengths)
-        place: NDArray[np.int64] = np.cumsum(keep) - keep
-        begins = self.sentences.view(np.int64)
+        begins, lengths = documents[:-1][chosen], np.diff(documents)[chosen]
+        ends = np.cumsum(lengths)
+        # Token i of the copy is token i + shift of this split; the shift is constant within a document:
+        # documents [0, 3) and [5, 7) are copied from 0 1 2 5 6.
+        tokens = np.arange(int(lengths.sum())) + np.repeat(begins - (ends - lengths), lengths)
+        sentences = self.sentences.view(np.int64)
+        first, after = np.searchsorted(sentences, begins), np.searchsorted(sentences, begins + lengths)
+        counts = after - first
+        nth = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+        shift = np.repeat(begins - (ends - lengths), counts)
         return Split(
-            tokens=self.tokens[keep],
-            documents=np.concatenate([[0], np.cumsum(lengths[~pairs])]).astype(np.uint64),
-            document_bytes=self.document_bytes[~pairs],
-            document_sources=self.document_sources[~pairs],
-            sentences=place[begins[keep[begins]]].astype(np.uint64),
-            word_bits=np.packbits(self.word_starts(np.flatnonzero(keep)), bitorder="little"),
+            tokens=self.tokens[tokens],
+            documents=np.concatenate([[0], ends]).astype(np.uint64),
+            document_bytes=self.document_bytes[chosen],
+            document_sources=self.document_sources[chosen],
+            sentences=(sentences[np.repeat(first, counts) + nth] - shift).astype(np.uint64),
+            word_bits=np.packbits(self.word_starts(tokens), bitorder="little"),
             parts=self.parts,
         )
 

@@ -17,13 +17,14 @@ from pretextlm.evaluation.blank_benchmark import (
     make_questions,
 )
 from pretextlm.evaluation.forgetting import forgetting
-from pretextlm.evaluation.held_out_metrics import HeldOut, held_out_metrics
+from pretextlm.evaluation.held_out_metrics import HeldOut, by_source, held_out_metrics
 from pretextlm.evaluation.prompts import prompt_samples
+from pretextlm.evaluation.result_files import EVALUATION, ResultFiles
 from pretextlm.evaluation.task_evaluation import evaluate_task
 from pretextlm.evaluation.trained_model import open_store, open_trained
 from pretextlm.files import AnyPath, write_json, write_text
 from pretextlm.metric import Metric
-from pretextlm.training.held_out import MAX_TOKENS, held_out_documents
+from pretextlm.training.held_out import held_out_documents, what_was_read
 from pretextlm.training.run_directory import Run
 from pretextlm.training.runtime import Device, as_device
 
@@ -33,12 +34,13 @@ def evaluate(
     *,
     store: AnyPath | None = None,
     documents: int | None = None,
-    max_tokens: int = MAX_TOKENS,
+    tokens: int | None = None,
     progress: Callable[[str], None] | None = None,
     device: Device = "cpu",
 ) -> dict[str, Any]:
     """Measures the newest checkpoint of a run, and writes evaluation.json and samples.jsonl into its directory.
 
+    Results on another store or file than the run's own are written into evaluation-NAME.json and samples-NAME.jsonl.
     Measures that do not apply to a model are left out, with the reason under "notes". A distilled model is measured by
     the objective that it shares with its teacher, which is not needed.
 
@@ -46,8 +48,8 @@ def evaluate(
         run: the run, or its directory.
         store: prepared with the same tokenizer, or of a fine-tuned run a file of records; by default the one the run
             was trained (or validated) on.
-        documents: validation documents measured; by default the number in the run's recipe.
-        max_tokens: the fewer of the two limits counts.
+        documents: largest number of validation documents to sample; 0: all. By default as the run's recipe says.
+        tokens: about how many tokens of complete documents to sample; 0: all. By default as the run's recipe says.
         progress: called with a few words at each stage.
         device: "cpu", "cuda" or "auto".
 
@@ -63,12 +65,15 @@ def evaluate(
     if run.recipe.task is not None:
         say("answers")
         return evaluate_task(run, os.fspath(store or ""), place)
-    settings = run.recipe.evaluation
+    limits = {"documents": documents, "tokens": tokens}
+    settings = run.recipe.evaluation.model_copy(update={k: v for k, v in limits.items() if v is not None})
     opened = open_store(run, None if store is None else Path(store))
-    split = held_out_documents(opened.validation, documents or settings.documents, max_tokens)
+    files = ResultFiles.of(directory, os.fspath(store or ""), run.recipe.data.store)
+    split = held_out_documents(opened.validation, settings)
     model, objective, texts = open_trained(run, place)
     scorer = objective.scorer(model, texts)
     notes: list[str] = []
+    sources: dict[str, Any] = {}
     metrics: dict[str, Metric] = {}
     say("loss and the objective's own measures")
     held_out = HeldOut(
@@ -76,6 +81,7 @@ def evaluate(
     )
     try:
         metrics |= held_out_metrics(held_out)
+        sources = by_source(held_out, [source["name"] for source in opened.manifest["sources"]])
     except UserError as error:
         notes.append(f"no measures of its own: {error.message}")
     samples: list[dict[str, Any]] = []
@@ -89,7 +95,7 @@ def evaluate(
         answers = answer_questions(scorer, questions)
         metrics |= blank_metrics(answers, texts)
         samples += blank_samples(answers, texts)
-    forgotten, monitored = forgetting(run)
+    forgotten, monitored = forgetting(run) if files.is_own else ({}, {})
     metrics |= forgotten
     say("prompts")
     samples += prompt_samples(scorer, opened.validation, settings.prompts, settings.seed)
@@ -97,16 +103,19 @@ def evaluate(
         "metrics": {name: metric.plain() for name, metric in metrics.items()},
         "settings": {
             "store": str(opened.path),
-            "documents": split.num_documents,
-            "tokens": split.num_tokens,
+            "measured_on": os.fspath(store or opened.path),
+            "file": files.path(EVALUATION).name,
+            **what_was_read(split, opened.validation),
             "blanks": len(questions),
             "seed": settings.seed,
             **({"forgetting": monitored} if monitored else {}),
         },
     }
+    if sources:
+        evaluation["sources"] = sources
     if notes:
         evaluation["notes"] = notes
     lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
-    write_text(directory / "samples.jsonl", "".join(lines))
-    write_json(directory / "evaluation.json", evaluation)
+    write_text(files.path("samples.jsonl"), "".join(lines))
+    write_json(files.path(EVALUATION), evaluation)
     return evaluation

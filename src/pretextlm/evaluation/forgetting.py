@@ -1,26 +1,24 @@
 """The loss on other stores before and after continued pre-training, and the difference: how much a run forgot.
 
 The same rows were measured before and after, so the difficulty of a document cancels out of the difference. Standard
-errors are over documents: rows are grouped by the document in which they begin; a row may hold several short ones.
+errors are over documents; with fewer than ten there are none.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pretextlm.evaluation.result_files import EVALUATION
 from pretextlm.files import write_json
-from pretextlm.metric import Metric, in_bits, weighted_ratios
-from pretextlm.training.forgetting import read_forgetting
+from pretextlm.metric import Clusters, Metric, in_bits
+from pretextlm.training.forgetting import StoreLoss, read_forgetting
 from pretextlm.training.run_directory import Run
 
-EVALUATION = "evaluation.json"
 IN_BITS = {
     "loss_before": "bits_per_byte_before",
     "loss_after": "bits_per_byte_after",
@@ -44,14 +42,18 @@ def forgetting(run: Run) -> tuple[dict[str, Metric], dict[str, Any]]:
         if "before" not in memory or "after" not in memory:
             continue
         before, after = (np.array(memory[moment], np.float64) for moment in ("before", "after"))
+        counts, batches = np.array(memory["counts"], np.int64), memory["batches"]
+        arrays = (np.array(batches["document"]), np.array(batches["source"]), np.array(batches["weight"]))
+        clusters = Clusters(*arrays)
         found = {"loss_before": before, "loss_after": after, "forgotten": after - before}
         for measure, totals in found.items():
-            metrics[f"{measure}:{name}"] = _loss(totals, memory)
+            metrics[f"{measure}:{name}"] = StoreLoss(totals, counts, memory["coefficients"], clusters).metric
         if run.recipe.training_objective.at_evaluation().models_every_token:
+            rate = float(clusters.summed(counts[0]).sum()) / memory["weighted_bytes"]
             for measure, in_bits_name in IN_BITS.items():
-                metrics[f"{in_bits_name}:{name}"] = in_bits(metrics[f"{measure}:{name}"], memory["text_bytes"])
-        kept = {key: memory[key] for key in ("store", "documents", "tokens", "after_step")}
-        about[name] = {**kept, "groups": len(set(memory["begins_in"]))}
+                metrics[f"{in_bits_name}:{name}"] = in_bits(metrics[f"{measure}:{name}"], rate, memory["text_bytes"])
+        sizes = ("documents", "documents_total", "tokens", "tokens_total")
+        about[name] = {key: memory[key] for key in ("store", *sizes, "after_step")}
     return metrics, about
 
 
@@ -78,22 +80,10 @@ def lines(metrics: Mapping[str, Mapping[str, Any]], about: Mapping[str, Mapping[
     for name in [name.removeprefix("forgotten:") for name in metrics if name.startswith("forgotten:")]:
         before, after, lost = (metrics[f"{measure}:{name}"] for measure in ("loss_before", "loss_after", "forgotten"))
         error = "" if lost["stderr"] is None else f" ± {lost['stderr']:.4f}"
+        few = ", too few for a standard error" if lost["stderr"] is None else ""
+        read = f"{about[name]['documents']:,} of {about[name]['documents_total']:,} documents{few}"
         found.append(
             f"forgotten of {name}: {lost['value']:+.4f}{error} nats a target "
-            f"({before['value']:.4f} before, {after['value']:.4f} after; {about[name]['documents']} documents)"
+            f"({before['value']:.4f} before, {after['value']:.4f} after; {read})"
         )
     return found
-
-
-def _loss(totals: NDArray[np.float64], memory: Mapping[str, Any]) -> Metric:
-    counts, documents = np.array(memory["counts"], np.float64), memory["begins_in"]
-    terms = zip(_by_document(totals, documents), _by_document(counts, documents), memory["coefficients"], strict=True)
-    parts = [(t, c, weight) for t, c, weight in terms if c.sum()]
-    exact = [(t, c, w) for t, c, w in zip(totals, counts, memory["coefficients"], strict=True) if c.sum()]
-    return replace(weighted_ratios(parts, "nats", "lower"), value=weighted_ratios(exact, "nats", "lower").value)
-
-
-def _by_document(values: NDArray[np.float64], documents: Sequence[int]) -> NDArray[np.float64]:
-    """Returns (K, D) sums of (K, U) values over the groups of rows that begin in the same document."""
-    _, index = np.unique(np.asarray(documents), return_inverse=True)
-    return np.stack([np.bincount(index, weights=row) for row in values])

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pretextlm.batch import IGNORE, Batch, Term
-from pretextlm.data.row_reader import RowReader
 from pretextlm.data.store import Split
 from pretextlm.data.vocabulary import Vocabulary
-from pretextlm.metric import Metric, ratio, weighted_ratios
+from pretextlm.metric import Better, Metric, in_bits, ratio, weighted_ratios
 from pretextlm.model.transformer import Outputs, Transformer
 from pretextlm.objectives.base import Objective
 from pretextlm.scoring.log_probabilities import score_labels
 from pretextlm.scoring.scorer import Scorer
 from pretextlm.training.forward import Forward
-from pretextlm.training.held_out import UNIT_TOKENS, held_out_rows
-from pretextlm.training.validation import evaluation_batches
+from pretextlm.training.held_out import BATCH_TOKENS, HeldOutRows, what_was_read
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Results on one group of rows, the unit of standard errors.
+    """Results on one batch of rows.
 
     Attributes:
         terms: the objective's loss terms.
@@ -47,12 +46,12 @@ class HeldOut:
         model: in eval mode.
         objective: by which it is measured; no other model but those among its heads takes part.
         vocabulary: of its tokens.
-        split: complete documents of the validation split.
+        split: complete documents of the validation split, sampled.
         length: tokens of an input row, as in training.
         seed: of the masks; the same for all models that are compared.
         scorer: the model as a scorer; None where it fills no blanks.
-        full_split: the validation split, for objectives that find no row in `split`; None if there is no more.
-        unit_tokens: see UNIT_TOKENS; it changes nothing but rounding and standard errors.
+        full_split: the validation split that they were sampled from; None if there is no more.
+        batch_tokens: see BATCH_TOKENS; it changes nothing but rounding.
     """
 
     model: Transformer
@@ -63,16 +62,22 @@ class HeldOut:
     seed: int
     scorer: Scorer | None = None
     full_split: Split | None = None
-    unit_tokens: int = UNIT_TOKENS
+    batch_tokens: int = BATCH_TOKENS
 
-    def batches(self, rows: int | None = None) -> Iterator[Batch]:
-        """Yields the held-out rows under the objective in one pass, or the first `rows` of them.
+    def batches(self, rows: int | None = None) -> Iterator[tuple[int, Batch]]:
+        """Yields the held-out rows under the objective in one pass, or a sample of `rows` of them.
 
-        Places after the last document are padding.
+        Yields:
+            The document (or group of short ones) that a batch belongs to, and the batch.
         """
-        reader, count = self._reader
-        count = count if rows is None else min(rows, count)
-        return evaluation_batches(reader, self.objective, self.vocabulary, count, self.seed, self.unit_tokens)
+        some = self.rows if rows is None else self.rows.some(rows)
+        return zip(some.clusters.documents.tolist(), some.batches(), strict=True)
+
+    @cached_property
+    def rows(self) -> HeldOutRows:
+        """The rows. Raises UserError where no text gives a row."""
+        where = self.vocabulary, self.split, self.length, self.seed, self.full_split, self.batch_tokens
+        return HeldOutRows.of(self.objective, *where)
 
     @cached_property
     def forward(self) -> Forward:
@@ -81,33 +86,43 @@ class HeldOut:
 
     @cached_property
     def units(self) -> list[Unit]:
-        """The results on all rows."""
+        """The results on all rows, batch by batch."""
         return list(_units(self))
 
     @cached_property
     def loss(self) -> Metric | None:
         """The training loss: the weighted sum of the terms' means. None without any target."""
+        return self.loss_of(np.ones(len(self.units), np.bool_))
+
+    def loss_of(self, chosen: NDArray[np.bool_]) -> Metric | None:
+        """Returns the loss on some of the batches (U,); None without any target."""
         parts = []
         for name in self._term_names:
             terms = [unit.terms[name] for unit in self.units if name in unit.terms]
-            totals, counts = self._sums(name)
-            if counts.sum():
-                parts.append((totals, counts, terms[0].coefficient))
-        return weighted_ratios(parts, "nats", "lower") if parts else None
+            totals, counts = self.sums(name)
+            if counts[chosen].sum():
+                parts.append((totals[chosen], counts[chosen], terms[0].coefficient))
+        return weighted_ratios(parts, "nats", "lower", self.rows.clusters.of(chosen)) if parts else None
+
+    @property
+    def targets_per_byte(self) -> float:
+        """Targets of the loss by the UTF-8 bytes of the documents."""
+        clusters, counts = self.rows.clusters, self.sums(self._term_names[0])[1]
+        return float(clusters.summed(counts).sum()) / self.rows.weighted_bytes
 
     def term_metrics(self) -> dict[str, Metric]:
         """Returns the mean loss of each term where there are several, and the accuracy of those that count it."""
         found = {}
         for name in self._term_names:
-            totals, counts = self._sums(name)
+            totals, counts = self.sums(name)
             if not counts.sum():
                 continue
             if len(self._term_names) > 1:
-                found[f"{name}_loss"] = ratio(totals, counts, "nats", "lower")
-            terms = [unit.terms[name] for unit in self.units if name in unit.terms]
+                found[f"{name}_loss"] = self._ratio(totals, counts, "nats", "lower")
+            terms = [unit.terms.get(name, Term(torch.zeros(()), 0, correct=torch.zeros(()))) for unit in self.units]
             rights = [float(term.correct) for term in terms if term.correct is not None]
             if len(rights) == len(terms):
-                found[f"{name}_accuracy"] = ratio(rights, [term.count for term in terms], "share", "higher")
+                found[f"{name}_accuracy"] = self._ratio(rights, counts, "share", "higher")
         return found
 
     def accuracy(self, masks_only: bool = False) -> Metric | None:
@@ -118,22 +133,21 @@ class HeldOut:
         """
         each = [unit.is_likeliest[unit.is_masked] if masks_only else unit.is_likeliest for unit in self.units]
         counts = [len(one) for one in each]
-        return ratio([int(one.sum()) for one in each], counts, "share", "higher") if sum(counts) else None
+        rights = [int(one.sum()) for one in each]
+        return self._ratio(rights, counts, "share", "higher") if sum(counts) else None
+
+    def _ratio(self, totals: ArrayLike, counts: ArrayLike, unit: str, better: Better) -> Metric:
+        return ratio(totals, counts, unit, better, self.rows.clusters)
 
     @cached_property
     def _term_names(self) -> list[str]:
         return list(dict.fromkeys(name for unit in self.units for name in unit.terms))
 
-    def _sums(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Returns (G,) summed losses and (G,) targets of a term in each unit."""
+    def sums(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Returns (U,) summed losses and (U,) targets of a term in each batch."""
         terms = [unit.terms.get(name) for unit in self.units]
         totals = np.array([0.0 if term is None else float(term.total) for term in terms])
         return totals, np.array([0 if term is None else term.count for term in terms])
-
-    @cached_property
-    def _reader(self) -> tuple[RowReader, int]:
-        """The reader, and how many of its rows are measured. Raises UserError where no text gives a row."""
-        return held_out_rows(self.objective, self.vocabulary, self.split, self.length, self.full_split)
 
 
 class _RecordingForward:
@@ -162,9 +176,34 @@ def held_out_metrics(held_out: HeldOut) -> dict[str, Metric]:
     return metrics
 
 
+def by_source(held_out: HeldOut, names: Sequence[str]) -> dict[str, Any]:
+    """Returns the loss on each source of the text, and its bits per byte where they are defined.
+
+    Args:
+        held_out: the model and the rows.
+        names: of the store's sources. Equal ones are told apart by their place.
+
+    Returns:
+        For each source {"documents", "documents_total", "tokens", "tokens_total", "metrics"}; {} if there is only one.
+    """
+    full, split = held_out.full_split or held_out.split, held_out.split
+    there = np.unique(full.document_sources).tolist()
+    found: dict[str, Any] = {}
+    for source in there if len(there) > 1 else []:
+        some, every = split.select(split.document_sources == source), full.select(full.document_sources == source)
+        chosen = held_out.rows.clusters.sources == source
+        loss = held_out.loss_of(chosen)
+        metrics = {} if loss is None else {"loss": loss.plain()}
+        if loss is not None and held_out.objective.models_every_token and some.text_bytes:
+            metrics["bits_per_byte"] = in_bits(loss, loss.n / some.text_bytes, some.text_bytes).plain()
+        name = names[source] if names.count(names[source]) == 1 else f"{names[source]} ({source + 1})"
+        found[name] = what_was_read(some, every) | {"metrics": metrics}
+    return found
+
+
 @torch.inference_mode()
 def _units(held_out: HeldOut) -> Iterator[Unit]:
-    for batch in held_out.batches():
+    for _, batch in held_out.batches():
         forward = _RecordingForward(held_out.forward)
         terms = held_out.objective.step(forward, batch)
         outputs = forward.last.get("generator", forward.last["model"])  # the model that restores tokens

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from pretextlm.data.seeded_sample import sample_documents
 from pretextlm.data.store import Split
 from pretextlm.scoring.token_texts import TokenTexts
 
@@ -15,7 +16,7 @@ MAX_TOKENS = 3
 """Tokens of the longest phrase."""
 
 SAMPLE_TOKENS = 1 << 20
-"""Tokens at the beginning of the training split that are counted."""
+"""About so many tokens of the training split are counted, of documents sampled over all its sources."""
 
 LEAST_COUNT = {1: 5, 2: 2, 3: 2}
 """Occurrences that a phrase of so many words must have to be in a table."""
@@ -48,8 +49,9 @@ def count_phrases(split: Split, texts: TokenTexts, words: int) -> list[PhraseTab
 
     A phrase consists of letters alone (of any script), its words separated by single spaces, within one sentence.
     """
-    size = min(split.num_tokens, SAMPLE_TOKENS)
-    tokens = np.asarray(split.tokens[:size]).astype(np.int64)
+    split = sample_documents(split, 0, SAMPLE_TOKENS, seed=0)
+    size = split.num_tokens
+    tokens = np.asarray(split.tokens).astype(np.int64)
     starts = np.flatnonzero(split.word_starts(np.arange(size)))
     if len(starts) <= words:
         return [_select(np.zeros((0, n), np.int64), np.zeros(0, np.int64), texts, words) for n in (1, 2, 3)]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pretextlm.data.examples import ExampleReader, Examples
 from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.errors import UserError, did_you_mean
+from pretextlm.evaluation.result_files import EVALUATION, ResultFiles
 from pretextlm.evaluation.scores.table import score_named
 from pretextlm.files import write_json, write_text
 from pretextlm.metric import Metric, exponential, ratio
@@ -45,6 +46,8 @@ GROUP_TOKENS = 512
 def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) -> dict[str, Any]:
     """Evaluate the newest checkpoint and write evaluation.json and predictions.jsonl to the run directory.
 
+    Results on another file than the run's own are written to evaluation-NAME.json and predictions-NAME.jsonl.
+
     Args:
         run: A run that was fine-tuned on a task.
         data: File or data set of records; by default the recipe's ``data.validation``. In
@@ -58,6 +61,7 @@ def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) 
     Raises:
         UserError: The run has no checkpoint, or a record is invalid.
     """
+    files = ResultFiles.of(run.directory, data, run.recipe.data.validation)
     task, records = task_records(run, data)
     metrics, answers = task_metrics(run, run.load_model(device), task, records)
     references = task.references(records)
@@ -71,14 +75,16 @@ def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) 
         "settings": {
             "task": task.name,
             "data": records.source,
+            "measured_on": data or records.source,
+            "file": files.path(EVALUATION).name,
             "sha256": records.sha256,
             "records": len(records),
             "dtype": "fp32",
             "blanks": 0,
         },
     }
-    write_text(run.directory / PREDICTIONS, "".join(lines))
-    write_json(run.directory / "evaluation.json", evaluation)
+    write_text(files.path(PREDICTIONS), "".join(lines))
+    write_json(files.path(EVALUATION), evaluation)
     return evaluation
 
 

@@ -57,6 +57,19 @@ def blank_scorer(model: Transformer, objective: TrainingObjective, texts: TokenT
     return scorer
 
 
+def published_vocab_size(run: Run) -> int | None:
+    """Returns the vocabulary of a published model that was not trained since, without ids that the import added.
+
+    None for any other run: all ids have a probability.
+    """
+    from pretextlm.hf.provenance import origin_of
+    from pretextlm.training.checkpoint import newest
+
+    checkpoint = newest(run.checkpoints)
+    origin = None if checkpoint is not None and checkpoint.step > 0 else origin_of(run.directory)
+    return None if origin is None else origin.vocab_size
+
+
 def open_store(run: Run, place: Path | None = None) -> Store:
     """Returns the store that a run is measured on; by default its own.
 

@@ -13,6 +13,7 @@ from pretextlm.errors import UserError
 from pretextlm.hf import custom_code
 from pretextlm.hf.provenance import kept
 from pretextlm.hf.state_dict import DISCRIMINATOR
+from pretextlm.metric import amount_read
 from pretextlm.training.run_directory import ORIGIN
 
 if TYPE_CHECKING:
@@ -215,12 +216,15 @@ def _value(metric: Mapping[str, Any]) -> str:
 
 
 def _scores(run: Run, quantised: Mapping[str, Any] | None) -> Iterator[str]:
-    metrics = _json(run.directory / "evaluation.json").get("metrics", {})
+    evaluation = _json(run.directory / "evaluation.json")
+    metrics = evaluation.get("metrics", {})
     if not metrics:
         yield f"Not evaluated. `pretextlm evaluate {_plain(run.directory.name)}` measures it.\n"
         return
     if quantised:
         yield "Measured before the weights were rounded:\n"
+    if read := amount_read(evaluation.get("settings", {})):
+        yield f"Of the held-out text, {read} were read. Standard errors are over documents.\n"
     yield "| measure | value | ± | unit | better |\n|---|--:|--:|---|---|"
     for name, metric in metrics.items():
         error = "" if metric.get("stderr") is None else f"{metric['stderr']:.4f}"

@@ -56,20 +56,20 @@ HIDE, SAMPLE = range(2)
 def _replaced_auc(held_out: HeldOutView) -> Metric | None:
     """Returns how often a replaced token has a higher score than an original one.
 
-    Accuracy says little here, since few tokens are replaced. Standard errors are over batches.
+    Accuracy says little here, since few tokens are replaced. Standard errors are over documents.
     """
     import torch
 
-    logits, labels, units = [], [], []
-    for unit, batch in enumerate(held_out.batches()):
+    logits, labels, owners = [], [], []
+    for document, batch in held_out.batches():
         with torch.inference_mode():
             ids, replaced = propose(held_out.forward(batch, "generator"), batch)
             judged = held_out.forward(dataclasses.replace(batch, input_ids=ids, labels=None, draws=None))
             places = np.flatnonzero(_real(batch))
             logits.append(judged.heads["replaced"](judged.hidden_at(places)).double().cpu().numpy())
             labels.append(replaced.cpu().numpy().reshape(-1)[places])
-        units.append(np.full(len(places), unit))
-    return area_under_curve(np.concatenate(logits), np.concatenate(labels), np.concatenate(units))
+        owners.append(np.full(len(places), document))
+    return area_under_curve(np.concatenate(logits), np.concatenate(labels), np.concatenate(owners))
 
 
 REPLACED_AUC = Measure(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pretextlm.config import write_toml
+from pretextlm.metric import amount_read
 from pretextlm.report import format as form
 from pretextlm.report import glossary
 from pretextlm.report.finding import budget
@@ -121,6 +122,7 @@ def setting(study: Study) -> list[tuple[str, str]]:
         ("Corpus", _corpus(study)),
         *_files(study),
         ("Sources", "" if len(_sources(study)) > 1 else form.listing(_sources(study))),
+        ("Held-out text read", _distinct(amount_read(run.settings) for run in study.runs)),
         ("Tokenizer", _tokenizer(study)),
         ("Budget of each run", budget(study)),
         ("Runs", f"{finished} of {len(study.runs)} finished; {_seeds(seeds)}"),

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from pretextlm.data.document_rows import by_document
 from pretextlm.model.flops import FORWARD_ONLY
 from pretextlm.model.parameter_count import total
 from pretextlm.model.transformer import Transformer, meta_model
@@ -165,7 +166,7 @@ def _run(setup: Setup, distributed: DistributedContext, probe: Probe | None, pea
     }
     training = size if kind == "seconds" else steps * per_step
     measured = config.validations + 1 if config.validations else 0
-    held_out = setup.corpus.reader("validation")
+    held_out = by_document(setup.corpus.reader("validation"), setup.recipe.evaluation.seed)
     rows = min(config.validation_rows, held_out.rows_per_pass)
     validation = measured * rows * plan.flops_per_row * FORWARD_ONLY / rate
     seconds = {

@@ -2,7 +2,7 @@
 
 Before the first step, at every validation and at the end, the loss is measured on the same rows under the same noise,
 as `pretextlm evaluate` reads them; the loss at step 0 is that of the model that the run starts from. The first and the
-last losses are recorded in the run directory by group of rows, so that their difference has a standard error.
+last losses are recorded in the run directory by document, so that their difference has a standard error.
 
 Measuring changes neither the weights nor the random numbers of training.
 """
@@ -20,20 +20,19 @@ from numpy.typing import NDArray
 
 from pretextlm.batch import Batch, Spare, Term
 from pretextlm.config import read_toml
-from pretextlm.data.row_reader import DocumentRowReader, RowReader
 from pretextlm.data.store import Store
 from pretextlm.data.tokenizer import same_ids
 from pretextlm.errors import UserError
 from pretextlm.files import write_json
+from pretextlm.metric import Clusters, Metric, weighted_ratios
 from pretextlm.training.distributed import SINGLE_PROCESS, DistributedContext
-from pretextlm.training.held_out import MAX_TOKENS, UNIT_TOKENS, held_out_documents, held_out_rows
+from pretextlm.training.held_out import HeldOutRows, held_out_documents, what_was_read
 from pretextlm.training.run_directory import CONFIG, FORGETTING, TOKENIZER, Run
-from pretextlm.training.validation import evaluation_batches, read_through
+from pretextlm.training.validation import read_through
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from pretextlm.data.vocabulary import Vocabulary
     from pretextlm.objectives.protocol import TrainingObjective
     from pretextlm.training.corpus import Corpus
     from pretextlm.training.recipe import Recipe
@@ -43,24 +42,25 @@ Moment = Literal["before", "after"]
 
 @dataclass(frozen=True)
 class StoreLoss:
-    """The loss on a store, for K loss terms and U groups of rows.
+    """The loss on a store, for K loss terms and U batches of rows.
 
     Attributes:
         totals: (K, U) summed losses.
         counts: (K, U) number of targets.
         coefficients: (K,) weights of the terms in the loss.
+        clusters: the documents of the batches.
     """
 
     totals: NDArray[np.float64]
     counts: NDArray[np.int64]
     coefficients: list[float]
+    clusters: Clusters
 
     @property
-    def loss(self) -> float:
-        """Weighted sum of the terms' means."""
-        sizes = self.counts.sum(1)
-        terms = zip(self.coefficients, self.totals, sizes.tolist(), strict=True)
-        return float(sum(weight * (float(totals.sum()) / size) for weight, totals, size in terms if size))
+    def metric(self) -> Metric:
+        """Weighted sum of the terms' means, with its standard error."""
+        terms = zip(self.totals, self.counts, self.coefficients, strict=True)
+        return weighted_ratios([term for term in terms if term[1].any()], "nats", "lower", self.clusters)
 
 
 class MonitoredStore:
@@ -82,12 +82,9 @@ class MonitoredStore:
         self.name, self.place = name, place
         self.objective: TrainingObjective = recipe.training_objective.at_evaluation()
         store = Store.open(Path(place))
-        self._vocabulary: Vocabulary = recipe.vocabulary(store)
-        self._seed = recipe.evaluation.seed
-        self._split = held_out_documents(store.validation, recipe.evaluation.documents, MAX_TOKENS)
-        self._reader, self._rows = held_out_rows(
-            self.objective, self._vocabulary, self._split, recipe.data.length, store.validation
-        )
+        self._split, self._full = held_out_documents(store.validation, recipe.evaluation), store.validation
+        where = recipe.vocabulary(store), self._split, recipe.data.length, recipe.evaluation.seed, self._full
+        self._rows = HeldOutRows.of(self.objective, *where)
 
     def measure(
         self,
@@ -96,7 +93,7 @@ class MonitoredStore:
         distributed: DistributedContext = SINGLE_PROCESS,
         before_batch: Callable[[], None] = lambda: None,
     ) -> StoreLoss:
-        """Measures the loss of each group of rows.
+        """Measures the loss of each batch of rows.
 
         Args:
             model: that is evaluated.
@@ -112,7 +109,7 @@ class MonitoredStore:
         coefficients: dict[str, float] = {}
 
         def batches() -> Iterator[Batch]:
-            for batch in self._batches():
+            for batch in self._rows.batches():
                 counted.append(self.objective.counts(batch))
                 yield batch
 
@@ -131,25 +128,22 @@ class MonitoredStore:
         weights = distributed.all_gather([coefficients.get(name, 0.0) for name in names]).max(0).values.tolist()
         summed = np.array(distributed.all_reduce_sum(totals.reshape(-1).tolist())).reshape(totals.shape)
         counts = np.array([[counts.get(name, 0) for counts in counted] for name in names], np.int64)
-        return StoreLoss(summed, counts, weights)
+        return StoreLoss(summed, counts, weights, self._rows.clusters)
 
     def describe(self) -> dict[str, Any]:
-        """Returns plain values for the record: the document in which each group of rows begins, and the text's size."""
+        """Returns plain values for the record: what was read, and the document and source of each batch of rows."""
+        clusters = self._rows.clusters
         return {
             "store": self.place,
-            "begins_in": [document_of(self._reader, int(b.example_ids[0]), self._seed) for b in self._batches()],
-            "documents": self._split.num_documents,
+            **what_was_read(self._split, self._full),
             "text_bytes": self._split.text_bytes,
-            "tokens": self._split.num_tokens,
+            "weighted_bytes": self._rows.weighted_bytes,
+            "batches": {
+                "document": clusters.documents.tolist(),
+                "source": clusters.sources.tolist(),
+                "weight": clusters.weights.tolist(),
+            },
         }
-
-    def _batches(self) -> Iterator[Batch]:
-        return evaluation_batches(self._reader, self.objective, self._vocabulary, self._rows, self._seed, UNIT_TOKENS)
-
-
-def document_of(reader: RowReader, row: int, seed: int) -> int:
-    """Returns the document in which a row of one pass begins; the row itself if the reader does not know documents."""
-    return int(reader.documents(np.array([row]), seed)[0]) if isinstance(reader, DocumentRowReader) else row
 
 
 def record_losses(run: Path, moment: Moment, step: int, losses: Sequence[tuple[MonitoredStore, StoreLoss]]) -> None:

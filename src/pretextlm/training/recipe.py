@@ -139,7 +139,8 @@ class TrainingConfig(Config):
         compile: auto: if the run is long enough to pay for it and a compiler is available.
         threads: CPU threads; 0: torch's default.
         log_every: steps per line of metrics.jsonl.
-        validations: number of validations, evenly spaced over the budget; validation_rows: rows used for each.
+        validations: number of validations, evenly spaced over the budget; validation_rows: rows used for each, a
+            sample of all of them by the evaluation's seed, in proportion over the sources.
         patience: stop after this many validations without improvement; 0: never.
         keep_best: the run ends with the weights of its best validation, not with the last ones.
         best_by: the metric to compare validations by: "loss" (lower is better), or an accuracy (class_accuracy,
@@ -222,7 +223,8 @@ class EvaluationConfig(Config):
     """Settings of the evaluation on held-out text.
 
     Attributes:
-        documents: number of validation documents.
+        documents: read at most so many validation documents, sampled in proportion over the store's sources; 0: all.
+        tokens: read about so many tokens of complete documents; 0: all.
         blanks: number of blanks of the benchmark that all models share.
         prompts: number of prompts continued for the samples.
         seed: of masks, blanks and distractors, the same for every model compared.
@@ -230,7 +232,8 @@ class EvaluationConfig(Config):
 
     section: ClassVar[str] = "evaluation"
 
-    documents: int = Field(64, ge=1)
+    documents: int = Field(0, ge=0)
+    tokens: int = Field(32_768, ge=0)
     blanks: int = Field(200, ge=1)
     prompts: int = Field(4, ge=0)
     seed: int = 1234

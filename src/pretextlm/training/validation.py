@@ -1,4 +1,4 @@
-"""Loss on held-out text during training: always on the same rows with the same corruption."""
+"""Loss on held-out text during training: always on the same sample of rows with the same corruption."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from pretextlm.batch import Batch, Spare, Term
 from pretextlm.counter_rng import CounterRNG
+from pretextlm.data.seeded_sample import sampled_rows
 from pretextlm.training.distributed import SINGLE_PROCESS, DistributedContext
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def validate(
     distributed: DistributedContext = SINGLE_PROCESS,
     before_batch: Callable[[], None] = lambda: None,
 ) -> Validation:
-    """Computes the objective's loss on the first `rows` rows of a split, or on all of them if there are fewer.
+    """Computes the objective's loss on a sample of `rows` rows of a split, or on all of them if there are fewer.
 
     Every random choice depends on the seed and the row's number alone, so losses are comparable from the start of a run
     to its end, and the number of rows in a batch changes nothing but rounding. The model's mode (train, eval) is
@@ -132,7 +133,7 @@ def validate(
         objective: that corrupts the rows and computes the loss.
         vocabulary: special ids in the roles that the model gives them.
         rows: number of rows.
-        seed: of the corruption; the same for all runs that are compared.
+        seed: of the sample and the corruption; the same for all runs that are compared.
         step: computes the terms of a batch if the model is parallelized; None: `objective.step`.
         distributed: the processes that share the work, all of which call this.
         before_batch: called before every batch; may raise to abort.
@@ -207,7 +208,7 @@ def evaluation_batches(
     seed: int,
     tokens_at_once: int | None = None,
 ) -> Iterator[Batch]:
-    """Yields the first `rows` rows of one pass, corrupted with a fixed seed; after the end of the text is padding.
+    """Yields a sample of `rows` rows of one pass, corrupted with a fixed seed; after the end of the text is padding.
 
     Rows come in order, except that rows of one variant are batched together.
 
@@ -215,15 +216,15 @@ def evaluation_batches(
         reader: of the split.
         objective: that corrupts the rows.
         vocabulary: special ids in the roles that the model gives them.
-        rows: number of rows, at most those of one pass.
-        seed: of the corruption.
+        rows: number of rows; all of one pass if there are not more.
+        seed: of the sample and the corruption.
         tokens_at_once: tokens of a batch, but at least one row.
     """
-    rows = min(rows, reader.rows_per_pass)
+    sample = sampled_rows(reader, rows, seed)
     tokens_at_once = TOKENS_AT_ONCE if tokens_at_once is None else tokens_at_once
     step = max(1, int(tokens_at_once // reader.tokens_per_row))
-    for start in range(0, rows, step):
-        numbers = np.arange(start, min(start + step, rows))
+    for start in range(0, len(sample), step):
+        numbers = sample[start : start + step]
         epochs = np.zeros_like(numbers)
         for group in reader.groups(numbers):
             read = reader.read(numbers[group], epochs[group], seed, pad=vocabulary.pad)

@@ -8,14 +8,12 @@ import torch
 from tests.builders import make_store
 from tests.unit.training.processes import Processes
 
-from pretextlm.data.mixture import Mixture
-from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.errors import UserError
 from pretextlm.evaluation.evaluate import evaluate
 from pretextlm.evaluation.forgetting import forgetting, lines, note_forgetting
 from pretextlm.metric import weighted_ratios
 from pretextlm.training import trainer as module
-from pretextlm.training.forgetting import document_of, read_forgetting
+from pretextlm.training.forgetting import read_forgetting
 from pretextlm.training.initial_weights import with_start
 from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
@@ -81,7 +79,8 @@ def test_the_figure_before_is_that_of_the_run_it_starts_from(run, first, old):
 def test_the_figure_after_is_that_of_the_run_itself(run, old):
     found, _ = forgetting(run)
     evaluated = evaluate(run.directory, store=old.path)["metrics"]
-    assert found["loss_after:old"].value == evaluated["loss"]["value"] == evaluated["loss_after:old"]["value"]
+    assert found["loss_after:old"].value == evaluated["loss"]["value"]
+    assert evaluate(run.directory)["metrics"]["loss_after:old"]["value"] == evaluated["loss"]["value"]
     assert looked_back(run)[-1]["loss"] == evaluated["loss"]["value"]
 
 
@@ -89,20 +88,22 @@ def test_the_error_of_the_difference_is_over_documents(run, tmp_path):
     memory = read_forgetting(run.directory)["old"]
     totals = np.array(memory["after"])[0] - np.array(memory["before"])[0]
     counts = np.array(memory["counts"])[0]
-    assert len(counts) == 4
-    by_document = [[some[0] + some[2], some[1] + some[3]] for some in (totals, counts)]
-    (tmp_path / "forgetting.json").write_text(json.dumps({"old": memory | {"begins_in": [7, 9, 7, 9]}}))
-    lost = forgetting(Run(tmp_path, run.recipe))[0]["forgotten:old"]
-    assert lost.stderr == weighted_ratios([(*by_document, 1.0)], "nats", "lower").stderr
+    documents = memory["batches"]["document"]
+    assert documents == sorted(set(documents))  # one batch for each of these short documents or pairs of them
+    lost = forgetting(run)[0]["forgotten:old"]
+    assert lost.stderr == pytest.approx(weighted_ratios([(totals, counts, 1.0)], "nats", "lower").stderr)
     assert lost.value == pytest.approx(totals.sum() / counts.sum())
-
-
-def test_rows_are_of_the_document_they_begin_in(old):
-    frame, raw = Frame(begin=1), 24
-    reader = Mixture(old.validation, frame, [Variant("main", raw, raw)])
-    starts = old.validation.documents.astype(int) + np.arange(old.validation.num_documents + 1)
-    expected = [max(np.flatnonzero(starts <= row * raw)) for row in range(reader.rows_per_pass)]
-    assert [document_of(reader, row, 0) for row in range(reader.rows_per_pass)] == expected
+    few = memory["batches"] | {"document": [documents[0], *documents[1:9], *[documents[9]] * (len(documents) - 9)]}
+    (tmp_path / "forgetting.json").write_text(json.dumps({"old": memory | {"batches": few}}))
+    ten = forgetting(Run(tmp_path, run.recipe))[0]["forgotten:old"]
+    last = [[*some[:9], some[9:].sum()] for some in (totals, counts)]
+    assert ten.stderr == pytest.approx(weighted_ratios([(*last, 1.0)], "nats", "lower").stderr)
+    few["document"] = [documents[0]] * 2 + few["document"][2:]
+    (tmp_path / "forgetting.json").write_text(json.dumps({"old": memory | {"batches": few}}))
+    metrics, about = forgetting(Run(tmp_path, run.recipe))
+    assert metrics["forgotten:old"].stderr is None
+    plain = {name: metric.plain() for name, metric in metrics.items()}
+    assert "12 of 12 documents, too few for a standard error" in lines(plain, about)[0]
 
 
 def test_it_goes_into_evaluation_json_beside_what_is_there(run):

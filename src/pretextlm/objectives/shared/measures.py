@@ -44,7 +44,12 @@ class HeldOutView(Protocol):
 
     @property
     def split(self) -> Split:
-        """Complete documents of the validation split."""
+        """Complete documents of the validation split, sampled."""
+        ...
+
+    @property
+    def full_split(self) -> Split | None:
+        """The validation split they were sampled from; None if there is no more."""
         ...
 
     @property
@@ -65,8 +70,13 @@ class HeldOutView(Protocol):
         """The training loss on the rows; None without any target."""
         ...
 
-    def batches(self, rows: int | None = None) -> Iterator[Batch]:
-        """Yields the rows under the objective, or the first `rows` of them."""
+    @property
+    def targets_per_byte(self) -> float:
+        """Targets of the loss by the UTF-8 bytes of the documents."""
+        ...
+
+    def batches(self, rows: int | None = None) -> Iterator[tuple[int, Batch]]:
+        """Yields the rows under the objective, or a sample of them, each batch with its document."""
         ...
 
     def accuracy(self, masks_only: bool = False) -> Metric | None:
@@ -103,7 +113,8 @@ def _perplexity(held_out: HeldOutView) -> Metric | None:
 def _bits_per_byte(held_out: HeldOutView) -> Metric | None:
     """Returns the bits that all tokens of the documents and their ends cost, by the documents' bytes."""
     loss = held_out.loss
-    return in_bits(loss, held_out.split.text_bytes) if loss is not None and held_out.split.text_bytes else None
+    size = held_out.split.text_bytes
+    return in_bits(loss, held_out.targets_per_byte, size) if loss is not None and size else None
 
 
 def _pseudo_perplexity(held_out: HeldOutView) -> Metric | None:
@@ -114,6 +125,7 @@ def _pseudo_perplexity(held_out: HeldOutView) -> Metric | None:
 def pseudo_loss(held_out: HeldOutView, num_tokens: int = PSEUDO_TOKENS) -> Metric | None:
     """Returns the mean of -log p(token | all others of its sentence), each token hidden alone, in nats.
 
+    Sentences are sampled from all held-out text one by one, so standard errors are over sentences.
     Salazar et al. 2020, https://arxiv.org/abs/1910.14659.
 
     Args:
@@ -125,7 +137,7 @@ def pseudo_loss(held_out: HeldOutView, num_tokens: int = PSEUDO_TOKENS) -> Metri
     """
     from pretextlm.scoring.bidirectional import BidirectionalScorer
 
-    sentences = sampled_sentences(held_out.split, held_out.seed, num_tokens)
+    sentences = sampled_sentences(held_out.full_split or held_out.split, held_out.seed, num_tokens)
     if not sentences or not isinstance(held_out.scorer, BidirectionalScorer):
         return None
     blanks = [Blank(s[:place], s[place + 1 :]) for s in sentences for place in range(len(s))]

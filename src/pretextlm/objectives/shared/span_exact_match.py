@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from pretextlm.batch import IGNORE, Batch
-from pretextlm.metric import Metric, ratio
+from pretextlm.metric import Clusters, Metric, ratio
 from pretextlm.objectives.shared.measures import HeldOutView, Measure
 from pretextlm.objectives.shared.sentinel_layout import SentinelLayout
 
@@ -22,13 +24,14 @@ def span_exact_match(held_out: HeldOutView) -> Metric | None:
         return None
     vocabulary = held_out.vocabulary
     first, sentinels = vocabulary.sentinels[0], set(vocabulary.sentinels)
-    sources, targets = [], []
-    for batch in held_out.batches(ROWS):
+    sources, targets, documents = [], [], []
+    for document, batch in held_out.batches(ROWS):
         for row, labels in enumerate(batch.targets):
             target = labels[labels != IGNORE].tolist()
             if target[:1] == [first]:  # rows of other kinds may be among those with spans
                 sources.append(_source(batch, row))
                 targets.append(target)
+                documents.append(document)
     if not targets:
         return None
     settings = generation.GenerationConfig(
@@ -45,7 +48,9 @@ def span_exact_match(held_out: HeldOutView) -> Metric | None:
         spans = {sentinel: span for sentinel, span in expected.items() if span}  # a closing sentinel hides nothing
         rights.append(sum(found.get(sentinel) == span for sentinel, span in spans.items()))
         counts.append(len(spans))
-    return ratio(rights, counts, "share", "higher") if sum(counts) else None
+    of = np.array(documents)
+    clusters = Clusters(of, np.zeros_like(of), np.ones(len(of)))
+    return ratio(rights, counts, "share", "higher", clusters) if sum(counts) else None
 
 
 def _source(batch: Batch, row: int) -> list[int]:

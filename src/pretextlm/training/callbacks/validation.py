@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pretextlm.data.document_rows import by_document
 from pretextlm.training.callbacks.base import Callback, TrainerView
 from pretextlm.training.validation import validate
 
 if TYPE_CHECKING:
+    from pretextlm.data.row_reader import RowReader
     from pretextlm.training.callbacks.forgetting import ForgettingMonitor
     from pretextlm.training.metrics import MetricsLog
 
@@ -34,6 +36,7 @@ class ValidationLoss(Callback):
 
     def __init__(self, log: MetricsLog, forgetting: ForgettingMonitor) -> None:
         self.log, self.forgetting = log, forgetting
+        self._opened: RowReader | None = None
 
     def before_step(self, trainer: TrainerView) -> None:
         """Validates if it is due."""
@@ -41,7 +44,7 @@ class ValidationLoss(Callback):
             return
         result = validate(
             trainer.forward,
-            trainer.corpus.reader("validation"),
+            self._reader(trainer),
             trainer.recipe.training_objective,
             trainer.corpus.vocabulary,
             rows=trainer.recipe.training.validation_rows,
@@ -57,7 +60,13 @@ class ValidationLoss(Callback):
         if trainer.distributed.is_main:
             self.log.validation({**at, "loss": result.loss, **result.parts})
             for store, found in others:
-                self.log.forgetting(store.name, {**at, "loss": found.loss})
-        beside = "".join(f", on {store.name} {found.loss:.4f}" for store, found in others)
+                self.log.forgetting(store.name, {**at, "loss": found.metric.value})
+        beside = "".join(f", on {store.name} {found.metric.value:.4f}" for store, found in others)
         trainer.progress.note(f"step {state.step:,}: validation {result}{beside}")
         trainer.validated(result)
+
+    def _reader(self, trainer: TrainerView) -> RowReader:
+        """Returns the reader of the rows that `pretextlm evaluate` reads, too."""
+        if self._opened is None:
+            self._opened = by_document(trainer.corpus.reader("validation"), trainer.recipe.evaluation.seed)
+        return self._opened

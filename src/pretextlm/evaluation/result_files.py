@@ -1,0 +1,61 @@
+"""Names of the files of an evaluation: the run's own, or others named after the text that was read."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+EVALUATION = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class ResultFiles:
+    """Where an evaluation is written.
+
+    Attributes:
+        directory: of the run.
+        suffix: "" for the run's own text; else `-NAME`, put before the extension of each file.
+    """
+
+    directory: Path
+    suffix: str = ""
+
+    @property
+    def is_own(self) -> bool:
+        return not self.suffix
+
+    def path(self, name: str) -> Path:
+        """Returns the path of a file, such as evaluation-NAME.json for evaluation.json."""
+        whole = Path(name)
+        return self.directory / f"{whole.stem}{self.suffix}{whole.suffix}"
+
+    @classmethod
+    def of(cls, directory: Path, place: str, own: str) -> ResultFiles:
+        """Names the files of an evaluation, so that results on other text never replace those on the run's own.
+
+        Args:
+            directory: of the run.
+            place: store, file or data set that is read; "" for the run's own.
+            own: that of the run; "" if it has none.
+        """
+        if not place or place == own or (own and Path(place).resolve() == Path(own).resolve()):
+            return cls(directory)
+        local = not place.startswith("hf:")
+        name = re.sub(r"[^\w.-]+", "-", Path(place).name.split(".")[0] if local else place).strip("-.") or "text"
+        number = 1
+        while True:
+            files = cls(directory, f"-{name}" if number == 1 else f"-{name}-{number}")
+            if _place_of(files.path(EVALUATION)) in (None, place):
+                return files
+            number += 1
+
+
+def _place_of(path: Path) -> str | None:
+    """Returns what an earlier evaluation of this name was measured on; None without one."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["settings"]["measured_on"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(found)
