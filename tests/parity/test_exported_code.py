@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from tests.builders import make_store
 from tests.parity.families import our_states, randomised
 from tokenizers import Tokenizer
 
+from pretextlm.evaluation.fill import fill
 from pretextlm.evaluation.generate import generate
 from pretextlm.evaluation.predict import predict
 from pretextlm.hf import custom_code
@@ -34,6 +36,7 @@ OBJECTIVES = {
     "masked": ("encoder", {"name": "masked"}),
     "target": ("encoder_decoder", {"name": "text_to_text", "unsupervised": 0.0}),
     "prefix": ("decoder", {"name": "prefix"}),
+    "source": ("decoder", {"name": "text_to_text", "layout": "prefix", "unsupervised": 0.0}),
     "mntp": ("decoder", {"name": "masked", "predict": "next"}),
     "replaced": ("encoder", {"name": "replaced_token"}),
 }
@@ -48,6 +51,7 @@ TASKS = {
     "plain": ("decoder", {"name": "text_classification", "labels": LABELS}),
 }
 TEXTS = ["The river carries the letters.", "Nobody opens warm bread before dawn, 강가에서.", "Winter"]
+BLANK = "The river [MASK] the letters."
 PAIRS = ["Winter", "The law remembers her brother.", "강가에서 the law"]
 PROMPTS = ["The river", "Every child remembers", "Nobody"]
 NEW = 8
@@ -98,7 +102,7 @@ def loaded(name, kind):
     return tokenizer, getattr(transformers, f"AutoModel{kind}").from_pretrained(f"{place}/{name}", **trust).eval()
 
 found = {}
-for name, kind in (("target", "ForSeq2SeqLM"), ("prefix", "ForCausalLM")):
+for name, kind in (("target", "ForSeq2SeqLM"), ("prefix", "ForCausalLM"), ("source", "ForCausalLM")):
     tokenizer, model = loaded(name, kind)
     tokenizer.padding_side = "left"
     ends = {tokenizer.eos_token_id}
@@ -116,6 +120,10 @@ for name, kind in (("masked", "ForMaskedLM"), ("mntp", ""), ("replaced", "")):
     model.save_pretrained(f"{place}/again")
     again = getattr(transformers, f"AutoModel{kind}").from_pretrained(f"{place}/again", **trust)
     found[name + " again"] = type(again).__name__
+
+tokenizer, model = loaded("masked", "ForMaskedLM")
+answers = transformers.pipeline("fill-mask", model=model, tokenizer=tokenizer, top_k=100)(wanted["blank"])
+found["fill"] = {one["token_str"]: one["score"] for one in answers}
 
 def scores(name, kind, *texts):
     tokenizer, model = loaded(name, kind)
@@ -165,12 +173,17 @@ def read(place, **wanted):
 def test_the_same_answers_without_pretextlm(exported):
     runs, place = exported
     tools = [name for name in ("lm_eval", "sentence_transformers") if importlib.util.find_spec(name)]
-    found = read(place, prompts=PROMPTS, texts=TEXTS, pairs=PAIRS, tools=tools)
-    for name in ("target", "prefix"):
+    found = read(place, prompts=PROMPTS, texts=TEXTS, pairs=PAIRS, blank=BLANK, tools=tools)
+    for name in ("target", "prefix", "source"):
         for beams in (1, 2):
             expected = generate(runs[name], PROMPTS, temperature=0.0, max_new_tokens=NEW, beams=beams)
             assert found[f"{name} {beams}"] == expected
             assert len(set(expected)) > 1
+    filled = fill(runs["masked"], BLANK, max_new_tokens=1).blanks[0].answers
+    assert len(filled) == 5
+    for answer, score_of in filled:  # " the", which takes up the space before it, or the piece of a word "the"
+        theirs = [math.log(found["fill"][form]) for form in (f" {answer}", answer) if form in found["fill"]]
+        assert score_of == pytest.approx(min(theirs, key=lambda x: abs(x - score_of)), abs=1e-5)
     for name, attention in (("masked", "bidirectional"), ("mntp", "bidirectional"), ("replaced", "bidirectional")):
         model = runs[name].load_model()
         tokenizer = Tokenizer.from_file(str(place / name / "tokenizer.json"))

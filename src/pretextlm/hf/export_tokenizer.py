@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pretextlm.data.text_template import TextTemplate, post_processor, template_of
+from pretextlm.data.text_template import FIRST, TextTemplate, post_processor, template_of
 from pretextlm.hf.chat_template import chat_template
 from pretextlm.hf.provenance import CHAT_TEMPLATE, kept
 from pretextlm.hf.tokenizer_settings import NAMES, ROLES, SETTINGS
@@ -45,7 +45,10 @@ def write_tokenizer(directory: Path, run: Run, untouched: bool) -> None:
     tokenizer, template = run.tokenizer, exported_template(run)
     if tokenizer.post_processor is None or template_of(tokenizer) != template:
         tokenizer.post_processor = post_processor(tokenizer, template)
-    tokenizer.save(str(directory / "tokenizer.json"))
+    serialized = tokenizer.to_str(pretty=True)
+    if not run.recipe.imported_from:
+        serialized = _absorbing_spaces(serialized, [run.vocabulary.mask, *run.vocabulary.sentinels])
+    (directory / "tokenizer.json").write_text(serialized, encoding="utf-8")
     limit = run.recipe.model.positions.max_position_embeddings or run.recipe.data.length
     typed = any(kind for _, kind in template.pair)
     values = {
@@ -60,6 +63,17 @@ def write_tokenizer(directory: Path, run: Run, untouched: bool) -> None:
     chat = chat_template(run.directory)
     if chat is not None:
         (directory / CHAT_TEMPLATE).write_text(chat, encoding="utf-8")
+
+
+def _absorbing_spaces(serialized: str, ids: Collection[int]) -> str:
+    """Returns a tokenizer.json in which these tokens take up the space before them, which is part of what they hide.
+
+    Words have their space with them (" the" is one token), so that "on [MASK] mat" is "on", [MASK], " mat".
+    """
+    values = json.loads(serialized)
+    for token in values["added_tokens"]:
+        token["lstrip"] = token["lstrip"] or token["id"] in ids
+    return json.dumps(values, ensure_ascii=False, indent=2)
 
 
 def has_task_class(run: Run) -> bool:
@@ -82,10 +96,36 @@ def exported_template(run: Run) -> TextTemplate:
     elif model.architecture == "encoder":
         template = TextTemplate.of_tokens([known.cls], [known.sep], [known.sep])
     elif model.architecture == "decoder":
-        template = TextTemplate.of_tokens([known.bos], [], [])
+        template = _decoder_template(run)
     else:
         template = TextTemplate.of_tokens([], [known.eos], [known.eos])
     return template if model.type_vocab_size > 1 else template.without_types()
+
+
+def _decoder_template(run: Run) -> TextTemplate:
+    """Returns the special tokens around a text that a decoder is given to read or to continue.
+
+    Those of an objective are read from the prompt that it makes of a text, here of the one piece FIRST:
+    bos, FIRST before a continuation; FIRST, eos for a source. Sentinels are the text's own.
+    """
+    from pretextlm.tasks.shared.writing import WritingTask
+
+    known, recipe = run.vocabulary, run.recipe
+    if recipe.task is not None:
+        if not isinstance(recipe.task, WritingTask):
+            return text_template(known, recipe.model)
+        source = recipe.task.decoder_attention == "prefix"
+        return (
+            TextTemplate.of_tokens([], [known.eos], [known.eos])
+            if source
+            else TextTemplate.of_tokens([known.bos], [], [])
+        )
+    prompt = recipe.training_objective.decoder_prompt(known, "decoder", [FIRST])
+    if prompt is None:  # it was trained on rows like those of an encoder
+        return TextTemplate.of_tokens([known.cls], [known.sep], [known.sep])
+    ids = [token for token in prompt.source or prompt.context if token not in known.sentinels]
+    place = ids.index(FIRST)
+    return TextTemplate.of_tokens(ids[:place], ids[place + 1 :], ids[place + 1 :])
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
