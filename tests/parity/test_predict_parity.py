@@ -6,10 +6,12 @@ import pytest
 import torch
 from tests.foreign import word_pieces
 from tests.parity.fine_tuned import foreign
+from tests.parity.texts import PLACES, published, texts
 from tokenizers.processors import TemplateProcessing
 
 from pretextlm.evaluation.predict import predict
 from pretextlm.hf.import_model import import_model
+from pretextlm.model.families.registry import FAMILIES
 
 transformers = pytest.importorskip("transformers", reason="parity is against transformers (extra hub)")
 
@@ -87,3 +89,40 @@ def test_an_import_reads_as_many_tokens_as_the_pipeline(tmp_path):
     assert "700 of 787 tokens" in longer["note"]
     (expected,) = pipeline([text])
     assert found["probabilities"] == pytest.approx({one["label"]: one["score"] for one in expected}, abs=1e-5)
+
+
+TAGGERS = ["albert", "bert", "roberta", "xlm-roberta", "gpt2", "llama"]
+"""One family for each tokenizer that a tagger has."""
+
+
+@pytest.mark.parametrize("family", TAGGERS)
+def test_a_word_has_the_tag_that_transformers_gives_to_its_first_token(family, tmp_path):
+    named = {"id2label": dict(enumerate(TAGS)), "label2id": {}}
+    model = published(family, FAMILIES[family].task_classes["token"].theirs, tmp_path / "theirs", **named)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")
+    run = import_model(str(tmp_path / "theirs"), tmp_path / "run").directory
+    checked, tags = 0, set()
+    plain = [text for text in texts(60) if "<" not in text and "[" not in text]
+    kept = [text for text in plain if len(tokenizer(text).input_ids) < PLACES]
+    for text, ours in zip(kept, predict(run, kept), strict=True):
+        if not tokenizer(text).input_ids:
+            continue
+        read = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True, return_tensors="pt")
+        places, special = read.pop("offset_mapping")[0].tolist(), read.pop("special_tokens_mask")[0].tolist()
+        with torch.inference_mode():
+            chances = model(**read).logits[0].softmax(-1)
+        theirs = {}
+        for (begin, end), apart, chance in zip(places, special, chances, strict=True):
+            begin += text[begin:end].startswith(" ")
+            if not apart:
+                theirs.setdefault(begin, chance)
+        for (begin, _), tag, score in zip(ours["offsets"], ours["answer"], ours["scores"], strict=True):
+            if score is None or begin not in theirs:
+                continue
+            assert tag == TAGS[int(theirs[begin].argmax())]
+            assert score == pytest.approx(float(theirs[begin].max()), abs=1e-4)
+            checked, tags = checked + 1, tags | {tag}
+    blank, nothing = predict(run, [" ", ""])
+    assert blank["answer"] == nothing["answer"] == predict(run, "")[0]["answer"] == []
+    assert checked > 200
+    assert len(tags) > 1

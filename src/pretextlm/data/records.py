@@ -121,7 +121,7 @@ class Records:
         for index, value in enumerate(values):
             if not isinstance(value, list):
                 self._refuse(index, name, value, "not a list of words", hint)
-            if not value:
+            if not value and not self.unlabelled:
                 raise self.fault(index, f"the column {self.names[name]!r} has no word.", "Leave such rows out.")
             for word in value:
                 if not isinstance(word, str) or not word:

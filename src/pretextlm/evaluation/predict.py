@@ -68,7 +68,7 @@ def predict(
     if file is not None:
         task, records = read_inputs(task, file, imported)
     else:
-        task, records = records_of(task, texts or [], imported)
+        task, records = records_of(task, [] if texts is None else texts, imported)
     records = task.unlabelled(records)
     model = run.load_model(as_device(device))
     encoder = OffsetTokenizer(run.tokenizer, run.vocabulary)

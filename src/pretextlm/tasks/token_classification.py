@@ -130,7 +130,8 @@ class TokenClassification(DistilledTask):
             raise records.fault(
                 index, f"the tag {tag!r} is none of {', '.join(self.labels)}.", did_you_mean(tag, places)
             )
-        return np.where(units.begun(encoded), flat[units.of(encoded)], IGNORE).astype(np.int32)
+        of = np.append(flat, IGNORE)[units.of(encoded)]  # the last is of unit -1, before the first of all
+        return np.where(units.begun(encoded), of, IGNORE).astype(np.int32)
 
     def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
         """Returns a head with a score for each tag."""

@@ -62,8 +62,9 @@ class Units:
         self.first = np.concatenate([[0], np.cumsum([len(one.spans) for one in texts], dtype=np.int64)])
         self.count = int(self.first[-1])
         self._text = np.repeat(np.arange(len(texts)), np.diff(self.first))
-        self._text_begin = np.cumsum([0, *(len(one.text) for one in texts)])[:-1]
-        # First characters of the units, counted over all texts one after another.
+        # First characters of texts and units, counted over all texts one after another, each with one place behind it:
+        # there begins a token that is a space at the text's end (see `OffsetTokenizer`).
+        self._text_begin = np.cumsum([0, *(len(one.text) + 1 for one in texts)])[:-1]
         own = np.fromiter((begin for one in texts for begin, _ in one.spans), np.int64, self.count)
         self._begin = self._text_begin[self._text] + own
 
