@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from tests.parity.texts import PLACES, TOKENIZERS, published, texts
 
+from pretextlm.evaluation.fill import fill, fill_blanks
+from pretextlm.evaluation.generate import generate
 from pretextlm.evaluation.predict import predict
+from pretextlm.evaluation.trained_model import open_scorer
 from pretextlm.hf.import_model import import_model
 from pretextlm.model.families.registry import FAMILIES
 
@@ -34,6 +39,10 @@ class Theirs:
     def __init__(self, model, place):
         self.model, self.tokenizer = model, transformers.AutoTokenizer.from_pretrained(place)
 
+    def size(self, *texts_):
+        """Tokens of a text or a pair."""
+        return len(self.tokenizer(*texts_, split_special_tokens=True).input_ids)
+
     def __call__(self, first, second=None, **options):
         """(encodings, outputs) of one padded batch."""
         options = {"truncation": True, "max_length": PLACES, "split_special_tokens": True, **options}
@@ -41,7 +50,8 @@ class Theirs:
         if "DistilBert" in type(self.model).__name__:
             batch.pop("token_type_ids", None)
         with torch.inference_mode():
-            return batch, self.model(**{name: value.long() for name, value in batch.items()})
+            inputs = {name: value.long() for name, value in batch.items() if name != "offset_mapping"}
+            return batch, self.model(**inputs)
 
 
 def one_class_of_a_text_or_a_pair(theirs, run, family):
@@ -60,7 +70,7 @@ def one_class_of_a_text_or_a_pair(theirs, run, family):
 
 def a_choice(theirs, run, family):
     """Of short texts: longer choices are refused."""
-    short = lambda text: bool(text.strip()) and len(theirs.tokenizer(text).input_ids) < PLACES // 2 - 2  # noqa: E731
+    short = lambda text: bool(text.strip()) and theirs.size(text) < PLACES // 2 - 2  # noqa: E731
     first, second = (list(filter(short, column)) for column in chosen(family))
     count = min(len(first), len(second)) // 2
     questions, choices = first[:count], second[: 2 * count]
@@ -76,12 +86,140 @@ def a_choice(theirs, run, family):
     np.testing.assert_allclose(ours, logits.softmax(-1).numpy(), **CLOSE)
 
 
-CHECKS = {"sequence": one_class_of_a_text_or_a_pair, "choice": a_choice}
+def first_token(batch, row, text, character):
+    """The first token of the word that begins at a character; it may be that of the space before it."""
+    spans, texts_ = batch["offset_mapping"][row].tolist(), batch.sequence_ids(row)
+    ends = [(n, *spans[n]) for n, which in enumerate(texts_) if which is not None]
+    return next(n for n, begin, end in ends if end > character or (end == character and text[begin:end] in ("", " ")))
 
 
-@pytest.mark.parametrize(("family", "kind"), [head for head in HEADS if head[1] in CHECKS])
+def tags_of_words(theirs, run, family):
+    plain = [text for text in chosen(family, 80)[0] if text and text == " ".join(text.split())]
+    some = [text for text in plain if theirs.size(text) < PLACES]
+    batch, found = theirs(some, return_offsets_mapping=True)
+    chances = found.logits.softmax(-1).numpy()
+    compared = 0
+    for row, one in enumerate(predict(run, some)):
+        for tag, score, (start, _) in zip(one["answer"], one["scores"], one["offsets"], strict=True):
+            if score is None:  # no token begins in the word
+                continue
+            expected = chances[row, first_token(batch, row, some[row], start)]
+            assert tag == LABELS[int(expected.argmax())]
+            assert abs(score - expected.max()) < CLOSE["atol"]
+            compared += 1
+    assert compared > 200
+
+
+def a_span_of_a_text(theirs, run, family):
+    pairs = list(zip(*chosen(family, 80), strict=True))
+    fits = [pair for pair in pairs if all(pair) and theirs.size(*pair) <= PLACES]
+    batch, found = theirs([a for a, _ in fits], [b for _, b in fits], return_offsets_mapping=True)
+    longest = run.recipe.task.longest_answer
+    for row, one in enumerate(predict(run, [{"question": a, "context": b} for a, b in fits])):
+        inside = torch.tensor([text == 1 for text in batch.sequence_ids(row)])
+        scores = found.start_logits[row][:, None] + found.end_logits[row][None]
+        allowed = torch.ones_like(scores).triu().tril(longest - 1).bool() & inside & inside[:, None]
+        start, end = divmod(int(scores.masked_fill(~allowed, -1e30).argmax()), scores.size(1))
+        spans = batch["offset_mapping"][row]
+        assert one["answer"].strip() == fits[row][1][spans[start][0] : spans[end][1]].strip()
+    assert len(fits) > 30
+
+
+CHECKS = {
+    "sequence": one_class_of_a_text_or_a_pair,
+    "choice": a_choice,
+    "token": tags_of_words,
+    "span": a_span_of_a_text,
+}
+
+
+@pytest.mark.parametrize(("family", "kind"), [head for head in HEADS if head[0] in TOKENIZERS])
 def test_answers_are_those_of_transformers(family, kind, tmp_path):
     named = {"id2label": LABELS, "label2id": {v: k for k, v in LABELS.items()}} if kind in ("sequence", "token") else {}
     model = published(family, FAMILIES[family].task_classes[kind].theirs, tmp_path / "theirs", **named)
     run = import_model(str(tmp_path / "theirs"), tmp_path / "run")
     CHECKS[kind](Theirs(model, tmp_path / "theirs"), run, family)
+
+
+def continued(theirs, prompts, most, **options):
+    """New text of each prompt, by transformers: prompts of one length at a time, so that none is padded."""
+    encoded = [theirs.tokenizer(text, **options).input_ids for text in prompts]
+    found = [""] * len(prompts)
+    for length in sorted({len(ids) for ids in encoded}):
+        numbers = [n for n, ids in enumerate(encoded) if len(ids) == length]
+        ids = torch.tensor([encoded[n] for n in numbers])
+        with torch.inference_mode():
+            full = theirs.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=most)
+        for n, row in zip(numbers, full.tolist(), strict=True):
+            if theirs.model.config.is_encoder_decoder:
+                found[n] = theirs.tokenizer.decode(row, skip_special_tokens=True)
+            else:
+                before = theirs.tokenizer.decode(encoded[n], skip_special_tokens=True)
+                found[n] = theirs.tokenizer.decode(row, skip_special_tokens=True)[len(before) :]
+    return found
+
+
+WRITERS = [
+    (family, theirs)
+    for family, one in FAMILIES.items()
+    for theirs, architecture in one.classes.items()
+    if family in TOKENIZERS and architecture != "encoder" and ("For" in theirs or "LMHead" in theirs)
+]
+
+
+@pytest.mark.parametrize(("family", "name"), WRITERS)
+def test_prompts_are_continued_as_in_transformers(family, name, tmp_path):
+    start = {"bart": 2, "mbart": 5, "t5": 0, "mt5": 0}
+    started = {"decoder_start_token_id": start[family]} if family in start else {}
+    theirs = Theirs(published(family, name, tmp_path / "theirs", **started), tmp_path / "theirs")
+    run = import_model(str(tmp_path / "theirs"), tmp_path / "run")
+    prompts = [text for text in chosen(family, 40)[0] if 0 < theirs.size(text) < PLACES - 8]
+    for parse in (False, True):
+        expected = continued(theirs, prompts, 8, split_special_tokens=not parse)
+        found = generate(run, prompts, temperature=0.0, top_p=1.0, max_new_tokens=8, parse_special_tokens=parse)
+        assert len(set(expected)) > 4
+        assert found == expected
+
+
+MASKED = [
+    (family, theirs)
+    for family, one in FAMILIES.items()
+    for theirs in one.classes
+    if theirs.endswith("ForMaskedLM") and family in TOKENIZERS and family != "longformer"
+]
+"""Longformer's first token is global to us, as in its classifiers; the pipeline makes none global."""
+
+
+@pytest.mark.parametrize(("family", "name"), MASKED)
+def test_masks_are_filled_as_in_transformers(family, name, tmp_path):
+    """By the pipeline fill-mask, which reads the names of special tokens as those tokens."""
+    theirs = Theirs(published(family, name, tmp_path / "theirs"), tmp_path / "theirs")
+    run = import_model(str(tmp_path / "theirs"), tmp_path / "run")
+    mask, names = theirs.tokenizer.mask_token, theirs.tokenizer.all_special_tokens
+    pipeline = transformers.pipeline("fill-mask", model=theirs.model, tokenizer=theirs.tokenizer, top_k=3)
+    some = [text for text in chosen(family, 30)[0] if theirs.size(text) < PLACES - 4 and "[MASK]" not in text]
+    cuts = [len(text) * (number % 5) // 4 for number, text in enumerate(some)]
+    masked = [f"{text[:cut]}{mask}{text[cut:]}" for text, cut in zip(some, cuts, strict=True)]
+    scorers = {parse: open_scorer(run, None, parse) for parse in (False, True)}
+    for text, expected in zip(masked, pipeline(masked), strict=True):
+        kinds = (True,) if any(name in text.replace(mask, "") for name in names) else (False, True)
+        for parse in kinds:
+            (blank,) = fill_blanks(scorers[parse], text, top=3).blanks
+            shown = [one["token_str"].strip().removeprefix("##") for one in expected]
+            found = [answer.removeprefix("##") for answer, _ in blank.answers]
+            assert all(a == b or not b for a, b in zip(found, shown, strict=True)), (text, found, shown)
+            np.testing.assert_allclose(
+                np.exp([score for _, score in blank.answers]), [one["score"] for one in expected], **CLOSE
+            )
+
+
+def test_the_command_line_parses_special_tokens_on_request(tmp_path, command_line):
+    theirs = Theirs(published("roberta", "RobertaForMaskedLM", tmp_path / "theirs"), tmp_path / "theirs")
+    run = import_model(str(tmp_path / "theirs"), tmp_path / "run").directory
+    text = "The river</s></s>carries <mask> in the village."
+    found = fill(run, text, parse_special_tokens=True, top=1)
+    assert found != fill(run, text, top=1)
+    said = command_line.run("fill", run, text, "--parse-special-tokens", "--top", "1", "--json", cwd=tmp_path)
+    assert json.loads(said.stdout)["text"] == found.text
+    pipeline = transformers.pipeline("fill-mask", model=theirs.model, tokenizer=theirs.tokenizer, top_k=1)
+    assert np.exp(found.blanks[0].answers[0][1]) == pytest.approx(pipeline(text)[0]["score"], abs=1e-4)

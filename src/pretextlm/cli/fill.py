@@ -16,6 +16,9 @@ def fill(
     text: Annotated[str, typer.Argument(help="Text with \\[MASK] or ____ for each blank.")],
     top: Annotated[int, typer.Option(min=1, max=100, help="Answers to show for each blank.")] = 5,
     max_new_tokens: Annotated[int, typer.Option(min=1, max=16, help="Most tokens of an answer.")] = 4,
+    parse_special_tokens: Annotated[
+        bool, typer.Option(help="The name of a special token in a text is that token, as in transformers.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answers and scores as JSON.")] = False,
 ) -> None:
     """Fill in blanks.
@@ -45,7 +48,9 @@ def fill(
         from pretextlm.training.run_directory import Run
 
         opened = Run.open(run)
-        filled = fill_text(opened, text, top=top, max_new_tokens=max_new_tokens)
+        filled = fill_text(
+            opened, text, top=top, max_new_tokens=max_new_tokens, parse_special_tokens=parse_special_tokens
+        )
     for note in filled.notes:
         stderr().print(note, markup=False, highlight=False)
     if as_json:

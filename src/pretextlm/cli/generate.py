@@ -68,6 +68,9 @@ def generate(
     ] = None,
     samples: Annotated[int, typer.Option(min=1, max=1024, help="Number of texts, each with other draws.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the draws: the same seed gives the same text.")] = 0,
+    parse_special_tokens: Annotated[
+        bool, typer.Option(help="The name of a special token in a text is that token, as in transformers.")
+    ] = False,
     truncate_left: Annotated[
         bool,
         typer.Option("--truncate-left", help="Leave out the beginning of a prompt that is too long."),
@@ -144,6 +147,7 @@ def generate(
         template=unescaped(template) or TEMPLATE,
         suppress=suppress or (),
         dtype="bf16" if bf16 else "fp32",
+        parse_special_tokens=parse_special_tokens,
         truncate_left=truncate_left,
         on_note=notes.append,
         on_text=_show if live else None,

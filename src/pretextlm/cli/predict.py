@@ -35,6 +35,9 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(help="File for the answers: JSON lines in a .jsonl file, else as they are printed.")
     ] = None,
+    parse_special_tokens: Annotated[
+        bool, typer.Option(help="The name of a special token in a text is that token, as in transformers.")
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
 ) -> None:
@@ -68,7 +71,14 @@ def predict(
 
     given = None if file else texts or lines_of(sys.stdin.read())
     with Bar() as bar:
-        found = answer(run, given, file=file, device=device, progress=partial(bar.show, "answers"))
+        found = answer(
+            run,
+            given,
+            file=file,
+            parse_special_tokens=parse_special_tokens,
+            device=device,
+            progress=partial(bar.show, "answers"),
+        )
     as_json = as_json or (out is not None and out.suffix in JSON_LINES)
     lines = [json.dumps(one, ensure_ascii=False) if as_json else _in_words(one) for one in found]
     notes = [f"row {one['row']}: {one['note']}" for one in found if "note" in one]

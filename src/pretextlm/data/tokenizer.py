@@ -195,6 +195,14 @@ def _text_to_ids(tokenizer: Tokenizer) -> dict[str, Any]:
     return {"added_tokens": sorted(added, key=lambda token: token["id"]), **{key: values[key] for key in kept}}
 
 
+def parsing_one(tokenizer: Tokenizer, token: int) -> Tokenizer:
+    """Returns a tokenizer that reads the name of one special token as that token, and those of all others as text."""
+    values = json.loads(tokenizer.to_str())
+    for one in values["added_tokens"]:
+        one["special"] = one["special"] and one["id"] != token
+    return from_json(json.dumps(values), "the tokenizer")
+
+
 def adopt_tokenizer(place: Path, sentinels: int = DEFAULT_SENTINELS) -> Tokenizer:
     """Load an existing tokenizer and add the special tokens it lacks.
 

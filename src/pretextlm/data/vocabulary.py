@@ -30,6 +30,7 @@ class Vocabulary:
         further: ids of those tokens of FURTHER that the tokenizer has, by name.
         decoder_start: first id of a decoder over an encoder; None for the padding id, as in T5.
         also_end: further ids that end a generated text.
+        forced: id that a decoder over an encoder always writes first, if there is one.
         template: special tokens around texts, of a published model and of what was trained from it; None where the
             objective or the task decides.
         make_token_splits: computes `token_splits` on first use; None if the tokens' texts are unknown.
@@ -48,6 +49,7 @@ class Vocabulary:
     further: Mapping[str, int] = field(default_factory=dict, hash=False)
     decoder_start: int | None = None
     also_end: tuple[int, ...] = ()
+    forced: tuple[int, ...] = ()
     template: TextTemplate | None = None
     make_token_splits: Callable[[], TokenSplits] | None = field(default=None, compare=False, repr=False)
 
@@ -90,6 +92,11 @@ class Vocabulary:
     def ends(self) -> tuple[int, ...]:
         """Returns the ids that end a text, </s> first."""
         return (self.eos, *self.also_end)
+
+    @property
+    def begin(self) -> int | None:
+        """Returns the id before a document of a decoder; None for a published one whose tokenizer adds none."""
+        return self.bos if self.template is None else next(iter(self.template.before), None)
 
     def id_of(self, token: str) -> int:
         """Returns the id of one of the FURTHER tokens.

@@ -49,6 +49,7 @@ def generate(
     examples: Sequence[tuple[str, str]] = (),
     template: str = TEMPLATE,
     suppress: Sequence[str] = (),
+    parse_special_tokens: bool = False,
     dtype: Literal["fp32", "bf16"] = "fp32",
     device: Device = "cpu",
     truncate_left: bool = False,
@@ -70,6 +71,8 @@ def generate(
             of a last one, whose target is written.
         template: how an example reads, with {input} and {target}.
         suppress: strings whose tokens are never written.
+        parse_special_tokens: the name of a special token in a text ("[SEP]", "<|im_start|>") is that token, as in
+            transformers; otherwise it is text.
         dtype: of the activations.
         device: "cpu", "cuda" or "auto".
         truncate_left: a prompt that is longer than the model reads loses its beginning; otherwise it is refused.
@@ -96,17 +99,19 @@ def generate(
     chosen = GenerationConfig.parse({**DEFAULTS, **settings, "stop_strings": tuple(stops)}, "the options")
     place = as_device(device)
     run = Run.open(run)
-    model, objective, texts = open_trained(run, place)
+    model, objective, texts = open_trained(run, place, parse_special_tokens)
     if suppress:
         never = {token for text in suppress for token in texts.encode(text)}
-        chosen = chosen.model_copy(update={"suppress": tuple(sorted(never | texts.vocabulary.special))})
+        usual = set() if texts.vocabulary.template is not None else texts.vocabulary.special
+        chosen = chosen.model_copy(update={"suppress": tuple(sorted(never | usual))})
     if chat:
         conversations = [[{"role": "user", "content": one}] if isinstance(one, str) else one for one in given]
         ids = chat_tokens(run, conversations)
     else:
         ids = [texts.encode(text) for text in given]
     # The text of a token may depend on the one before it (a leading space); an answer does not follow its question.
-    apart = chat or bool(examples) or objective.writes_targets
+    answered = objective.answers_prompts(texts.vocabulary, model.config.architecture)
+    apart = chat or bool(examples) or answered
     contexts = [[] if apart else row for row in ids]
     stream = TextStream(texts.decode, contexts[0], stops) if on_text and len(ids) * chosen.samples == 1 else None
 

@@ -32,6 +32,7 @@ def predict(
     texts: Texts | None = None,
     *,
     file: str | None = None,
+    parse_special_tokens: bool = False,
     device: Device = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
@@ -45,6 +46,8 @@ def predict(
             `{"premise": …, "hypothesis": …}`. A list of "column=text" for each column is one record, too.
         file: a file of records instead; its columns have the names in the recipe, or those in FILE?text=review. A .txt
             file has a text a line.
+        parse_special_tokens: the name of a special token in a text ("[SEP]", "<|im_start|>") is that token, as in
+            transformers; otherwise it is text.
         device: "cpu", "cuda" or "auto".
         progress: called with the number of records answered and their total number.
 
@@ -71,7 +74,7 @@ def predict(
         task, records = records_of(task, [] if texts is None else texts, imported)
     records = task.unlabelled(records)
     model = run.load_model(as_device(device))
-    encoder = OffsetTokenizer(run.tokenizer, run.vocabulary)
+    encoder = OffsetTokenizer(run.parsing_tokenizer if parse_special_tokens else run.tokenizer, run.vocabulary)
     found: list[dict[str, Any]] = []
     for begin in range(0, len(records), BATCH_RECORDS):
         some = records.take(range(begin, min(begin + BATCH_RECORDS, len(records))))

@@ -166,9 +166,13 @@ def layer_states(
     Returns:
         For the input of the first block and the output of each block, (E, D) vectors.
     """
-    model, frame = opened.model, opened.objective.frame(opened.texts.vocabulary)
-    before = [token for token in (frame.lead, frame.begin) if token is not None]
-    after = [] if frame.end is None or model.encoder is None else [frame.end]
+    model, template = opened.model, opened.texts.vocabulary.template
+    if template is None:
+        frame = opened.objective.frame(opened.texts.vocabulary)
+        before = [token for token in (frame.lead, frame.begin) if token is not None]
+        after = [] if frame.end is None or model.encoder is None else [frame.end]
+    else:
+        before, after = [*template.before], [*template.after]
     ids = [opened.texts.encode(text) for text in texts]
     longest = model.config.positions.length
     room = max(map(len, ids), default=0) if longest is None else longest - len(before) - len(after)

@@ -23,23 +23,33 @@ if TYPE_CHECKING:
     from pretextlm.training.run_directory import Run
 
 
-def open_trained(run: Run, device: torch.device | None = None) -> tuple[Transformer, Objective, TokenTexts]:
+def open_trained(
+    run: Run, device: torch.device | None = None, parse_special_tokens: bool = False
+) -> tuple[Transformer, Objective, TokenTexts]:
     """Returns the run's newest model, the objective that it is measured by, and its tokens.
+
+    Args:
+        run: the run.
+        device: of the model.
+        parse_special_tokens: the name of a special token in a text is that token, as in transformers, and not text.
 
     Raises:
         UserError: there is no checkpoint.
     """
     objective = cast("Objective", run.recipe.training_objective.at_evaluation())  # tasks only continue texts
-    return run.load_model(device), objective, TokenTexts(run.tokenizer, run.vocabulary)
+    model = run.load_model(device)
+    model.trained_vocab_size = published_vocab_size(run)
+    parser = run.parsing_tokenizer if parse_special_tokens else None
+    return model, objective, TokenTexts(run.tokenizer, run.vocabulary, parser)
 
 
-def open_scorer(run: Run, device: torch.device | None = None) -> Scorer:
-    """Returns the run's newest model as a scorer, which fills blanks.
+def open_scorer(run: Run, device: torch.device | None = None, parse_special_tokens: bool = False) -> Scorer:
+    """Returns the run's newest model as a scorer, which fills blanks; the arguments are those of `open_trained`.
 
     Raises:
         UserError: there is no checkpoint, or the model does not fill blanks.
     """
-    return blank_scorer(*open_trained(run, device))
+    return blank_scorer(*open_trained(run, device, parse_special_tokens))
 
 
 def blank_scorer(model: Transformer, objective: TrainingObjective, texts: TokenTexts) -> Scorer:

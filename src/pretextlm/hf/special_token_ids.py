@@ -62,12 +62,14 @@ def special_token_ids(
         name = "decoder_start_token_id"
         start = token(values.get(name), generation.get(name))
         start = ours[family.decoder_start] if start is None else start
+    forced = token(generation.get("forced_bos_token_id"), values.get("forced_bos_token_id"))
     ids = SpecialTokenIds(
         **{name: index for name, index in others.items() if index != getattr(by_name, name)},
         pad=pad if pad != by_name.pad else None,
         bos=bos if bos != by_name.bos else None,
         eos=eos if eos and eos != (by_name.eos,) else None,
         decoder_start=start if start != ours["pad"] else None,
+        forced_bos=forced if config.architecture == "encoder_decoder" else None,
     )
     return ids.model_copy(update={"template": settings.template(ids)})
 

@@ -227,6 +227,7 @@ class SpecialTokenIds(Config):
         bos: Begin of a text; None for the token of that name.
         eos: End of a text; the model is trained with the first of them. None for the tokens of that name.
         decoder_start: First token that a decoder over an encoder reads; None for the padding, as in T5. BART has </s>.
+        forced_bos: Token that such a decoder always writes first, as <s> in some BARTs; None for none.
         template: Special tokens around one text and around two, of a published model; None for those of the objective
             or the task.
     """
@@ -239,6 +240,7 @@ class SpecialTokenIds(Config):
     bos: int | None = Field(None, ge=0)
     eos: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(None, min_length=1, max_length=64)
     decoder_start: int | None = Field(None, ge=0)
+    forced_bos: int | None = Field(None, ge=0)
     template: TextTemplate | None = None
 
     def apply(self, vocabulary: Vocabulary) -> Vocabulary:
@@ -250,20 +252,23 @@ class SpecialTokenIds(Config):
         Raises:
             UserError: An id that the vocabulary does not have.
         """
-        roles = self.model_dump(exclude={"eos", "template"})
+        roles = self.model_dump(exclude={"eos", "forced_bos", "template"})
         given = {name: index for name, index in roles.items() if index is not None}
         ends = self.eos or vocabulary.ends
         around = [] if self.template is None else [i for i, _ in (*self.template.single, *self.template.pair)]
-        wrong = next((index for index in (*given.values(), *ends, *around) if index >= vocabulary.size), None)
+        forced = () if self.forced_bos is None else (self.forced_bos,)
+        wrong = next((index for index in (*given.values(), *ends, *forced, *around) if index >= vocabulary.size), None)
         if wrong is not None:
             raise UserError(
                 f"model.special_token_ids names the token {wrong}; the tokenizer has {vocabulary.size:,} tokens.",
                 "Give an id that the tokenizer has.",
             )
-        if not (given or self.eos or self.template):
+        if self == SpecialTokenIds():
             return vocabulary
         special = vocabulary.special.union(given[name] for name in ("cls", "sep", "mask") if name in given)
-        return replace(vocabulary, **given, eos=ends[0], also_end=ends[1:], special=special, template=self.template)
+        return replace(
+            vocabulary, **given, eos=ends[0], also_end=ends[1:], special=special, forced=forced, template=self.template
+        )
 
 
 class ModelConfig(Config):

@@ -140,7 +140,11 @@ class Transformer(nn.Module):
         decoder: Blocks of the decoder; None in an encoder-only model.
         head_layers: The head before its matrix.
         lm_head: The head's matrix; None where it is tied to the embedding.
+        trained_vocab_size: `logits` gives ids from this one on no probability: rows that an import added and nobody
+            trained. None for none.
     """
+
+    trained_vocab_size: int | None = None
 
     def __init__(self, config: ModelConfig, heads: Mapping[str, nn.Module] | None = None) -> None:
         super().__init__()
@@ -403,7 +407,10 @@ class Transformer(nn.Module):
             (N, V) logits, in the type of the hidden states.
         """
         x_NE = self.lm_head_input(hidden_ND)
-        return lm_logits(x_NE, self.lm_head_weight, self.config.logit_softcap, self.head_layers.bias)
+        logits_NV = lm_logits(x_NE, self.lm_head_weight, self.config.logit_softcap, self.head_layers.bias)
+        if self.trained_vocab_size is not None:
+            logits_NV[..., self.trained_vocab_size :] = float("-inf")
+        return logits_NV
 
     def lm_head_input(self, hidden_ND: Tensor) -> Tensor:
         """Apply the layers of the head before its matrix.

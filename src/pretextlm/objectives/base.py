@@ -77,6 +77,8 @@ class Objective(TrainingObjective):
     def decoder_prompt(
         self, vocabulary: Vocabulary, architecture: Architecture, tokens: Sequence[int]
     ) -> DecoderPrompt | None:
+        if self.answers_prompts(vocabulary, architecture) and vocabulary.template is not None:
+            return DecoderPrompt([vocabulary.start, *vocabulary.forced], vocabulary.template.around(tokens))
         layout = self.blank_layout(vocabulary, architecture) if architecture != "encoder" else None
         return None if layout is None else layout.prompt(tokens)
 

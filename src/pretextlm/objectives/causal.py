@@ -53,8 +53,12 @@ class Causal(Objective):
     isolate: bool = Field(default=True, description="documents packed in a row do not see each other")
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
-        """Returns <s> before and </s> after every document."""
-        return Frame(begin=vocabulary.bos, end=vocabulary.eos)
+        """Returns <s> before and </s> after every document.
+
+        Before those of a published model is the first token that its tokenizer adds, if any; </s> is after them in
+        any case, as it did when the model was trained.
+        """
+        return Frame(begin=vocabulary.begin, end=vocabulary.eos)
 
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
         """Returns rows of length + 1 tokens that overlap by one, so that every position has a next token.
@@ -97,9 +101,18 @@ class CausalLayout(ContinuationLayout):
         return [*blank.right, *end][:FOLLOWING_TOKENS]
 
     def prompt(self, tokens: Sequence[int]) -> DecoderPrompt | None:
+        template = self.vocabulary.template
+        if template is not None:
+            return DecoderPrompt(template.around(tokens) or [self.vocabulary.bos])
         return DecoderPrompt(self.framed(tokens, starts_document=True))
 
     def framed(self, tokens: Sequence[int], starts_document: bool) -> list[int]:
-        """Returns the text behind <s> where it starts a document; an empty context is <s> in any case."""
-        begin = self.frame.begin
-        return [*([begin] if begin is not None and (starts_document or not tokens) else []), *tokens]
+        """Returns the text behind <s>, or what a published tokenizer adds, where it starts a document.
+
+        An empty context is <s> in any case.
+        """
+        template, begin = self.vocabulary.template, self.frame.begin
+        own = () if begin is None else (begin,)
+        before = own if template is None else template.before
+        found = [*(before if starts_document or not tokens else ()), *tokens]
+        return found or [self.vocabulary.bos]

@@ -134,8 +134,11 @@ class Masked(Objective):
         return self.final_rate is not None
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
-        """Returns [CLS] before every row and [SEP] after every document."""
-        return Frame(end=vocabulary.sep, lead=vocabulary.cls)
+        """Returns [CLS] before every row and [SEP] after every document, or what a published tokenizer adds."""
+        template = vocabulary.template
+        if template is None:
+            return Frame(end=vocabulary.sep, lead=vocabulary.cls)
+        return Frame(end=next(iter(template.after), None), lead=next(iter(template.before), None))
 
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
         """Returns rows of `length`, [CLS] included.
@@ -266,16 +269,22 @@ class MaskedLayout(InPlaceLayout):
         self.always_ends, self.continues = always_ends, continues
 
     def row(self, blank: Blank, candidate: Sequence[int]) -> EncoderRow:
-        mask, frame = self.vocabulary.mask, self.frame
+        mask, frame, template = self.vocabulary.mask, self.frame, self.vocabulary.template
         begin = frame.begin if blank.starts_document or not blank.left else None
-        before = [*(token for token in (frame.lead, begin) if token is not None), *blank.left]
+        opening = [token for token in (frame.lead, begin) if token is not None]
+        closing = [] if frame.end is None else [frame.end]
+        if template is not None and not self.continues:
+            opening, closing = [*template.before], [*template.after]
+        before = [*opening, *blank.left]
         row = [*before, *(mask if token == OPEN else token for token in candidate), *blank.right]
         for piece in blank.later:
             row += [mask, *piece]
-        if frame.end is not None and (blank.ends_document or self.always_ends):
-            row.append(frame.end)
+        if blank.ends_document or self.always_ends:
+            row += closing
         first = len(before) - self.predicts_next
         return EncoderRow(row, {place: first + place for place in range(len(candidate))})
 
     def prompt(self, tokens: Sequence[int]) -> DecoderPrompt | None:
-        return DecoderPrompt([self.vocabulary.bos, *tokens]) if self.continues else None
+        begin = self.frame.begin
+        opening = [] if begin is None else [begin]
+        return DecoderPrompt([*opening, *tokens] or [self.vocabulary.bos]) if self.continues else None

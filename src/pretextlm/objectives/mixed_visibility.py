@@ -123,7 +123,7 @@ class MixedVisibility(Masked):
     def frame(self, vocabulary: Vocabulary) -> Frame:
         """Returns the special tokens of causal language modelling if next tokens are predicted, else of masked."""
         if self.predict == "next":
-            return Frame(begin=vocabulary.bos, end=vocabulary.eos)
+            return Frame(begin=vocabulary.begin, end=vocabulary.eos)
         return super().frame(vocabulary)
 
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:

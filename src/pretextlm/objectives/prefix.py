@@ -79,7 +79,7 @@ class Prefix(Objective):
 
     def frame(self, vocabulary: Vocabulary) -> Frame:
         """Returns <s> before and </s> after every document of a decoder row; no special tokens in running text."""
-        return Frame(begin=vocabulary.bos, end=vocabulary.eos) if self.layout == "prefix" else Frame()
+        return Frame(begin=vocabulary.begin, end=vocabulary.eos) if self.layout == "prefix" else Frame()
 
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
         """Returns decoder rows of length + 1 that overlap by one token; or two halves that fill the encoder.

@@ -127,6 +127,13 @@ class TrainingObjective(Config):
         """
         return None
 
+    def answers_prompts(self, vocabulary: Vocabulary, architecture: Architecture) -> bool:
+        """Returns whether a model writes an answer to a prompt, its source, rather than what follows it.
+
+        So does a published encoder-decoder, as in transformers, whatever it was trained on.
+        """
+        return self.writes_targets or (architecture == "encoder_decoder" and vocabulary.template is not None)
+
     def reader(self, split: Any, vocabulary: Vocabulary, length: int) -> RowReader:
         """Returns a reader of the split's rows, each of at most `length` input tokens.
 

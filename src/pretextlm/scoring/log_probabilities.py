@@ -136,7 +136,6 @@ def score_continuations(
     terminators: Sequence[int] = (),
     reread: bool = False,
     first_positions: Sequence[int] | None = None,
-    vocab_size: int | None = None,
 ) -> list[list[TokenScores]]:
     """Returns a decoder's score of every token of every continuation; each context is read once.
 
@@ -149,7 +148,6 @@ def score_continuations(
         terminators: ids that would end a continuation.
         reread: each context begins with the last token of its source.
         first_positions: position of the first token of each context; by default 0.
-        vocab_size: ids from this one on have no probability; None for all of the model's.
     """
     end = list(terminators[:1])  # the first one represents all in the row of targets
     found: list[list[TokenScores]] = [[] for _ in contexts]
@@ -172,17 +170,17 @@ def score_continuations(
         labels, segments, _ = pad_left(targets, vocabulary.pad)
         real = torch.from_numpy(segments >= 0).to(decoder.device)
         hidden_BTD = decoder.extend(inputs)
-        scored = score_labels(model, hidden_BTD[real], torch.from_numpy(labels).to(decoder.device)[real], vocab_size)
+        scored = score_labels(model, hidden_BTD[real], torch.from_numpy(labels).to(decoder.device)[real])
         logs, ends = scored.log_probabilities, np.cumsum([len(target) for target in targets])
         if end:
-            logs[ends - 1] = _log_probability_of_any(model, hidden_BTD[:, -1], list(terminators), vocab_size)
+            logs[ends - 1] = _log_probability_of_any(model, hidden_BTD[:, -1], list(terminators))
         each = map(TokenScores, np.split(logs, ends[:-1]), np.split(scored.is_likeliest, ends[:-1]))
         for i in numbers:
             found[i] = [next(each) for _ in continuations[i]]
     return found
 
 
-def _log_probability_of_any(model: Transformer, hidden_ND: Tensor, ids: list[int], vocab_size: int | None) -> F64:
+def _log_probability_of_any(model: Transformer, hidden_ND: Tensor, ids: list[int]) -> F64:
     """Returns (N,) log-probabilities that one of the ids comes next."""
-    logits = model.logits(hidden_ND)[:, :vocab_size].float()
+    logits = model.logits(hidden_ND).float()
     return (logits[:, ids].logsumexp(dim=1) - logits.logsumexp(dim=1)).double().cpu().numpy()

@@ -69,6 +69,10 @@ class Scorer(ABC):
         excluded[self.vocabulary.unk] = True
         return excluded
 
+    def allow_all_tokens(self) -> None:
+        """Allows candidates with special tokens and white space, as any token may fill a mask in transformers."""
+        self.excluded = np.zeros(self.model.config.vocab_size, bool)
+
     def excluded_first(self, blanks: Sequence[Blank]) -> NDArray[np.bool_]:
         """Returns (B, V) True for ids that a blank's candidates do not begin with, beside those of `excluded`."""
         excluded = np.zeros((len(blanks), self.model.config.vocab_size), bool)

@@ -21,14 +21,15 @@ class TokenTexts:
     Args:
         tokenizer: of the run.
         vocabulary: its special ids.
+        parser: the tokenizer that encodes texts, if it is another one: one that parses the names of special tokens.
     """
 
-    def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
-        self.tokenizer, self.vocabulary = tokenizer, vocabulary
+    def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary, parser: Tokenizer | None = None) -> None:
+        self.tokenizer, self.vocabulary, self.parser = tokenizer, vocabulary, parser
 
     def encode(self, text: str) -> list[int]:
-        """Returns the ids of a text without special tokens."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        """Returns the ids of a text without the special tokens around it."""
+        ids: list[int] = (self.parser or self.tokenizer).encode(text, add_special_tokens=False).ids
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:

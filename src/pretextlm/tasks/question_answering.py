@@ -193,7 +193,7 @@ class QuestionAnswering(Task):
         places = np.arange(scores_ELS.size(1))
         allowed = torch.from_numpy((first <= places) & (places < after)).to(scores_ELS.device)
         start, end = (scores_ELS[..., i].masked_fill(~allowed, LOWEST_SCORE) for i in (0, 1))
-        best = torch.full((len(start), 3), LOWEST_SCORE, dtype=torch.float64)
+        best = torch.tensor([[LOWEST_SCORE, 0, 0]], dtype=torch.float64).repeat(len(start), 1)  # a text without tokens
         # Spans of 1, 2, 3 … tokens: start[t] + end[t + more] for all t at once, by shifting the scores of the ends.
         for more in range(min(self.longest_answer, start.size(1))):
             score, at = (start[:, : start.size(1) - more] + end[:, more:]).max(1)

@@ -138,6 +138,19 @@ class Run:
         return load_tokenizer(self.directory / TOKENIZER)
 
     @cached_property
+    def parsing_tokenizer(self) -> Tokenizer:
+        """The tokenizer that reads the name of a special token in a text as that token; of an import, its own tokens.
+
+        `tokenizer` reads it as text.
+        """
+        from pretextlm.data.tokenizer import load_tokenizer
+
+        own = self.directory / ORIGIN / TOKENIZER
+        found = load_tokenizer(own if own.exists() else self.directory / TOKENIZER)
+        found.encode_special_tokens = False
+        return found
+
+    @cached_property
     def vocabulary(self) -> Vocabulary:
         """Special ids of the tokenizer, in the roles that the model gives them."""
         from pretextlm.data.tokenizer import vocabulary_of

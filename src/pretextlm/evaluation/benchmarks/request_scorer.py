@@ -58,7 +58,6 @@ class RequestScorer(ABC):
         model: in eval mode.
         objective: it was trained with.
         texts: the tokenizer's tokens.
-        vocab_size: ids from this one on were never trained and have no probability; None for all of the model's.
         batch_size: continuations that are read at once, at most.
 
     Attributes:
@@ -73,11 +72,10 @@ class RequestScorer(ABC):
         model: Transformer,
         objective: TrainingObjective,
         texts: TokenTexts,
-        vocab_size: int | None = None,
         batch_size: int = 32,
     ) -> None:
         self.model, self.objective, self.texts = model, objective, texts
-        self.vocab_size, self.batch_size = vocab_size, batch_size
+        self.batch_size = batch_size
         self.max_length = model.config.positions.length
         self.num_cropped = 0
         self._prepare()

@@ -37,36 +37,24 @@ FRAME_TOKENS = 4
 
 
 class AutoregressiveRequests(RequestScorer):
-    """A decoder continues the text.
-
-    Args:
-        model, objective, texts, vocab_size, batch_size: as for :class:`RequestScorer`.
-        framed: a text begins as documents do in training; otherwise with its own first token.
-    """
+    """A decoder continues the text."""
 
     method: ClassVar[str] = "continuation"
 
-    def __init__(
-        self,
-        model: Transformer,
-        objective: TrainingObjective,
-        texts: TokenTexts,
-        vocab_size: int | None = None,
-        batch_size: int = 32,
-        framed: bool = True,
-    ) -> None:
-        super().__init__(model, objective, texts, vocab_size, batch_size)
-        self.framed = framed
-
     def prompt(self, tokens: Ids) -> DecoderPrompt | None:
-        """Returns the decoder's input for a text; None for a model that was not trained to continue texts."""
-        prompt = self.objective.decoder_prompt(self.texts.vocabulary, self.model.config.architecture, tokens)
-        if prompt is None or self.framed or prompt.source is not None or not tokens:
+        """Returns the decoder's input for a text; None for a model that was not trained to continue texts.
+
+        What a published tokenizer adds after a text is left out, since the continuation follows.
+        """
+        known = self.texts.vocabulary
+        prompt = self.objective.decoder_prompt(known, self.model.config.architecture, tokens)
+        after = 0 if known.template is None else len(known.template.after)
+        if prompt is None or prompt.source is not None or not after:
             return prompt
-        return DecoderPrompt(list(tokens))
+        return DecoderPrompt(prompt.context[:-after] or [known.bos])
 
     def split(self, context: str, continuation: str) -> tuple[Ids, Ids]:
-        if not self.objective.writes_targets:
+        if not self.objective.answers_prompts(self.texts.vocabulary, self.model.config.architecture):
             return super().split(context, continuation)
         return tuple(self.texts.encode(context.rstrip())), tuple(self.texts.encode(continuation.strip()))
 
@@ -86,7 +74,6 @@ class AutoregressiveRequests(RequestScorer):
                 [[pairs[n][1] for n in jobs[job][1]] for job in batch],
                 sources or None,
                 reread=prompts[0].reread,
-                vocab_size=self.vocab_size,
             )
             for job, many in zip(batch, scored, strict=True):
                 for number, one in zip(jobs[job][1], many, strict=True):
@@ -160,7 +147,7 @@ class PseudoLikelihoodRequests(RequestScorer):
             columns = np.array([row.columns[place] for row, (_, _, place) in zip(rows, some, strict=True)])
             hidden_ND = hidden_states_at(self.model, self.texts.vocabulary, rows, np.arange(len(rows)), columns)
             labels = torch.tensor([ids[place] for _, ids, place in some], device=hidden_ND.device)
-            scored = score_labels(self.model, hidden_ND, labels, self.vocab_size)
+            scored = score_labels(self.model, hidden_ND, labels)
             logs[batch], likeliest[batch] = scored.log_probabilities, scored.is_likeliest
             if on_progress is not None:
                 done = np.count_nonzero(open_tasks <= 0)
@@ -260,10 +247,7 @@ def request_scorer(
     objective: TrainingObjective,
     texts: TokenTexts,
     method: str = "auto",
-    *,
-    vocab_size: int | None = None,
     batch_size: int = 32,
-    framed: bool = True,
     needs_greedy: bool = False,
 ) -> RequestScorer:
     """Returns the model with the method that suits it, or the one that is named.
@@ -271,9 +255,8 @@ def request_scorer(
     A decoder that continues texts does so; a masked model has pseudo-log-likelihoods; all others fill blanks.
 
     Args:
-        model, objective, texts, vocab_size, batch_size: as for :class:`RequestScorer`.
+        model, objective, texts, batch_size: as for :class:`RequestScorer`.
         method: one of METHODS.
-        framed: a decoder's texts begin as its documents did in training.
         needs_greedy: scores are to say whether the model would have written the continuation; a masked model then fills
             a blank of known length.
 
@@ -282,7 +265,7 @@ def request_scorer(
     """
     if method not in METHODS:
         raise UserError(f"There is no scoring {method!r}.", f"Known: {', '.join(METHODS)}.")
-    decoder = AutoregressiveRequests(model, objective, texts, vocab_size, batch_size, framed)
+    decoder = AutoregressiveRequests(model, objective, texts, batch_size)
     continues = decoder.prompt((0,)) is not None
     if method == "continuation" and not continues:
         raise UserError(
@@ -293,7 +276,7 @@ def request_scorer(
         return decoder
     if method == "auto":
         method = "pseudo" if _hides_any_token(objective.scorer(model, texts)) and not needs_greedy else "cloze"
-    found = REQUEST_SCORERS[method](model, objective, texts, vocab_size, batch_size)
+    found = REQUEST_SCORERS[method](model, objective, texts, batch_size)
     if isinstance(found, BlankRequests):
         found.needs_greedy = needs_greedy
     return found

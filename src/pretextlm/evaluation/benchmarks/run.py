@@ -17,7 +17,6 @@ from pretextlm.evaluation.benchmarks.rows import HUB, read_rows, read_shots
 from pretextlm.evaluation.benchmarks.wording import Question, Values, Wording, shots_of
 from pretextlm.evaluation.trained_model import open_trained
 from pretextlm.files import write_json
-from pretextlm.hf.provenance import Origin, origin_of
 from pretextlm.training.checkpoint import newest
 from pretextlm.training.run_directory import Run
 
@@ -46,20 +45,9 @@ class Opened:
     def scorer(self, method: str, batch_size: int, needs_greedy: bool = False) -> RequestScorer:
         """Returns the model as one that scores continuations.
 
-        A published model that was not trained on since is read as published: without the ids that the import added,
-        and with a token at a text's beginning only where its tokenizer puts one.
+        A published model is read as published: with the tokens before a text that its tokenizer adds.
         """
-        origin = self._origin
-        return request_scorer(
-            self.model,
-            self.objective,
-            self.texts,
-            method,
-            vocab_size=None if origin is None else origin.vocab_size,
-            batch_size=batch_size,
-            framed=origin is None or self._tokenizer_begins,
-            needs_greedy=needs_greedy,
-        )
+        return request_scorer(self.model, self.objective, self.texts, method, batch_size, needs_greedy)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -74,17 +62,6 @@ class Opened:
     def settings(self) -> dict[str, Any]:
         """Number type and device."""
         return {"dtype": "float32", "device": str(self.model.embed_tokens.weight.device)}
-
-    @property
-    def _origin(self) -> Origin | None:
-        """The origin of a published model that was not trained further; otherwise None."""
-        trained = self._checkpoint is not None and self._checkpoint.step > 0
-        return None if trained else origin_of(self.run.directory)
-
-    @property
-    def _tokenizer_begins(self) -> bool:
-        ids = self.run.tokenizer.encode("a").ids
-        return bool(ids) and ids[0] == self.texts.vocabulary.bos
 
 
 def evaluate_benchmarks(

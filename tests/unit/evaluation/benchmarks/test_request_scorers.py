@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from small_corpus import WORDS, documents, random_scorer
 
 from pretextlm.batch import IGNORE, Batch
+from pretextlm.data.text_template import TextTemplate
 from pretextlm.errors import UserError
 from pretextlm.evaluation.benchmarks.request_scorer import Request
 from pretextlm.evaluation.benchmarks.request_scorers import request_scorer
@@ -16,6 +19,7 @@ from pretextlm.objectives.registry import build
 from pretextlm.scoring.blank import Blank
 from pretextlm.scoring.blank_layout import OPEN
 from pretextlm.scoring.log_probabilities import score_batch
+from pretextlm.scoring.token_texts import TokenTexts
 
 DECODERS = {
     "causal": {},
@@ -159,21 +163,27 @@ def test_ids_that_cannot_come_take_no_probability(store):
     rows = store.vocabulary.size - 50
     ids = [40, 41, 42]
     all_of_them = request_scorer(model, built, texts).score_ids([((39,), tuple(ids))], [range(3)])
-    fewer = request_scorer(model, built, texts, vocab_size=rows).score_ids([((39,), tuple(ids))], [range(3)])
+    model.trained_vocab_size = rows
+    fewer = request_scorer(model, built, texts).score_ids([((39,), tuple(ids))], [range(3)])
     batch = Batch(input_ids=np.array([[store.vocabulary.bos, 39, *ids[:-1]]], np.int32), attention="causal")
     with torch.no_grad():
         states = model(prepare(batch, model.config, torch.device("cpu"), torch.float32)).hidden_BTD[0, 1:]
-        logits = model.logits(states)[:, :rows].log_softmax(dim=1)
+        logits = model.logits(states)
+    assert (logits[:, rows:] == float("-inf")).all()
+    logits = logits[:, :rows].log_softmax(dim=1)
     assert fewer[0].log_likelihood == pytest.approx(float(logits[range(3), ids].sum()), abs=1e-4)
     assert fewer[0].log_likelihood > all_of_them[0].log_likelihood
 
 
-def test_without_a_frame_a_text_begins_with_its_own_first_token(store):
+def test_a_text_begins_with_what_a_published_tokenizer_adds(store):
     model, built, texts = opened("causal", store)
-    framed, bare = (request_scorer(model, built, texts, framed=choice) for choice in (True, False))
-    assert framed.prompt((50, 51)).context == [store.vocabulary.bos, 50, 51]
+    assert request_scorer(model, built, texts).prompt((50, 51)).context == [store.vocabulary.bos, 50, 51]
+    template = TextTemplate.of_tokens([], [], [store.vocabulary.eos])
+    published = TokenTexts(texts.tokenizer, replace(texts.vocabulary, template=template))
+    bare = request_scorer(model, built, published)
     assert bare.prompt((50, 51)).context == [50, 51]
     assert bare.prompt(()).context == [store.vocabulary.bos]
+    assert built.decoder_prompt(published.vocabulary, "decoder", (50, 51)).context == [50, 51, store.vocabulary.eos]
 
 
 def test_a_text_that_is_too_long_loses_its_beginning(store):
