@@ -54,8 +54,9 @@ def predict(
     Returns:
         For each record its "row", the "answer" and details: the "probabilities" of classes and choices; of tags the
         "text", its "tokens" with their characters ("offsets") and probabilities ("scores"), and the "names" that the
-        tags mark: type, text, score (mean probability of its tags), and characters from start to end. A "note" says
-        what of a text that is too long was not read, or that it was read in windows.
+        tags mark: type, text, score (mean probability of its tags), and characters from start to end, which the span
+        that answers a question also has. A "note" says what of a text that is too long was not read, or that it was
+        read in windows.
 
     Raises:
         UserError: the run was not fine-tuned, or a record is wrong.

@@ -135,7 +135,7 @@ class QuestionAnswering(Task):
             if len(answers) != len(starts):
                 message = f"there are {len(answers)} answers and {len(starts)} positions of their first characters."
                 raise records.fault(index, message, "Give each answer its position.")
-            if not answers and not self.no_answer:
+            if not answers and not self.no_answer and not records.unlabelled:
                 raise records.fault(index, "the question has no answer.", "Give task.no_answer=true.")
             if answers and not _is_in_place(text, answers, starts):
                 message = f"the answer {answers[0][:40]!r} is not at character {starts[0]}."
@@ -208,6 +208,12 @@ class QuestionAnswering(Task):
         self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[Any]:
         """Returns the span with the best score over all windows; "" where no answer is more probable in each window."""
+        return [one["answer"] for one in self.explain(predictions, examples, encoder, records)]
+
+    def explain(
+        self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
+    ) -> list[dict[str, Any]]:
+        """Returns the answers with their characters in the text, from start to end; both None without an answer."""
         assert examples.places is not None, "windows know their characters"
         # Windows sorted by record, and within a record by falling score: the first of each record is its best.
         order = np.lexsort((-predictions[:, 0], examples.records))
@@ -217,14 +223,18 @@ class QuestionAnswering(Task):
         begin = examples.offsets[chosen]
         first = examples.places[begin + predictions[chosen, 1].astype(np.int64), 0].tolist()
         last = examples.places[begin + predictions[chosen, 2].astype(np.int64), 1].tolist()
-        empty = (none > predictions[chosen, 0]).tolist() if self.no_answer else [False] * len(records)
+        nothing = predictions[chosen, 0] <= LOWEST_SCORE  # a text without a token
+        empty = (nothing | (none > predictions[chosen, 0]) if self.no_answer else nothing).tolist()
         texts = records.texts("context")
-        return ["" if gone else text[a:b] for text, a, b, gone in zip(texts, first, last, empty, strict=True)]
+        return [
+            {"answer": "", "start": None, "end": None} if gone else {"answer": text[a:b], "start": a, "end": b}
+            for text, a, b, gone in zip(texts, first, last, empty, strict=True)
+        ]
 
     def dummy_labels(self, records: Records) -> dict[str, list[Any]]:
-        """Returns the first character as the answer to each question."""
-        answers = [[text[:1]] for text in records.texts("context")]
-        return {"answers": answers, "starts": [[0]] * len(records), "impossible": [False] * len(records)}
+        """Returns no answer to any question."""
+        none: list[Any] = [[]] * len(records)
+        return {"answers": none, "starts": none, "impossible": [False] * len(records)}
 
     def references(self, records: Records) -> list[Any]:
         """Returns all correct answers of each record; an empty list where there is none."""
