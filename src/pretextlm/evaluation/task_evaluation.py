@@ -16,6 +16,7 @@ from pretextlm.evaluation.result_files import EVALUATION, ResultFiles
 from pretextlm.evaluation.scores.table import score_named
 from pretextlm.files import write_json, write_text
 from pretextlm.metric import Metric, exponential, ratio
+from pretextlm.tasks.sentence_embedding import SentenceEmbedding
 from pretextlm.tasks.shared.writing import WritingTask
 from pretextlm.tasks.text_classification import TextClassification
 from pretextlm.training.corpus import read_split
@@ -224,6 +225,8 @@ def unanswered(model: Transformer, task: Task, run: Run, records: Records) -> Ex
 def reading_length(run: Run) -> int:
     """Return the number of tokens of an example at most: of an import all that it was made for."""
     own = run.recipe.data.length
+    if isinstance(run.recipe.task, SentenceEmbedding):  # a limit of its own, as in sentence-transformers
+        return own
     return max(own, run.recipe.model.positions.length or 0) if run.recipe.imported_from else own
 
 

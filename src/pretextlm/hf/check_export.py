@@ -20,8 +20,10 @@ import numpy as np
 
 from pretextlm.batch import Batch
 from pretextlm.data.offset_mapping import OffsetTokenizer
+from pretextlm.data.text_template import FIRST, SECOND
 from pretextlm.errors import UserError
 from pretextlm.hf import int8
+from pretextlm.hf.export_tokenizer import exported_template
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,19 +150,12 @@ def _difference(tokenizer: Any, theirs: Any, written: Written, text: str) -> flo
     """
     import torch
 
-    ids = _text_ids(written.run, text)
+    ids = exported_template(written.run).around(_text_ids(written.run, text))
     if tokenizer is not None:
-        found = tokenizer(text, add_special_tokens=False)["input_ids"]
-        if found != ids:
-            raise _failed(
-                f"transformers' tokenizer splits {text[:30]!r} into {found[:8]}, the run's into {ids[:8]}",
-                "For some families, transformers replaces any tokenizer by one of the published kind. Export it as "
-                "another family, or use --no-check and load the tokenizer by PreTrainedTokenizerFast.",
-            )
-        ids = tokenizer(text)["input_ids"]
+        _check_tokens(tokenizer, written.run, text)
     limit = written.run.recipe.model.positions
     most = limit.max_position_embeddings - limit.offset if limit.max_position_embeddings else LENGTH
-    ids = ids[: min(LENGTH, most)]
+    ids = [index for index in ids if index < written.values["vocab_size"]][: min(LENGTH, most)]
     with torch.inference_mode():
         expected, given = _our_output(written, ids), _their_output(theirs, written, ids)
     if expected.shape != given.shape:
@@ -169,6 +164,30 @@ def _difference(tokenizer: Any, theirs: Any, written: Written, text: str) -> flo
     if not difference <= (ROUNDED if int8.KEY in written.values else TOLERANCE):
         raise _failed(f"its outputs for {text[:30]!r} differ from the run's by {difference:.1e} of the largest")
     return difference
+
+
+def _check_tokens(tokenizer: Any, run: Run, text: str) -> None:
+    """Checks that a text, and a pair of it and another, have the run's tokens and its special tokens around them.
+
+    Raises:
+        UserError: they do not.
+    """
+    template = exported_template(run)
+    for pieces, texts in ((template.single, [text]), (template.pair, [text, TEXTS[0]])):
+        own = {FIRST: _text_ids(run, text), SECOND: _text_ids(run, TEXTS[0])}
+        parts = [own.get(index, [index]) for index, _ in pieces]
+        expected = [index for part in parts for index in part]
+        found = tokenizer(*texts)
+        if found["input_ids"] != expected:
+            raise _failed(
+                f"transformers' tokenizer splits {text[:30]!r} into {found['input_ids'][:8]}, the run's into "
+                f"{expected[:8]}",
+                "For some families, transformers replaces any tokenizer by one of the published kind. Export it as "
+                "another family, or use --no-check and load the tokenizer by PreTrainedTokenizerFast.",
+            )
+        types = [kind for part, (_, kind) in zip(parts, pieces, strict=True) for _ in part]
+        if found.get("token_type_ids", types) != types:
+            raise _failed("transformers' tokenizer gives a pair of texts other token types than the run")
 
 
 def _text_ids(run: Run, text: str) -> list[int]:

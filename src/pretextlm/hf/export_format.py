@@ -18,6 +18,7 @@ from pretextlm.hf import custom_code
 from pretextlm.hf.custom_code import NAME as OWN
 from pretextlm.hf.custom_code import restores_in_place
 from pretextlm.hf.state_dict import DISCRIMINATOR, trained_part, translated
+from pretextlm.hf.task_heads import exported_task
 
 if TYPE_CHECKING:
     from pretextlm.objectives.protocol import DecoderAttention
@@ -77,7 +78,7 @@ def export_format(
     from pretextlm.model.transformer import meta_model
 
     config, attention = recipe.model, attention_of(recipe)
-    task = recipe.task if recipe.task and recipe.task.head_kind else None
+    task = exported_task(recipe)
     if config.architecture == "decoder" and (attention == "bidirectional" or (attention == "prefix" and not family)):
         error = UserError(*ONE_DIRECTION[attention])
     elif family == OWN:

@@ -23,12 +23,14 @@ from pretextlm.hf.check_export import SKIPPED, Written, check_export, missing_li
 from pretextlm.hf.equivalent_weights import ADDED_TO_TABLE, POSITIONS
 from pretextlm.hf.export_config import config_values, generation_values
 from pretextlm.hf.export_format import export_format, leaves_bare
-from pretextlm.hf.export_tokenizer import has_task_class, write_json, write_tokenizer
+from pretextlm.hf.export_tokenizer import write_json, write_tokenizer
 from pretextlm.hf.model_card import model_card
 from pretextlm.hf.provenance import Origin, kept, origin_of
+from pretextlm.hf.sentence_transformers_files import write_embedding_files
 from pretextlm.hf.state_dict import DISCRIMINATOR, GENERATOR, Translated, trained_part, translated
-from pretextlm.hf.task_heads import head_out
+from pretextlm.hf.task_heads import exported_task, head_out
 from pretextlm.hf.weight_files import DTYPES, stored, torch_dtype, write_weights
+from pretextlm.tasks.sentence_embedding import SentenceEmbedding
 from pretextlm.training.checkpoint import newest
 from pretextlm.training.run_directory import Run
 
@@ -140,6 +142,8 @@ def export_model(
         if done.family.name == custom_code.NAME:
             custom_code.copy_to(partial)
         write_tokenizer(partial, run, untouched)
+        if isinstance(run.recipe.task, SentenceEmbedding):
+            write_embedding_files(partial, run.recipe.task, done.config.hidden_size, run.recipe.data.length)
         if done.config.architecture != "encoder":
             write_json(partial / "generation_config.json", generation_values(run, values))
         bits = {"dtype": dtype, **(compared or {})} if quantize else None
@@ -179,7 +183,7 @@ def _translated(
         unchanged: origin of a run that was not trained since its import.
     """
     pad, source = run.vocabulary.pad, origin.family if (origin := origin_of(run.directory)) else None
-    task = run.recipe.task if has_task_class(run) and part == DISCRIMINATOR else None
+    task = exported_task(run.recipe) if part == DISCRIMINATOR else None
     if part == DISCRIMINATOR and unchanged is not None:
         return translated(*_as_it_came(unchanged, run.recipe.model, weights), family or source, None, task)
     if unchanged is not None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pretextlm.data.text_template import FIRST, TextTemplate, post_processor, template_of
 from pretextlm.hf.chat_template import chat_template
 from pretextlm.hf.provenance import CHAT_TEMPLATE, kept
+from pretextlm.hf.task_heads import exported_task
 from pretextlm.hf.tokenizer_settings import NAMES, ROLES, SETTINGS
 from pretextlm.tasks.base import text_template
 from pretextlm.training.run_directory import ORIGIN, Run
@@ -76,11 +77,6 @@ def _absorbing_spaces(serialized: str, ids: Collection[int]) -> str:
     return json.dumps(values, ensure_ascii=False, indent=2)
 
 
-def has_task_class(run: Run) -> bool:
-    """Returns whether the run is exported as a task class rather than a language model."""
-    return run.recipe.task is not None and run.recipe.task.head_kind is not None
-
-
 def _names(run: Run, vocabulary: Vocabulary) -> dict[str, str]:
     """Returns transformers' names of the seven named tokens, with the tokenizer's name of each."""
     return {f"{role}_token": str(run.tokenizer.id_to_token(getattr(vocabulary, role))) for role in ROLES}
@@ -91,7 +87,7 @@ def exported_template(run: Run) -> TextTemplate:
     known, model = run.vocabulary, run.recipe.model
     if known.template is not None:
         return known.template
-    if has_task_class(run):
+    if exported_task(run.recipe) is not None:
         template = text_template(known, model)
     elif model.architecture == "encoder":
         template = TextTemplate.of_tokens([known.cls], [known.sep], [known.sep])
@@ -108,12 +104,8 @@ def _decoder_template(run: Run) -> TextTemplate:
     Those of an objective are read from the prompt that it makes of a text, here of the one piece FIRST:
     bos, FIRST before a continuation; FIRST, eos for a source. Sentinels are the text's own.
     """
-    from pretextlm.tasks.shared.writing import WritingTask
-
     known, recipe = run.vocabulary, run.recipe
     if recipe.task is not None:
-        if not isinstance(recipe.task, WritingTask):
-            return text_template(known, recipe.model)
         source = recipe.task.decoder_attention == "prefix"
         return (
             TextTemplate.of_tokens([], [known.eos], [known.eos])
@@ -128,6 +120,6 @@ def _decoder_template(run: Run) -> TextTemplate:
     return TextTemplate.of_tokens(ids[:place], ids[place + 1 :], ids[place + 1 :])
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
+def write_json(path: Path, values: Mapping[str, Any] | list[Any]) -> None:
     """Writes values as JSON, indented and sorted."""
-    path.write_text(json.dumps(dict(values), indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")

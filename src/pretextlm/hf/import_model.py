@@ -30,6 +30,7 @@ from pretextlm.hf.imported_objective import objective_of
 from pretextlm.hf.model_source import HUB, model_directory
 from pretextlm.hf.provenance import GENERATION, KEPT, Origin
 from pretextlm.hf.safetensors_files import FLOATS, TensorInfo, read_tensor_infos
+from pretextlm.hf.sentence_transformers_files import embedding_length, embedding_task
 from pretextlm.hf.special_token_ids import special_token_ids
 from pretextlm.hf.task_heads import task_of, without_pooler
 from pretextlm.hf.tokenizer_settings import TokenizerSettings
@@ -128,6 +129,8 @@ def check(directory: Path, objective: str | None = None) -> ValidatedModel:
     trained_by: TrainingObjective
     if tuned:
         config, trained_by = without_pooler(config, tuned[0]), tuned[1]
+    elif objective is None and (embedding := embedding_task(directory)):
+        trained_by = embedding.for_architecture(config.architecture)
     else:
         trained_by = objective_of(family, config, stored, objective, values)
     maps = tuple(tuned[0].maps()) if tuned else ()
@@ -199,6 +202,7 @@ def _recipe(checked: ValidatedModel, source: str, name: str) -> Recipe:
         if config.positions.max_position_embeddings
         else LONGEST
     )
+    longest = min(LONGEST, longest, embedding_length(checked.directory) or LONGEST)
     grown_by = {"vocab_size": max(config.vocab_size, checked.taken.size), "special_token_ids": _special_ids(checked)}
     model = config.model_dump() | grown_by
     learnt = checked.objective
@@ -206,7 +210,7 @@ def _recipe(checked: ValidatedModel, source: str, name: str) -> Recipe:
         {
             "name": name or "imported",
             "imported_from": source,
-            "data": {"length": max(8, min(LONGEST, longest))},
+            "data": {"length": max(8, longest)},
             "task" if isinstance(learnt, Task) else "objective": learnt,
             "model": model,
             "training": {"budget_steps": 1},

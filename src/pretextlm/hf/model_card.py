@@ -14,6 +14,7 @@ from pretextlm.hf import custom_code
 from pretextlm.hf.provenance import kept
 from pretextlm.hf.state_dict import DISCRIMINATOR
 from pretextlm.metric import amount_read
+from pretextlm.tasks.sentence_embedding import SentenceEmbedding
 from pretextlm.training.run_directory import ORIGIN
 
 if TYPE_CHECKING:
@@ -56,9 +57,10 @@ def model_card(
         part: the written model of a run that trains two.
     """
     family = done.family.name
-    parts = [_front(done, architecture, origin), f"# {_plain(run.recipe.name)}\n"]
+    embeds = isinstance(run.recipe.task, SentenceEmbedding)
+    parts = [_front(done, architecture, origin, embeds), f"# {_plain(run.recipe.name)}\n"]
     parts.append(f"A {family} model ({architecture}) written by pretextlm {__version__}. {_shape(done)}\n")
-    parts.append(_use(done, architecture))
+    parts.append(_use(done, architecture, embeds))
     parts += ["## Data\n", *_data(run, origin, untouched)]
     parts += ["## Objective\n", *_objective(run, untouched, part)]
     parts += ["## Cost\n", *_cost(run, untouched, step)]
@@ -69,7 +71,7 @@ def model_card(
     return "\n".join(parts)
 
 
-def _front(done: Translated, architecture: str, origin: Origin | None) -> str:
+def _front(done: Translated, architecture: str, origin: Origin | None, embeds: bool) -> str:
     tasks = {"encoder": "fill-mask", "decoder": "text-generation", "encoder_decoder": "text2text-generation"}
     task = tasks[done.config.architecture]
     if architecture == custom_code.BARE or (task == "fill-mask" and not architecture.endswith("MaskedLM")):
@@ -77,9 +79,8 @@ def _front(done: Translated, architecture: str, origin: Origin | None) -> str:
     task = next((named for ending, named in FINE_TUNED.items() if architecture.endswith(ending)), task)
     name = origin.source.removeprefix(HUB) if origin and origin.source.startswith(HUB) else ""
     base = f"base_model: {name}\n" if name else ""
-    return (
-        f"---\nlibrary_name: transformers\n{base}pipeline_tag: {task}\ntags:\n- pretextlm\n- {done.family.name}\n---\n"
-    )
+    task, library = ("sentence-similarity", "sentence-transformers") if embeds else (task, "transformers")
+    return f"---\nlibrary_name: {library}\n{base}pipeline_tag: {task}\ntags:\n- pretextlm\n- {done.family.name}\n---\n"
 
 
 def _shape(done: Translated) -> str:
@@ -94,11 +95,17 @@ def _shape(done: Translated) -> str:
     )
 
 
-def _use(done: Translated, architecture: str) -> str:
+def _use(done: Translated, architecture: str, embeds: bool) -> str:
     code = ""
     if done.family.name == custom_code.NAME:  # its classes are in the directory: an Auto class finds them there
         architecture, code = architecture.replace("Pretext", "AutoModel", 1), ", trust_remote_code=True"
         architecture = architecture.replace("AutoModelModel", "AutoModel")
+    if embeds:
+        return (
+            "```python\nfrom sentence_transformers import SentenceTransformer\n\n"
+            f'model = SentenceTransformer("DIRECTORY"{code})\n'
+            'vectors = model.encode(["A text.", "Another one."])\n```\n'
+        )
     return (
         f"```python\nfrom transformers import AutoTokenizer, {architecture}\n\n"
         f'tokenizer = AutoTokenizer.from_pretrained("DIRECTORY"{code})\n'

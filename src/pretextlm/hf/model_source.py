@@ -12,10 +12,11 @@ from pretextlm.errors import UserError, missing_extra
 from pretextlm.hf.gguf import SUFFIX, convert_gguf
 from pretextlm.hf.provenance import KEPT
 from pretextlm.hf.safetensors_files import INDEX
+from pretextlm.hf.sentence_transformers_files import FILES
 
 HUB = "hf:"
 HUB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
-HUB_FILES = ["*.safetensors", INDEX, "vocab.txt", *KEPT]
+HUB_FILES = ["*.safetensors", INDEX, "vocab.txt", *KEPT, *FILES]
 CACHED = "models--"
 """Begin of the names of models in the hub's cache."""
 

@@ -96,7 +96,7 @@ def translated(
         config, weights: the model.
         name: of the family; None for the first published one that fits, those that represent all its heads first.
         pad: the padding id, from which some families count positions; None: not checked.
-        task: whose head replaces the language-model head; None for none.
+        task: whose head replaces the language-model head, or that has none; None for a language model.
         bare: without its language-model head, unless the family's code is ours.
 
     Returns:
@@ -118,7 +118,7 @@ def translated(
                 return _fitting(family, shape, tensors, pad, task, bare)
             except (UserError, KeyError, ValueError, AttributeError):
                 continue
-    if task is not None:  # a family may have a place for all but the head
+    if task is not None and task.head_kind:  # a family may have a place for all but the head
         class_of(translated(config, _trunk(weights), None, pad).family, task)
     raise UserError(
         "No published family has a model of this shape.",
@@ -157,8 +157,8 @@ def _fitting(
         )
     own = tuple(f"heads.{head.head}." for head in family.heads)
     carried = {name: t for name, t in weights.items() if not name.startswith("heads.") or name.startswith(own)}
-    head = class_of(family, task) if task else None
-    if task and head:
+    head = class_of(family, task) if task and task.head_kind else None
+    if task:
         carried = _trunk(weights)
     dropped = bare and family.name != OWN and not any(name.startswith(own) for name in carried)
     if dropped:
@@ -170,13 +170,16 @@ def _fitting(
             f"run's has the id {pad}, so that other programs would give its tokens other positions.",
             f"Export it with --family bert, or train one with model.positions.offset={pad + 1}.",
         )
-    if config.head.dense and not any(name.startswith((*own, *OWN_HEAD)) for name in carried):
+    headless = config.head.dense and not any(name.startswith((*own, *OWN_HEAD)) for name in carried)
+    if headless or (task and not head):
         names = (name for name, kind in family.classes.items() if kind == config.architecture and "For" not in name)
         values |= {"architectures": [next(names, values["architectures"][0])]}
     if task and head:
         values |= values_of(head, task)
         carried |= head_out(task, weights)
     theirs = weights_to_hf(family, config, carried, head.maps() if head else ())
+    if task and not head:
+        theirs = {name.removeprefix(family.prefix): tensor for name, tensor in theirs.items()}
     lost = [name for name in _lost(family, weights) if not (head and name == "task")]
     lost += ["language model"] if dropped and any(name.startswith(OWN_HEAD) for name in weights) else []
     return Translated(family, config, carried, theirs, values, tuple(lost), head)

@@ -23,8 +23,19 @@ if TYPE_CHECKING:
 
     from pretextlm.model.config import ModelConfig
     from pretextlm.model.families.base import Family
+    from pretextlm.training.recipe import Recipe
 
 ELSEWHERE = "Export it as another family, or use the run itself: pretextlm evaluate."
+
+
+def exported_task(recipe: Recipe) -> Task | None:
+    """Returns the task whose model a run leaves as; None for a language model, which tasks that write text have, too.
+
+    A task without a head of its own leaves as the bare model.
+    """
+    from pretextlm.tasks.shared.writing import WritingTask
+
+    return None if isinstance(recipe.task, WritingTask) else recipe.task
 
 
 def class_of(family: Family, task: Task) -> TaskClass:

@@ -3,7 +3,7 @@
     {"anchor": "A man is eating.", "positive": "Someone eats.", "negative": "A man is cooking."}
 
     texts         [CLS] a man is eating . [SEP]    [CLS] someone eats . [SEP]    [CLS] a man is cooking . [SEP]
-    embedding     the mean of a text's last hidden states
+    embedding     the mean of a text's last hidden states (or another pooling of them), scaled to norm 1
     loss          -log softmax of cos(anchor, positive) / temperature, among all positives and negatives of the step
 
 The loss compares each anchor with all other texts of its step. Micro-batches would have fewer negatives and another
@@ -21,14 +21,14 @@ Axis letters: E examples, K texts of an example, M all texts, N tokens, D hidden
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from pretextlm.batch import Batch, Term
-from pretextlm.data.examples import Examples, tokens_of_texts
+from pretextlm.data.examples import Examples, first_places, last_places, tokens_of_texts
 from pretextlm.data.offset_mapping import OffsetTokenizer, framed
 from pretextlm.errors import UserError
 from pretextlm.objectives.protocol import Architecture, Outputs
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pretextlm.data.records import Records
     from pretextlm.model.config import ModelConfig
 
+Pooling = Literal["mean", "cls", "max", "last"]
 AT_ONCE = 1024
 """Anchors that are compared with all texts at a time, to find the nearest."""
 
@@ -49,6 +50,8 @@ class SentenceEmbedding(Task):
 
     Args:
         anchor, positive, negative: columns of the training records; "" for no hard negatives.
+        pooling: how a text's last hidden states become one vector: their "mean", their largest values ("max"), or the
+            state of the first ("cls") or "last" token, special tokens included.
         temperature: by which cosines are divided; the smaller, the more weight the nearest negatives have.
         first, second, score: columns of validation records that are pairs with a score; without a score, validation
             records have the columns of training records.
@@ -68,6 +71,7 @@ class SentenceEmbedding(Task):
     anchor: str = Field(default="anchor", description="column of a text")
     positive: str = Field(default="positive", description="column of a text that means the same")
     negative: str = Field(default="", description="column of a text that does not; empty for none")
+    pooling: Pooling = Field(default="mean", description="mean, cls (first token), max or last (token)")
     temperature: float = Field(default=0.05, gt=0, description="by which cosines are divided")
     first: str = Field(default="sentence1", description="column of a text of a pair with a score")
     second: str = Field(default="sentence2", description="column of the other one")
@@ -129,16 +133,26 @@ class SentenceEmbedding(Task):
 
     def embeddings(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Returns (E, K, D) the texts' embeddings, of norm 1, in fp32."""
-        import torch
         from torch.nn import functional
 
+        pooled_MD = functional.normalize(self.pooled(outputs, batch), dim=1)
+        return pooled_MD.view(len(batch.row_labels), -1, pooled_MD.size(1))
+
+    def pooled(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Returns (M, D) one vector for each text, in fp32."""
+        import torch
+
+        if self.pooling in ("cls", "last"):
+            return outputs.hidden_at((first_places if self.pooling == "cls" else last_places)(batch)).float()
         inside, text_N, _ = tokens_of_texts(batch.segment_ids, batch.position_ids)
         hidden_ND = outputs.hidden_at(inside).float()
         sizes_M = torch.from_numpy(np.bincount(text_N)).to(hidden_ND.device)
         index_N = torch.from_numpy(text_N).to(hidden_ND.device)
-        sums_MD = hidden_ND.new_zeros(len(sizes_M), hidden_ND.size(1)).index_add(0, index_N, hidden_ND)
-        embedded_MD = functional.normalize(sums_MD / sizes_M[:, None], dim=1)
-        return embedded_MD.view(len(batch.row_labels), -1, hidden_ND.size(1))
+        zeros_MD = hidden_ND.new_zeros(len(sizes_M), hidden_ND.size(1))
+        if self.pooling == "mean":
+            return zeros_MD.index_add(0, index_N, hidden_ND) / sizes_M[:, None]
+        index_ND = index_N[:, None].expand_as(hidden_ND)
+        return zeros_MD.scatter_reduce(0, index_ND, hidden_ND, "amax", include_self=False)
 
     def terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Returns the cross-entropy of the positives among all candidates in nats, or the squared error of scores."""
