@@ -66,12 +66,18 @@ SHAPES: dict[str, dict[str, Any]] = {
         "head": {"bias": True},
     },
     "shared": {"share_layers": True, "num_hidden_layers": 3, "positions": {"kind": "none"}},
+    "yarn": {
+        "positions": {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "high_freq_factor": 32.0}},
+        "attention": {"sliding_windows": (0, 5)},
+    },
+    "llama3": {"positions": {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}},
     "long": {
         "positions": {"partial_rotary_factor": 0.5, "rope_scaling": {"rope_type": "linear", "factor": 2.0}},
         "feed_forward": {"activation": "silu"},
     },
 }
-CASES = [(kind, name) for name in SHAPES for kind in CLASSES]
+ALONE = ("default", "bert", "gemma2", "modernbert", "t5")
+CASES = [("encoder_decoder", name) for name in SHAPES] + [(k, n) for k in ("encoder", "decoder") for n in ALONE]
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +234,7 @@ def test_saved_again_and_trained(code, tmp_path):
     [
         ({"positions": {"kind": "disentangled"}}, "disentangled"),
         ({"attention": {"block_size": 8}, "positions": {"kind": "none"}}, "block-sparse"),
+        ({"positions": {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}}, "dynamic"),
         ({"attention": {"global_tokens": 1}}, "global"),
     ],
 )

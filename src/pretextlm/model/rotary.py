@@ -112,20 +112,40 @@ def compute_angles(
         scaling: Changes the frequencies for longer texts.
         lengths_BT: Lengths of the documents, under a scaling that depends on them.
     """
-    exponents = torch.arange(0, width, 2, dtype=torch.float32, device=positions_BT.device) / width
     if scaling.rope_type in LENGTH_DEPENDENT:
         assert lengths_BT is not None, "these angles depend on the documents' lengths"
         by_length = dynamic_frequencies if scaling.rope_type == "dynamic" else longrope_frequencies
-        frequencies = by_length(exponents, theta, scaling, lengths_BT)[:, :, None]
-    elif scaling.rope_type == "yarn":
-        frequencies = yarn_frequencies(exponents, theta, scaling)
+        frequencies = by_length(_exponents(width, positions_BT.device), theta, scaling, lengths_BT)[:, :, None]
     else:
-        frequencies = scaled_frequencies(theta**-exponents, scaling)
+        frequencies = fixed_frequencies(width, theta, scaling, positions_BT.device)
     phase = positions_BT[:, :, None, None].float() * frequencies
     cos, sin, factor = phase.cos(), phase.sin(), attention_factor(scaling)
     if factor != 1:
         cos, sin = cos * factor, sin * factor
     return RotaryAngles(cos.to(dtype), sin.to(dtype))
+
+
+def _exponents(width: int, device: torch.device | None) -> Tensor:
+    """(R/2,) 2i/R."""
+    return torch.arange(0, width, 2, dtype=torch.float32, device=device) / width
+
+
+def fixed_frequencies(width: int, theta: float, scaling: RopeScaling, device: torch.device | None = None) -> Tensor:
+    """Compute the frequencies under a scaling that does not depend on how long a document is.
+
+    Args:
+        width: R.
+        theta: Base of the frequencies.
+        scaling: Changes them for longer texts.
+        device: Where they are needed.
+
+    Returns:
+        (R/2,) frequencies in fp32.
+    """
+    exponents_R = _exponents(width, device)
+    if scaling.rope_type == "yarn":
+        return yarn_frequencies(exponents_R, theta, scaling)
+    return scaled_frequencies(theta**-exponents_R, scaling)
 
 
 def scaled_frequencies(frequencies_R: Tensor, scaling: RopeScaling) -> Tensor:

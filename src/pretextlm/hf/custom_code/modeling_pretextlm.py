@@ -65,7 +65,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "rope_theta": 10_000.0,
         "local_rope_theta": 0.0,
         "partial_rotary_factor": 1.0,
-        "rope_factor": 1.0,
+        "rope_frequencies": None,  # of scaled angles, one for each pair of columns; None: theta^(-2i/R)
+        "rope_attention_factor": 1.0,
         "max_position_embeddings": 0,
         "offset": 0,
         "num_buckets": 32,
@@ -196,12 +197,18 @@ def soft_cap(scores: Tensor, cap: float) -> Tensor:
 # Positions ------------------------------------------------------------------------------------------------------------
 
 
-def rotary_angles(config: PretextConfig, positions_BT: Tensor, theta: float, factor: float) -> tuple[Tensor, Tensor]:
-    """Returns cosines and sines (B, 1, T, R/2) of position · theta^(-2i/R) / factor, R the columns that are rotated."""
-    width = int(config.head_dim * config.positions["partial_rotary_factor"])
-    exponents = torch.arange(0, width, 2, dtype=torch.float32, device=positions_BT.device) / width
-    phase = positions_BT[:, None, :, None].float() * (theta**-exponents / factor)
-    return phase.cos(), phase.sin()
+def rotary_angles(
+    config: PretextConfig, positions_BT: Tensor, theta: float, scaled: list[float] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Returns cosines and sines (B, 1, T, R/2) of position · frequency, R the number of columns that are rotated."""
+    width, device = int(config.head_dim * config.positions["partial_rotary_factor"]), positions_BT.device
+    if scaled:
+        frequencies = torch.tensor(scaled, dtype=torch.float32, device=device)
+    else:
+        frequencies = theta ** -(torch.arange(0, width, 2, dtype=torch.float32, device=device) / width)
+    phase = positions_BT[:, None, :, None].float() * frequencies
+    factor = config.positions["rope_attention_factor"] if scaled else 1.0
+    return phase.cos() * factor, phase.sin() * factor
 
 
 def rotate(x_BHTE: Tensor, angles: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -499,9 +506,9 @@ class Stack(nn.Module):
         table = self.config.positions
         if table["kind"] != "rotary":
             return None, None
-        full = rotary_angles(self.config, positions_BT, table["rope_theta"], table["rope_factor"])
+        full = rotary_angles(self.config, positions_BT, table["rope_theta"], table["rope_frequencies"])
         local = table["local_rope_theta"]
-        return full, rotary_angles(self.config, positions_BT, local, 1.0) if local else full
+        return full, rotary_angles(self.config, positions_BT, local) if local else full
 
     def masks(
         self, x_BTE: Tensor, past: int, attention_mask: Tensor | None, prefix_length: Tensor | int | None

@@ -23,6 +23,7 @@ from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.base import Family
 from pretextlm.model.families.shared.task_classes import HEAD_FORM, Form, Kind, TaskClass
 from pretextlm.model.families.shared.tensor_maps import TensorMap, same
+from pretextlm.model.rotary import LENGTH_DEPENDENT, UNSCALED, attention_factor, fixed_frequencies
 
 NAME = "pretextlm"
 SHAPE = (
@@ -49,6 +50,7 @@ TABLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "rope_theta",
             "local_rope_theta",
             "partial_rotary_factor",
+            "rope_scaling",
             "max_position_embeddings",
             "offset",
             "num_buckets",
@@ -68,7 +70,7 @@ def unsupported(config: ModelConfig) -> str | None:
     positions, attention = config.positions, config.attention
     if positions.kind == "disentangled":
         return "disentangled positions (DeBERTa) are not in the code that is written beside it"
-    if positions.kind == "rotary" and positions.rope_scaling.rope_type not in ("default", "linear"):
+    if positions.kind == "rotary" and positions.rope_scaling.rope_type in LENGTH_DEPENDENT:
         return f"rotary scaling {positions.rope_scaling.rope_type!r} is not in the code that is written beside it"
     if attention.block_size or attention.global_tokens:
         return "block-sparse attention and global tokens are not in the code that is written beside it"
@@ -99,9 +101,6 @@ class PretextLM(Family):
         found: dict[str, Any] = {name: values[name] for name in SHAPE if name in values}
         for table, names in TABLES.items():
             found[table] = {name: values[table][name] for name in names if name in values.get(table, {})}
-        factor = values.get("positions", {}).get("rope_factor", 1.0)
-        if factor != 1:
-            found["positions"]["rope_scaling"] = {"rope_type": "linear", "factor": factor}
         if "decoder_layers" in values:
             found["num_decoder_layers"] = values["decoder_layers"]
         return ModelConfig.parse(found, "config.json")
@@ -118,8 +117,9 @@ class PretextLM(Family):
         plain = config.model_dump(mode="json")
         values = {name: plain[name] for name in SHAPE}
         values |= {table: {name: plain[table][name] for name in names} for table, names in TABLES.items()}
-        scaling = config.positions.rope_scaling
-        values["positions"]["rope_factor"] = scaling.factor if scaling.rope_type == "linear" else 1.0
+        del values["positions"]["rope_scaling"]
+        if config.positions.kind == "rotary" and config.positions.rope_scaling != UNSCALED:
+            values["positions"] |= _scaled(config)
         if config.architecture == "encoder_decoder":
             values["decoder_layers"] = config.num_decoder_layers
         main = next(name for name, kind in self.classes.items() if kind == config.architecture)
@@ -141,6 +141,18 @@ class PretextLM(Family):
         from pretextlm.model.transformer import meta_model
 
         return [same(name, _published_name(config, name)) for name in meta_model(config).state_dict()]
+
+
+def _scaled(config: ModelConfig) -> dict[str, Any]:
+    """Returns the scaling of rotary angles, and the frequencies that it gives, which the code reads."""
+    positions, scaling = config.positions, config.positions.rope_scaling
+    width = int(config.head_dim * positions.partial_rotary_factor)
+    frequencies = fixed_frequencies(width, positions.rope_theta, scaling).tolist()
+    return {
+        "rope_scaling": scaling.model_dump(mode="json"),
+        "rope_frequencies": frequencies,
+        "rope_attention_factor": attention_factor(scaling),
+    }
 
 
 def _published_name(config: ModelConfig, name: str) -> str:
