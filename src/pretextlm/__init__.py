@@ -39,7 +39,6 @@ _MODULES = {
     "pretrain": "training.pretrain",
     "finetune": "evaluation.finetune",
     "evaluate": "evaluation.evaluate",
-    "evaluate_text": "evaluation.sliding_window",
     "predict": "evaluation.predict",
     "generate": "evaluation.generate",
     "fill": "evaluation.fill",

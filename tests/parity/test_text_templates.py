@@ -7,12 +7,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from tests.parity.fine_tuned import tuned
 from tests.parity.texts import PLACES, TOKENIZERS, published, texts
 
 from pretextlm.evaluation.fill import fill, fill_blanks
 from pretextlm.evaluation.generate import generate
 from pretextlm.evaluation.predict import predict
 from pretextlm.evaluation.trained_model import open_scorer
+from pretextlm.hf.export_model import export_model
 from pretextlm.hf.import_model import import_model
 from pretextlm.model.families.registry import FAMILIES
 
@@ -139,6 +141,69 @@ def test_answers_are_those_of_transformers(family, kind, tmp_path):
     model = published(family, FAMILIES[family].task_classes[kind].theirs, tmp_path / "theirs", **named)
     run = import_model(str(tmp_path / "theirs"), tmp_path / "run")
     CHECKS[kind](Theirs(model, tmp_path / "theirs"), run, family)
+
+
+@pytest.mark.parametrize("family", ["roberta", "electra", "gpt2", "qwen3"])
+def test_a_fine_tuned_import_is_exported_with_its_tokenizer(family, tmp_path):
+    """Trained on pairs, it reads pairs and texts as its tokenizer frames them, and so does its export."""
+    name = next(one for one in FAMILIES[family].classes if "For" in one or "LMHead" in one)
+    published(family, name, tmp_path / "theirs")
+    start = import_model(str(tmp_path / "theirs"), tmp_path / "start")
+    task = {"name": "text_classification", "text_pair": "pair"}
+    run = tuned(tmp_path, start.directory, task, learning_rate=0.05)
+    export_model(run.directory, tmp_path / "out")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    theirs = Theirs(model.eval(), tmp_path / "out")
+    before = transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")
+    for pair in (("the river", "bread"), ("a", None)):
+        assert theirs.tokenizer(*pair)["input_ids"] == before(*pair)["input_ids"]
+        assert theirs.tokenizer(*pair).get("token_type_ids") == before(*pair).get("token_type_ids")
+    first, second = chosen(family, 60)
+    _, found = theirs(first, second, max_length=32)
+    rows = [{"text": a, "pair": b} for a, b in zip(first, second, strict=True)]
+    ours = np.array([[*one["probabilities"].values()] for one in predict(run, rows)])
+    assert np.ptp(ours, axis=0).max() > 0.01
+    np.testing.assert_allclose(ours, found.logits.softmax(-1).numpy(), rtol=0, atol=1e-5)
+    again = import_model(str(tmp_path / "out"), tmp_path / "again")
+    assert again.vocabulary.template == run.vocabulary.template == start.vocabulary.template
+
+
+TRANSLATIONS = [{"source": text, "target": other} for text, other in zip(*chosen("bart", 15), strict=True)]
+TRANSLATIONS = [one for one in TRANSLATIONS if all(text.strip() for text in one.values())]
+INSTRUCTIONS = [{"instruction": one["source"], "input": "", "output": one["target"]} for one in TRANSLATIONS]
+
+
+@pytest.mark.parametrize("family", ["bart", "t5", "mbart"])
+def test_a_fine_tuned_encoder_decoder_answers_once_exported(family, tmp_path):
+    name = next(one for one in FAMILIES[family].classes if "ForConditional" in one)
+    published(family, name, tmp_path / "theirs", decoder_start_token_id={"bart": 2, "mbart": 5, "t5": 0}[family])
+    start = import_model(str(tmp_path / "theirs"), tmp_path / "start").directory
+    task = {"name": "text_to_text", "longest_answer": 12}
+    run = tuned(tmp_path, start, task, {"text_to_text": TRANSLATIONS}, learning_rate=0.02, budget_steps=6)
+    export_model(run.directory, tmp_path / "out")
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out").eval()
+    theirs = Theirs(model, tmp_path / "out")
+    sources = [text for text in chosen(family, 40)[0] if text.strip() and theirs.size(text) < 32]
+    expected = [text.strip() for text in continued(theirs, sources, 12, split_special_tokens=True)]
+    assert [one["answer"] for one in predict(run, [{"source": text} for text in sources])] == expected
+    assert len(set(expected)) > 1
+
+
+@pytest.mark.parametrize("family", ["gpt2", "mistral"])
+def test_a_fine_tuned_decoder_follows_instructions_once_exported(family, tmp_path):
+    name = next(one for one in FAMILIES[family].classes if "ForCausal" in one or "LMHead" in one)
+    published(family, name, tmp_path / "theirs")
+    start = import_model(str(tmp_path / "theirs"), tmp_path / "start").directory
+    task = {"name": "instruction", "longest_answer": 8}
+    run = tuned(tmp_path, start, task, {"instruction": INSTRUCTIONS}, learning_rate=0.01, budget_steps=6)
+    export_model(run.directory, tmp_path / "out")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    theirs = Theirs(model, tmp_path / "out")
+    asked = [text for text in chosen(family, 40)[0] if text.strip() and theirs.size(text) < 20]
+    expected = continued(theirs, [f"{text}\n\n" for text in asked], 8, split_special_tokens=True)
+    rows = [{"instruction": text, "input": ""} for text in asked]
+    assert [one["answer"] for one in predict(run, rows)] == [text.strip() for text in expected]
+    assert len(set(expected)) > 1
 
 
 def continued(theirs, prompts, most, **options):

@@ -91,8 +91,6 @@ def continue_prompts(
     first, contexts = decoder_prompts[0], [prompt.context for prompt in decoder_prompts]
     if first.stop is not None:
         settings = settings.model_copy(update={"stop": first.stop})
-    if settings.suppress is None and texts.vocabulary.template is not None:
-        settings = settings.model_copy(update={"suppress": ()})  # a published model writes what it finds likely
     sources = None if first.source is None else [prompt.source or [] for prompt in decoder_prompts]
     prompts, starts = (contexts, None) if sources is None else (sources, contexts)
     kind = {} if dtype is None else {"dtype": dtype}

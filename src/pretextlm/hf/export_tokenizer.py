@@ -47,10 +47,10 @@ def write_tokenizer(directory: Path, run: Run, untouched: bool) -> None:
     if tokenizer.post_processor is None or template_of(tokenizer) != template:
         tokenizer.post_processor = post_processor(tokenizer, template)
     serialized = tokenizer.to_str(pretty=True)
-    if not run.recipe.imported_from:
+    if run.vocabulary.template is None:  # else a published tokenizer, which stays as it is
         serialized = _absorbing_spaces(serialized, [run.vocabulary.mask, *run.vocabulary.sentinels])
     (directory / "tokenizer.json").write_text(serialized, encoding="utf-8")
-    limit = run.recipe.model.positions.max_position_embeddings or run.recipe.data.length
+    limit = run.recipe.model.positions.length or run.recipe.data.length
     typed = any(kind for _, kind in template.pair)
     values = {
         "model_max_length": limit,

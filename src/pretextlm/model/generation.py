@@ -40,7 +40,8 @@ class GenerationConfig(SamplingConfig):
         min_new_tokens: Fewest tokens before a stop id may end a text.
         stop: Ids that end a text and are not part of it; None for those of the vocabulary, usually </s>.
         stop_strings: A text ends with the token that completes one of them; the text that is shown ends before it.
-        suppress: Ids that are never generated; None for every special token that does not end the text.
+        suppress: Ids that are never generated; None for every special token that does not end the text, and in a
+            published model for none.
         repetition_penalty: Scores of tokens that are in the text already are divided by it where they are positive,
             and multiplied where they are negative (Keskar et al. 2019); 1 for none.
         samples: Texts generated for each prompt, each with random numbers of its own; of a beam search, its best ones.
@@ -272,5 +273,6 @@ def stop_ids(vocabulary: Vocabulary, settings: GenerationConfig) -> list[int]:
 
 def suppressed(vocabulary: Vocabulary, settings: GenerationConfig, vocab_size: int) -> list[int]:
     """Returns the ids that are never generated, among them rows of the head beyond the vocabulary."""
-    hidden = vocabulary.special if settings.suppress is None else settings.suppress
+    usual = vocabulary.special if vocabulary.template is None else ()
+    hidden = usual if settings.suppress is None else settings.suppress
     return sorted({*hidden, *range(vocabulary.size, vocab_size)} - set(stop_ids(vocabulary, settings)))

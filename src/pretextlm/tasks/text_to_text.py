@@ -120,7 +120,7 @@ class SequenceToSequence(WritingTask):
         """Returns the source and the decoder's first token: the source's end token, or the decoder's start token."""
         if self.causal:
             return prompt, prompt[-1:]
-        return prompt, [vocabulary.start, *(vocabulary.template.before if vocabulary.template else ())]
+        return prompt, [vocabulary.start, *vocabulary.forced]
 
 
 def _packed(rows: Rows, pad: int, joint: bool) -> tuple[Rows, int]:
