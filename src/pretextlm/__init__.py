@@ -39,6 +39,7 @@ _MODULES = {
     "pretrain": "training.pretrain",
     "finetune": "evaluation.finetune",
     "evaluate": "evaluation.evaluate",
+    "evaluate_text": "evaluation.sliding_window",
     "predict": "evaluation.predict",
     "generate": "evaluation.generate",
     "fill": "evaluation.fill",

@@ -8,6 +8,7 @@ from pretextlm.evaluation.fill import fill as fill
 from pretextlm.evaluation.finetune import finetune as finetune
 from pretextlm.evaluation.generate import generate as generate
 from pretextlm.evaluation.predict import predict as predict
+from pretextlm.evaluation.sliding_window import evaluate_text as evaluate_text
 from pretextlm.extensions import register as register
 from pretextlm.hf.export_model import export_model as export_model
 from pretextlm.hf.import_model import import_model as import_model

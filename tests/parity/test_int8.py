@@ -52,7 +52,7 @@ def both(request, tmp_path_factory):
     ours, _ = imported(model, directory)
     family, config = FAMILIES[model.config.model_type](), ours.config
     patterns = int8.quantizable(family, config)
-    form, written = int8.format_of_config(config), weights_to_hf(family, config, ours.state_dict())
+    form, written = int8.format_of(family, config), weights_to_hf(family, config, ours.state_dict())
     packed = int8.quantized_weights(written, patterns, family.prefix, form, torch.float32)
     out = tmp_path_factory.mktemp("packed")
     save_file(packed, out / "model.safetensors", metadata={"format": "pt"})

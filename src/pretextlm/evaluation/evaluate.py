@@ -57,12 +57,18 @@ def evaluate(
         The content of evaluation.json.
 
     Raises:
-        UserError: the run has no checkpoint, or the store another tokenizer or no held-out text.
+        UserError: the run has no checkpoint, or the store another tokenizer or no held-out text; or limits are given
+            for a task.
     """
     say = progress or (lambda text: None)
     run, place = Run.open(run), as_device(device)
     directory = run.directory
     if run.recipe.task is not None:
+        if documents is not None or tokens is not None:
+            raise UserError(
+                "A task is evaluated on all records of a file: numbers of documents and tokens are of held-out text.",
+                "Leave out --documents and --tokens.",
+            )
         say("answers")
         return evaluate_task(run, os.fspath(store or ""), place)
     limits = {"documents": documents, "tokens": tokens}

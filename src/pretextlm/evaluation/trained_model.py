@@ -87,7 +87,12 @@ def open_store(run: Run, place: Path | None = None) -> Store:
         UserError: there is none, or it was prepared with another tokenizer.
     """
     given = run.recipe.data.store
-    if place is None and given and not Path(given).exists():
+    if place is None and not given:
+        raise UserError(
+            f"{run.directory} has no store of its own.",
+            f"Give --text FILE, or --store DIR (made by pretextlm data prepare … --tokenizer {run.directory}).",
+        )
+    if place is None and not Path(given).exists():
         tried = dict.fromkeys(
             [os.path.abspath(given), beside_run(given, first_directory(run.directory), run.directory)]
         )

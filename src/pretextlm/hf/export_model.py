@@ -201,7 +201,7 @@ def _translated(
 def _quantized(done: Translated, theirs: Mapping[str, Tensor], dtype: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Returns (the tensors with eight-bit matrices, their description for config.json)."""
     patterns, prefix = int8.quantizable(done.family, done.config), done.family.prefix
-    form = int8.format_of_config(done.config)
+    form = int8.format_of(done.family, done.config)
     tensors = int8.quantized_weights(theirs, patterns, prefix, form, torch_dtype(dtype))
     return tensors, int8.settings(patterns, prefix, form)
 

@@ -4,8 +4,8 @@
 
 One scale per output channel, symmetric, weights only (W8A16). Decoders are written as "pack-quantized", which LLM
 servers read: four values share one int32, the first in its lowest byte, each offset by 128, and the last int32 of a row
-is padded with zeros. Other models are written as "int-quantized", since transformers cannot build every encoder without
-the parameter X.weight:
+is padded with zeros. Other models, and NanoChat, are written as "int-quantized", since transformers cannot build every
+encoder without the parameter X.weight:
 
     pack-quantized    X.weight_packed (O, ⌈I/4⌉) int32    X.weight_scale (O, 1)    X.weight_shape (2,) int64: O, I
     int-quantized     X.weight (O, I) int8                X.weight_scale (O, 1)
@@ -37,6 +37,8 @@ PACK, PLAIN = "pack-quantized", "int-quantized"
 KEY = "quantization_config"
 PACKED, SCALE, SHAPE = "_packed", "_scale", "_shape"
 """Suffixes of the tensors that represent a weight, beside or instead of its own name."""
+NEED_WEIGHT = ("nanochat",)
+"""Decoders that transformers cannot build without the parameter X.weight either."""
 LARGEST = 127
 _WEIGHTS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel"}
 
@@ -95,9 +97,9 @@ def quantizable(family: Family, config: ModelConfig) -> list[str]:
     return [one.theirs for one in found]
 
 
-def format_of_config(config: ModelConfig) -> str:
-    """Returns the format for a model of this shape."""
-    return PACK if config.architecture == "decoder" else PLAIN
+def format_of(family: Family, config: ModelConfig) -> str:
+    """Returns the format for a model of this family and shape."""
+    return PACK if config.architecture == "decoder" and family.name not in NEED_WEIGHT else PLAIN
 
 
 def quantized_weights(

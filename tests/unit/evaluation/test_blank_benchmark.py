@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from small_corpus import WORDS, bigram_scorer, random_scorer
 
+from pretextlm.data.seeded_sample import sample_documents
+from pretextlm.evaluation import phrases
 from pretextlm.evaluation.blank_benchmark import (
     DISTRACTORS,
     EDGE_WORDS,
@@ -95,6 +97,17 @@ def test_phrases_are_counted_as_one_by_one(store, texts):
     assert expected
     assert found == {p: n for p, n in expected.items() if p in found}
     assert set(expected) == set(found)
+
+
+def test_phrases_of_a_large_text_are_those_of_documents_from_all_of_it(store, texts, monkeypatch):
+    monkeypatch.setattr(phrases, "SAMPLE_TOKENS", store.train.num_tokens // 4)
+    found = count_phrases(store.train, texts, 1)
+    monkeypatch.undo()
+    sample = sample_documents(store.train, 0, store.train.num_tokens // 4, seed=0)
+    first = store.train.first_documents(store.train.num_documents // 4)
+    expected, beginning = (count_phrases(split, texts, 1) for split in (sample, first))
+    assert [table.texts for table in found] == [table.texts for table in expected]
+    assert [table.texts for table in found] != [table.texts for table in beginning]
 
 
 def test_a_model_that_knows_the_next_word_gets_everything_right(store, texts, questions):

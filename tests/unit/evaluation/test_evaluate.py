@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from small_corpus import random_model, write_store
+from tests.foreign import bert_directory
 
 from pretextlm.batch import Batch
 from pretextlm.errors import UserError
 from pretextlm.evaluation.evaluate import evaluate
 from pretextlm.evaluation.prompts import continue_texts
 from pretextlm.evaluation.trained_model import open_scorer, open_trained
+from pretextlm.hf.import_model import import_model
 from pretextlm.model.generation import GenerationConfig
 from pretextlm.model.model_inputs import prepare
 from pretextlm.objectives.registry import OBJECTIVES, build
@@ -183,9 +185,16 @@ def test_a_store_of_another_tokenizer_is_refused(store, tmp_path):
     run = train(store, "causal", tmp_path / "run")
     other = write_store(tmp_path / "other")
     evaluate(run, store=other.path)  # the same text gives the same tokenizer
-    (other.path / "tokenizer.json").write_text((other.path / "tokenizer.json").read_text() + "\n")
+    changed = json.loads((other.path / "tokenizer.json").read_text()) | {"normalizer": {"type": "Lowercase"}}
+    (other.path / "tokenizer.json").write_text(json.dumps(changed))
     with pytest.raises(UserError, match="another tokenizer"):
         evaluate(run, store=other.path)
+
+
+def test_an_imported_run_has_no_store_of_its_own(tmp_path):
+    import_model(str(bert_directory(tmp_path / "published")), tmp_path / "run")
+    with pytest.raises(UserError, match="has no store of its own"):
+        evaluate(tmp_path / "run")
 
 
 def test_what_is_no_run_is_refused(tmp_path):

@@ -103,13 +103,15 @@ def test_the_preset_in_the_hint_makes_a_model_that_can_be_written(store, tmp_pat
 def test_the_card_says_what_the_run_was_made_of(store, tmp_path):
     run = trained(store, tmp_path / "run", "encoder", BERT_SHAPE)
     evaluation = {
-        "metrics": {"masked_accuracy": {"value": 0.5, "stderr": 0.01, "n": 9, "unit": "", "better": "higher"}}
+        "metrics": {"masked_accuracy": {"value": 0.5, "stderr": 0.01, "n": 9, "unit": "", "better": "higher"}},
+        "settings": {"documents": 12, "documents_total": 40, "tokens": 3210, "tokens_total": 9876},
     }
     (run.directory / "evaluation.json").write_text(json.dumps(evaluation))
     export_model(run.directory, tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     for expected in ("pipeline_tag: fill-mask", "| grammar | CC0-1.0 |", "1 steps", "| masked_accuracy | 0.5000 |"):
         assert expected in card
+    assert "12 of 40 documents, 3,210 of 9,876 tokens were read" in card
     assert ".." not in card
     assert "Begun from weights drawn from seed 0. Rows of 64 tokens, 128 tokens a step" in card
     assert "from transformers import AutoTokenizer, BertForMaskedLM" in card

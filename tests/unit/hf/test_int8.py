@@ -26,7 +26,7 @@ def run(tmp_path_factory):
 @pytest.fixture(params=[int8.PACK, int8.PLAIN])
 def exported(request, run, tmp_path, monkeypatch):
     """In either format; what reads it does not ask which model is written in which."""
-    monkeypatch.setattr(int8, "format_of_config", lambda config: request.param)
+    monkeypatch.setattr(int8, "format_of", lambda *_: request.param)
     export_model(run.directory, tmp_path / "out", quantize=True)
     return tmp_path / "out"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pretextlm.errors import UserError
-from pretextlm.model.config import ModelConfig
+from pretextlm.model.config import ModelConfig, PositionConfig
 from pretextlm.model.families.base import hf_config_values
 from pretextlm.model.families.registry import FAMILIES
 
@@ -94,7 +94,7 @@ def test_nonsense_in_any_value_is_read_or_refused_with_a_reason(name: str) -> No
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_shape_that_no_published_family_has_is_not_written(name: str) -> None:
     with pytest.raises(UserError):
-        hf_config_values(FAMILIES[name](), ModelConfig(vocab_size=64))
+        hf_config_values(FAMILIES[name](), ModelConfig(vocab_size=64, positions=PositionConfig(kind="alibi")))
 
 
 def test_windows_are_written_layer_by_layer_however_they_are_repeated() -> None:

@@ -1,0 +1,67 @@
+"""`evaluate RUN` as a user runs it: how much is read, from where, and where the results are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from tests.builders import make_run, make_store
+from typer.testing import CliRunner
+
+from pretextlm.cli import evaluate
+from pretextlm.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("evaluate")
+    return make_run(make_store(place / "store", train=60, validation=24, pairs=6), place / "run")
+
+
+def called(*arguments: object) -> str:
+    app = typer.Typer()
+    app.command()(evaluate.evaluate)
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_the_output_says_what_was_read_of_each_source_and_where_it_is(run):
+    printed = called(run, "--documents", 13, "--tokens", "all")
+    settings = json.loads((run / "evaluation.json").read_text())["settings"]
+    assert settings["documents"] == 13
+    for part in (
+        f"Read 13 of 30 documents, {settings['tokens']:,} of {settings['tokens_total']:,} tokens",
+        "grammar",
+        f"Written to {run / 'evaluation.json'}.",
+    ):
+        assert part in printed
+    few = called(run, "--documents", 5)
+    assert "No standard error of the loss: it is over documents, and fewer than ten were read." in few
+    assert json.loads(called(run, "--documents", "all", "--tokens", "all", "--json"))["settings"]["documents"] == 30
+
+
+def test_a_text_file_has_a_perplexity_and_a_file_of_its_own(run, tmp_path):
+    own = (run / "evaluation.json").read_bytes()
+    (tmp_path / "some.txt").write_text("The river carries the letters before dawn. " * 20)
+    printed = called(run, "--text", tmp_path / "some.txt", "--length", 16, "--stride", 8)
+    for part in ("perplexity ↓", "word_perplexity ↓", "windows of 16, stride 8;", str(run / "evaluation-some.json")):
+        assert part in printed
+    assert (run / "evaluation.json").read_bytes() == own
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--documents", "0"], "--documents 0 is no number of documents"),
+        (["--tokens", "many"], "--tokens many is no number of tokens"),
+        (["--text", "a.txt", "--tokens", "5"], "--tokens says nothing of --text"),
+        (["--stride", "5"], "--stride says nothing of a store"),
+        (["--text", "a.txt"], "a.txt does not exist"),
+    ],
+)
+def test_what_does_not_fit_is_refused(run, options, message):
+    with pytest.raises(UserError, match=message):
+        called(run, *options)
