@@ -80,7 +80,8 @@ def _front(done: Translated, architecture: str, origin: Origin | None, embeds: b
     name = origin.source.removeprefix(HUB) if origin and origin.source.startswith(HUB) else ""
     base = f"base_model: {name}\n" if name else ""
     task, library = ("sentence-similarity", "sentence-transformers") if embeds else (task, "transformers")
-    return f"---\nlibrary_name: {library}\n{base}pipeline_tag: {task}\ntags:\n- pretextlm\n- {done.family.name}\n---\n"
+    tags = "".join(f"- {tag}\n" for tag in dict.fromkeys(("pretextlm", done.family.name)))
+    return f"---\nlibrary_name: {library}\n{base}pipeline_tag: {task}\ntags:\n{tags}---\n"
 
 
 def _shape(done: Translated) -> str:
