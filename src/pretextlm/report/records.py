@@ -10,6 +10,8 @@ from pretextlm.report.samples import Answer, Sample, short
 
 WRONG, RIGHT = 6, 4
 OUTSIDE = "O"
+WRITTEN = ("text_to_text", "instruction")
+"""Tasks whose answers are texts, which are rarely equal to the reference and not wrong for that."""
 
 
 def records(study: Study) -> list[Sample]:
@@ -18,6 +20,7 @@ def records(study: Study) -> list[Sample]:
     Of a task whose answers are numbers, those with the largest and the smallest error. Empty if no run has its
     predictions with the records' texts.
     """
+    written = any(run.objective in WRITTEN for run in study.runs)
     answering = [(index, c) for index, c in enumerate(study.conditions) if c.finished]
     tables = [{str(line.get("row")): line for line in c.example.predictions if "input" in line} for _, c in answering]
     common = [row for row in (tables[0] if tables else {}) if all(row in table for table in tables)]
@@ -32,7 +35,7 @@ def records(study: Study) -> list[Sample]:
             [_text(tables[0][row]["input"])],
             _said(tables[0][row], "wanted"),
             [
-                Answer(index, c.label, _said(table[row], "answer"), _correct(table[row]))
+                Answer(index, c.label, _said(table[row], "answer"), None if written else _correct(table[row]))
                 for (index, c), table in zip(answering, tables, strict=True)
             ],
         )

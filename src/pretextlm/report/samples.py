@@ -22,7 +22,7 @@ class Answer:
 
     Attributes:
         text: the text it wrote.
-        correct: whether that is the expected word; None for a number, which is more or less right.
+        correct: whether that is the expected word; None for a number or a text, which are more or less right.
         chosen, chose_right: its choice among the offered words; None if none were offered.
     """
 

@@ -99,6 +99,13 @@ def test_answers_of_every_kind_are_put_in_words(tmp_path, line, answer, wanted, 
     assert (sample.answers[0].text, sample.expected, sample.answers[0].correct) == (answer, wanted, correct)
 
 
+def test_texts_that_are_written_are_not_called_wrong(tmp_path):
+    lines = [({"source": "Ein Hund."}, "One dog.", "A dog."), ({"source": "Brot."}, "Bread.", "Bread.")]
+    study = read([write_run(tmp_path / "run", lines, task="text_to_text", name="bleu")])
+    assert [sample.answers[0].correct for sample in records(study)] == [None, None]
+    assert "Ein Hund. Correct: A dog. Run One dog." in text_of(study)
+
+
 def test_of_numbers_the_largest_errors_come_first(tmp_path):
     lines = [({"text": f"Text {n}"}, n / 10, 0.0) for n in range(20)]
     shown = records(read([write_run(tmp_path / "run", lines, task="text_regression", name="pearson")]))
