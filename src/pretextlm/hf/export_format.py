@@ -95,9 +95,10 @@ def export_format(
     if family not in (None, OWN):
         raise error
     reason, hint = error.message.rstrip("."), error.hint
-    if custom_code.supports(config) is None:
+    refused = custom_code.supports(config, attention)
+    if refused is None:
         return ExportFormat(OWN, custom_code.auto_class(custom_code.main_class(recipe)), reason, hint)
-    return ExportFormat("", "", reason, hint)
+    return ExportFormat("", "", f"{reason}; {refused}", hint)
 
 
 def leaves_bare(recipe: Recipe) -> bool:

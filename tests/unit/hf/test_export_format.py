@@ -87,6 +87,12 @@ def test_a_decoder_that_reads_in_both_directions_leaves_as_no_class_that_only_lo
     assert "in both directions" in found.reason
 
 
+def test_a_prefix_under_sliding_windows_does_not_leave():
+    windows = {"attention": {"sliding_windows": [4, 0]}}
+    assert export_format(recipe("prefix", **windows)).family == ""
+    assert export_format(recipe(MNTP, architecture="decoder", **windows)).family == "pretextlm"
+
+
 def test_a_family_that_is_named_is_taken_for_a_prefix_model_but_never_for_a_bidirectional_one():
     assert export_format(recipe("prefix"), family="nanochat").architecture == "NanoChatForCausalLM"
     with pytest.raises(UserError, match="in both directions"):

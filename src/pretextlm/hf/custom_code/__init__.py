@@ -16,7 +16,7 @@ from pretextlm.model.families.pretextlm import NAME, PretextLM, unsupported
 
 if TYPE_CHECKING:
     from pretextlm.model.config import ModelConfig
-    from pretextlm.objectives.protocol import TrainingObjective
+    from pretextlm.objectives.protocol import DecoderAttention, TrainingObjective
     from pretextlm.training.recipe import Recipe
 
 __all__ = ["BARE", "NAME", "auto_class", "copy_to", "main_class", "restores_in_place", "settings", "supports"]
@@ -27,8 +27,15 @@ LANGUAGE_MODELS = {kind: name for name, kind in PretextLM.classes.items()}
 TASK_CLASSES = [found.theirs for found in PretextLM.task_classes.values()]
 
 
-def supports(config: ModelConfig) -> str | None:
-    """Returns why a model of this shape cannot be written with its code; None where it can."""
+def supports(config: ModelConfig, attention: DecoderAttention = "causal") -> str | None:
+    """Returns why a model of this shape cannot be written with its code; None where it can.
+
+    Args:
+        config: shape of the model.
+        attention: how its first stack reads a text.
+    """
+    if attention == "prefix" and any(config.attention.sliding_windows):
+        return "sliding windows over a prefix are not in the code that is written beside it"
     return unsupported(config)
 
 

@@ -300,9 +300,9 @@ class Embeddings(nn.Module):
 class Attention(nn.Module):
     """Self-attention, or a decoder's attention to the encoder's output; K key-value heads serve H query heads."""
 
-    def __init__(self, config: PretextConfig, layer: int) -> None:
+    def __init__(self, config: PretextConfig) -> None:
         super().__init__()
-        table, self.head_dim, self.layer = config.attention, config.head_dim, layer
+        table, self.head_dim = config.attention, config.head_dim
         self.scale, self.softcap = table["scale"] or config.head_dim**-0.5, table["softcap"]
         queries, keys = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
         self.q_proj = nn.Linear(config.hidden_size, queries, table["bias"])
@@ -399,9 +399,9 @@ class Block(GradientCheckpointingLayer):
     def __init__(self, config: PretextConfig, cross: bool, layer: int) -> None:
         super().__init__()
         first_norm = config.norm["first_layer"] or layer > 0 or config.share_layers
-        self.self_attn, self.self_attn_norm = Attention(config, layer), SubLayerNorms(config, first_norm)
+        self.self_attn, self.self_attn_norm = Attention(config), SubLayerNorms(config, first_norm)
         if cross:
-            self.cross_attn, self.cross_attn_norm = Attention(config, layer), SubLayerNorms(config)
+            self.cross_attn, self.cross_attn_norm = Attention(config), SubLayerNorms(config)
         self.cross = cross
         self.mlp, self.mlp_norm = FeedForward(config), SubLayerNorms(config)
 
