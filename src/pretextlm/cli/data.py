@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,6 +11,9 @@ import typer
 
 if TYPE_CHECKING:
     from pretextlm.data.store import Split, Store
+
+MOST_UNKNOWN = 0.01
+"""Share of unknown tokens above which a warning is given."""
 
 data = typer.Typer(help="Turn text into a store, and look into one.", no_args_is_help=True)
 
@@ -41,7 +45,9 @@ def prepare(
     split_long: Annotated[int, typer.Option(help="Cut documents of more characters at paragraphs; 0 for never.")] = 1
     << 18,
     sample_mb: Annotated[int, typer.Option(help="Megabytes of text that the tokenizer is trained on.")] = 20,
-    sentinels: Annotated[int, typer.Option(help="Number of <extra_id_N> tokens.")] = 100,
+    sentinels: Annotated[
+        int | None, typer.Option(help="Number of <extra_id_N> tokens; by default 256 from 8,192 ids on, else 100.")
+    ] = None,
     max_document_mb: Annotated[int, typer.Option(help="A longer line or row is a bad document.")] = 64,
     encoding: Annotated[
         str, typer.Option(help="Encoding of text without a byte order mark, for example cp949; auto recognises it.")
@@ -76,7 +82,10 @@ def prepare(
         "overwrite": overwrite,
     }
     config = PrepareConfig.parse(values, where="the options")
-    with PreparationBar() as bar:
+    from pretextlm.cli.shared.interrupt import interruptible
+
+    kept = f"The same command goes on; what is finished is kept in {out.with_name(out.name + '.partial')}."
+    with interruptible(kept), PreparationBar() as bar:
         store = run(sources, out, config, bar.update)
     if as_json:
         print(json.dumps(_summary(store), ensure_ascii=False))
@@ -133,7 +142,9 @@ class PreparationBar:
             self._what, self._task = what, self._progress.add_task(what, total=total, rate="")
         self._progress.update(self._task, completed=done, total=total)
         speed = self._progress.tasks[-1].speed
-        if speed and what in ("reading", "encoding"):
+        if what.startswith("training") and done > 1:
+            self._progress.update(self._task, rate=f"{done} s")
+        elif speed and what in ("reading", "encoding"):
             self._progress.update(self._task, rate=f"{done / 1e6:,.0f} MB, {speed / 1e6:.1f} MB/s")
 
 
@@ -167,16 +178,27 @@ def _print_summary(store: Store) -> None:
         table.add_row(name, *(f"{n:,}" for n in shown), f"{counts['text_bytes'] / 1e6:,.1f}", f"{ratio:.2f}")
     console.print(table)
     keys = ("documents", "parts", "bytes", "empty", "skipped")
-    table = Table("source", "licence", *keys)
+    table = Table("source", "licence", *keys, "unknown")
     for row in store.manifest["sources"]:
         counts = [f"{row[key]:,}" for key in keys]
-        table.add_row(Text(row["name"]), row["licence"] or "not known", *counts)
+        table.add_row(Text(row["name"]), row["licence"] or "not known", *counts, f"{_unknown(row):.2%}")
     console.print(table)
     for row in store.manifest["sources"]:
+        if _unknown(row) > MOST_UNKNOWN:
+            what = f"Warning: {_unknown(row):.1%} of the tokens of {row['name']} are the unknown token"
+            hint = (
+                "the tokenizer does not know this text. One that is trained on it (--tokenizer bpe) knows every byte."
+            )
+            console.print(Text(f"{what}: {hint}", style="yellow"))
         if row["left_out"]:
             console.print(
                 f"Left out of {row['name']}: {listed(row['left_out'])}.", highlight=False, markup=False, emoji=False
             )
+
+
+def _unknown(source: Mapping[str, Any]) -> float:
+    """Returns the share of the unknown token among a source's tokens."""
+    return float(source["unknown"] / max(1, source["tokens"]))
 
 
 def _lengths(split: Split) -> list[dict[str, int]]:

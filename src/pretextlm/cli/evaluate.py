@@ -13,6 +13,8 @@ from pretextlm.errors import UserError
 BENCHMARKS = "Benchmarks and probes"
 TEXT = "Perplexity of a text file"
 
+AGAIN = "What was being measured is not written; the same command starts again."
+
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run directory, as `pretextlm pretrain` or `finetune` wrote it.")],
@@ -122,6 +124,7 @@ def evaluate(
         pretextlm evaluate runs/mine --benchmark blimp,arc_easy --data data/eval --limit 100
     """
     from pretextlm.cli.shared.console import print_json, stderr
+    from pretextlm.cli.shared.interrupt import interruptible
 
     held_out = {"--store": store, "--documents": documents, "--tokens": tokens}
     windows = {"--text": text or None, "--length": length, "--stride": stride}
@@ -131,7 +134,8 @@ def evaluate(
         if not benchmark and not harness:
             _refuse({"--split": split, "--shots": shots}, "--probe")
         options = {"data": data, "shots": shots, "limit": limit, "method": scoring, "seed": seed, "split": split}
-        found = _special(run, special, {**options, "batch_size": batch_size}, device)
+        with interruptible(AGAIN):
+            found = _special(run, special, {**options, "batch_size": batch_size}, device)
         if as_json:
             print_json(found)
         else:
@@ -141,7 +145,7 @@ def evaluate(
     _refuse({"--split": split, "--shots": shots, "--limit": limit}, "the run's own held-out text")
     _refuse(held_out if text else windows, "--text" if text else "a store")
     console = stderr()
-    with console.status("opening the run") as status:
+    with interruptible(AGAIN), console.status("opening the run") as status:
         from pretextlm.training.runtime import tune_process
 
         tune_process()

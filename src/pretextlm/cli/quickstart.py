@@ -45,8 +45,9 @@ def _name_of(sources: list[str]) -> str:
 
 def _prepare(sources: list[str], store: Path, licence: str | None) -> None:
     from pretextlm.cli.data import PreparationBar
+    from pretextlm.cli.shared.interrupt import interruptible
     from pretextlm.data.prepare import PrepareConfig, prepare
 
     if not store.exists():
-        with PreparationBar() as bar:
+        with interruptible("The same command goes on where it stopped."), PreparationBar() as bar:
             prepare(sources, store, PrepareConfig(vocab_size=4096, workers=2, licence=licence), bar.update)

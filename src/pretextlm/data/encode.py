@@ -42,7 +42,8 @@ class TextEncoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self._is_special = vocabulary_of(tokenizer).is_special
+        vocabulary = vocabulary_of(tokenizer)
+        self._is_special, self._unknown = vocabulary.is_special, vocabulary.unk
         self.vocab_size = len(self._is_special)
         self._byte_lengths = _byte_lengths(tokenizer)
 
@@ -65,6 +66,12 @@ class TextEncoder:
             chunk = _join(chunk, np.array([len(part) for part in parts], np.int64))
         rows = np.array(sources if sources is not None else [0] * len(documents), np.uint32)
         return replace(chunk, document_sources=rows)
+
+    def count(self, chunk: Chunk, sources: int) -> I64:
+        """Returns (2, sources) the tokens of each source in a chunk, and how many of them are the unknown token."""
+        rows = np.repeat(chunk.document_sources, chunk.lengths)
+        unknown = rows[chunk.tokens == self._unknown]
+        return np.stack([np.bincount(some, minlength=sources) for some in (rows, unknown)])
 
     def _encode_texts(self, texts: list[str]) -> Chunk:
         pieces = [_pieces(text) for text in texts]

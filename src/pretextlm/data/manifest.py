@@ -51,6 +51,8 @@ class SourceRecord(Config):
         documents: number of documents, without `empty` and `skipped` (malformed) ones.
         parts: 2 if the documents are source–target pairs, else 1.
         left_out: number of files of a directory that were not read, by suffix and reason.
+        tokens, unknown: of its documents, and those that are the unknown token; 0 in stores made before they were
+            counted.
     """
 
     name: str
@@ -62,6 +64,8 @@ class SourceRecord(Config):
     skipped: int = 0
     parts: int = Field(1, ge=1, le=2)
     left_out: dict[str, int] = Field(default_factory=dict)
+    tokens: int = 0
+    unknown: int = 0
 
 
 class TokenizerRecord(Config):

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypedDict, Unpack
 
@@ -25,6 +26,7 @@ from pydantic import Field, field_validator
 
 import pretextlm
 from pretextlm.config import Config, PathText
+from pretextlm.data.background import in_background
 from pretextlm.data.encode import TextEncoder
 from pretextlm.data.encodings import UTF8, checked_encoding
 from pretextlm.data.file_formats import Document, ReadOptions, TextMode, parts_of
@@ -32,7 +34,6 @@ from pretextlm.data.manifest import SourceRecord
 from pretextlm.data.sampling import Sample
 from pretextlm.data.shards import Shard, load_keys, load_shard, save_shard
 from pretextlm.data.sources import Source, find_source, stamp
-from pretextlm.data.special_tokens import DEFAULT_SENTINELS
 from pretextlm.data.store import Store
 from pretextlm.data.tokenizer import KINDS, adopt_tokenizer, from_json, load_tokenizer, train_tokenizer
 from pretextlm.data.writer import StoreWriter, refuse_existing
@@ -40,7 +41,11 @@ from pretextlm.errors import UserError
 from pretextlm.files import AnyPath, replace_file
 
 Progress = Callable[[str, int, int | None], None]
-"""Called with the current stage, bytes of text done and, if known, the total bytes of text."""
+"""Called with the current stage, bytes of text done and, if known, the total bytes of text.
+
+While a tokenizer is trained, with the seconds since its start instead of bytes."""
+
+TRAINING = "training the tokenizer"
 
 SHARD_BYTES = 2 << 20
 _NO_MATTER = {"workers", "overwrite", "licence"}
@@ -52,7 +57,7 @@ class PrepareConfig(Config):
     Attributes:
         tokenizer: "bpe", "wordpiece", "unigram", "character", or the path of an existing tokenizer or store.
         vocab_size: total number of ids, special tokens and sentinels included; only for a tokenizer that is trained.
-        sentinels: number of <extra_id_N> tokens.
+        sentinels: number of <extra_id_N> tokens; by default 256 in a vocabulary of 8,192 ids or more, else 100.
         sample_mb: megabytes of text, sampled over the corpus, that the tokenizer is trained on.
         validation: share of the documents in the validation split, at least one document.
         validation_tail: instead, the last share of every source's characters; the document in which it begins is cut
@@ -67,7 +72,7 @@ class PrepareConfig(Config):
 
     tokenizer: PathText = "bpe"
     vocab_size: int = Field(8192, ge=1)
-    sentinels: int = Field(DEFAULT_SENTINELS, ge=0, le=10_000)
+    sentinels: int | None = Field(None, ge=0, le=10_000)
     sample_mb: int = Field(20, ge=1)
     validation: float = Field(0.02, gt=0, lt=1)
     validation_tail: float | None = Field(None, gt=0, lt=1)
@@ -113,7 +118,7 @@ class PrepareOptions(TypedDict, total=False):
 
     tokenizer: AnyPath
     vocab_size: int
-    sentinels: int
+    sentinels: int | None
     sample_mb: int
     validation: float
     validation_tail: float | None
@@ -233,8 +238,11 @@ class _Preparation:
         if config.tokenizer in KINDS:
             sample = self._sample()
             self.total_bytes = sample.seen
-            self.progress(f"training the {config.tokenizer} tokenizer", 0, None)
-            tokenizer = train_tokenizer(config.tokenizer, sample.texts(), config.vocab_size, config.sentinels)
+            self.progress(TRAINING, 0, None)
+            train = partial(
+                train_tokenizer, config.tokenizer, sample.texts(), config.vocab_size, sentinels=config.sentinels
+            )
+            tokenizer = in_background(train, lambda seconds: self.progress(TRAINING, int(seconds), None))
         else:
             tokenizer = adopt_tokenizer(_existing(config.tokenizer), config.sentinels)
         text = tokenizer.to_str(pretty=True)
@@ -297,8 +305,10 @@ class _Preparation:
         by_key = self.config.validation_tail is None
         threshold = _threshold([load_keys(path) for path in shards], self.config.validation) if by_key else None
         writer = StoreWriter(self.work / "store", encoder.vocab_size, tokenizer_json)
+        counts = np.zeros((2, len(records)), np.int64)
         for number, path in enumerate(shards):
             shard = load_shard(path)
+            counts += encoder.count(shard.chunk, len(records))
             held_out = shard.tail if threshold is None else shard.keys < threshold
             writer.splits["validation"].append(shard.chunk.select(held_out))
             writer.splits["train"].append(shard.chunk.select(~held_out))
@@ -307,7 +317,11 @@ class _Preparation:
             raise UserError("The corpus is too short to be split.", "Give more text, or another --validation-tail.")
         options = self.config.model_dump(exclude=_NO_MATTER)
         kind = self.config.tokenizer if self.config.tokenizer in KINDS else "adopted"
-        writer.commit(out, records, options, kind, self.config.overwrite)
+        counted = [
+            record.model_copy(update={"tokens": tokens, "unknown": unknown})
+            for record, tokens, unknown in zip(records, *counts.tolist(), strict=True)
+        ]
+        writer.commit(out, counted, options, kind, self.config.overwrite)
 
 
 class _Ledger:

@@ -17,7 +17,7 @@ OTHER_NAMES = {
 }
 """Names of the same tokens in published tokenizers, used where a tokenizer has none of our name; the first one that is
 a special token counts. One token may have two roles, as RoBERTa's <s> and GPT-2's <|endoftext|> do."""
-DEFAULT_SENTINELS = 100
+FEW_SENTINELS, MANY_SENTINELS, MANY_FROM = 100, 256, 8192
 NLU, NLG, S2S = "[NLU]", "[NLG]", "[S2S]"
 REGULAR, SHORT, EXTREME = "[R]", "[S]", "[X]"
 FIM_PREFIX, FIM_SUFFIX, FIM_MIDDLE = "<fim_prefix>", "<fim_suffix>", "<fim_middle>"
@@ -28,6 +28,15 @@ FURTHER = (NLU, NLG, S2S, REGULAR, SHORT, EXTREME, FIM_PREFIX, FIM_SUFFIX, FIM_M
 def sentinel(index: int) -> str:
     """Returns the text of the sentinel token number `index`, as T5 writes it."""
     return f"<extra_id_{index}>"
+
+
+def default_sentinels(vocab_size: int) -> int:
+    """Returns the number of sentinels of a tokenizer of so many ids, unless another is given.
+
+    Rows of 512 tokens need 128 if half of them are hidden. In 8,192 ids, 156 sentinels more cost 0.25 % of bytes per
+    token (4.76 of English), in 4,096 ids 0.8 % and in 2,048 ids 2.3 %: small vocabularies have a hundred, as T5 has.
+    """
+    return MANY_SENTINELS if vocab_size >= MANY_FROM else FEW_SENTINELS
 
 
 def own_names(ids: Mapping[str, int], special: Container[int] = frozenset()) -> dict[str, str]:

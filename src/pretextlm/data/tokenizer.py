@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pretextlm.data.special_tokens import DEFAULT_SENTINELS, FURTHER, NAMED, UNK, own_names, sentinel
+from pretextlm.data.special_tokens import FEW_SENTINELS, FURTHER, NAMED, UNK, default_sentinels, own_names, sentinel
 from pretextlm.data.token_splits import token_splits_of
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
@@ -38,12 +38,12 @@ WORD_PATTERN = (
 )
 
 
-def special_tokens(sentinels: int = DEFAULT_SENTINELS) -> list[str]:
+def special_tokens(sentinels: int = FEW_SENTINELS) -> list[str]:
     """Returns the names of all special tokens, in the order of their ids from 0 in a new tokenizer."""
     return [*NAMED, *(sentinel(index) for index in range(sentinels)), *FURTHER]
 
 
-def train_tokenizer(kind: Kind, texts: Iterable[str], vocab_size: int, sentinels: int = DEFAULT_SENTINELS) -> Tokenizer:
+def train_tokenizer(kind: Kind, texts: Iterable[str], vocab_size: int, sentinels: int | None = None) -> Tokenizer:
     """Train a tokenizer.
 
     Args:
@@ -52,7 +52,7 @@ def train_tokenizer(kind: Kind, texts: Iterable[str], vocab_size: int, sentinels
             random order, so that two trainings may differ in their last few tokens.
         vocab_size: total number of ids, special tokens and sentinels included. A small sample may give fewer; the
             character tokenizer keeps the most frequent characters.
-        sentinels: number of <extra_id_N> tokens.
+        sentinels: number of <extra_id_N> tokens; None: as `default_sentinels` says.
 
     Returns:
         The trained tokenizer.
@@ -60,11 +60,11 @@ def train_tokenizer(kind: Kind, texts: Iterable[str], vocab_size: int, sentinels
     Raises:
         UserError: `vocab_size` cannot hold the special tokens and the bytes.
     """
+    specials = special_tokens(default_sentinels(vocab_size) if sentinels is None else sentinels)
     if kind == "character":
-        return _characters(texts, vocab_size, special_tokens(sentinels))
+        return _characters(texts, vocab_size, specials)
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    specials = special_tokens(sentinels)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     least = len(specials) + len(alphabet) * (2 if kind == "wordpiece" else 1)
     if vocab_size < least:
@@ -203,12 +203,12 @@ def parsing_one(tokenizer: Tokenizer, token: int) -> Tokenizer:
     return from_json(json.dumps(values), "the tokenizer")
 
 
-def adopt_tokenizer(place: Path, sentinels: int = DEFAULT_SENTINELS) -> Tokenizer:
+def adopt_tokenizer(place: Path, sentinels: int | None = None) -> Tokenizer:
     """Load an existing tokenizer and add the special tokens it lacks.
 
     Args:
         place: a tokenizer.json, a directory that has one, or a store.
-        sentinels: number of <extra_id_N> tokens to add if it has none.
+        sentinels: number of <extra_id_N> tokens to add if it has none; None: as `default_sentinels` says.
 
     Returns:
         The completed tokenizer.
@@ -219,7 +219,7 @@ def adopt_tokenizer(place: Path, sentinels: int = DEFAULT_SENTINELS) -> Tokenize
     return complete(load_tokenizer(place / "tokenizer.json" if place.is_dir() else place), str(place), sentinels)
 
 
-def complete(tokenizer: Tokenizer, where: str, sentinels: int = DEFAULT_SENTINELS) -> Tokenizer:
+def complete(tokenizer: Tokenizer, where: str, sentinels: int | None = None) -> Tokenizer:
     """Add the special tokens that a tokenizer lacks, in place. Doing so twice changes nothing.
 
     If its model would encode the text of a special token as that token (many Unigram vocabularies hold "</s>" as an
@@ -233,7 +233,8 @@ def complete(tokenizer: Tokenizer, where: str, sentinels: int = DEFAULT_SENTINEL
     """
     have = tokenizer.get_vocab(with_added_tokens=True)
     under_other_names = own_names(have, _special(tokenizer))
-    wanted = special_tokens(0 if sentinel(0) in have else sentinels)
+    added = default_sentinels(len(have)) if sentinels is None else sentinels
+    wanted = special_tokens(0 if sentinel(0) in have else added)
     tokenizer.add_special_tokens([token for token in wanted if under_other_names.get(token, token) == token])
     tokenizer.encode_special_tokens = True
     faked = _faked(tokenizer)

@@ -56,3 +56,33 @@ def test_a_wrong_option_reaches_the_user_as_an_error_with_a_hint(run, tmp_path):
     with pytest.raises(UserError, match="no field 'text'") as caught:
         run("prepare", tmp_path / "days.jsonl", "--out", tmp_path / "store")
     assert "--field" in caught.value.hint
+
+
+def test_text_that_the_tokenizer_does_not_know_is_counted_by_source_and_warned_of(run, tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "day"])}
+    tokenizer = Tokenizer(models.WordPiece(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "known.txt").write_text("the day\nday the\n" * 50)
+    (tmp_path / "korean.txt").write_text("the day 바다\n바다 the day the\n" * 50)
+    options = ["--out", tmp_path / "store", "--tokenizer", tmp_path / "tokenizer.json", "--text-mode", "lines"]
+    shown = " ".join(run("prepare", tmp_path / "known.txt", tmp_path / "korean.txt", *options).stdout.split())
+    assert "Warning: 28.6% of the tokens of" in shown
+    assert shown.count("Warning") == 1
+    known, korean = json.loads(run("inspect", tmp_path / "store", "--json").stdout)["sources"]
+    assert (known["tokens"], known["unknown"], korean["tokens"], korean["unknown"]) == (200, 0, 350, 100)
+    assert "28.6%" in run("inspect", tmp_path / "store").stdout
+
+
+def test_what_a_directory_holds_beside_text_is_said(run, tmp_path):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.png").write_bytes(b"\x89PNG\0")
+    for n in range(9):
+        (tmp_path / "corpus" / f"{n}.py").write_text(f"print('바다 {n}')\n" * 9)
+    shown = run("prepare", tmp_path / "corpus", "--out", tmp_path / "store", "--vocab-size", 448).stdout
+    assert "corpus: 1 .png (binary)." in " ".join(shown.split())
+    assert json.loads(run("inspect", tmp_path / "store", "--json").stdout)["sources"][0]["left_out"] == {
+        ".png (binary)": 1
+    }

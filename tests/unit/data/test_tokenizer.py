@@ -9,6 +9,7 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 
 from pretextlm.data.encode import TextEncoder
+from pretextlm.data.prepare import PrepareConfig
 from pretextlm.data.tokenizer import (
     KINDS,
     adopt_tokenizer,
@@ -19,6 +20,7 @@ from pretextlm.data.tokenizer import (
     vocabulary_of,
 )
 from pretextlm.errors import UserError
+from pretextlm.objectives.registry import build
 
 ENGLISH = "The ship sailed at dawn, and nobody aboard knew where it was going. They were content.\n\n"
 KOREAN = "배는 새벽에 떠났고 아무도 그 배가 어디로 가는지 몰랐다. 모두가 만족했다.\n"
@@ -226,3 +228,12 @@ def test_tokenizers_are_the_same_if_they_give_every_text_the_same_ids(tmp_path):
     assert not same_ids(place, changed(place, added_tokens=[*added, added[-1] | {"id": 700, "content": "[NEW]"}]))
     train_tokenizer("bpe", TEXTS, 380).save(str(tmp_path / "smaller.json"))
     assert not same_ids(place, tmp_path / "smaller.json")
+
+
+def test_a_vocabulary_with_room_for_them_has_sentinels_for_rows_that_are_half_hidden(tmp_path):
+    sizes = {size: len(vocabulary_of(train_tokenizer("character", TEXTS, size)).sentinels) for size in (4096, 8192)}
+    assert sizes == {4096: 100, 8192: 256}
+    assert len(vocabulary_of(train_tokenizer("character", TEXTS, 8192, sentinels=7)).sentinels) == 7
+    prepared = PrepareConfig().vocab_size
+    vocabulary = vocabulary_of(train_tokenizer("bpe", TEXTS, prepared))
+    build("denoisers", {"table": "ul2"}).variants(vocabulary, 512)  # raises where there are too few

@@ -14,7 +14,7 @@ from itertools import chain
 import numpy as np
 
 from pretextlm.data.sentences import sentence_starts
-from pretextlm.data.special_tokens import DEFAULT_SENTINELS, FURTHER, NAMED, sentinel
+from pretextlm.data.special_tokens import FEW_SENTINELS, FURTHER, NAMED, sentinel
 from pretextlm.data.token_splits import TokenSplits, halves_of
 from pretextlm.data.vocabulary import Vocabulary
 
@@ -51,7 +51,7 @@ class Pieces:
         indentation that follows it.
         """
         cut = [[_pieces(word) for word in _WORDS.findall(document)] for document in documents]
-        tokens = [*NAMED, *(sentinel(i) for i in range(DEFAULT_SENTINELS)), *FURTHER]
+        tokens = [*NAMED, *(sentinel(i) for i in range(FEW_SENTINELS)), *FURTHER]
         special = {token: index for index, token in enumerate(tokens)}
         pieces = set(chain.from_iterable(chain.from_iterable(cut)))
         tokens += sorted(pieces)
