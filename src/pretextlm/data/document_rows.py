@@ -10,6 +10,8 @@ last row of a group is padded. A group is one document, or consecutive short one
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +21,7 @@ from pretextlm.data.mixture import Mixture
 from pretextlm.data.packed_pairs import PackedPairs
 from pretextlm.data.row_reader import RowReader
 from pretextlm.data.seeded_sample import sampled_rows
+from pretextlm.data.sentence_pair_index import reachable
 
 I64 = NDArray[np.int64]
 
@@ -66,12 +69,7 @@ class DocumentRows(Mixture):
         self._first_document = _groups(np.diff(starts), first.split.document_sources, capacity)
         self._begin = starts[self._first_document]
         self._end = np.append(self._begin[1:], self.size)
-        # The slots go round as in the mixture, so that variants keep their shares: a group's first row is the first one
-        # after all rows of the group before it.
-        rows = [0]
-        for size in (self._end - self._begin).tolist():
-            rows.append(self.rows_before(int(self.entries_before(np.array(rows[-1]))) + size))
-        self._first_row = np.array(rows, np.int64)
+        self._first_row = self._first_rows(self._end - self._begin)
 
     @property
     def rows_per_pass(self) -> int:
@@ -86,6 +84,22 @@ class DocumentRows(Mixture):
     def documents(self, numbers: I64, seed: int) -> I64:
         """(B,) the first document of each row's group."""
         return self._first_document[self._group(numbers)]
+
+    def _first_rows(self, sizes: I64) -> I64:
+        """(G+1,) first row of each group, from its size in entries (G,), and the number of rows.
+
+        The slots go round as in the mixture, so that variants keep their shares: a group begins with the first row
+        after all rows of the group before it.
+        """
+        if len(self.slots) == 1:
+            return np.concatenate([[0], np.cumsum(-(-sizes // self.block))])
+        before, rows, number = self._before.tolist(), [0], 0
+        for size in sizes.tolist():
+            block, slot = divmod(number, len(before))
+            block, rest = divmod(block * self.block + before[slot] + size, self.block)
+            number = block * len(before) + bisect_left(before, rest)
+            rows.append(number)
+        return np.array(rows, np.int64)
 
     def _start(self, numbers: I64, group: I64) -> I64:
         """(B,) stream entries where rows begin."""
@@ -104,10 +118,11 @@ def _groups(lengths: I64, sources: NDArray[np.integer], capacity: int) -> I64:
         sources: (D,) its source; a group has one.
         capacity: of a group in entries; a longer document is a group by itself.
     """
-    first, room, last = [], 0, -1
-    for number, (length, source) in enumerate(zip(lengths.tolist(), sources.tolist(), strict=True)):
-        if length > room or source != last:
-            first.append(number)
-            room = capacity
-        room, last = room - length, source
-    return np.array(first, np.int64)
+    numbers = np.arange(len(lengths))
+    sums = np.concatenate([[0], np.cumsum(lengths)])
+    borders = np.append(np.flatnonzero(np.diff(sources)) + 1, len(lengths))
+    # onward[i] is the first document of the next group if a group begins at document i: the first one that does not
+    # fit, or that of the next source. Lengths 5 1 2 and capacity 4 give onward = [1, 3, 3] and groups at 0 and 1.
+    onward = np.searchsorted(sums, sums[:-1] + capacity, side="right") - 1
+    onward = np.minimum(onward, borders[np.searchsorted(borders, numbers, side="right")])
+    return reachable(np.maximum(onward, numbers + 1), np.zeros(1, np.int64))
