@@ -215,7 +215,9 @@ MADE: dict[str, Make] = {
     **dict.fromkeys(
         ("more.jsonl.gz", "더.jsonl.gz", "reviews.jsonl", "imdb.jsonl.gz", "kowiki.jsonl.gz"), _text(40, 2)
     ),
-    **dict.fromkeys(("reviews.txt.gz", "reviews.txt", "speeches.txt", "input.txt", "CAPTIONS.jsonl"), _text(40, 4)),
+    **dict.fromkeys(
+        ("reviews.txt.gz", "reviews.txt", "speeches.txt", "input.txt", "wiki.valid.txt", "CAPTIONS.jsonl"), _text(40, 4)
+    ),
     "notes.md": _text(20, 6),
     "news.jsonl": _columns(article=_text_of, summary=_text_of),
     "other.jsonl": _copied("sst2", 1),
@@ -231,6 +233,7 @@ MADE: dict[str, Make] = {
     "stores/mine": _store(*_words),
     "stores/sotu": _store(*_words),
     "stores/speeches": _store(*_words),
+    "stores/other": lambda made, path: _store("--tokenizer", str(made.get("stores/mine")))(made, path),
     "stores/web": _store(*_words),
     "stores/wikipedia": _store(*_words),
     "stores/multi30k": _store(*_words),

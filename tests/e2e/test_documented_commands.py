@@ -140,7 +140,7 @@ def filled_in(command: Command, stand_ins: StandIns) -> list[str]:
     for word in command.words:
         key, equals, value = word.partition("=") if re.match(r"[\w.]+=", word) else ("", "", word)
         if value == "RUN":
-            value = stand_ins.start_of(recipe) if recipe else "runs/encoder" if len(command.words) > 2 else "runs/mine"
+            value = stand_ins.start_of(recipe) if recipe else "runs/a_causal_run"
         elif value in ("FILE", "…"):
             value = str(stand_ins.records(recipe, of_columns(command.words))[key.endswith("validation")])
         elif value == "DIR" and words[-1] == "--data":
@@ -166,6 +166,7 @@ def small(words: list[str], stand_ins: StandIns) -> list[str]:
         ("--workers", "1"),
         ("--vocab-size", "800"),
         ("--budget", "0.05"),
+        ("--stride", "16"),
     ):
         if option in kept:
             kept[kept.index(option) + 1] = value
