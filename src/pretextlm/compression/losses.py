@@ -68,15 +68,17 @@ class LossComparison:
         if store is None and not (run.recipe.data.store and Path(run.recipe.data.store).is_dir()):
             raise UserError(NO_STORE)
         opened, recipe = open_store(run, store), run.recipe
-        split = held_out_documents(opened.validation, recipe.evaluation)
+        objective = cast("Objective", recipe.training_objective.at_evaluation())
+        full = objective.documents(opened.validation)
+        split = held_out_documents(full, recipe.evaluation)
         held_out = HeldOut(
             model=model.eval(),
-            objective=cast("Objective", recipe.training_objective.at_evaluation()),
+            objective=objective,
             vocabulary=run.vocabulary,
             split=split,
             length=recipe.data.length,
             seed=recipe.evaluation.seed,
-            full_split=opened.validation,
+            full_split=full,
         )
         if held_out.loss is None:
             raise UserError("the held-out text has nothing to predict under the run's objective")

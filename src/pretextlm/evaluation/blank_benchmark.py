@@ -84,16 +84,25 @@ class Answers:
 
 
 def make_questions(store: Store, texts: TokenTexts, count: int, seed: int) -> list[Question]:
-    """Returns up to `count` questions, no two in one sentence; fewer where the held-out text does not have as many."""
-    tables = {words: count_phrases(store.train, texts, words) for words in (1, 2, 3)}
+    """Returns up to `count` questions, no two in one sentence; fewer where the held-out text does not have as many.
+
+    They are in plain documents; only in a store without any, in the sources and targets of pairs, each by itself.
+    """
+    train, validation = (_plain_or_all(split) for split in (store.train, store.validation))
+    tables = {words: count_phrases(train, texts, words) for words in (1, 2, 3)}
     questions: list[Question] = []
-    for sentence, rng in _shuffled_sentences(store.validation, seed):
+    for sentence, rng in _shuffled_sentences(validation, seed):
         if len(questions) == count:
             break
-        question = _question(store.validation, sentence, rng, tables, texts)
+        question = _question(validation, sentence, rng, tables, texts)
         if question is not None:
             questions.append(question)
     return questions
+
+
+def _plain_or_all(split: Split) -> Split:
+    plain = split.plain()
+    return plain if plain.num_tokens else split
 
 
 def _shuffled_sentences(split: Split, seed: int) -> Iterator[tuple[int, CounterRNG]]:
@@ -153,9 +162,17 @@ def _distractors(
 
 
 def _window(split: Split, start: int, stop: int, texts: TokenTexts) -> Blank:
-    """Returns the text on either side of tokens start … stop-1, within their document, cut at word boundaries."""
+    """Returns the text on either side of tokens start … stop-1, cut at word boundaries, within their document.
+
+    Of a pair, within its source or its target, which are its two "sentences".
+    """
     document = int(np.searchsorted(split.documents, start, side="right")) - 1
     first, after = int(split.documents[document]), int(split.documents[document + 1])
+    if split.pairs[document]:
+        sentences = split.sentences.view(np.int64)
+        borders = np.append(sentences[slice(*np.searchsorted(sentences, [first, after]))], after)
+        part = int(np.searchsorted(borders, start, side="right")) - 1
+        first, after = int(borders[part]), int(borders[part + 1])
     low, high = max(first, start - LEFT_TOKENS), min(after, stop + RIGHT_TOKENS)
     if low > first:  # skip the rest of a word that the window cuts
         low += int(np.argmax(split.word_starts(np.arange(low, start))))

@@ -75,16 +75,15 @@ def evaluate(
     settings = run.recipe.evaluation.model_copy(update={k: v for k, v in limits.items() if v is not None})
     opened = open_store(run, None if store is None else Path(store))
     files = ResultFiles.of(directory, os.fspath(store or ""), run.recipe.data.store)
-    split = held_out_documents(opened.validation, settings)
     model, objective, texts = open_trained(run, place)
+    full = objective.documents(opened.validation)
+    split = held_out_documents(full, settings)
     scorer = objective.scorer(model, texts)
     notes: list[str] = []
     sources: dict[str, Any] = {}
     metrics: dict[str, Metric] = {}
     say("loss and the objective's own measures")
-    held_out = HeldOut(
-        model, objective, texts.vocabulary, split, run.recipe.data.length, settings.seed, scorer, opened.validation
-    )
+    held_out = HeldOut(model, objective, texts.vocabulary, split, run.recipe.data.length, settings.seed, scorer, full)
     try:
         metrics |= held_out_metrics(held_out)
         sources = by_source(held_out, [source["name"] for source in opened.manifest["sources"]])
@@ -104,14 +103,14 @@ def evaluate(
     forgotten, monitored = forgetting(run) if files.is_own else ({}, {})
     metrics |= forgotten
     say("prompts")
-    samples += prompt_samples(scorer, opened.validation, settings.prompts, settings.seed)
+    samples += prompt_samples(scorer, full, settings.prompts, settings.seed)
     evaluation = {
         "metrics": {name: metric.plain() for name, metric in metrics.items()},
         "settings": {
             "store": str(opened.path),
             "measured_on": os.fspath(store or opened.path),
             "file": files.path(EVALUATION).name,
-            **what_was_read(split, opened.validation),
+            **what_was_read(split, full),
             "blanks": len(questions),
             "seed": settings.seed,
             **({"forgetting": monitored} if monitored else {}),

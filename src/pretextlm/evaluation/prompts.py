@@ -133,8 +133,9 @@ def _sampled_sentences(split: Split, count: int, seed: int) -> list[int]:
 def _first_tokens(split: Split, sentence: int) -> list[int]:
     """Returns the sentence's first tokens, cut where a word begins."""
     start = int(split.sentences[sentence])
-    stop = min(start + PROMPT_TOKENS, split.num_tokens)
-    if stop < split.num_tokens:
+    end = int(split.sentences[sentence + 1]) if sentence + 1 < len(split.sentences) else split.num_tokens
+    stop = min(start + PROMPT_TOKENS, end)
+    if stop < end:
         words = np.flatnonzero(split.word_starts(np.arange(start, stop + 1)))
         stop = start + int(words[-1]) if words[-1] else stop
     ids: list[int] = split.tokens[start:stop].astype(int).tolist()

@@ -13,6 +13,7 @@ from pretextlm.batch import IGNORE, Batch
 from pretextlm.data.row_reader import RowReader
 from pretextlm.data.row_shapes import Frame, Variant
 from pretextlm.data.vocabulary import Vocabulary
+from pretextlm.errors import UserError
 from pretextlm.objectives.protocol import Architecture, TrainingObjective
 from pretextlm.objectives.shared.measures import Measure
 from pretextlm.scoring.blank import DecoderPrompt
@@ -89,7 +90,7 @@ class Objective(TrainingObjective):
 
     @property
     def reads_pairs(self) -> bool:
-        """Whether documents must have two parts, a source and a target."""
+        """Whether it reads documents of two parts, a source and a target; otherwise it reads the plain ones alone."""
         return False
 
     @property
@@ -113,11 +114,33 @@ class Objective(TrainingObjective):
         """
         raise NotImplementedError
 
+    def documents(self, split: Split) -> Split:
+        """Returns the plain documents, or all of them if it reads pairs.
+
+        A pair is no running text: its target follows its source without anything between, as the store holds them.
+
+        Raises:
+            UserError: it reads plain documents, and all are pairs.
+        """
+        if self.reads_pairs:
+            return split
+        plain = split.plain()
+        if split.num_tokens and not plain.num_tokens:
+            raise UserError(
+                f"All documents are pairs of a source and a target; {self.name} reads plain text.",
+                "Prepare both as one text, a blank line between: pretextlm data prepare 'FILE?field=SOURCE,TARGET'",
+            )
+        return plain
+
     def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> RowReader:
-        """Returns a reader of the framed stream in the shapes of `variants`."""
+        """Returns a reader of the framed stream of `documents` in the shapes of `variants`.
+
+        Raises:
+            UserError: the split has no such documents.
+        """
         from pretextlm.data.mixture import Mixture
 
-        return Mixture(split, self.frame(vocabulary), self.variants(vocabulary, length))
+        return Mixture(self.documents(split), self.frame(vocabulary), self.variants(vocabulary, length))
 
     def at_evaluation(self) -> Objective:
         return self

@@ -134,6 +134,14 @@ class TrainingObjective(Config):
         """
         return self.writes_targets or (architecture == "encoder_decoder" and vocabulary.template is not None)
 
+    def documents(self, split: Any) -> Any:
+        """Returns the documents or examples of a split that it reads.
+
+        Raises:
+            UserError: there are none.
+        """
+        return split
+
     def reader(self, split: Any, vocabulary: Vocabulary, length: int) -> RowReader:
         """Returns a reader of the split's rows, each of at most `length` input tokens.
 

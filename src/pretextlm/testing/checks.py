@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pretextlm.batch import IGNORE, Batch, Rows
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.loader import Loader
+from pretextlm.errors import UserError
 from pretextlm.scoring.blank import Blank
 from pretextlm.scoring.blank_layout import OPEN, ContinuationLayout, InPlaceLayout
 from pretextlm.testing.contract import Contract
@@ -20,6 +21,7 @@ from pretextlm.testing.unique_text import (
     LENGTH,
     Example,
     arrays,
+    batches,
     by_example,
     check,
     found_tokens,
@@ -27,6 +29,7 @@ from pretextlm.testing.unique_text import (
     reachable,
     same_example,
     source_tokens,
+    unique_split,
 )
 
 
@@ -71,6 +74,27 @@ def check_rows_are_independent(contract: Contract) -> None:
     for which in (np.array([5]), np.arange(24)[::-1].copy(), np.array([3, 17, 4]), np.arange(7, 20)):
         for example, row in by_example(contract.read(which)).items():
             check(same_example(row, together[example]), "a row does not depend on the other rows of its batch")
+
+
+def check_pairs_are_not_glued(contract: Contract) -> None:
+    """An objective of running text reads the plain documents of a store that also has pairs, and refuses pairs alone.
+
+    In a store, the target of a pair follows its source without anything between.
+    """
+    objective, vocabulary = contract.objective, contract.vocabulary
+    if objective.reads_pairs:
+        return
+    both, alone = unique_split(vocabulary, 40, 80), unique_split(vocabulary, 0, 80)
+    ordinals = np.arange(24)
+    expected = by_example(batches(objective, both.plain(), vocabulary, ordinals))
+    found = by_example(batches(objective, both, vocabulary, ordinals))
+    check(all(same_example(found[key], row) for key, row in expected.items()), "it reads the plain documents alone")
+    try:
+        objective.reader(alone, vocabulary, LENGTH)
+    except UserError as error:
+        check("field=" in error.hint, "the error says how to read both texts of a pair")
+    else:
+        raise AssertionError("`reader` refuses a split of pairs alone")
 
 
 def check_loading(contract: Contract) -> None:
@@ -269,6 +293,7 @@ CHECKS: tuple[Callable[[Contract], None], ...] = (
     check_description,
     check_pure,
     check_rows_are_independent,
+    check_pairs_are_not_glued,
     check_loading,
     check_noise,
     check_no_global_state,

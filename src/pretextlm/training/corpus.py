@@ -29,13 +29,13 @@ class Corpus:
 
     Attributes:
         path: directory with the tokenizer.json of the text.
-        train: the training split of a store, or the training examples of a task.
+        train: the documents of a store's training split that the objective reads, or a task's training examples.
         validation: likewise.
         vocabulary: of the tokenizer, with the special tokens in the roles that the model gives them.
         objective: that is trained.
         length: maximum tokens of an input row.
         records: of a task, both files'; None for a store.
-        num_filtered: records that the task leaves out.
+        num_filtered: records that the task, or training documents that the objective leaves out.
     """
 
     path: Path
@@ -49,9 +49,15 @@ class Corpus:
 
     @classmethod
     def of_store(cls, recipe: Recipe, store: Store) -> Corpus:
-        """Returns a store as the data of a recipe."""
+        """Returns a store as the data of a recipe.
+
+        Raises:
+            UserError: it has no documents for the objective.
+        """
         vocabulary, objective = recipe.vocabulary(store), recipe.training_objective
-        return cls(store.path, store.train, store.validation, vocabulary, objective, recipe.data.length)
+        train, validation = objective.documents(store.train), objective.documents(store.validation)
+        left_out = store.train.num_documents - train.num_documents
+        return cls(store.path, train, validation, vocabulary, objective, recipe.data.length, None, left_out)
 
     @property
     def num_tokens(self) -> int:

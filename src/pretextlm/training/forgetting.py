@@ -82,7 +82,8 @@ class MonitoredStore:
         self.name, self.place = name, place
         self.objective: TrainingObjective = recipe.training_objective.at_evaluation()
         store = Store.open(Path(place))
-        self._split, self._full = held_out_documents(store.validation, recipe.evaluation), store.validation
+        self._full = self.objective.documents(store.validation)
+        self._split = held_out_documents(self._full, recipe.evaluation)
         where = recipe.vocabulary(store), self._split, recipe.data.length, recipe.evaluation.seed, self._full
         self._rows = HeldOutRows.of(self.objective, *where)
 

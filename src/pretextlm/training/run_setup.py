@@ -45,7 +45,8 @@ class Setup:
         blocks = self.memory.recomputed
         checkpointing = f", gradient checkpointing of {blocks} blocks to save memory" if blocks else ""
         batch = f"{self.plan.rows} rows a step in {passes} micro-batch{'es' * (passes > 1)}{checkpointing}"
-        filtered = f"{self.corpus.num_filtered} records left out" if self.corpus.num_filtered else ""
+        what = "pairs left out, which the objective does not read" if self.recipe.task is None else "records left out"
+        filtered = f"{self.corpus.num_filtered:,} {what}" if self.corpus.num_filtered else ""
         names = ", ".join(store.name for store in self.monitored)
         forgetting = f"forgetting of {names} is measured (data.forgetting_stores=[] for nothing)" if names else ""
         return (*self.runtime.notes, batch, *filter(None, [filtered, forgetting]))

@@ -45,15 +45,15 @@ def pairs(count: int, seed: int) -> list[tuple[str, str]]:
     return [(_sentence(rng), _sentence(rng)) for _ in range(count)]
 
 
-def write_store(place: Path, with_pairs: bool = False) -> Store:
-    """200 documents for training and 40 held out, and half as many pairs behind them where asked for."""
+def write_store(place: Path, with_pairs: bool = False, with_plain: bool = True) -> Store:
+    """200 documents for training and 40 held out, and half as many pairs behind them, or instead, where asked for."""
     texts = {"train": documents(200, 1), "validation": documents(40, 2)}
     further = {"train": pairs(100, 3), "validation": pairs(20, 4)} if with_pairs else {}
     tokenizer = train_tokenizer("bpe", texts["train"], VOCAB_SIZE, sentinels=20)
     encoder = TextEncoder(tokenizer)
     writer = StoreWriter(place.with_suffix(".work"), tokenizer.get_vocab_size(), tokenizer.to_str())
     for name, split in texts.items():
-        both = [*split, *further.get(name, [])]
+        both = [*(split if with_plain else []), *further.get(name, [])]
         writer.splits[name].append(encoder.encode(both, [int(isinstance(one, tuple)) for one in both]))
     sources = [
         SourceRecord(name="made up", licence="CC0", sha256="0" * 64, bytes=1, documents=240),

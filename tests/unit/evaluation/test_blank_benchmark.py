@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
-from small_corpus import WORDS, bigram_scorer, random_scorer
+from small_corpus import WORDS, bigram_scorer, random_scorer, write_store
 
 from pretextlm.data.seeded_sample import sample_documents
 from pretextlm.evaluation import phrases
@@ -57,6 +59,21 @@ def test_a_blank_hides_words_of_a_held_out_sentence_with_text_on_both_sides(stor
         assert len(sentence_before) >= EDGE_WORDS
         assert not texts.decode(question.answer).strip().startswith(".")
         assert set(texts.decode(question.answer).split()) <= set(WORDS)
+
+
+def test_blanks_are_in_plain_text_or_within_one_part_of_a_pair(pair_store, texts, questions, tmp_path):
+    assert make_questions(pair_store, texts, 100, seed=1) == questions
+    only_pairs = write_store(tmp_path / "store", with_pairs=True, with_plain=False)
+    split = only_pairs.validation
+    borders = [*split.sentences.tolist(), split.num_tokens]
+    parts = {tuple(split.tokens[a:b].tolist()) for a, b in pairwise(borders)}
+    found = make_questions(only_pairs, texts, 15, seed=1)
+    assert len(found) == 15
+    for question in found:
+        blank = question.blank
+        assert (*blank.left, *question.answer, *blank.right) in parts
+        assert blank.starts_document
+        assert blank.ends_document
 
 
 def test_choices_are_different_phrases_of_one_length_in_tokens_and_words(texts, questions):

@@ -181,6 +181,16 @@ def test_a_model_that_does_not_go_on_from_a_text_says_so(store, tmp_path):
         continue_texts(model, objective, texts, [[120]], GenerationConfig())
 
 
+def test_a_model_of_running_text_is_measured_on_the_plain_documents_of_a_store_with_pairs(store, pair_store, tmp_path):
+    run = train(store, "causal", tmp_path / "run")
+    plain, mixed = evaluate(run), evaluate(run, store=pair_store.path)
+    assert mixed["metrics"] == plain["metrics"]
+    assert mixed["settings"]["documents_total"] == 40
+    pairs = write_store(tmp_path / "pairs", with_pairs=True, with_plain=False)
+    with pytest.raises(UserError, match="All documents are pairs"):
+        evaluate(run, store=pairs.path)
+
+
 def test_a_store_of_another_tokenizer_is_refused(store, tmp_path):
     run = train(store, "causal", tmp_path / "run")
     other = write_store(tmp_path / "other")

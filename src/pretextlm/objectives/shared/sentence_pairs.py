@@ -128,13 +128,13 @@ class SentencePairs(Objective):
         return [Variant("main", raw=length - SPECIALS, length=length)]
 
     def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> PairReader:
-        """Returns a reader of pairs.
+        """Returns a reader of pairs of sentences.
 
         Raises:
-            UserError: the split has no pairs.
+            UserError: no pairs can be made of the split's documents.
         """
         self.variants(vocabulary, length)
-        return PairReader(split, vocabulary, length, self.kinds, self.short, self.noise_period)
+        return PairReader(self.documents(split), vocabulary, length, self.kinds, self.short, self.noise_period)
 
     def blank_layout(self, vocabulary: Vocabulary, architecture: Architecture) -> BlankLayout | None:
         """The blank is filled with [MASK] where tokens are predicted at all; the text is the first part of a pair."""

@@ -61,6 +61,9 @@ class Wrapper(Objective):
     def variants(self, vocabulary: Vocabulary, length: int) -> list[Variant]:
         return self.inner.variants(vocabulary, length)
 
+    def documents(self, split: Split) -> Split:
+        return self.inner.documents(split)
+
     def reader(self, split: Split, vocabulary: Vocabulary, length: int) -> RowReader:
         return self.inner.reader(split, vocabulary, length)
 
