@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import numpy as np
+
 from pretextlm.data.offset_mapping import OffsetTokenizer
+from pretextlm.data.seeded_sample import sampled
 from pretextlm.data.store import Store
 from pretextlm.errors import UserError
 
@@ -113,7 +116,7 @@ def _open_records(recipe: Recipe, task: Task) -> tuple[Recipe, Corpus]:
 
 
 def read_split(recipe: Recipe, split: SplitName, source: str = "") -> Records:
-    """Returns the records of a task, at most as many as the recipe says.
+    """Returns the records of a task, or a sample of as many as the recipe says, in their order.
 
     Args:
         recipe: of the task.
@@ -134,7 +137,11 @@ def read_split(recipe: Recipe, split: SplitName, source: str = "") -> Records:
         raise UserError(message, f"Name a file: data.{split}=FILE{elsewhere}")
     records = read_records(source or given, columns)
     most = 0 if source else data.train_records if split == "train" else data.validation_records
-    return records.take(range(most)) if 0 < most < len(records) else records
+    if not 0 < most < len(records):
+        return records
+    if getattr(task, "group", ()):  # a sample would take groups apart
+        return records.take(range(most))
+    return records.take(sampled(np.zeros(len(records), np.int64), most, recipe.evaluation.seed).tolist())
 
 
 def tokenizer_place(recipe: Recipe) -> Path:

@@ -76,7 +76,8 @@ class DataConfig(Config):
             `start`, if that is another one and still exists; []: none.
         train, validation: required for a task: files with one record per line or row (.jsonl, .csv, .tsv, .parquet,
             .conll, also compressed), or hf:NAME.
-        train_records, validation_records: read only this many of the first records; 0: all.
+        train_records, validation_records: read only this many records, sampled by the evaluation's seed (where records
+            belong to groups: the first ones); 0: all.
         tokenizer: of a task whose model does not start from a run: a run, a store or a tokenizer.json.
         length: tokens per input row, or the most tokens of an example.
         workers: threads that prepare batches ahead; the batches do not depend on it.

@@ -155,9 +155,10 @@ def test_wrong_records_are_refused_by_row(recipe, written, task, train, validati
     assert told in caught.value.message
 
 
-def test_only_the_first_records_are_taken_where_the_recipe_says_so(recipe, written):
+def test_only_some_records_are_taken_where_the_recipe_says_so(recipe, written):
     chosen = recipe(TASK, written(PAIRS))
     data = chosen.data.model_copy(update={"train_records": 5, "validation_records": 40})
     _, corpus = open_corpus(chosen.model_copy(update={"data": data}))
     assert (len(corpus.train), len(corpus.validation)) == (5, 16)
-    assert corpus.records[0].rows.tolist() == [1, 2, 3, 4, 5]
+    rows = corpus.records[0].rows.tolist()
+    assert rows == sorted(set(rows))
