@@ -63,7 +63,7 @@ def test_a_run_of_the_default_decoder_writes_the_same_text_without_pretextlm(com
     (tmp_path / "text.txt").write_text("\n\n".join(sentences(400)))
     run("data", "prepare", "text.txt", "--out", "store", "--text-mode", "paragraphs", "--vocab-size", 448)
     small = ["model.hidden_size=32", "model.num_hidden_layers=2", "data.store=store", "data.length=32"]
-    budget = ["training.budget_tokens=6e4", "training.batch_tokens=512", 'training.compile="off"']
+    budget = ["training.budget_tokens=4e4", "training.batch_tokens=1024", 'training.compile="off"']
     begun = run("pretrain", RECIPE, *small, *budget, "training.validations=0", "--out", "run")
     assert "Exports as NanoChatForCausalLM (transformers)" in begun.stderr
     run("export", "run", "out", "--no-check")
