@@ -43,7 +43,7 @@ def adapted(family, place, lora, task=TASK):
 )
 def test_peft_on_the_exported_base_has_our_logits(family, lora, tmp_path):
     run, done = adapted(family, tmp_path, lora)
-    assert sorted(done.files) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "README.md"} <= set(done.files)
     base = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=3)
     peft = pytest.importorskip("peft", reason="adapters are read by peft (extra lora)")
     model = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
@@ -122,3 +122,42 @@ def test_adapters_of_the_default_trunk_have_the_logits_of_the_merged_model(objec
     adapted = peft.PeftModel.from_pretrained(read("base"), tmp_path / "adapter").eval()
     torch.testing.assert_close(their_logits(adapted, input_ids=ids), expected, atol=1e-5, rtol=1e-4)
     assert (expected - their_logits(read("base"), input_ids=ids)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "llama"])
+def test_an_adapter_names_its_base_and_is_loaded_as_its_card_says_with_label_names(family, tmp_path):
+    peft = pytest.importorskip("peft", reason="adapters are read by peft (extra lora)")
+    start = published(family, tmp_path)
+    lora = {"lora": {"rank": 4, "targets": ["q_proj", "o_proj", "up_proj"]}}
+    run = tuned(tmp_path, start, TASK, tuning=lora, learning_rate=0.05)
+    done = export_adapter(run.directory, tmp_path / "adapter")
+    assert done.checked.startswith("checked: peft")
+    values = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+    assert values["base_model_name_or_path"] == str(tmp_path / "published")
+    assert values["target_modules"] == sorted(values["target_modules"])
+    card = (tmp_path / "adapter" / "README.md").read_text()
+    found = {}
+    exec(card.split("```python\n")[1].split("```")[0].replace('"DIRECTORY"', repr(str(tmp_path / "adapter"))), found)
+    model, tokenizer = found["model"].eval(), found["tokenizer"]
+    assert model.config.id2label == {0: "bad", 1: "good", 2: "so so"}
+    for text, expected in zip(TEXTS, ours_of(run)[0], strict=True):
+        with torch.inference_mode():
+            scores = model(**tokenizer(text, return_tensors="pt")).logits[0].softmax(0)
+        np.testing.assert_allclose(scores.numpy(), expected, atol=1e-4)
+    labels = {"num_labels": 3, "id2label": model.config.id2label, "label2id": model.config.label2id}
+    again = peft.AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "adapter", **labels)
+    assert again.config.id2label == labels["id2label"]
+
+
+def test_adapters_on_a_run_that_was_trained_here_need_the_name_of_their_base(tmp_path):
+    start = published("bert", tmp_path)
+    (tmp_path / "first").mkdir()
+    first = tuned(tmp_path / "first", start, TASK)
+    run = tuned(tmp_path, first.directory, TASK, tuning={"lora": {"rank": 4}}, learning_rate=0.05)
+    assert "name it by --base" in export_adapter(run.directory, tmp_path / "unnamed").checked
+    export_model(first.directory, tmp_path / "base")
+    done = export_adapter(run.directory, tmp_path / "adapter", base=str(tmp_path / "base"))
+    assert done.checked.startswith("checked: peft")
+    with pytest.raises(UserError, match="differ from the run's"):
+        export_adapter(run.directory, tmp_path / "other", base=str(tmp_path / "published"))
+    assert not (tmp_path / "other").exists()

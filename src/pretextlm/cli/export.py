@@ -54,6 +54,9 @@ def export(
     adapter: Annotated[
         bool, typer.Option("--adapter", help="Of a run with tuning.lora: its adapters alone, in peft's layout.")
     ] = False,
+    base: Annotated[
+        str, typer.Option(help="With --adapter: directory or hub name of the exported start; by default an import's.")
+    ] = "",
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Load the result with transformers and compare its outputs.")
     ] = True,
@@ -91,12 +94,14 @@ def export(
             raise UserError(
                 "--store says on what to measure quantised weights.", "Leave it out, or add --quantize int8."
             )
+        if base and not adapter:
+            raise UserError("--base is the model below adapters.", "Leave it out, or add --adapter.")
         if adapter and (quantize or dtype or part is Part.GENERATOR):
             raise UserError("Adapters are written as they are.", "Leave out --quantize, --dtype and --part.")
         if adapter:
             from pretextlm.hf.peft_adapter import export_adapter
 
-            done = export_adapter(run, directory, family=family)
+            done = export_adapter(run, directory, family=family, base=base, check=check)
         elif quantize:
             from pretextlm.compression.quantized import export_quantized
 

@@ -113,12 +113,49 @@ def check_export(directory: Path, written: Written) -> str:
     )
 
 
+def check_adapter(directory: Path, base: str, written: Written) -> str:
+    """Loads adapters onto the directory of their base with peft and compares the outputs with the run's.
+
+    Args:
+        directory: of the adapters.
+        base: of the model below them.
+        written: what both together must compute.
+
+    Returns:
+        A statement on what was compared.
+
+    Raises:
+        UserError: peft cannot load the adapters, or both together compute something else.
+    """
+    import peft
+
+    labels = written.values.get("id2label")
+    with _quiet():
+        try:
+            options = {"num_labels": len(labels)} if labels else {}
+            below = _loaded(Path(base), written.values, complete=False, **options)
+            theirs = peft.PeftModel.from_pretrained(below, str(directory)).eval()
+        except UserError:
+            raise
+        except Exception as error:
+            reason = str(error).strip().split("\n")[0][:300]
+            raise _failed(f"peft cannot load it: {type(error).__name__}: {reason}") from None
+        largest = max(_difference(None, theirs, written, text) for text in TEXTS)
+    return f"checked: peft {peft.__version__} on {base} computes the same (largest difference {largest:.0e})"
+
+
 def _failed(message: str, hint: str = "Please report it. Without this check: --no-check.") -> UserError:
     return UserError(f"The export was written and is wrong, so it was removed: {message}.", hint)
 
 
-def _loaded(directory: Path, values: Mapping[str, Any]) -> Any:
+def _loaded(directory: Path, values: Mapping[str, Any], complete: bool = True, **more: Any) -> Any:
     """Returns the model as transformers loads it, in fp32.
+
+    Args:
+        directory: of the model.
+        values: of config.json.
+        complete: whether it must have every tensor; the model below adapters may have another head.
+        more: options of the class.
 
     Raises:
         UserError: tensors are missing or unknown.
@@ -128,13 +165,15 @@ def _loaded(directory: Path, values: Mapping[str, Any]) -> Any:
 
     name = str(values["architectures"][0])
     cls = getattr(transformers, name, None)
-    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
+    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True, **more}
     if cls is None:  # a class of its own, in a file of the directory
         auto = next((key for key, place in values.get("auto_map", {}).items() if place.endswith(f".{name}")), None)
         if auto is None:
             raise _failed(f"transformers has no class {name}")
         cls, options["trust_remote_code"] = getattr(transformers, auto), True
     model, report = cls.from_pretrained(directory, **options)
+    if not complete:
+        return model
     missing = [key for key in report["missing_keys"] if not any(part in key for part in UNREAD)]
     for what, keys in (("misses", missing), ("does not know", report["unexpected_keys"])):
         if keys:

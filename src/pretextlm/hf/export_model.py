@@ -152,7 +152,7 @@ def export_model(
         (partial / "README.md").write_text(card, encoding="utf-8")
         checked = missing_library(values) if check else f"{SKIPPED}as asked"
         if not checked:
-            checked = check_export(partial, _written(run, model, done, theirs, values, part, not untouched))
+            checked = check_export(partial, written_model(run, model, done, theirs, values, part, not untouched))
     files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     as_it_came = untouched and not quantize and int8.KEY not in kept(run.directory, "config.json")
     return Exported(
@@ -231,16 +231,26 @@ def _completed(name: str, read: Tensor, whole: Tensor) -> Tensor:
     return torch.cat([whole[:missing], read] if name in POSITIONS else [read, whole[len(read) :]])
 
 
-def _written(
+def written_model(
     run: Run,
     model: Transformer,
     done: Translated,
     theirs: Mapping[str, Tensor],
     values: Mapping[str, Any],
-    part: str,
-    own_tokenizer: bool,
+    part: str = DISCRIMINATOR,
+    own_tokenizer: bool = True,
 ) -> Written:
-    """Returns what the written directory must compute: the run's model, with rounded weights if they were rounded."""
+    """Returns what a written directory must compute: the run's model, with rounded weights if they were rounded.
+
+    Args:
+        run: the run.
+        model: it; its weights are replaced by those that were written.
+        done: the model under the family's names.
+        theirs: the tensors that were written.
+        values: of config.json.
+        part: which model of the run.
+        own_tokenizer: whether the tokenizer was written from the run's.
+    """
     task = run.recipe.task if done.head is not None else None
     own: Any = model if part == DISCRIMINATOR else model.heads[GENERATOR]
     changed = head_out(task, own.state_dict()) if task else {}

@@ -71,6 +71,38 @@ def model_card(
     return "\n".join(parts)
 
 
+def adapter_card(run: Run, done: Translated, base: str) -> str:
+    """Returns the README.md of exported adapters.
+
+    Args:
+        run: the run.
+        done: the complete model, whose class and labels the adapters are for.
+        base: the model below them; "" if it is not known.
+    """
+    architecture = str(done.values["architectures"][0])
+    labels = {name: done.values[name] for name in ("id2label", "label2id") if name in done.values}
+    numbered = {int(number): label for number, label in labels.get("id2label", {}).items()}
+    options = f", num_labels={len(numbered)}, id2label={numbered!r}, label2id={labels['label2id']!r}" if labels else ""
+    name = _plain(base) or "BASE"
+    start = _plain(Path(run.recipe.start).name)
+    below = "" if base else f"BASE is the run `{start}` as `pretextlm export {start} BASE` writes it.\n"
+    return "\n".join(
+        [
+            f"---\nlibrary_name: peft\n{f'base_model: {name}' if base else ''}\ntags:\n- pretextlm\n---\n",
+            f"# {_plain(run.recipe.name)}\n",
+            f"Adapters for a {done.family.name} model ({architecture}), written by pretextlm {__version__}.\n{below}",
+            "```python\nfrom peft import PeftModel\nfrom transformers import AutoTokenizer, " + architecture + "\n",
+            'tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")',
+            f'base = {architecture}.from_pretrained("{name}"{options})',
+            'model = PeftModel.from_pretrained(base, "DIRECTORY")\n```\n',
+            "## Objective\n",
+            *_objective(run, False, DISCRIMINATOR),
+            "## Scores\n",
+            *_scores(run, None),
+        ]
+    )
+
+
 def _front(done: Translated, architecture: str, origin: Origin | None, embeds: bool) -> str:
     tasks = {"encoder": "fill-mask", "decoder": "text-generation", "encoder_decoder": "text2text-generation"}
     task = tasks[done.config.architecture]

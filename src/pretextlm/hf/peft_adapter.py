@@ -2,6 +2,8 @@
 
     adapter_config.json          rank, scale, the matrices they belong to, in the published family's names
     adapter_model.safetensors    base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight …
+    tokenizer.json …             of the run
+    README.md                    how to load it, with the names of the labels, which peft has no place for
 
 They belong to the model that the run started from, as `pretextlm export START` writes it or as it was published. The
 head of a task was trained completely and is written as one of peft's modules_to_save.
@@ -9,18 +11,25 @@ head of a task was trained completely and is written as one of peft's modules_to
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretextlm.errors import UserError, missing_extra
 from pretextlm.files import atomic_directory
+from pretextlm.hf import custom_code
+from pretextlm.hf.check_export import SKIPPED, check_adapter, missing_library
 from pretextlm.hf.export_format import export_format
-from pretextlm.hf.export_model import ENOUGH_SPACE, Exported, refuse_used
+from pretextlm.hf.export_model import ENOUGH_SPACE, Exported, refuse_used, written_model
+from pretextlm.hf.export_tokenizer import write_json, write_tokenizer
+from pretextlm.hf.model_card import adapter_card
 from pretextlm.hf.provenance import origin_of
 from pretextlm.hf.state_dict import DISCRIMINATOR, Translated, trained_part, translated
+from pretextlm.hf.task_heads import exported_task
+from pretextlm.hf.tokenizer_settings import SETTINGS
 from pretextlm.training.checkpoint import newest
-from pretextlm.training.run_directory import Run
+from pretextlm.training.run_directory import ORIGIN, Run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,20 +49,24 @@ TASK_TYPES = {"sequence": "SEQ_CLS", "token": "TOKEN_CLS", "span": "QUESTION_ANS
 HUB = "hf:"
 
 
-def export_adapter(place: Path, out: Path, *, family: str | None = None) -> Exported:
+def export_adapter(
+    place: Path, out: Path, *, family: str | None = None, base: str = "", check: bool = True
+) -> Exported:
     """Write the newest adapters of a run, atomically.
 
     Args:
         place: the run directory.
         out: a new or empty directory.
         family: Hugging Face's model_type; by default the one it was imported as, or the first that fits its shape.
+        base: directory or hub name of the model that the run started from; by default the import it started from.
+        check: load the adapters onto the base with peft, if it is a directory, and compare the outputs.
 
     Returns:
         Description of the written files.
 
     Raises:
         UserError: the run trained no adapters, or one on a matrix that is not a separate parameter of the family; peft
-            is missing.
+            is missing, or reads something else from the files than was written.
     """
     run = Run.open(place)
     lora, found = run.recipe.tuning.lora, newest(run.checkpoints)
@@ -69,20 +82,19 @@ def export_adapter(place: Path, out: Path, *, family: str | None = None) -> Expo
         raise missing_extra("peft", "lora", "Exporting adapters") from None
     from safetensors.torch import save_file
 
-    task = run.recipe.task if run.recipe.task and run.recipe.task.head_kind else None
-    origin = origin_of(place)
-    config, weights = trained_part(run.recipe, run.load_model().state_dict(), DISCRIMINATOR)
+    origin, model = origin_of(place), run.load_model()
+    config, weights = trained_part(run.recipe, model.state_dict(), DISCRIMINATOR)
     form = export_format(run.recipe, run.vocabulary.pad, family=family, origin=origin.family if origin else None)
     if not form.family:
         raise UserError(f"No other program can read this model: {form.reason}.", form.hint)
-    done = translated(config, weights, form.family, run.vocabulary.pad, task)
+    done = translated(config, weights, form.family, run.vocabulary.pad, exported_task(run.recipe))
     maps = [one for pattern in done.family.maps(done.config) for one in pattern.expanded(done.config)]
     tensors, holders = _adapters(found.model(), maps, done.family.name)
     head = {one.theirs: done.theirs[one.theirs] for one in done.head.maps()} if done.head else {}
     tensors |= {f"{ROOT}{name}": tensor.contiguous() for name, tensor in head.items()}
-    source = origin.source if origin else ""
+    base = base or _base(run)
     settings = LoraConfig(
-        base_model_name_or_path=source.removeprefix(HUB) if source.startswith(HUB) else "",
+        base_model_name_or_path=base,
         task_type=_task_type(run),
         inference_mode=True,
         r=lora.rank,
@@ -95,11 +107,45 @@ def export_adapter(place: Path, out: Path, *, family: str | None = None) -> Expo
     )
     with atomic_directory(out, ENOUGH_SPACE) as partial:
         settings.save_pretrained(str(partial))
+        _sort_lists(partial / "adapter_config.json")
         save_file(tensors, partial / "adapter_model.safetensors", metadata={"format": "pt"})
+        write_tokenizer(partial, run, (place / ORIGIN / SETTINGS).exists())
+        (partial / "README.md").write_text(adapter_card(run, done, base), encoding="utf-8")
+        checked = missing_library({}) if check and Path(base).is_dir() and base else f"{SKIPPED}{_why_not(check, base)}"
+        if not checked:
+            own = custom_code.settings(run.recipe) if done.family.name == custom_code.NAME else {}
+            written = written_model(run, model, done, done.theirs, {**done.values, **own, "dtype": "float32"})
+            checked = check_adapter(partial, base, written)
     files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     architecture = str(done.values["architectures"][0])
-    return Exported(out, done.family.name, architecture, done.lost, files, False, "fp32", size, "")
+    return Exported(out, done.family.name, architecture, done.lost, files, False, "fp32", size, checked)
+
+
+def _base(run: Run) -> str:
+    """Returns the published model that a run started from; "" if it started from one that was trained here."""
+    start, origin = Run.open(run.recipe.start), origin_of(run.directory)
+    found = newest(start.checkpoints)
+    if origin is None or start.recipe.start or found is None or found.step:
+        return ""
+    if origin.source.startswith(HUB):
+        return origin.source.removeprefix(HUB)
+    return str(Path(origin.source).resolve()) if Path(origin.source).is_dir() else ""
+
+
+def _why_not(check: bool, base: str) -> str:
+    if not check:
+        return "as asked"
+    if not base:
+        return "the model below the adapters is not known; export the run's start and name it by --base"
+    return f"{base} is not a directory"
+
+
+def _sort_lists(path: Path) -> None:
+    """Sorts the lists of an adapter_config.json, which peft writes in the order of a set."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    lists = {name: sorted(value) for name, value in values.items() if isinstance(value, list)}
+    write_json(path, values | lists)
 
 
 def _adapters(
