@@ -29,7 +29,7 @@ from pretextlm.batch import IGNORE, Batch
 from pretextlm.data.streams import open_bytes
 from pretextlm.errors import UserError
 from pretextlm.evaluation.result_files import EVALUATION, ResultFiles
-from pretextlm.evaluation.trained_model import open_trained, published_vocab_size
+from pretextlm.evaluation.trained_model import open_trained
 from pretextlm.files import AnyPath, write_json
 from pretextlm.hf.export_tokenizer import exported_template
 from pretextlm.metric import Metric
@@ -122,7 +122,7 @@ def evaluate_text(
     found = []
     for text in read:
         say(f"{text.place}: {len(text.tokens):,} tokens")
-        found.append(window_losses(model, text.tokens, length, stride, published_vocab_size(run)))
+        found.append(window_losses(model, text.tokens, length, stride))
     whole = WindowLosses(*(np.concatenate(arrays) for arrays in zip(*(vars(f).values() for f in found), strict=True)))
     place = ", ".join(text.place for text in read)
     results = ResultFiles.of(run.directory, place if len(read) > 1 else read[0].place, own="")
@@ -153,9 +153,7 @@ def evaluate_text(
     return evaluation
 
 
-def window_losses(
-    model: Transformer, tokens: NDArray[np.int64], length: int, stride: int, vocab_size: int | None = None
-) -> WindowLosses:
+def window_losses(model: Transformer, tokens: NDArray[np.int64], length: int, stride: int) -> WindowLosses:
     """Scores a sequence by sliding windows.
 
     Args:
@@ -163,7 +161,6 @@ def window_losses(
         tokens: (T,) at least two.
         length: of a window.
         stride: at least 2, at most `length`.
-        vocab_size: ids from this one on have no probability; None for all of the model's.
     """
     import torch
 
@@ -181,7 +178,7 @@ def window_losses(
         with torch.inference_mode():
             batch = Batch(input_ids=ids.astype(np.int32), labels=labels, attention="causal")
             outputs = model(prepare(batch, model.config, device, torch.float32))
-            logs = score_labels(model, outputs.hidden_ND, outputs.labels_N, vocab_size).log_probabilities
+            logs = score_labels(model, outputs.hidden_ND, outputs.labels_N).log_probabilities
         each = scored.sum(axis=1)
         totals += [-float(some.sum()) for some in np.split(logs, np.cumsum(each)[:-1])]
         counts += each.tolist()

@@ -43,16 +43,12 @@ class TokenScores:
 
 
 @torch.inference_mode()
-def score_labels(model: Transformer, hidden_ND: Tensor, labels_N: Tensor, vocab_size: int | None = None) -> TokenScores:
-    """Returns the labels' scores at the given hidden states; only LOGITS_PER_BATCH rows of logits exist at a time.
-
-    Args:
-        vocab_size: ids from this one on have no probability; None for all of the model's.
-    """
+def score_labels(model: Transformer, hidden_ND: Tensor, labels_N: Tensor) -> TokenScores:
+    """Returns the labels' scores at the given hidden states; only LOGITS_PER_BATCH rows of logits exist at a time."""
     logs, likeliest = [], []
     for start in range(0, hidden_ND.size(0), LOGITS_PER_BATCH):
         labels = labels_N[start : start + LOGITS_PER_BATCH, None].long()
-        logits = model.logits(hidden_ND[start : start + LOGITS_PER_BATCH])[:, :vocab_size].float()
+        logits = model.logits(hidden_ND[start : start + LOGITS_PER_BATCH]).float()
         at_label = logits.gather(1, labels)
         logs.append((at_label - logits.logsumexp(dim=1, keepdim=True)).squeeze(1))
         likeliest.append(logits.argmax(dim=1) == labels.squeeze(1))
