@@ -113,10 +113,13 @@ def _tie(ranked: list[Measured], tied: list[Measured], measure: Measure) -> str:
 
 def _chance(study: Study, ranked: list[Measured], measure: Measure) -> str:
     """Returns a headline for conditions of which none is better than guessing, without an order of them."""
-    noun, value = _compared(study), _value(ranked[0], measure)
     chance = form.metric(blind(measure.name, choices(study)) or 0.0, "share")
-    best = f"the best, {name(ranked[0])}, chooses {value} rightly" if len(ranked) > 1 else f"it chooses {value} rightly"
-    return f"no {noun} can be told from a blind choice, which is right for {chance} of the held-out blanks; {best}"
+    low, high = _value(ranked[-1], measure), _value(ranked[0], measure)
+    scores = f"scores are from {low} to {high}" if low != high else f"all score {high}"
+    return (
+        f"no {_compared(study)} can be told from a blind choice, which is right for {chance} of the held-out blanks; "
+        f"{scores}"
+    )
 
 
 def name(measured: Measured) -> str:
