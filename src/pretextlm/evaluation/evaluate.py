@@ -108,7 +108,7 @@ def evaluate(
         "metrics": {name: metric.plain() for name, metric in metrics.items()},
         "settings": {
             "store": str(opened.path),
-            "measured_on": os.fspath(store or opened.path),
+            "measured_on": files.place,
             "file": files.path(EVALUATION).name,
             **what_was_read(split, full),
             "blanks": len(questions),

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pretextlm.batch import Batch
 from pretextlm.counter_rng import permute
+from pretextlm.data.seeded_sample import sampled
 from pretextlm.errors import UserError, did_you_mean
 from pretextlm.evaluation.benchmarks.rows import Record, Rows, read_files
 from pretextlm.evaluation.benchmarks.run import BATCH_SIZE, Opened, Progress, add_results
@@ -97,9 +98,9 @@ def evaluate_probe(
     Args:
         directory: The run.
         spec: As in :meth:`ProbeSpec.parse`.
-        limit: Use only the first so many texts of each file.
+        limit: Use only so many texts of each file, sampled by the seed.
         batch_size: Texts per forward pass.
-        seed: Seed of the split into training and test texts.
+        seed: Seed of the sample and of the split into training and test texts.
         progress: Called with a label, the number of texts done, and their total.
         device: Device of the model, by default the CPU.
 
@@ -112,8 +113,8 @@ def evaluate_probe(
     probe = ProbeSpec.parse(spec)
     rows = read_files("all", [probe.file])
     tests = None if probe.test is None else read_files("test", [probe.test])
-    pairs = _labelled(rows, probe, limit)
-    train, test = _split(pairs, seed) if tests is None else (pairs, _labelled(tests, probe, limit))
+    pairs = _labelled(rows, probe, limit, seed)
+    train, test = _split(pairs, seed) if tests is None else (pairs, _labelled(tests, probe, limit, seed))
     opened = Opened(directory, device)
     texts = [text for text, _ in (*train, *test)]
     labels, names = _label_ids([label for _, label in train], [label for _, label in test])
@@ -233,9 +234,11 @@ def _pooled(states_BTD: Tensor, lengths_B: Tensor, pool: str) -> Tensor:
     return (states_BTD * inside_BT[:, :, None]).sum(dim=1) / lengths_B.clamp(min=1)[:, None]
 
 
-def _labelled(rows: Rows, spec: ProbeSpec, limit: int | None) -> list[tuple[str, str]]:
+def _labelled(rows: Rows, spec: ProbeSpec, limit: int | None, seed: int) -> list[tuple[str, str]]:
     """Return the (text, label) pair of each row; raises UserError for a row without one of them."""
-    return [_pair(record, spec) for record in rows.records[:limit]]
+    count = len(rows.records)
+    chosen = sampled(np.zeros(count, np.int64), count if limit is None else limit, seed)
+    return [_pair(rows.records[place], spec) for place in chosen.tolist()]
 
 
 def _pair(record: Record, spec: ProbeSpec) -> tuple[str, str]:

@@ -16,10 +16,12 @@ class ResultFiles:
 
     Attributes:
         directory: of the run.
+        place: absolute path of what is read, or its name on the hub.
         suffix: "" for the run's own text; else `-NAME`, put before the extension of each file.
     """
 
     directory: Path
+    place: str
     suffix: str = ""
 
     @property
@@ -40,16 +42,22 @@ class ResultFiles:
             place: store, file or data set that is read; "" for the run's own.
             own: that of the run; "" if it has none.
         """
-        if not place or place == own or (own and Path(place).resolve() == Path(own).resolve()):
-            return cls(directory)
+        place, own = absolute(place), absolute(own)
+        if not place or place == own:
+            return cls(directory, own)
         local = not place.startswith("hf:")
         name = re.sub(r"[^\w.-]+", "-", Path(place).name.split(".")[0] if local else place).strip("-.") or "text"
         number = 1
         while True:
-            files = cls(directory, f"-{name}" if number == 1 else f"-{name}-{number}")
+            files = cls(directory, place, f"-{name}" if number == 1 else f"-{name}-{number}")
             if _place_of(files.path(EVALUATION)) in (None, place):
                 return files
             number += 1
+
+
+def absolute(place: str) -> str:
+    """Returns the absolute path of a file or directory; a name on the hub, or "", as it is."""
+    return place if not place or place.startswith("hf:") else str(Path(place).resolve())
 
 
 def _place_of(path: Path) -> str | None:

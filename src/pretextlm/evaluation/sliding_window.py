@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from pretextlm.batch import IGNORE, Batch
 from pretextlm.data.streams import open_bytes
 from pretextlm.errors import UserError
-from pretextlm.evaluation.result_files import EVALUATION, ResultFiles
+from pretextlm.evaluation.result_files import EVALUATION, ResultFiles, absolute
 from pretextlm.evaluation.trained_model import open_trained
 from pretextlm.files import AnyPath, write_json
 from pretextlm.hf.export_tokenizer import exported_template
@@ -124,12 +124,11 @@ def evaluate_text(
         say(f"{text.place}: {len(text.tokens):,} tokens")
         found.append(window_losses(model, text.tokens, length, stride))
     whole = WindowLosses(*(np.concatenate(arrays) for arrays in zip(*(vars(f).values() for f in found), strict=True)))
-    place = ", ".join(text.place for text in read)
-    results = ResultFiles.of(run.directory, place if len(read) > 1 else read[0].place, own="")
+    results = ResultFiles.of(run.directory, ", ".join(absolute(text.place) for text in read), own="")
     evaluation: dict[str, Any] = {
         "metrics": {name: metric.plain() for name, metric in _metrics(whole, read).items()},
         "settings": {
-            "measured_on": place,
+            "measured_on": results.place,
             "file": results.path(EVALUATION).name,
             "sha256": {text.place: text.sha256 for text in read},
             "tokens": sum(len(text.tokens) for text in read),

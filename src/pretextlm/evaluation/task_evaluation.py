@@ -76,7 +76,7 @@ def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) 
         "settings": {
             "task": task.name,
             "data": records.source,
-            "measured_on": data or records.source,
+            "measured_on": files.place,
             "file": files.path(EVALUATION).name,
             "sha256": records.sha256,
             "records": len(records),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.builders import documents, make_run
 from typer.testing import CliRunner
 
 from pretextlm.cli import evaluate
+from pretextlm.cli.shared.evaluation_output import show_evaluation
 from pretextlm.data.prepare import prepare
 from pretextlm.errors import UserError
 
@@ -33,7 +35,7 @@ def called(*arguments: object) -> str:
     return result.stdout
 
 
-def test_the_output_says_what_was_read_of_each_source_and_where_it_is(run):
+def test_the_output_says_what_was_read_and_where_the_results_are(run):
     printed = called(run, "--documents", 13, "--tokens", "all")
     settings = json.loads((run / "evaluation.json").read_text())["settings"]
     assert settings["documents"] == 13
@@ -47,6 +49,18 @@ def test_the_output_says_what_was_read_of_each_source_and_where_it_is(run):
     few = called(run, "--documents", 5)
     assert "No standard error of the loss: it is over documents, and fewer than ten were read." in few
     assert json.loads(called(run, "--documents", "all", "--tokens", "all", "--json"))["settings"]["documents"] == 30
+
+
+def test_every_source_has_a_row(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    loss = {"value": 2.5, "stderr": 0.25, "n": 80, "unit": "nats", "better": "lower"}
+    sizes = {"documents": 12, "documents_total": 40, "tokens": 1234, "tokens_total": 5000}
+    result = {"metrics": {"loss": loss}, "settings": {**sizes, "file": "evaluation.json"}}
+    result["sources"] = {"korean": {**sizes, "metrics": {"loss": loss}}, "chinese": {**sizes, "metrics": {}}}
+    show_evaluation(Path("run"), result)
+    printed = capsys.readouterr().out
+    assert re.search(r"korean +│ +12 of 40 │ 1,234 of 5,000 │ 2.5000 ± 0.2500 │", printed)
+    assert re.search(r"chinese +│ +12 of 40 │ 1,234 of 5,000 │ +│", printed)
 
 
 def test_a_text_file_has_a_perplexity_and_a_file_of_its_own(run, tmp_path):

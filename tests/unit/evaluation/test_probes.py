@@ -83,6 +83,14 @@ def test_texts_to_be_judged_by_may_have_a_file_of_their_own(run, labelled, tmp_p
     assert (scores["settings"]["texts"], scores["settings"]["judged"]) == (60, 2)
 
 
+def test_a_limit_takes_a_sample_of_a_file_that_is_in_the_order_of_its_labels(run, tmp_path):
+    file = tmp_path / "sorted.tsv"
+    file.write_text("text\tkind\n" + "".join(f"{WORDS[n]}\t{'ab'[n // 20]}\n" for n in range(40)))
+    (scores,) = evaluate_probe(run, f"{file}?text=text&label=kind", limit=20).values()
+    assert (scores["settings"]["texts"], scores["settings"]["judged"]) == (16, 4)
+    assert scores["settings"]["labels"] == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

@@ -58,6 +58,11 @@ def test_answers_need_no_labels_and_are_those_of_an_evaluation(recipe, written, 
         best = [max(one["probabilities"], key=one["probabilities"].get) for one in found]
         assert best == wanted
         assert all(sum(one["probabilities"].values()) == pytest.approx(1) for one in found)
+    elsewhere = evaluate_task(run, written(records(answers)[:7], "other.jsonl"))
+    assert elsewhere["settings"]["file"] == "evaluation-other.json"
+    assert len((run.directory / "predictions-other.jsonl").read_text().splitlines()) == 7
+    assert (run.directory / "predictions.jsonl").read_text().splitlines() == lines
+    assert json.loads((run.directory / "evaluation.json").read_text())["settings"]["records"] == 24
 
 
 def test_names_are_cut_out_of_what_is_tagged(recipe, written, tmp_path):
