@@ -23,6 +23,7 @@ from pretextlm.evaluation.result_files import EVALUATION, ResultFiles
 from pretextlm.evaluation.task_evaluation import evaluate_task
 from pretextlm.evaluation.trained_model import open_store, open_trained
 from pretextlm.files import AnyPath, write_json, write_text
+from pretextlm.hf.untrained import untrained_heads
 from pretextlm.metric import Metric
 from pretextlm.training.held_out import held_out_documents, what_was_read
 from pretextlm.training.run_directory import Run
@@ -79,7 +80,9 @@ def evaluate(
     full = objective.documents(opened.validation)
     split = held_out_documents(full, settings)
     scorer = objective.scorer(model, texts)
-    notes: list[str] = []
+    untrained = sorted(untrained_heads(run))
+    notes = [f"not in the imported checkpoint and untrained, so that its measures are random: {', '.join(untrained)}"]
+    notes = notes if untrained else []
     sources: dict[str, Any] = {}
     metrics: dict[str, Metric] = {}
     say("loss and the objective's own measures")

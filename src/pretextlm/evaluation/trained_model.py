@@ -34,8 +34,13 @@ def open_trained(
         parse_special_tokens: the name of a special token in a text is that token, as in transformers, and not text.
 
     Raises:
-        UserError: there is no checkpoint.
+        UserError: there is no checkpoint, or nothing has trained the language-model head of an import.
     """
+    from pretextlm.hf.untrained import LM_HEAD, refuse_untrained
+    from pretextlm.objectives.replaced_token import ReplacedToken
+
+    if not isinstance(run.recipe.training_objective, ReplacedToken):  # its model has a head of its own
+        refuse_untrained(run, LM_HEAD)
     objective = cast("Objective", run.recipe.training_objective.at_evaluation())  # tasks only continue texts
     model = run.load_model(device)
     model.trained_vocab_size = published_vocab_size(run)
@@ -47,8 +52,13 @@ def open_scorer(run: Run, device: torch.device | None = None, parse_special_toke
     """Returns the run's newest model as a scorer, which fills blanks; the arguments are those of `open_trained`.
 
     Raises:
-        UserError: there is no checkpoint, or the model does not fill blanks.
+        UserError: there is no checkpoint, the model does not fill blanks, or nothing has trained the head or generator
+            that it fills them with.
     """
+    from pretextlm.hf.state_dict import GENERATOR
+    from pretextlm.hf.untrained import refuse_untrained
+
+    refuse_untrained(run, GENERATOR)
     return blank_scorer(*open_trained(run, device, parse_special_tokens))
 
 

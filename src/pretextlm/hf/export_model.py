@@ -29,6 +29,7 @@ from pretextlm.hf.provenance import Origin, kept, origin_of
 from pretextlm.hf.sentence_transformers_files import write_embedding_files
 from pretextlm.hf.state_dict import DISCRIMINATOR, GENERATOR, Translated, trained_part, translated
 from pretextlm.hf.task_heads import exported_task, head_out
+from pretextlm.hf.untrained import LM_HEAD, untrained_heads
 from pretextlm.hf.weight_files import DTYPES, stored, torch_dtype, write_weights
 from pretextlm.tasks.sentence_embedding import SentenceEmbedding
 from pretextlm.training.checkpoint import newest
@@ -194,7 +195,7 @@ def _translated(
     form = export_format(run.recipe, pad, family=family, origin=source)  # a generator leaves in its judge's family
     if not form.family:
         raise UserError(f"No other program can read this model: {form.reason}.", form.hint)
-    bare = part == DISCRIMINATOR and leaves_bare(run.recipe)
+    bare = part == DISCRIMINATOR and (leaves_bare(run.recipe) or LM_HEAD in untrained_heads(run))
     return translated(*trained_part(run.recipe, weights, part), form.family, pad, task, bare)
 
 

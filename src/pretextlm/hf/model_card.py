@@ -13,6 +13,7 @@ from pretextlm.errors import UserError
 from pretextlm.hf import custom_code
 from pretextlm.hf.provenance import kept
 from pretextlm.hf.state_dict import DISCRIMINATOR
+from pretextlm.hf.untrained import LM_HEAD, untrained_heads
 from pretextlm.metric import amount_read
 from pretextlm.tasks.sentence_embedding import SentenceEmbedding
 from pretextlm.training.run_directory import ORIGIN
@@ -283,13 +284,14 @@ def _limits(run: Run, done: Translated, origin: Origin | None, untouched: bool) 
     if not untouched and one_way and prefix:
         yield "* It was trained to see the first part of a text in both directions; in transformers it only looks back."
     if origin is not None and not untouched:
-        yield from _of_an_import(done, origin)
+        yield from _of_an_import(run, done, origin)
     if origin is not None and origin.not_carried:
         yield f"* Not carried over from the imported checkpoint: {', '.join(map(_plain, origin.not_carried[:12]))}."
     if origin is not None and "quantization_config" in kept(run.directory, "config.json"):
         yield "* The imported weights were eight-bit integers: these are what those stand for, not more exact."
-    if done.lost:
-        yield f"* Heads that were trained with it and that this format has no place for: {', '.join(done.lost)}."
+    lost = [name for name in done.lost if name != "language model" or LM_HEAD not in untrained_heads(run)]
+    if lost:
+        yield f"* Heads that were trained with it and that this format has no place for: {', '.join(lost)}."
     if _json(run.directory / "evaluation.json").get("metrics"):
         yield "* It has been measured by the measures above, on held-out text like that above, and by nothing else."
     else:
@@ -297,13 +299,18 @@ def _limits(run: Run, done: Translated, origin: Origin | None, untouched: bool) 
     yield "* It may repeat what is wrong or harmful in its data.\n"
 
 
-def _of_an_import(done: Translated, origin: Origin) -> Iterator[str]:
+def _of_an_import(run: Run, done: Translated, origin: Origin) -> Iterator[str]:
     """Yields lines on the tokens and layers that the import added and that only training here has trained."""
-    if any(name in done.ours for name in origin.drawn if not name.startswith("heads.")):
+    untrained = untrained_heads(run)
+    added = any(name in done.ours for name in origin.drawn if not name.startswith("heads."))
+    if added and LM_HEAD in untrained:
+        yield "* Its language-model head is untrained: what it predicts is random. Its hidden states can be used."
+    elif added:
         yield "* Its language-model head was not in the imported checkpoint and has been trained here alone."
     drawn = sorted({name.split(".")[1] for name in origin.drawn if name.startswith("heads.") and name in done.ours})
-    if drawn:
-        yield f"* Not in the imported checkpoint and trained here alone: the head {', '.join(drawn)}."
+    for name in drawn:
+        how = "untrained" if name in untrained else "trained here alone"
+        yield f"* Not in the imported checkpoint and {how}: the head {name}."
     if origin.added_tokens:
         yield (
             f"* {len(origin.added_tokens)} special tokens were added to its tokenizer; those that the objective does "

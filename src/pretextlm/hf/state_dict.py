@@ -171,7 +171,7 @@ def _fitting(
             f"Export it with --family bert, or train one with model.positions.offset={pad + 1}.",
         )
     headless = config.head.dense and not any(name.startswith((*own, *OWN_HEAD)) for name in carried)
-    if headless or (task and not head):
+    if headless or dropped or (task and not head):
         names = (name for name, kind in family.classes.items() if kind == config.architecture and "For" not in name)
         values |= {"architectures": [next(names, values["architectures"][0])]}
     if task and head:
