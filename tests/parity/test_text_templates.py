@@ -329,6 +329,26 @@ def test_masks_are_filled_as_in_transformers(family, name, tmp_path):
             )
 
 
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("bert", {"tokenizer_class": "BertTokenizer", "do_lower_case": False}),
+        ("bert", {"tokenizer_class": "BertTokenizerFast", "do_lower_case": True, "strip_accents": False}),
+        ("roberta", {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": True}),
+        ("gpt2", {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True}),
+        ("gpt2", {"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": True}),
+    ],
+)
+def test_options_of_a_tokenizer_class_replace_those_of_the_file(family, settings, tmp_path):
+    published(family, FAMILIES[family].task_classes["sequence"].theirs, tmp_path / "theirs")
+    (tmp_path / "theirs/tokenizer_config.json").write_text(json.dumps(settings))
+    run = import_model(str(tmp_path / "theirs"), tmp_path / "run")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")
+    for text in ("The river", "ÄÖÜ naïve café", "two"):
+        around = run.vocabulary.template.around(run.tokenizer.encode(text, add_special_tokens=False).ids)
+        assert around == tokenizer(text).input_ids
+
+
 def test_the_command_line_parses_special_tokens_on_request(tmp_path, capsys):
     theirs = Theirs(published("roberta", "RobertaForMaskedLM", tmp_path / "theirs"), tmp_path / "theirs")
     run = import_model(str(tmp_path / "theirs"), tmp_path / "run").directory

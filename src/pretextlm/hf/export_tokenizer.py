@@ -93,8 +93,9 @@ def exported_template(run: Run) -> TextTemplate:
         template = TextTemplate.of_tokens([known.cls], [known.sep], [known.sep])
     elif model.architecture == "decoder":
         template = _decoder_template(run)
-    else:
-        template = TextTemplate.of_tokens([], [known.eos], [known.eos])
+    else:  # a denoising model reads <s> text </s>
+        begin = [known.bos] if run.recipe.training_objective.name == "denoising" else []
+        template = TextTemplate.of_tokens(begin, [known.eos], [known.eos])
     return template if model.type_vocab_size > 1 else template.without_types()
 
 

@@ -136,6 +136,7 @@ def check(directory: Path, objective: str | None = None) -> ValidatedModel:
     maps = tuple(tuned[0].maps()) if tuned else ()
     left, missing = _fit(family, config, trained_by, stored, maps)
     taken = import_tokenizer(directory)
+    TokenizerSettings(directory, values, taken.tokenizer).apply_options()
     if taken.own_size > config.vocab_size:
         raise UserError(
             f"The tokenizer knows {taken.own_size:,} tokens, the model has {config.vocab_size:,} rows for them.",

@@ -31,6 +31,7 @@ CLASSES = {
     "deberta-v2": "DebertaV2Tokenizer",
     "distilbert": "BertTokenizer",
     "electra": "BertTokenizer",
+    "gpt2": "GPT2Tokenizer",
     "longformer": "RobertaTokenizer",
     "mbart": "MBartTokenizer",
     "mt5": "T5Tokenizer",
@@ -38,7 +39,7 @@ CLASSES = {
     "t5": "T5Tokenizer",
     "xlm-roberta": "XLMRobertaTokenizer",
 }
-"""Tokenizer class of a family whose class adds special tokens by itself."""
+"""Tokenizer class of a family, where the class does more than read tokenizer.json."""
 ALIASES = {
     "BartTokenizer": "RobertaTokenizer",
     "ElectraTokenizer": "BertTokenizer",
@@ -47,6 +48,14 @@ ALIASES = {
 }
 NO_CLASS = ("mistral", "modernbert")
 """Families whose tokenizer is read from tokenizer.json alone, whatever class is named."""
+LOWER_CASING = ("BertTokenizer", "DistilBertTokenizer")
+NORMALIZER = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
+"""Settings of these classes that replace those of the normalizer in tokenizer.json."""
+BYTE_LEVEL = ("GPT2Tokenizer", "RobertaTokenizer")
 WITH_TYPES = ("BertTokenizer", "DebertaV2Tokenizer")
 """Classes that pass token types on to the model."""
 
@@ -80,6 +89,21 @@ class TokenizerSettings:
             return CLASSES.get(family, "")
         named = named.removesuffix("Fast")
         return ALIASES.get(named, named)
+
+    def apply_options(self) -> None:
+        """Sets the options that the tokenizer class takes from its settings, whatever tokenizer.json says."""
+        from tokenizers import normalizers, pre_tokenizers
+
+        old, splitter = self.tokenizer.normalizer, self.tokenizer.pre_tokenizer
+        given = {name: self.values[key] for key, name in NORMALIZER.items() if key in self.values}
+        given = {name: value for name, value in given.items() if value is None or isinstance(value, bool)}
+        if given and self.tokenizer_class in LOWER_CASING and isinstance(old, normalizers.BertNormalizer):
+            usual = {name: getattr(old, name) for name in ("clean_text", *NORMALIZER.values())}
+            self.tokenizer.normalizer = normalizers.BertNormalizer(**usual | given)
+        space = self.values.get("add_prefix_space")
+        bytes_alone = self.tokenizer_class in BYTE_LEVEL and isinstance(splitter, pre_tokenizers.ByteLevel)
+        if bytes_alone and isinstance(space, bool) and space != splitter.add_prefix_space:
+            self.tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
 
     def template(self, ids: SpecialTokenIds) -> TextTemplate:
         """Returns what surrounds texts.

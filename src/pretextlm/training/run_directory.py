@@ -143,10 +143,13 @@ class Run:
 
         `tokenizer` reads it as text.
         """
-        from pretextlm.data.tokenizer import load_tokenizer
+        from pretextlm.data.tokenizer import from_json
 
-        own = self.directory / ORIGIN / TOKENIZER
-        found = load_tokenizer(own if own.exists() else self.directory / TOKENIZER)
+        environment = json.loads((self.directory / ENVIRONMENT).read_text(encoding="utf-8"))
+        added = (environment.get("imported") or {}).get("added_tokens", ())
+        values = json.loads((self.directory / TOKENIZER).read_text(encoding="utf-8"))
+        values["added_tokens"] = [one for one in values["added_tokens"] if one["content"] not in added]
+        found = from_json(json.dumps(values), str(self.directory / TOKENIZER))
         found.encode_special_tokens = False
         return found
 
