@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,10 @@ def code():
     place = Path(custom_code.__file__).with_name(custom_code.CODE)
     spec = importlib.util.spec_from_file_location("the_code", place)
     module = importlib.util.module_from_spec(spec)
+    sys.modules["the_code"] = module  # where transformers looks for the file of a class
     spec.loader.exec_module(module)
-    return module
+    yield module
+    del sys.modules["the_code"]
 
 
 def both(code, place: Path, kind: str, name: str, visibility: str = "causal", **more: Any) -> tuple[Any, Any]:

@@ -632,8 +632,12 @@ class PretextModel(PretextPreTrainedModel):
         prefix_length: Tensor | int | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        cache_position: Tensor | None = None,
     ) -> Any:
-        """Returns hidden states; arguments as in `Stack.forward`, those of the decoder over an encoder by that name."""
+        """Returns hidden states; arguments as in `Stack.forward`, those of the decoder over an encoder by that name.
+
+        `cache_position`, which the first versions of transformers 5 give, is not needed: the cache knows its length.
+        """
         config = self.config
         if output_attentions:
             raise ValueError("this model does not return attention weights")
