@@ -20,6 +20,7 @@ from pretextlm.errors import UserError
 MOST_KINDS = 50
 _CONTROLS = bytes(set(range(0x20)) - set(b"\t\n\v\f\r\b\x1b"))
 _PROSE = (".txt", ".md", ".rst")
+_NOT = "not in "
 _PDF = b"%PDF-"  # may begin with a megabyte of ASCII
 
 
@@ -75,10 +76,16 @@ def without_program(contents: Contents) -> Contents:
 
 
 def listed(left_out: Mapping[str, int], most: int = 12) -> str:
-    """Returns what is left out in words: "212 .pyc (binary), 3 .png (binary), 2 hidden"."""
+    """Returns what is left out in words: "212 .pyc (binary), 3 .png (binary), 2 hidden.", and a way to read more."""
     shown = [f"{count:,} {kind}" for kind, count in left_out.items()]
     rest = sum(list(left_out.values())[most:])
-    return ", ".join(shown[:most]) + (f", {rest:,} others" if rest else "")
+    way = " --encoding auto reads text in another encoding." if has_other_encodings(left_out) else ""
+    return ", ".join(shown[:most]) + (f", {rest:,} others." if rest else ".") + way
+
+
+def has_other_encodings(left_out: Mapping[str, int]) -> bool:
+    """Returns whether files are left out that may be text in another encoding."""
+    return any(f"({_NOT}" in kind for kind in left_out)
 
 
 def _most_frequent(counts: Counter[str]) -> dict[str, int]:
@@ -141,4 +148,4 @@ def _not_text(head: bytes, encoding: str) -> str | None:
     found = encoding_of(head, encoding)
     if found is None:
         return "encoding not recognised"
-    return None if is_encoded(head, found) else f"not {found}"
+    return None if is_encoded(head, found) else _NOT + found

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
-from pretextlm.data.encodings import HOW, UTF8, open_utf8
+from pretextlm.data.encodings import HOW, UTF8
 from pretextlm.data.streams import COMPRESSIONS, DamagedError
 from pretextlm.data.tables import (
     Row,
     Rules,
-    decoded_lines,
     json_file_rows,
     json_rows,
     look_up,
@@ -23,9 +22,9 @@ from pretextlm.data.tables import (
     place,
     table_rows,
 )
+from pretextlm.data.text_files import TextMode, cut, read_text
 from pretextlm.errors import UserError, did_you_mean
 
-TextMode = Literal["file", "paragraphs", "lines"]
 Document = str | tuple[str, str]
 """A text, or a (source, target) pair."""
 
@@ -114,7 +113,11 @@ class DocumentReader:
         Raises:
             UserError: a document is bad and bad documents are not skipped.
         """
-        yield from self.guard(_read_text(self, path) if format_of(path) == ".txt" else self._records(path))
+        if format_of(path) != ".txt":
+            yield from self.guard(self._records(path))
+        else:
+            options = self.options
+            yield from self.guard(read_text(path, options.text_mode, options.split_long, self.rules(path)))
 
     def _records(self, path: Path) -> Iterator[Document]:
         for number, values in rows_of(self, path):
@@ -232,81 +235,6 @@ def _encodes(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def cut(document: str, longest: int) -> Iterator[str]:
-    """Cut a document at blank lines if there are any, else at line ends, else at spaces.
-
-    Yields:
-        Pieces of at most `longest` characters whose concatenation is the document.
-    """
-    start = 0
-    while len(document) - start > longest:
-        stop = 0
-        for separator in ("\n\n", "\n", " "):
-            found = document.rfind(separator, start + longest // 2, start + longest - len(separator) + 1)
-            if found >= 0:
-                stop = found + len(separator)
-                break
-        stop = stop or start + longest
-        yield document[start:stop]
-        start = stop
-    yield document[start:]
-
-
-def _read_text(reader: DocumentReader, path: Path) -> Iterator[str]:
-    modes = {"file": _whole_file, "paragraphs": _paragraphs, "lines": _single_lines}
-    with open_utf8(path, reader.options.encoding) as stream:
-        yield from modes[reader.options.text_mode](reader, _text_lines(reader, path, stream))
-
-
-_NUL = "Is this a text file? Clean it. UTF-16 without a byte order mark: --encoding utf-16-le."
-
-
-def _text_lines(reader: DocumentReader, path: Path, stream: BinaryIO) -> Iterator[str | None]:
-    for number, line in decoded_lines(path, stream, reader.rules(path)):
-        if line is not None and "\0" in line:
-            reader.bad(f"{place(path, number)}: the text holds a NUL character.", _NUL)
-            yield None
-        else:
-            yield line
-
-
-def _whole_file(reader: DocumentReader, lines: Iterator[str | None]) -> Iterator[str]:
-    """Yield the file as one document; a long one is cut while it is read, so that memory is bounded."""
-    longest = reader.options.split_long
-    parts: list[str] = []
-    size, is_long = 0, False
-    for line in lines:
-        if line is None:
-            return  # a bad line makes the document bad
-        parts.append(line)
-        size += len(line)
-        if longest and size > longest:
-            *whole, rest = cut("".join(parts), longest // 4)
-            yield from whole
-            parts, size, is_long = [rest], len(rest), True
-    rest = "".join(parts)
-    yield from cut(rest, longest // 4) if is_long else [rest]
-
-
-def _paragraphs(reader: DocumentReader, lines: Iterator[str | None]) -> Iterator[str]:
-    """Yield the paragraphs of a file. A document ends at a blank line and at a bad line."""
-    parts: list[str] = []
-    for line in lines:
-        if line is not None and line.strip():
-            parts.append(line)
-        elif parts:
-            yield "".join(parts).rstrip("\n")
-            parts = []
-    if parts:
-        yield "".join(parts).rstrip("\n")
-
-
-def _single_lines(reader: DocumentReader, lines: Iterator[str | None]) -> Iterator[str]:
-    for line in lines:
-        if line is not None:
-            yield line.rstrip("\n")
 
 
 def rows_of(reader: DocumentReader, path: Path, check: Callable[[Sequence[str]], None] | None = None) -> Iterator[Row]:

@@ -7,11 +7,9 @@ resumes where it stopped and gives the same bytes.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,14 +25,17 @@ from pydantic import Field, field_validator
 import pretextlm
 from pretextlm.config import Config, PathText
 from pretextlm.data.background import in_background
+from pretextlm.data.directories import listed
 from pretextlm.data.encode import TextEncoder
 from pretextlm.data.encodings import UTF8, checked_encoding
-from pretextlm.data.file_formats import Document, ReadOptions, TextMode, parts_of
+from pretextlm.data.file_formats import ReadOptions, parts_of
+from pretextlm.data.ledger import Ledger
 from pretextlm.data.manifest import SourceRecord
 from pretextlm.data.sampling import Sample
 from pretextlm.data.shards import Shard, load_keys, load_shard, save_shard
 from pretextlm.data.sources import Source, find_source, stamp
 from pretextlm.data.store import Store
+from pretextlm.data.text_files import TextMode
 from pretextlm.data.tokenizer import KINDS, adopt_tokenizer, from_json, load_tokenizer, train_tokenizer
 from pretextlm.data.writer import StoreWriter, refuse_existing
 from pretextlm.errors import UserError
@@ -262,12 +263,12 @@ class _Preparation:
                     reported = sample.seen
                     self.progress("reading", reported, None)
         if not sample.seen:
-            raise _no_text()
+            raise self._too_little("The sources hold no text.", "Check the paths and --field.")
         return sample
 
     def _encode(self, encoder: TextEncoder) -> tuple[list[SourceRecord], list[Path]]:
         """Encode all shards, a few at a time; complete shards of an interrupted preparation are reused."""
-        ledger = [_Ledger(source, self.config.licence) for source in self.sources]
+        ledger = [Ledger(source, self.config.licence) for source in self.sources]
         running: deque[Future[int]] = deque()
         paths: list[Path] = []
         done = 0
@@ -287,7 +288,7 @@ class _Preparation:
                     future.cancel()
         return [entry.record() for entry in ledger], paths
 
-    def _shards(self, ledger: list[_Ledger]) -> Iterator[Shard]:
+    def _shards(self, ledger: list[Ledger]) -> Iterator[Shard]:
         shard = Shard()
         # Pairs come last: the plain documents of a split are then its first, and can be read by themselves.
         for row, entry in sorted(enumerate(ledger), key=lambda place: place[1].source.parts):
@@ -303,7 +304,7 @@ class _Preparation:
         self, out: Path, encoder: TextEncoder, tokenizer_json: str, records: list[SourceRecord], shards: list[Path]
     ) -> None:
         by_key = self.config.validation_tail is None
-        threshold = _threshold([load_keys(path) for path in shards], self.config.validation) if by_key else None
+        threshold = self._threshold([load_keys(path) for path in shards]) if by_key else None
         writer = StoreWriter(self.work / "store", encoder.vocab_size, tokenizer_json)
         counts = np.zeros((2, len(records)), np.int64)
         for number, path in enumerate(shards):
@@ -323,79 +324,27 @@ class _Preparation:
         ]
         writer.commit(out, counted, options, kind, self.config.overwrite)
 
+    def _threshold(self, keys: list[NDArray[np.uint64]]) -> np.uint64:
+        """Returns the content key below which documents are in validation: a share of them, at least one and never all.
 
-class _Ledger:
-    """Counts and hashes the documents of one source."""
+        A key is a hash of the text: the split depends neither on order nor on workers, and equal documents stay
+        together.
+        """
+        every = np.sort(np.concatenate([np.zeros(0, np.uint64), *keys]))
+        if not len(every):
+            raise self._too_little("The sources hold no text.", "Check the paths and --field.")
+        if every[0] == every[-1]:
+            raise self._too_little(
+                "The corpus has only one distinct document, so none is left for validation.",
+                "Give more documents, or cut it: --split-long 10000, or --text-mode paragraphs or lines.",
+            )
+        threshold = every[min(max(1, round(self.config.validation * len(every))), len(every) - 1)]
+        return np.uint64(np.clip(threshold, every[0] + np.uint64(1), every[-1]))
 
-    def __init__(self, source: Source, licence: str | None) -> None:
-        self.source, self.licence = source, licence or source.licence
-        self.bytes = self.count = self.empty = self.skipped = 0
-        self._hash = hashlib.sha256()
-
-    def documents(self, options: ReadOptions, tail: float | None) -> Iterator[tuple[Document, bool]]:
-        """Yields each document that is not blank, and whether it lies in the last `tail` of the source's characters."""
-        reader = self.source.reader(options)
-        before_tail = sys.maxsize
-        if tail is not None:
-            count = sum(_characters(document) for document in self.source.documents(self.source.reader(options)))
-            before_tail = int(count * (1 - tail))
-        for document, in_tail in _part(self.source.documents(reader), before_tail):
-            texts = parts_of(document)
-            if not any(text.strip() for text in texts):
-                self.empty += 1
-                continue
-            for data in (text.encode() for text in texts):
-                self._hash.update(len(data).to_bytes(8, "little") + data)
-                self.bytes += len(data)
-            self.count += 1
-            yield document, in_tail
-        self.skipped = reader.skipped
-
-    def record(self) -> SourceRecord:
-        return SourceRecord(
-            name=self.source.name,
-            licence=self.licence,
-            sha256=self._hash.hexdigest(),
-            bytes=self.bytes,
-            documents=self.count,
-            empty=self.empty,
-            skipped=self.skipped,
-            parts=self.source.parts,
-            left_out=dict(self.source.left_out),
-        )
-
-
-def _characters(document: Document) -> int:
-    return sum(len(text) for text in parts_of(document))
-
-
-def _part(documents: Iterator[Document], first: int) -> Iterator[tuple[Document, bool]]:
-    """Yields documents and whether they lie after the first `first` characters; a text is cut at that place."""
-    place = 0
-    for document in documents:
-        before, place = first - place, place + _characters(document)
-        if isinstance(document, str) and 0 < before < len(document):
-            yield document[:before], False
-            yield document[before:], True
-        else:
-            yield document, before <= 0
-
-
-def _threshold(keys: list[NDArray[np.uint64]], share: float) -> np.uint64:
-    """Returns the content key below which documents are in validation: a `share` of them, at least one and never all.
-
-    A key is a hash of the text: the split depends neither on order nor on workers, and equal documents stay together.
-    """
-    if not keys:
-        raise _no_text()
-    every = np.sort(np.concatenate(keys))
-    if every[0] == every[-1]:
-        raise UserError(
-            "The corpus has only one distinct document, so none is left for validation.",
-            "Give more documents, or cut it: --split-long 10000, or --text-mode paragraphs or lines.",
-        )
-    threshold = every[min(max(1, round(share * len(every))), len(every) - 1)]
-    return np.uint64(np.clip(threshold, every[0] + np.uint64(1), every[-1]))
+    def _too_little(self, message: str, hint: str) -> UserError:
+        """Returns an error that says what was left out, too, for that may be the cause."""
+        left_out = [f"Left out of {one.name}: {listed(one.left_out)}" for one in self.sources if one.left_out]
+        return UserError(" ".join([message, *left_out]), hint)
 
 
 def _existing(tokenizer: str) -> Path:
@@ -405,7 +354,3 @@ def _existing(tokenizer: str) -> Path:
             f"There is no tokenizer {tokenizer!r}.", f"Give {', '.join(KINDS)}, or the path of a tokenizer.json."
         )
     return path
-
-
-def _no_text() -> UserError:
-    return UserError("The sources hold no text.", "Check the paths and --field.")

@@ -149,7 +149,7 @@ def _directory(
     if package:
         contents = without_program(contents)
     if not contents.paths:
-        what = f" Left out: {listed(contents.left_out)}." if contents.left_out else ""
+        what = f" Left out: {listed(contents.left_out)}" if contents.left_out else ""
         raise UserError(f"{name} holds nothing to read.{what}", _REMEDY)
     return replace(_files(name, licence, contents.paths), left_out=contents.left_out)
 

@@ -86,3 +86,17 @@ def test_what_a_directory_holds_beside_text_is_said(run, tmp_path):
     assert json.loads(run("inspect", tmp_path / "store", "--json").stdout)["sources"][0]["left_out"] == {
         ".png (binary)": 1
     }
+
+
+def test_text_in_another_encoding_is_not_overlooked(run, tmp_path):
+    (tmp_path / "corpus").mkdir()
+    for n in range(9):
+        (tmp_path / "corpus" / f"{n}.txt").write_bytes(f"바다는 {n}번 넓다.".encode("cp949"))
+    (tmp_path / "corpus" / "a.py").write_text("print('바다')")
+    options = [tmp_path / "corpus", "--out", tmp_path / "store", "--vocab-size", 448]
+    left_out = r"only one distinct document.* 9 \.txt \(not in utf-8\)\. --encoding auto reads text in another encoding"
+    with pytest.raises(UserError, match=left_out):
+        run("prepare", *options)
+    pytest.importorskip("charset_normalizer")
+    made = run("prepare", *options, "--encoding", "auto", "--json")
+    assert json.loads(made.stdout)["sources"][0]["documents"] == 10

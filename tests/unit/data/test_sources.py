@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pretextlm.data.file_formats import DocumentReader, ReadOptions, cut
+from pretextlm.data.file_formats import DocumentReader, ReadOptions
 from pretextlm.data.sources import find_source
+from pretextlm.data.text_files import cut
 from pretextlm.errors import UserError
 
 DOCUMENTS = ["First document.\nTwo lines.", "두 번째 문서.", "Third: 🙂 naïve"]
@@ -199,7 +200,7 @@ def test_a_directory_is_read_by_content_and_says_what_it_leaves_out(tmp_path):
         ".json (no records)": 1,
         ".pdf (binary)": 1,
         ".pyc (binary)": 1,
-        ".txt (not utf-8)": 1,
+        ".txt (not in utf-8)": 1,
         "no suffix (empty)": 1,
         "no suffix (link to nothing)": 1,
         "no suffix (not a regular file)": 1,
