@@ -90,6 +90,7 @@ def evaluate(
     try:
         metrics |= held_out_metrics(held_out)
         sources = by_source(held_out, [source["name"] for source in opened.manifest["sources"]])
+        notes += [held_out.rows.left_out] if held_out.rows.left_out else []
     except UserError as error:
         notes.append(f"no measures of its own: {error.message}")
     samples: list[dict[str, Any]] = []

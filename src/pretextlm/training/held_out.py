@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.document_rows import by_document
+from pretextlm.data.interleave import InterleavedReader
 from pretextlm.data.row_reader import DocumentRowReader, RowReader
 from pretextlm.data.seeded_sample import sample_documents, sampled, sampled_rows
 from pretextlm.errors import UserError
@@ -115,6 +116,18 @@ class HeldOutRows:
             weights = np.ones_like(weights)
         weighted_bytes = float((weights[split.document_sources] * split.document_bytes).sum())
         return cls(objective, vocabulary, reader, numbers, seed, weights, weighted_bytes, batch_tokens)
+
+    @property
+    def left_out(self) -> str:
+        """Returns what is said if rows of some kinds of text are left out, so that all keep their shares; else ""."""
+        reader = self.reader
+        if not isinstance(reader, InterleavedReader):
+            return ""
+        read = [(reader.rows_of(index), part.rows_per_pass) for index, part in enumerate(reader.readers)]
+        if all(count >= every for count, every in read):
+            return ""
+        some = " and ".join(f"{min(count, every):,} of {every:,}" for count, every in read)
+        return f"pairs and plain text keep their shares in training: {some} rows were read"
 
     def some(self, count: int) -> HeldOutRows:
         """Returns a sample of `count` of the rows."""
