@@ -47,9 +47,9 @@ def config_values(run: Run, done: Translated, same: bool, untouched: bool) -> di
 
 
 def generation_values(run: Run, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the values of generation_config.json, given those of config.json."""
+    """Returns the values of generation_config.json: those of the import, completed by the ids of config.json."""
     own = {name: values[name] for name in NAMED if values.get(name) is not None}
-    return kept(run.directory, GENERATION) or own
+    return own | {name: value for name, value in kept(run.directory, GENERATION).items() if value is not None}
 
 
 def _independent(before: Mapping[str, Any], done: Translated) -> dict[str, Any]:

@@ -195,7 +195,8 @@ def _translated(
     form = export_format(run.recipe, pad, family=family, origin=source)  # a generator leaves in its judge's family
     if not form.family:
         raise UserError(f"No other program can read this model: {form.reason}.", form.hint)
-    bare = part == DISCRIMINATOR and (leaves_bare(run.recipe) or LM_HEAD in untrained_heads(run))
+    predicts = part == DISCRIMINATOR and task is None
+    bare = predicts and (leaves_bare(run.recipe) or LM_HEAD in untrained_heads(run))
     return translated(*trained_part(run.recipe, weights, part), form.family, pad, task, bare)
 
 
