@@ -64,10 +64,10 @@ def one_class_of_a_text_or_a_pair(theirs, run, family):
     if not theirs.tokenizer.num_special_tokens_to_add():  # transformers fails on a text without tokens
         kept = [n for n, text in enumerate(first) if text]
         first, second = [first[n] for n in kept], [second[n] for n in kept]
-    for pairs in (False, True):
-        _, found = theirs(first, second if pairs else None)
+    for pairs, parse in ((False, False), (True, False), (True, True)):
+        _, found = theirs(first, second if pairs else None, split_special_tokens=not parse)
         rows = [{"text": a} | ({"text_pair": b} if pairs else {}) for a, b in zip(first, second, strict=True)]
-        ours = np.array([[*one["probabilities"].values()] for one in predict(run, rows)])
+        ours = np.array([[*one["probabilities"].values()] for one in predict(run, rows, parse_special_tokens=parse)])
         expected = found.logits.softmax(-1).numpy()
         assert np.ptp(expected, axis=0).max() > 0.05
         np.testing.assert_allclose(ours, expected, **CLOSE)
@@ -182,7 +182,7 @@ def test_a_fine_tuned_encoder_decoder_answers_once_exported(family, tmp_path):
     published(family, name, tmp_path / "theirs", decoder_start_token_id={"bart": 2, "mbart": 5, "t5": 0}[family])
     start = import_model(str(tmp_path / "theirs"), tmp_path / "start").directory
     task = {"name": "text_to_text", "longest_answer": 12}
-    run = tuned(tmp_path, start, task, {"text_to_text": TRANSLATIONS}, learning_rate=0.02, budget_steps=4)
+    run = tuned(tmp_path, start, task, {"text_to_text": TRANSLATIONS}, learning_rate=0.01, budget_steps=4)
     export_model(run.directory, tmp_path / "out")
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out").eval()
     theirs = Theirs(model, tmp_path / "out")

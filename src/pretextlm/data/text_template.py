@@ -75,14 +75,6 @@ class TextTemplate(Config):
         single, pair = (tuple((index, 0) for index, _ in pieces) for pieces in (self.single, self.pair))
         return self.model_copy(update={"single": single, "pair": pair})
 
-    def without_last(self, token: int) -> Self:
-        """Returns the same template without this token at its end."""
-
-        def cut(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
-            return cut(pieces[:-1]) if pieces[-1][0] == token else pieces
-
-        return self.model_copy(update={"single": cut(self.single), "pair": cut(self.pair)})
-
     @classmethod
     def of_tokens(cls, before: Sequence[int], between: Sequence[int], after: Sequence[int], second: int = 1) -> Self:
         """Returns the template `before A after` and `before A between B after`.

@@ -79,7 +79,7 @@ def predict(
     found: list[dict[str, Any]] = []
     for begin in range(0, len(records), BATCH_RECORDS):
         some = records.take(range(begin, min(begin + BATCH_RECORDS, len(records))))
-        examples = unanswered(model, task, run, some)
+        examples = unanswered(model, task, run, some, encoder)
         complete = task.examples(some, encoder, model.config, UNLIMITED)
         answers = task.explain(predictions(model, task, examples, run), examples, encoder, some)
         if isinstance(task, TokenClassification):

@@ -204,7 +204,9 @@ def examples_of(model: Transformer, task: Task, run: Run, records: Records) -> E
     return task.examples(records, OffsetTokenizer(run.tokenizer, run.vocabulary), model.config, reading_length(run))
 
 
-def unanswered(model: Transformer, task: Task, run: Run, records: Records) -> Examples:
+def unanswered(
+    model: Transformer, task: Task, run: Run, records: Records, encoder: OffsetTokenizer | None = None
+) -> Examples:
     """Return the records as examples that are to be answered, which do not depend on the right answers.
 
     With them, a long prompt would lose as many tokens as its answer needs. A decoder with a table of positions keeps
@@ -215,11 +217,13 @@ def unanswered(model: Transformer, task: Task, run: Run, records: Records) -> Ex
         task: of the run.
         run: that trained the model.
         records: with or without answers.
+        encoder: that encodes the texts; None for the run's, to which names of special tokens are text.
     """
     length, limit = reading_length(run), model.config.positions.limit
     if isinstance(task, WritingTask) and model.encoder is None and limit is not None:
         length = min(length, max(limit - task.longest_answer, limit // 2))
-    return task.examples(task.unlabelled(records), OffsetTokenizer(run.tokenizer, run.vocabulary), model.config, length)
+    encoder = encoder or OffsetTokenizer(run.tokenizer, run.vocabulary)
+    return task.examples(task.unlabelled(records), encoder, model.config, length)
 
 
 def reading_length(run: Run) -> int:

@@ -18,7 +18,6 @@ from pydantic import Field
 from pretextlm.batch import Batch, Rows
 from pretextlm.data.examples import ExampleReader, Examples, first_places, last_places, side_by_side
 from pretextlm.data.offset_mapping import JoinedExamples, OffsetTokenizer, TokenizedTexts, framed
-from pretextlm.data.sentence_pair_index import truncated
 from pretextlm.data.text_template import TextTemplate
 from pretextlm.errors import UserError
 from pretextlm.objectives.protocol import Architecture, Outputs, TrainingObjective
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from pretextlm.model.config import ModelConfig
     from pretextlm.model.families.shared.task_classes import Kind, TaskClass
 
+I64 = NDArray[np.int64]
 DEFAULTS: Mapping[str, Any] = {
     "budget_epochs": 3.0,
     "optimizer": "adamw",
@@ -234,22 +234,38 @@ def text_template(vocabulary: Vocabulary, model: ModelConfig) -> TextTemplate:
     return TextTemplate.of_tokens([lead], [end], [end])
 
 
-def pooled_template(vocabulary: Vocabulary, model: ModelConfig) -> TextTemplate:
-    """Returns the template for tasks that read a text's representation from one token (`Task.pooled`).
+def up_to_last_token(
+    joined: JoinedExamples, types: NDArray[np.int32], pad: int
+) -> tuple[JoinedExamples, NDArray[np.int32]]:
+    """Returns examples without padding tokens at their end, and their token types; one token is left.
 
-    As in transformers, a decoder's is the last token that is not padding, also where padding is its end token. Nothing
-    reads the tokens after it, so that they are left out.
+    As in transformers, a decoder represents a text by the last token that is not padding, also where padding is its
+    end token. Nothing reads what follows that token.
     """
-    template = text_template(vocabulary, model)
-    return template.without_last(vocabulary.pad) if model.architecture == "decoder" else template
+    begins, lengths = joined.offsets[:-1], np.diff(joined.offsets)
+    while (cut := (lengths > 1) & (joined.tokens[begins + lengths - 1] == pad)).any():
+        lengths = lengths - cut
+    places = np.arange(len(joined.tokens)) - np.repeat(begins, np.diff(joined.offsets))
+    kept = places < np.repeat(lengths, np.diff(joined.offsets))
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return JoinedExamples(joined.tokens[kept], joined.places[kept], offsets, joined.run[kept]), types[kept]
+
+
+def longest_first(a: I64, b: I64, room: int) -> tuple[I64, I64]:
+    """Returns the lengths of two texts after the longer one loses tokens until both fit, as in transformers.
+
+    Of an odd room for two texts that are longer than half of it, the longer one has the odd token, or else the second.
+    """
+    kept = np.minimum(a, np.maximum(room - b, room // 2 + (a > b) * (room % 2)))
+    return kept, np.minimum(b, room - kept)
 
 
 def add_special_tokens(
     texts: Sequence[TokenizedTexts], vocabulary: Vocabulary, model: ModelConfig, length: int
 ) -> tuple[JoinedExamples, NDArray[np.int32]]:
-    """Returns one or two texts per record as one token represents them (`Task.pooled`), and (N,) the token types.
+    """Returns one or two texts per record with their special tokens, and (N,) the token types.
 
-    Examples that are too long lose tokens at the end of the longer text.
+    Examples that are too long lose tokens at the end of the longer text. A decoder's have no padding at their end.
 
     Args:
         texts: one or two columns of texts.
@@ -260,10 +276,12 @@ def add_special_tokens(
     Raises:
         UserError: the length leaves no room for text.
     """
-    room = length - text_template(vocabulary, model).specials(len(texts))
+    template = text_template(vocabulary, model)
+    room = length - template.specials(len(texts))
     if room < len(texts):
         raise UserError(f"data.length is {length}: there is no room for text.", "Give at least 8, usually 128.")
     kept = [one.lengths for one in texts]
-    kept = [np.minimum(kept[0], room)] if len(kept) == 1 else list(truncated(kept[0], kept[1], room))
+    kept = [np.minimum(kept[0], room)] if len(kept) == 1 else list(longest_first(kept[0], kept[1], room))
     spans = [(one, one.offsets[:-1], size) for one, size in zip(texts, kept, strict=True)]
-    return framed(pooled_template(vocabulary, model).of(len(texts)), spans, vocabulary.bos)
+    found = framed(template.of(len(texts)), spans, vocabulary.bos)
+    return up_to_last_token(*found, vocabulary.pad) if model.architecture == "decoder" else found

@@ -33,7 +33,7 @@ from pretextlm.data.examples import Examples
 from pretextlm.data.offset_mapping import OffsetTokenizer, framed
 from pretextlm.errors import UserError, did_you_mean
 from pretextlm.objectives.protocol import Architecture, Outputs
-from pretextlm.tasks.base import LOWEST_SCORE, pooled_template
+from pretextlm.tasks.base import LOWEST_SCORE, text_template
 from pretextlm.tasks.shared.distilled import DistilledTask
 from pretextlm.tasks.shared.template import Template, columns_read, values_read
 from pretextlm.tasks.shared.text_input import TextTask
@@ -117,7 +117,7 @@ class MultipleChoice(DistilledTask, TextTask):
         texts = [pair.filled({**values, CHOICE: one}) for values, some in pairs for one in some]
         seconds = encoder.encode(texts if pair.is_column else [text.strip() for text in texts])
         begins = np.cumsum(sizes) - sizes
-        pieces = pooled_template(encoder.vocabulary, model).pair
+        pieces = text_template(encoder.vocabulary, model).pair
         room = length - (len(pieces) - 2) - np.maximum.reduceat(seconds.lengths, begins)
         self._check_room(records, room, np.minimum(firsts.lengths, 1), length)
         kept = np.minimum(firsts.lengths, room)

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from pretextlm.data.offset_mapping import TokenizedTexts, framed
+from pretextlm.data.offset_mapping import JoinedExamples, TokenizedTexts, framed
 from pretextlm.data.text_template import FIRST, SECOND, TextTemplate, post_processor, template_of
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.objectives.registry import build
+from pretextlm.tasks.base import longest_first, up_to_last_token
 
 A, B, CLS, SEP, ODD = range(5)
 IDS = {"a": A, "b": B, "[CLS]": CLS, "[SEP]": SEP, "<odd: one>": ODD}
@@ -85,12 +86,29 @@ def test_a_template_without_its_text_is_refused():
         TextTemplate(single=((CLS, 0),), pair=BERT.pair)
 
 
-def test_tokens_at_the_end_that_are_padding_are_left_out():
-    assert BERT.without_last(SEP) == TextTemplate(
-        single=BERT.single[:-1], pair=((CLS, 0), (FIRST, 0), (SEP, 0), (SECOND, 1))
-    )
+def test_the_tokens_around_one_text():
     assert (BERT.before, BERT.after, BERT.specials(2)) == ((CLS,), (SEP,), 3)
     assert BERT.around([A, B]) == [CLS, A, B, SEP]
+
+
+def test_a_decoders_text_ends_with_its_last_token_that_is_not_padding():
+    tokens, offsets = np.array([7, SEP, SEP, SEP, SEP, 8, SEP, 9], np.int32), np.array([0, 3, 5, 8])
+    joined = JoinedExamples(tokens, np.zeros((8, 2), np.int32), offsets, np.arange(8, dtype=np.int32))
+    found, types = up_to_last_token(joined, np.arange(8, dtype=np.int32), SEP)
+    assert [part.tolist() for part in np.split(found.tokens, found.offsets[1:-1])] == [[7], [SEP], [8, SEP, 9]]
+    assert types.tolist() == [0, 3, 5, 6, 7]
+
+
+def test_pairs_lose_tokens_as_in_the_tokenizers_library():
+    found = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
+    found.pre_tokenizer = pre_tokenizers.Whitespace()
+    for room in range(2, 9):
+        found.enable_truncation(room)
+        for a in range(1, 9):
+            for b in range(1, 9):
+                kept = found.encode("a " * a, "b " * b).sequence_ids
+                expected = (kept.count(0), kept.count(1))
+                assert tuple(int(n) for n in longest_first(np.int64(a), np.int64(b), room)) == expected, (room, a, b)
 
 
 def test_documents_of_continued_training_have_the_tokens_of_the_published_tokenizer():
