@@ -164,7 +164,7 @@ def _print_summary(store: Store) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from pretextlm.data.directories import listed
+    from pretextlm.data.directories import has_other_encodings, listed
 
     console = Console()
     tokenizer = store.manifest["tokenizer"]
@@ -191,9 +191,8 @@ def _print_summary(store: Store) -> None:
             )
             console.print(Text(f"{what}: {hint}", style="yellow"))
         if row["left_out"]:
-            console.print(
-                f"Left out of {row['name']}: {listed(row['left_out'])}.", highlight=False, markup=False, emoji=False
-            )
+            style = "yellow" if has_other_encodings(row["left_out"]) else ""
+            console.print(Text(f"Left out of {row['name']}: {listed(row['left_out'])}", style=style))
 
 
 def _unknown(source: Mapping[str, Any]) -> float:
