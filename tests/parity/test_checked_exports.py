@@ -93,6 +93,8 @@ def test_a_pruned_model_of_every_family_is_read_by_transformers_or_refused(start
         done = export_model(tmp_path / name, tmp_path / f"out-{name}")
         other = (name == "heads" and family not in OWN_HEAD_WIDTH) or (name, family) == ("channels", "openai-gpt")
         assert (done.family, done.checked[:8]) == ("pretextlm" if other else family, "checked:")
+        assert bool(done.reason) == other
+        assert (done.reason[:40] in (tmp_path / f"out-{name}" / "README.md").read_text()) or not other
 
 
 def test_a_llama_with_a_number_of_heads_that_its_class_refuses_is_the_same_as_a_mistral(tmp_path):

@@ -124,6 +124,8 @@ def export(
         print_json(values | ({"quantized": "int8", "weight_bytes": sizes, **measured} if quantize else {}))
         return
     typer.echo(f"{directory}: {done.family} ({done.architecture})" + (", as it came" if done.untouched else ""))
+    if done.reason:
+        typer.echo(f"with its own code (trust_remote_code), since: {done.reason}")
     if done.lost:
         typer.echo(f"heads without a place in this format: {', '.join(done.lost)}")
     for name, size in done.files.items():

@@ -12,7 +12,7 @@ of the blocks are quantized and everything else is unchanged.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,7 @@ class Exported:
         whole_bytes: bytes of all weights without quantization.
         checked: what transformers was seen to read from it, or why that was not checked.
         comparison: result of `measure` for the weights as written.
+        reason: why no class of transformers reads it, if it leaves with its own code unasked.
     """
 
     directory: Path
@@ -74,6 +75,7 @@ class Exported:
     whole_bytes: int
     checked: str
     comparison: dict[str, Any] | None = None
+    reason: str = ""
 
     @property
     def weight_bytes(self) -> int:
@@ -157,7 +159,17 @@ def export_model(
     files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     as_it_came = untouched and not quantize and int8.KEY not in kept(run.directory, "config.json")
     return Exported(
-        out, done.family.name, architecture, done.lost, files, as_it_came, dtype, whole_bytes, checked, compared
+        out,
+        done.family.name,
+        architecture,
+        done.lost,
+        files,
+        as_it_came,
+        dtype,
+        whole_bytes,
+        checked,
+        compared,
+        done.reason,
     )
 
 
@@ -197,7 +209,8 @@ def _translated(
         raise UserError(f"No other program can read this model: {form.reason}.", form.hint)
     predicts = part == DISCRIMINATOR and task is None
     bare = predicts and (leaves_bare(run.recipe) or LM_HEAD in untrained_heads(run))
-    return translated(*trained_part(run.recipe, weights, part), form.family, pad, task, bare)
+    done = translated(*trained_part(run.recipe, weights, part), form.family, pad, task, bare)
+    return done if family else replace(done, reason=form.reason)
 
 
 def _quantized(done: Translated, theirs: Mapping[str, Tensor], dtype: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

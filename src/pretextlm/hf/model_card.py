@@ -283,6 +283,8 @@ def _limits(run: Run, done: Translated, origin: Origin | None, untouched: bool) 
     one_way = done.config.architecture == "decoder" and done.family.name != custom_code.NAME
     if not untouched and one_way and prefix:
         yield "* It was trained to see the first part of a text in both directions; in transformers it only looks back."
+    if done.reason:
+        yield f"* It is read with the code beside it, since no class of transformers fits: {_plain(done.reason)}."
     if origin is not None and not untouched:
         yield from _of_an_import(run, done, origin)
     if origin is not None and origin.not_carried:

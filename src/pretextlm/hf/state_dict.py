@@ -41,6 +41,7 @@ class Translated:
         values: of config.json.
         lost: heads that the family cannot represent.
         head: for a fine-tuned model, the family's names of the task's head.
+        reason: why no class of transformers reads it, if it leaves with its own code unasked.
     """
 
     family: Family
@@ -50,6 +51,7 @@ class Translated:
     values: dict[str, Any]
     lost: tuple[str, ...]
     head: TaskClass | None = None
+    reason: str = ""
 
 
 def trained_part(recipe: Recipe, weights: Mapping[str, Tensor], part: str) -> tuple[ModelConfig, dict[str, Tensor]]:
