@@ -182,7 +182,7 @@ def test_a_fine_tuned_encoder_decoder_answers_once_exported(family, tmp_path):
     published(family, name, tmp_path / "theirs", decoder_start_token_id={"bart": 2, "mbart": 5, "t5": 0}[family])
     start = import_model(str(tmp_path / "theirs"), tmp_path / "start").directory
     task = {"name": "text_to_text", "longest_answer": 12}
-    run = tuned(tmp_path, start, task, {"text_to_text": TRANSLATIONS}, learning_rate=0.01, budget_steps=4)
+    run = tuned(tmp_path, start, task, {"text_to_text": TRANSLATIONS}, learning_rate=0.003, budget_steps=4)
     export_model(run.directory, tmp_path / "out")
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out").eval()
     theirs = Theirs(model, tmp_path / "out")
