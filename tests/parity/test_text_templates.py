@@ -65,6 +65,7 @@ def one_class_of_a_text_or_a_pair(theirs, run, family):
         kept = [n for n, text in enumerate(first) if text]
         first, second = [first[n] for n in kept], [second[n] for n in kept]
     for pairs, parse in ((False, False), (True, False), (True, True)):
+        first, second = (column[: 40 if parse else None] for column in (first, second))
         _, found = theirs(first, second if pairs else None, split_special_tokens=not parse)
         rows = [{"text": a} | ({"text_pair": b} if pairs else {}) for a, b in zip(first, second, strict=True)]
         ours = np.array([[*one["probabilities"].values()] for one in predict(run, rows, parse_special_tokens=parse)])
@@ -146,7 +147,7 @@ def test_answers_are_those_of_transformers(family, kind, tmp_path):
     CHECKS[kind](Theirs(model, tmp_path / "theirs"), run, family)
 
 
-@pytest.mark.parametrize("family", ["roberta", "electra", "gpt2", "qwen3"])
+@pytest.mark.parametrize("family", ["roberta", "electra", "qwen3"])
 def test_a_fine_tuned_import_is_exported_with_its_tokenizer(family, tmp_path):
     """Trained on pairs, it reads pairs and texts as its tokenizer frames them, and so does its export."""
     name = next(one for one in FAMILIES[family].classes if "For" in one or "LMHead" in one)
@@ -241,7 +242,7 @@ def test_prompts_are_continued_as_in_transformers(family, name, tmp_path):
     started = {"decoder_start_token_id": start[family]} if family in start else {}
     theirs = Theirs(published(family, name, tmp_path / "theirs", **started), tmp_path / "theirs")
     run = import_model(str(tmp_path / "theirs"), tmp_path / "run")
-    prompts = [text for text in chosen(family, 26)[0] if 0 < theirs.size(text) < PLACES - 8]
+    prompts = [text for text in chosen(family, 18)[0] if 0 < theirs.size(text) < PLACES - 8]
     for parse in (False, True):
         expected = continued(theirs, prompts, 6, split_special_tokens=not parse)
         found = generate(run, prompts, temperature=0.0, top_p=1.0, max_new_tokens=6, parse_special_tokens=parse)
@@ -313,7 +314,7 @@ def test_masks_are_filled_as_in_transformers(family, name, tmp_path):
     run = import_model(str(tmp_path / "theirs"), tmp_path / "run")
     mask, names = theirs.tokenizer.mask_token, theirs.tokenizer.all_special_tokens
     pipeline = transformers.pipeline("fill-mask", model=theirs.model, tokenizer=theirs.tokenizer, top_k=3)
-    some = [text for text in chosen(family, 20)[0] if theirs.size(text) < PLACES - 10 and "[MASK]" not in text]
+    some = [text for text in chosen(family, 14)[0] if theirs.size(text) < PLACES - 10 and "[MASK]" not in text]
     cuts = [len(text) * (number % 5) // 4 for number, text in enumerate(some)]
     masked = [f"{text[:cut]}{mask}{text[cut:]}" for text, cut in zip(some, cuts, strict=True)]
     scorers = {parse: open_scorer(run, None, parse) for parse in (False, True)}
