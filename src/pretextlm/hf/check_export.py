@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -288,13 +289,14 @@ def _their_output(theirs: Any, written: Written, ids: Sequence[int]) -> Tensor:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps transformers from printing reports and progress bars while it loads."""
+    """Keeps transformers and compressed-tensors from printing reports and progress bars while they load."""
     logging: Any = importlib.import_module("transformers.utils.logging")
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
     try:
-        yield
+        with redirect_stderr(io.StringIO()):
+            yield
     finally:
         logging.set_verbosity(level)
         if bars:
