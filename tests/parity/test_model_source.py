@@ -104,8 +104,7 @@ def test_a_conversation_is_answered_as_by_transformers_and_the_template_is_expor
     answers = []
     for messages in MESSAGES:
         asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
-        settings = {"max_new_tokens": 9, "do_sample": False, "suppress_tokens": [0, 1]}  # we write no special token
-        found = theirs.generate(**asked, **settings)[0, asked["input_ids"].shape[1] :]
+        found = theirs.generate(**asked, max_new_tokens=9, do_sample=False)[0, asked["input_ids"].shape[1] :]
         answers.append(tokenizer.decode(found, skip_special_tokens=True))
     assert pt.generate(run, MESSAGES, chat=True, max_new_tokens=9, temperature=0.0, top_p=1.0) == answers
     assert pt.generate(run, "hat", chat=True, max_new_tokens=9, temperature=0.0, top_p=1.0) == answers[:1]
