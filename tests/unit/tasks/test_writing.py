@@ -274,7 +274,7 @@ def test_what_a_model_reads_does_not_depend_on_the_right_answer(scratch, tmp_pat
         place = tmp_path / f"{number}.jsonl"
         place.write_text(json.dumps({"instruction": prompt, "input": "", "output": answer}) + "\n")
         evaluate_task(run, str(place))
-        found.append(json.loads((run.directory / "predictions.jsonl").read_text())["answer"])
+        found.append(json.loads((run.directory / f"predictions-{number}.jsonl").read_text())["answer"])
     place.write_text(json.dumps({"instruction": prompt, "input": ""}) + "\n")
     (alone,) = predict(run, file=str(place))
     assert found == [alone["answer"]] * 2
