@@ -20,7 +20,7 @@ from pydantic import Field
 from pretextlm.batch import Batch, Term
 from pretextlm.errors import UserError, did_you_mean
 from pretextlm.objectives.protocol import Architecture, Outputs
-from pretextlm.tasks.shared.labels import label_names, named_labels
+from pretextlm.tasks.shared.labels import label_names, named_labels, with_probabilities
 from pretextlm.tasks.shared.text_input import TextTask
 
 if TYPE_CHECKING:
@@ -143,10 +143,7 @@ class MultiLabelClassification(TextTask):
         self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[dict[str, Any]]:
         """Returns the answers with the probability of each label."""
-        found = super().explain(predictions, examples, encoder, records)
-        for one, chances in zip(found, predictions.tolist(), strict=True):
-            one["probabilities"] = dict(zip(self.labels, chances, strict=True))
-        return found
+        return with_probabilities(super().explain(predictions, examples, encoder, records), self.labels, predictions)
 
     def dummy_labels(self, records: Records) -> dict[str, list[Any]]:
         """Returns no label for each record."""

@@ -21,7 +21,15 @@ from pretextlm.batch import Batch, Term
 from pretextlm.errors import UserError, did_you_mean
 from pretextlm.objectives.protocol import Architecture, Outputs
 from pretextlm.tasks.shared.distilled import DistilledTask
-from pretextlm.tasks.shared.labels import check_all_occur, classes_of, label_names, named_labels, names_of, weights_of
+from pretextlm.tasks.shared.labels import (
+    check_all_occur,
+    classes_of,
+    label_names,
+    named_labels,
+    names_of,
+    weights_of,
+    with_probabilities,
+)
 from pretextlm.tasks.shared.text_input import TextTask
 
 if TYPE_CHECKING:
@@ -136,10 +144,7 @@ class TextClassification(DistilledTask, TextTask):
         self, predictions: NDArray[Any], examples: Examples, encoder: OffsetTokenizer, records: Records
     ) -> list[dict[str, Any]]:
         """Returns the answers with the probability of each class."""
-        found = super().explain(predictions, examples, encoder, records)
-        for one, chances in zip(found, predictions.tolist(), strict=True):
-            one["probabilities"] = dict(zip(self.labels, chances, strict=True))
-        return found
+        return with_probabilities(super().explain(predictions, examples, encoder, records), self.labels, predictions)
 
     def chances(self, predictions: NDArray[Any]) -> NDArray[Any]:
         """Returns (E, C) the probabilities."""

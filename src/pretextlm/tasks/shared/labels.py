@@ -79,6 +79,16 @@ def weights_of(classes: NDArray[np.int32], count: int) -> tuple[float, ...]:
     return tuple(float(w) for w in len(classes) / (count * np.bincount(classes, minlength=count)))
 
 
+def with_probabilities(
+    answers: Sequence[dict[str, Any]], labels: Sequence[str], predictions: NDArray[Any]
+) -> list[dict[str, Any]]:
+    """Returns answers with the probability of each label, (E, C), under "probabilities"."""
+    chances = predictions.tolist()
+    return [
+        {**one, "probabilities": dict(zip(labels, row, strict=True))} for one, row in zip(answers, chances, strict=True)
+    ]
+
+
 def named_labels(labels: Sequence[str]) -> dict[str, Any]:
     """Returns the labels as a published config.json lists them, by number and by name; {} without labels."""
     if not labels:
