@@ -48,7 +48,7 @@ def import_(
     typer.echo(f"{out}: {origin.family}, {shape.num_hidden_layers} layers of width {shape.hidden_size}, by {learnt}")
     for title, names in (
         ("special tokens added", origin.added_tokens),
-        ("drawn anew, as the checkpoint has none", origin.drawn),
+        ("newly initialised, since the checkpoint has none", origin.drawn),
         ("not carried over", origin.not_carried),
     ):
         if names:
