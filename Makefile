@@ -28,7 +28,7 @@ $(READY): pyproject.toml constraints.txt
 quickstart: setup ## Train causal, masked and span-corruption models on real text and compare them (about 6 minutes)
 	$(BIN)/pretextlm quickstart
 
-test: setup ## Run all tests, on two cores or WORKERS=8 (under 8 minutes on two)
+test: setup ## Run all tests, on two cores or WORKERS=8 (about 10 minutes on two)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 test-quick: setup ## Run the tests that take no long training, process or benchmark (under 90 seconds on two cores)
