@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def write(form, parent, step, processes, scale=1.0):
         return checkpoint.save(parent, step, model, OPTIMIZER, {"step": step}, 9)
     final = checkpoint.checkpoint_path(parent, step)
     partial = checkpoint.create_partial(parent, step, 1)
-    sharded_checkpoint.write(partial / checkpoint.PARTS, {"model": model, "optimizer": OPTIMIZER}, processes).result()
+    sharded_checkpoint.write(partial / checkpoint.PARTS, {"model": model, "optimizer": OPTIMIZER}, ThreadPoolExecutor(1), processes).result()
     checkpoint.finish(partial, final, {"step": step}, 9)
     return final
 

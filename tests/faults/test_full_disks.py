@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -118,7 +119,7 @@ def test_a_quota_costs_only_that_checkpoint_also_of_parts(tmp_path, processes, o
             partial = checkpoint.create_partial(run, 2, SIZE)
             with file_limit(offset):
                 groups = {"model": MODEL, "optimizer": OPTIMIZER}
-                sharded_checkpoint.write(partial / checkpoint.PARTS, groups, processes).result()
+                sharded_checkpoint.write(partial / checkpoint.PARTS, groups, ThreadPoolExecutor(1), processes).result()
             checkpoint.finish(partial, final, {}, 9)
 
     assert_nothing_lost(run, "no space is left, or a quota is reached|File too large", write)

@@ -186,7 +186,7 @@ def disk_errors(final: Path, size: int) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, SafetensorError, RuntimeError, sharded_checkpoint.failure()) as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
         for litter in final.parent.glob(f".{final.name}.tmp-{os.getpid()}"):
             shutil.rmtree(litter, ignore_errors=True)
         raise UserError(
@@ -196,14 +196,9 @@ def disk_errors(final: Path, size: int) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """Returns the reason in one line.
-
-    torch, which writes sharded checkpoints, reports a full disk as an unexpected position in the file.
-    """
+    """Returns the reason in one line."""
     lines = (getattr(error, "strerror", None) or str(error)).strip().splitlines() or [type(error).__name__]
-    return (
-        "a file was cut short; no space is left, or a quota is reached" if "unexpected pos" in lines[-1] else lines[-1]
-    )
+    return lines[-1]
 
 
 def steps(parent: Path) -> list[Path]:
@@ -251,11 +246,7 @@ def verify(directory: Path) -> str | None:
         files = json.loads(text)
         if text != _manifest(files):
             return f"{MANIFEST} was changed"
-        for name in (
-            (STATE, f"{PARTS}/{sharded_checkpoint.INDEX}")
-            if (directory / PARTS).is_dir()
-            else (MODEL, OPTIMIZER, STATE)
-        ):
+        for name in _required(directory, files):
             if name not in files:
                 return f"{MANIFEST} does not list {name}"
         for name, digest in files.items():
@@ -272,6 +263,15 @@ def verify(directory: Path) -> str | None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{MANIFEST} cannot be read ({type(error).__name__}: {error})"
     return None
+
+
+def _required(directory: Path, files: Mapping[str, Any]) -> list[str]:
+    """Returns names that the manifest must list; among the shards, one that is missing if any is."""
+    if not (directory / PARTS).is_dir():
+        return [MODEL, OPTIMIZER, STATE]
+    inside = (name.removeprefix(f"{PARTS}/") for name in files)
+    missing = sharded_checkpoint.missing_files(inside)
+    return [STATE] if missing is None else [STATE, f"{PARTS}/{missing}"]
 
 
 def _step(directory: Path) -> int:

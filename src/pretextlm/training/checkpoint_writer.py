@@ -38,6 +38,7 @@ class CheckpointWriter:
         self.parent, self.keep, self.distributed = parent, keep, distributed
         self.alive: Callable[[], None] = lambda: None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint writer")
+        self._shard_writer = ThreadPoolExecutor(1, thread_name_prefix="shard writer")
         self._pending: list[Future[Any]] = []
         self._group: Any = _new_group(timeout_seconds) if distributed.world_size > 1 else None
 
@@ -79,7 +80,9 @@ class CheckpointWriter:
 
         partial = self.distributed.broadcast_from_main(create)
         place = partial / checkpoints.PARTS
-        written = sharded_checkpoint.write(place, {"model": model, "optimizer": optimizer}, self._group)
+        written = sharded_checkpoint.write(
+            place, {"model": model, "optimizer": optimizer}, self._shard_writer, self._group
+        )
         self._pending = [written]
 
         def finish() -> None:
@@ -117,6 +120,7 @@ class CheckpointWriter:
         for future in self._pending:
             future.exception()
         self._writer.shutdown(wait=True)
+        self._shard_writer.shutdown(wait=True)
 
 
 def _new_group(timeout_seconds: float) -> Any:
