@@ -59,18 +59,26 @@ class Checkpoint:
         return (self.directory / PARTS).is_dir()
 
     def model(self) -> dict[str, Tensor]:
-        """Returns the complete weights by name."""
-        return (
-            sharded_checkpoint.read(self.directory / PARTS, "model")
-            if self.is_sharded
-            else load_file(self.directory / MODEL)
-        )
+        """Returns the complete weights by name.
+
+        Raises:
+            UserError: the files hold something else.
+        """
+        with content_errors(self.directory):
+            if self.is_sharded:
+                return sharded_checkpoint.read(self.directory / PARTS, "model")
+            return load_file(self.directory / MODEL)
 
     def optimizer(self) -> dict[str, Tensor]:
-        """Returns the complete optimizer state by name."""
-        if self.is_sharded:
-            return sharded_checkpoint.read(self.directory / PARTS, "optimizer")
-        return load_file(self.directory / OPTIMIZER)
+        """Returns the complete optimizer state by name.
+
+        Raises:
+            UserError: the files hold something else.
+        """
+        with content_errors(self.directory):
+            if self.is_sharded:
+                return sharded_checkpoint.read(self.directory / PARTS, "optimizer")
+            return load_file(self.directory / OPTIMIZER)
 
     def read_into(self, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
         """Fills tensors in place. The number of processes may differ from that of the writers; all of them call this.
@@ -78,13 +86,17 @@ class Checkpoint:
         Args:
             model: replicated or sharded weights by name.
             optimizer: replicated or sharded optimizer state by name; may be empty.
+
+        Raises:
+            UserError: the files hold other tensors.
         """
-        if self.is_sharded:
-            sharded_checkpoint.read_into(self.directory / PARTS, {"model": model, "optimizer": optimizer})
-            return
-        for targets, file in ((model, MODEL), (optimizer, OPTIMIZER)):
-            if targets:
-                sharded_checkpoint.fill(targets, load_file(self.directory / file))
+        with content_errors(self.directory):
+            if self.is_sharded:
+                sharded_checkpoint.read_into(self.directory / PARTS, {"model": model, "optimizer": optimizer})
+                return
+            for targets, file in ((model, MODEL), (optimizer, OPTIMIZER)):
+                if targets:
+                    sharded_checkpoint.fill(targets, load_file(self.directory / file))
 
 
 def save(
@@ -192,6 +204,22 @@ def disk_errors(final: Path, size: int) -> Iterator[None]:
         raise UserError(
             f"Cannot write the checkpoint {final}, which needs {size:,} bytes: {_reason(error)}.",
             "Earlier checkpoints are untouched. Free space or replace the disk, then use --resume.",
+        ) from None
+
+
+@contextmanager
+def content_errors(directory: Path) -> Iterator[None]:
+    """Turns errors within the block into a UserError: files that match their hashes, but hold other tensors.
+
+    Raises:
+        UserError: the tensors could not be used.
+    """
+    try:
+        yield
+    except (SafetensorError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{directory} does not hold the tensors of this model: {_reason(error)}.",
+            "The checkpoint or the recipe is of another run: restore both from a copy.",
         ) from None
 
 

@@ -167,18 +167,19 @@ class Run:
             device: of the model; None: the CPU.
 
         Raises:
-            UserError: the run has no checkpoint yet.
+            UserError: the run has no checkpoint yet, or one of another model.
         """
         import torch
 
         from pretextlm.model.transformer import meta_model
-        from pretextlm.training.checkpoint import newest
+        from pretextlm.training.checkpoint import content_errors, newest
 
         checkpoint = newest(self.checkpoints)
         if checkpoint is None:
             raise UserError(f"{self.directory} has no checkpoint yet.", "Train it: pretextlm pretrain … --resume")
         model = meta_model(self.recipe.model, self.recipe.training_objective.heads)
-        adapted(model, self.recipe.tuning).load_state_dict(checkpoint.model(), assign=True)
+        with content_errors(checkpoint.directory):
+            adapted(model, self.recipe.tuning).load_state_dict(checkpoint.model(), assign=True)
         if self.recipe.tuning.lora:
             merged(model)
         return model.to(device or torch.device("cpu")).eval()
