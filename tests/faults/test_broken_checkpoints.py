@@ -29,7 +29,8 @@ def write(form, parent, step, processes, scale=1.0):
         return checkpoint.save(parent, step, model, OPTIMIZER, {"step": step}, 9)
     final = checkpoint.checkpoint_path(parent, step)
     partial = checkpoint.create_partial(parent, step, 1)
-    sharded_checkpoint.write(partial / checkpoint.PARTS, {"model": model, "optimizer": OPTIMIZER}, ThreadPoolExecutor(1), processes).result()
+    groups = {"model": model, "optimizer": OPTIMIZER}
+    sharded_checkpoint.write(partial / checkpoint.PARTS, groups, ThreadPoolExecutor(1), processes).result()
     checkpoint.finish(partial, final, {"step": step}, 9)
     return final
 

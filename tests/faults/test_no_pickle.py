@@ -1,6 +1,5 @@
 """Nothing that a command reads from a run is unpickled: a run directory from someone else cannot run code."""
 
-import json
 import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -72,9 +71,9 @@ def place(tmp_path_factory):
         sharded_checkpoint.write(found / checkpoint.PARTS, groups, executor, None).result()
     (found / checkpoint.MODEL).unlink()
     (found / checkpoint.OPTIMIZER).unlink()
+    manifest_again(found)
     for name in (".metadata", "__0_0.distcp"):
         (found / checkpoint.PARTS / name).write_bytes(pickle.dumps(Canary(place / "canary")))
-    manifest_again(found)
     (place / "text.txt").write_text("The ship left the harbour at dawn.\n")
     shutil.copyfile(run / "config.toml", place / "recipe.toml")
     return place
@@ -101,4 +100,14 @@ def test_a_pickle_in_the_place_of_any_file_is_refused(command_line, place, tmp_p
     done = command_line.run("generate", "run", "A ship", cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
+    assert not (place / "canary").exists()
+
+
+def test_a_checkpoint_with_a_pickle_as_its_index_is_refused_by_name(command_line, place, tmp_path):
+    shutil.copytree(place, tmp_path, dirs_exist_ok=True)
+    (found,) = checkpoint.steps(tmp_path / "run" / "checkpoints")
+    manifest_again(found)
+    done = command_line.run("generate", "run", "A ship", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "parts/.metadata, written by an older version, is a pickle" in " ".join(done.stderr.split())
     assert not (place / "canary").exists()

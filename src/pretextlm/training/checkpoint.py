@@ -33,6 +33,8 @@ from pretextlm.training import sharded_checkpoint
 
 MODEL, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
 PARTS = "parts"
+PICKLE = ".metadata"
+"""Index of sharded checkpoints written by torch.distributed.checkpoint, as this package did before."""
 MARGIN = 1.1
 """Required free space, as a multiple of the checkpoint's size."""
 
@@ -274,6 +276,8 @@ def verify(directory: Path) -> str | None:
         files = json.loads(text)
         if text != _manifest(files):
             return f"{MANIFEST} was changed"
+        if f"{PARTS}/{PICKLE}" in files:
+            return f"{PARTS}/{PICKLE}, written by an older version, is a pickle, which is not read"
         for name in _required(directory, files):
             if name not in files:
                 return f"{MANIFEST} does not list {name}"
