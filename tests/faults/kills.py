@@ -1,9 +1,12 @@
-"""Experiments with SIGKILL: at random instants of a run of one process, and of one of two."""
+"""Experiments with SIGKILL: at random instants of a run of one process, of one of two, and at calls of the file system."""
 
+import itertools
+import os
 import random
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.faults.harness import Child, litter, places, story, training, values
@@ -113,3 +116,71 @@ def one_of_two(store: str, place: str, kills: int, ways: list[str], steps: int =
             else:
                 shutil.rmtree(out)
     return found | {"seconds": round(time.monotonic() - began)}
+
+
+def at_calls(store: str, place: str, kills: int) -> dict:
+    """Kill a run with `keep_best` at calls of the file system, spread over all that it makes, and go on with it.
+
+    After each kill, the best weights that the newest checkpoint names must be there.
+    """
+    root = Path(place)
+    recipe = values(store, 0, 10, 64, validations=10, keep_best=True, learning_rate=0.05, keep_checkpoints=1)
+    found = {"kills": 0, "between best and checkpoint": 0, "unnamed": [], "differ": []}
+    counted = Child(_killed_at(recipe, root / "whole", None), root / "log")
+    assert counted.wait() == 0, counted.log.read_text()
+    assert counted.wait_for("calls")
+    total, expected = int(counted.said.split()[-2]), story(root / "whole")
+    for number in range(kills):
+        out = root / f"run-{number}"
+        child = Child(_killed_at(recipe, out, number * total // kills), root / "log")
+        assert child.wait() == -9, child.log.read_text()
+        found["kills"] += 1
+        named, there, step = _best(out)
+        found["between best and checkpoint"] += max(there, default=-1) > step
+        if not named <= there:
+            found["unnamed"].append([number, sorted(named), sorted(there)])
+        child = Child(training(recipe, out), root / "log")
+        assert child.wait() == 0, f"{out} is lost: {child.log.read_text()}"
+        if story(out) != expected or litter(out) or (out / "best").exists():
+            found["differ"].append([str(out), *map(str, litter(out))])
+        else:
+            shutil.rmtree(out)
+    return found | {"calls": total}
+
+
+def _best(out: Path) -> tuple[set[int], set[int], int]:
+    """The steps whose weights the newest checkpoint needs, those that are there and verify, and the checkpoint's."""
+    from pretextlm.training.checkpoint import newest, steps, verify
+
+    found = newest(out / "checkpoints")
+    state = {} if found is None else found.state
+    needed = state.get("best") is not None and not state["is_best"] and state["best_step"] != state["step"]
+    there = {int(path.name.removeprefix("step-")) for path in steps(out / "best") if verify(path) is None}
+    return {state["best_step"]} if needed else set(), there, -1 if found is None else found.step
+
+
+def _killed_at(recipe: dict, out: Path, moment: int | None) -> Callable[[Callable[[str], None]], None]:
+    """A training that is killed before its n-th call; with None, it says how many calls it made."""
+    train = training(recipe, out)
+
+    def work(say: Callable[[str], None]) -> None:
+        from pretextlm.training import checkpoint
+
+        calls = itertools.count()
+
+        def counting(original: Callable[..., object]) -> Callable[..., object]:
+            def call(*of: object, **options: object) -> object:
+                if next(calls) == moment:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return original(*of, **options)
+
+            return call
+
+        for name in ("rename", "replace", "mkdir", "unlink", "rmdir", "fsync"):
+            setattr(os, name, counting(getattr(os, name)))
+        checkpoint.save_file = counting(checkpoint.save_file)
+        train(say)
+        if moment is None:
+            say(f"{next(calls)} calls")
+
+    return work

@@ -11,6 +11,7 @@ from tests.faults.harness import FULL, Harness
 pytestmark = pytest.mark.slow
 
 KILLS, SEEDS = (200, 3) if FULL else (10, 1)
+CALLS = 100 if FULL else 8
 KILLS_OF_TWO = 40 if FULL else 4
 STEPS = 50 if FULL else 20
 INSTANTS = (
@@ -41,6 +42,14 @@ def test_a_run_that_is_killed_at_any_instant_ends_as_the_uninterrupted_one(measu
     assert found["differ"] == []
     if FULL:
         assert found["in a save"] >= IN_SAVES * KILLS
+
+
+def test_a_kill_at_any_call_of_the_file_system_loses_no_best_weights(measure, tmp_path):
+    found = measure("kills.at_calls", place=str(tmp_path), kills=CALLS)
+    assert found["unnamed"] == []
+    assert found["differ"] == []
+    if FULL:
+        assert found["between best and checkpoint"] >= 20
 
 
 def test_when_one_of_two_processes_is_killed_the_other_says_so_and_the_run_goes_on(measure, tmp_path):

@@ -15,6 +15,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -35,6 +36,9 @@ MODEL, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors"
 PARTS = "parts"
 PICKLE = ".metadata"
 """Index of sharded checkpoints written by torch.distributed.checkpoint, as this package did before."""
+REPLACED = ".replaced"
+"""Suffix of a checkpoint while another one of its step takes its place."""
+NAME = re.compile(r"step-(\d+)(\.replaced)?")
 MARGIN = 1.1
 """Required free space, as a multiple of the checkpoint's size."""
 
@@ -120,13 +124,13 @@ def save(
         keep: number of newest checkpoints that stay.
 
     Returns:
-        Directory of the checkpoint. One that exists already is left as it is.
+        Directory of the checkpoint. One of the same state is left as it is, one of another state replaced.
 
     Raises:
         UserError: the disk is full or fails.
     """
     final = checkpoint_path(parent, step)
-    if final.exists():
+    if has_state(final, state):
         return final
     size = size_of(model) + size_of(optimizer)
     with disk_errors(final, size):
@@ -140,6 +144,19 @@ def save(
 def checkpoint_path(parent: Path, step: int) -> Path:
     """Returns the directory of the checkpoint of a step."""
     return parent / f"step-{step:08d}"
+
+
+def has_state(directory: Path, state: Mapping[str, Any]) -> bool:
+    """Returns whether a checkpoint was written with this state of the trainer."""
+    try:
+        text = (directory / STATE).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
+    return text == _state_text(state)
+
+
+def _state_text(state: Mapping[str, Any]) -> str:
+    return json.dumps(dict(state), indent=1)
 
 
 def create_partial(parent: Path, step: int, size: int) -> Path:
@@ -175,20 +192,29 @@ def finish(partial: Path, final: Path, state: Mapping[str, Any], keep: int) -> N
     Raises:
         OSError: the disk is full or fails.
     """
-    (partial / STATE).write_text(json.dumps(dict(state), indent=1))
+    (partial / STATE).write_text(_state_text(state), encoding="utf-8")
     written = sorted(path for path in partial.rglob("*") if path.is_file())
     files = {path.relative_to(partial).as_posix(): _digest(path) for path in written}
     (partial / MANIFEST).write_text(_manifest(files))
     for path in [*written, partial / MANIFEST, *(p for p in partial.rglob("*") if p.is_dir()), partial]:
         flush(path)
+    replaced = final.with_name(final.name + REPLACED)
+    if final.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
+        final.rename(replaced)
     partial.rename(final)
     flush(final.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
     for old in steps(final.parent)[:-keep]:
-        # Renamed first: a half-deleted directory must not look like a checkpoint.
-        litter = old.with_name(f".{old.name}.tmp-{os.getpid()}")
-        with suppress(OSError):
-            old.rename(litter)
-        shutil.rmtree(litter, ignore_errors=True)
+        remove(old)
+
+
+def remove(directory: Path) -> None:
+    """Removes a checkpoint. It is renamed first: a half-deleted directory must not look like a checkpoint."""
+    litter = directory.with_name(f".{directory.name}.tmp-{os.getpid()}")
+    with suppress(OSError):
+        directory.rename(litter)
+    shutil.rmtree(litter, ignore_errors=True)
 
 
 @contextmanager
@@ -232,8 +258,13 @@ def _reason(error: BaseException) -> str:
 
 
 def steps(parent: Path) -> list[Path]:
-    """Returns the directories of finished checkpoints, oldest first."""
-    return sorted(p for p in parent.glob("step-*") if p.is_dir() and p.name.removeprefix("step-").isdigit())
+    """Returns the directories of finished checkpoints, oldest first.
+
+    One that was being replaced when the process was killed counts until its replacement has its name.
+    """
+    found = sorted(p for p in parent.glob("step-*") if NAME.fullmatch(p.name) and p.is_dir())
+    names = {p.name for p in found}
+    return [p for p in found if not p.name.endswith(REPLACED) or p.name.removesuffix(REPLACED) not in names]
 
 
 def newest(parent: Path, quarantine: bool = False) -> Checkpoint | None:
@@ -256,7 +287,7 @@ def newest(parent: Path, quarantine: bool = False) -> Checkpoint | None:
             state = json.loads((directory / STATE).read_text())
             for broken, reason in faults.items():
                 if quarantine:
-                    _set_aside(broken)
+                    set_aside(broken)
                 else:
                     warnings.warn(f"{parent}: {reason}; {directory.name} is used instead.", stacklevel=2)
             return Checkpoint(directory, _step(directory), state, tuple(faults.values()))
@@ -307,18 +338,18 @@ def _required(directory: Path, files: Mapping[str, Any]) -> list[str]:
 
 
 def _step(directory: Path) -> int:
-    return int(directory.name.removeprefix("step-"))
+    return int(directory.name.removeprefix("step-").removesuffix(REPLACED))
 
 
-def _set_aside(broken: Path) -> None:
+def set_aside(broken: Path) -> None:
     """Renames a broken checkpoint to a free name, even if the same step was broken before."""
     names = (broken.with_name(f"{broken.name}.corrupt{number or ''}") for number in itertools.count())
     broken.rename(next(name for name in names if not name.exists()))
 
 
 def sweep(parent: Path) -> None:
-    """Removes temporary directories of killed processes."""
-    for litter in parent.glob(".step-*.tmp-*"):
+    """Removes what killed processes left: temporary directories, and checkpoints that were replaced."""
+    for litter in [*parent.glob(".step-*.tmp-*"), *set(parent.glob(f"step-*{REPLACED}")).difference(steps(parent))]:
         shutil.rmtree(litter, ignore_errors=True)
 
 

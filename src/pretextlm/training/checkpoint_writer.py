@@ -45,7 +45,7 @@ class CheckpointWriter:
     def save(
         self, step: int, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: Mapping[str, Any]
     ) -> None:
-        """Starts to write a checkpoint, after the previous one is written. One that exists already is left as it is.
+        """Starts to write a checkpoint, after the previous one is written. One of the same state is left as it is.
 
         Args:
             step: of the checkpoint.
@@ -57,7 +57,8 @@ class CheckpointWriter:
             UserError: the previous one could not be written.
         """
         self.wait()
-        if self.distributed.broadcast_from_main(lambda: checkpoints.checkpoint_path(self.parent, step).exists()):
+        final = checkpoints.checkpoint_path(self.parent, step)
+        if self.distributed.broadcast_from_main(lambda: checkpoints.has_state(final, state)):
             return
         if any(map(sharded_checkpoint.is_sharded_tensor, model.values())):
             self._save_sharded(step, model, optimizer, dict(state))

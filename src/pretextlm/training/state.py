@@ -21,6 +21,7 @@ class TrainerState:
         energy_joules: measured energy, summed over all processes.
         best: best validation value, lower is better; None before the first.
         best_step: step of that validation.
+        is_best: the weights are those of `best_step`, restored when training ended.
         stale: validations since then without improvement.
     """
 
@@ -35,4 +36,5 @@ class TrainerState:
     energy_joules: float = 0.0
     best: float | None = None
     best_step: int = 0
+    is_best: bool = False
     stale: int = 0
