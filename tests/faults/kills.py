@@ -1,4 +1,4 @@
-"""Experiments with SIGKILL: at random instants of a run of one process, of one of two, and at calls of the file system."""
+"""Experiments with SIGKILL: at random instants and at calls of the file system, of a run of one process and of two."""
 
 import itertools
 import os
