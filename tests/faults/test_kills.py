@@ -12,6 +12,7 @@ pytestmark = pytest.mark.slow
 
 KILLS, SEEDS = (200, 3) if FULL else (10, 1)
 CALLS = 100 if FULL else 8
+READS = 300 if FULL else 18
 KILLS_OF_TWO = 40 if FULL else 4
 STEPS = 50 if FULL else 20
 INSTANTS = (
@@ -50,6 +51,12 @@ def test_a_kill_at_any_call_of_the_file_system_loses_no_best_weights(measure, tm
     assert found["differ"] == []
     if FULL:
         assert found["between best and checkpoint"] >= 20
+
+
+def test_a_run_that_saves_at_every_step_can_be_read_meanwhile(measure, tmp_path):
+    found = measure("readers.while_training", place=str(tmp_path), reads=READS)
+    assert found["wrong"] == []
+    assert found["steps"] > READS
 
 
 def test_when_one_of_two_processes_is_killed_the_other_says_so_and_the_run_goes_on(measure, tmp_path):

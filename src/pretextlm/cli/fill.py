@@ -62,6 +62,7 @@ def fill(
                 "text": filled.text,
                 "blanks": blanks,
                 **({"notes": filled.notes} if filled.notes else {}),
+                **opened.fallback,
             }
         )
     else:

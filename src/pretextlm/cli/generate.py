@@ -164,7 +164,15 @@ def generate(
         results = [{"prompt": text, "texts": group} for text, group in zip(asked, groups, strict=True)]
         used = {**settings, "suppress": suppress or []}
         told = {"notes": notes} if notes else {}
-        print_json({"run": str(run), **({"results": results} if prompts else results[0]), **told, "settings": used})
+        print_json(
+            {
+                "run": str(run),
+                **({"results": results} if prompts else results[0]),
+                **told,
+                **opened.fallback,
+                "settings": used,
+            }
+        )
         return
     shown = [_text(text) + between + answer for text, group in zip(asked, groups, strict=True) for answer in group]
     sys.stdout.write("\n---\n".join(shown) + "\n")

@@ -21,7 +21,7 @@ from pretextlm.evaluation.held_out_metrics import HeldOut, by_source, held_out_m
 from pretextlm.evaluation.prompts import prompt_samples
 from pretextlm.evaluation.result_files import EVALUATION, ResultFiles
 from pretextlm.evaluation.task_evaluation import evaluate_task
-from pretextlm.evaluation.trained_model import open_store, open_trained
+from pretextlm.evaluation.trained_model import open_store, open_trained, weights_used
 from pretextlm.files import AnyPath, write_json, write_text
 from pretextlm.hf.untrained import untrained_heads
 from pretextlm.metric import Metric
@@ -111,6 +111,7 @@ def evaluate(
     evaluation = {
         "metrics": {name: metric.plain() for name, metric in metrics.items()},
         "settings": {
+            **weights_used(run),
             "store": str(opened.path),
             "measured_on": files.place,
             "file": files.path(EVALUATION).name,

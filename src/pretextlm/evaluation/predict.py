@@ -56,7 +56,7 @@ def predict(
         "text", its "tokens" with their characters ("offsets") and probabilities ("scores"), and the "names" that the
         tags mark: type, text, score (mean probability of its tags), and characters from start to end, which the span
         that answers a question also has. A "note" says what of a text that is too long was not read, or that it was
-        read in windows.
+        read in windows; "step" and "broken_checkpoints" if the newest weights could not be used.
 
     Raises:
         UserError: the run was not fine-tuned, or a record is wrong.
@@ -86,7 +86,7 @@ def predict(
             _add_names(answers, task.labels)
         for note, answer in zip(_notes(examples, complete, len(some)), answers, strict=True):
             answer |= {"note": note} if note else {}
-        found += [{"row": int(row), **one} for row, one in zip(some.rows, answers, strict=True)]
+        found += [{"row": int(row), **one, **run.fallback} for row, one in zip(some.rows, answers, strict=True)]
         if progress:
             progress(len(found), len(records))
     return found

@@ -29,7 +29,7 @@ from pretextlm.batch import IGNORE, Batch
 from pretextlm.data.streams import open_bytes
 from pretextlm.errors import UserError
 from pretextlm.evaluation.result_files import EVALUATION, ResultFiles, absolute
-from pretextlm.evaluation.trained_model import open_trained
+from pretextlm.evaluation.trained_model import open_trained, weights_used
 from pretextlm.files import AnyPath, write_json
 from pretextlm.hf.export_tokenizer import exported_template
 from pretextlm.metric import Metric
@@ -128,6 +128,7 @@ def evaluate_text(
     evaluation: dict[str, Any] = {
         "metrics": {name: metric.plain() for name, metric in _metrics(whole, read).items()},
         "settings": {
+            **weights_used(run),
             "measured_on": results.place,
             "file": results.path(EVALUATION).name,
             "sha256": {text.place: text.sha256 for text in read},

@@ -14,6 +14,7 @@ from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.errors import UserError, did_you_mean
 from pretextlm.evaluation.result_files import EVALUATION, ResultFiles
 from pretextlm.evaluation.scores.table import score_named
+from pretextlm.evaluation.trained_model import weights_used
 from pretextlm.files import write_json, write_text
 from pretextlm.metric import Metric, exponential, ratio
 from pretextlm.tasks.sentence_embedding import SentenceEmbedding
@@ -74,6 +75,7 @@ def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) 
     evaluation = {
         "metrics": {name: metric.plain() for name, metric in metrics.items()},
         "settings": {
+            **weights_used(run),
             "task": task.name,
             "data": records.source,
             "measured_on": files.place,

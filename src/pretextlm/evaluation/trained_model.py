@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pretextlm.data.store import Store
 from pretextlm.data.tokenizer import same_ids
@@ -48,6 +48,11 @@ def open_trained(
     return model, objective, TokenTexts(run.tokenizer, run.vocabulary, parser)
 
 
+def weights_used(run: Run) -> dict[str, Any]:
+    """Returns what a result says of the weights it is of: their step, and which newer checkpoints are broken."""
+    return run.checkpoint.used if run.checkpoint is not None else {}
+
+
 def open_scorer(run: Run, device: torch.device | None = None, parse_special_tokens: bool = False) -> Scorer:
     """Returns the run's newest model as a scorer, which fills blanks; the arguments are those of `open_trained`.
 
@@ -83,9 +88,8 @@ def published_vocab_size(run: Run) -> int | None:
     None for any other run: all ids have a probability.
     """
     from pretextlm.hf.provenance import origin_of
-    from pretextlm.training.checkpoint import newest
 
-    checkpoint = newest(run.checkpoints)
+    checkpoint = run.checkpoint
     origin = None if checkpoint is not None and checkpoint.step > 0 else origin_of(run.directory)
     return None if origin is None else origin.vocab_size
 

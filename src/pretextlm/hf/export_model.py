@@ -32,7 +32,6 @@ from pretextlm.hf.task_heads import exported_task, head_out
 from pretextlm.hf.untrained import LM_HEAD, untrained_heads
 from pretextlm.hf.weight_files import DTYPES, stored, torch_dtype, write_weights
 from pretextlm.tasks.sentence_embedding import SentenceEmbedding
-from pretextlm.training.checkpoint import newest
 from pretextlm.training.run_directory import Run
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ def export_model(
             full; transformers reads something else from it than was written.
     """
     run, out = Run.open(run), Path(out)
-    found = newest(run.checkpoints)
+    found = run.checkpoint
     if found is None:
         raise UserError(f"{run.directory} has no checkpoint to export.", "Train it first.")
     refuse_used(out)

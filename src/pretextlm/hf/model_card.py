@@ -205,6 +205,9 @@ def _cost(run: Run, untouched: bool, step: int) -> Iterator[str]:
     if untouched:
         yield "None here.\n"
         return
+    if run.fallback:
+        broken = "; ".join(run.fallback["broken_checkpoints"])
+        yield f"The weights are those of step {step:,}, since newer ones are broken: {broken}.\n"
     if not cost:
         yield f"The weights are those of step {step:,} of a run that has not ended, so its cost is not known.\n"
         return

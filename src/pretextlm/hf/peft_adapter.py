@@ -28,7 +28,6 @@ from pretextlm.hf.provenance import origin_of
 from pretextlm.hf.state_dict import DISCRIMINATOR, Translated, trained_part, translated
 from pretextlm.hf.task_heads import exported_task
 from pretextlm.hf.tokenizer_settings import SETTINGS
-from pretextlm.training.checkpoint import newest
 from pretextlm.training.run_directory import ORIGIN, Run
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def export_adapter(
             is missing, or reads something else from the files than was written.
     """
     run = Run.open(place)
-    lora, found = run.recipe.tuning.lora, newest(run.checkpoints)
+    lora, found = run.recipe.tuning.lora, run.checkpoint
     if lora is None or not run.recipe.start:
         message = "has no adapters" if lora is None else "did not start from another run, so its adapters fit none"
         raise UserError(f"{place} {message}.", "Export the complete model: leave out --adapter.")
@@ -125,7 +124,7 @@ def export_adapter(
 def _base(run: Run) -> str:
     """Returns the published model that a run started from; "" if it started from one that was trained here."""
     start, origin = Run.open(run.recipe.start), origin_of(run.directory)
-    found = newest(start.checkpoints)
+    found = start.checkpoint
     if origin is None or start.recipe.start or found is None or found.step:
         return ""
     if origin.source.startswith(HUB):

@@ -10,7 +10,6 @@ from pretextlm.errors import UserError
 from pretextlm.hf.equivalent_weights import POOLER
 from pretextlm.hf.provenance import origin_of
 from pretextlm.hf.state_dict import OWN_HEAD
-from pretextlm.training.checkpoint import newest
 from pretextlm.training.run_directory import CONFIG, Run
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def untrained_heads(run: Run) -> set[str]:
     for one in _history(run) if found else ():
         if one is None:
             return set()
-        checkpoint = newest(one.checkpoints)
+        checkpoint = one.checkpoint
         if checkpoint is not None and checkpoint.step > 0:
             found -= _trained_by(one.recipe)
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,7 @@ def setting(study: Study) -> list[tuple[str, str]]:
         ("Corpus", _corpus(study)),
         *_files(study),
         ("Sources", "" if len(_sources(study)) > 1 else form.listing(_sources(study))),
+        ("Weights", "; ".join(_older_weights(study))),
         ("Held-out text read", _distinct(amount_read(run.settings) for run in study.runs)),
         ("Tokenizer", _tokenizer(study)),
         ("Budget of each run", budget(study)),
@@ -129,6 +130,14 @@ def setting(study: Study) -> list[tuple[str, str]]:
         ("Machine", machine(study)),
     ]
     return [(name, text) for name, text in rows if text]
+
+
+def _older_weights(study: Study) -> Iterator[str]:
+    """Yields the runs whose results are of an older checkpoint, because newer ones are broken."""
+    for run in study.runs:
+        broken = run.settings.get("broken_checkpoints")
+        if isinstance(broken, list):
+            yield f"{run.path.name}: of step {run.settings.get('step')} ({'; '.join(map(str, broken))})"
 
 
 def _seeds(seeds: list[int]) -> str:

@@ -11,18 +11,20 @@ broken ones.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import itertools
 import json
 import os
 import re
 import shutil
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -39,6 +41,8 @@ PICKLE = ".metadata"
 REPLACED = ".replaced"
 """Suffix of a checkpoint while another one of its step takes its place."""
 NAME = re.compile(r"step-(\d+)(\.replaced)?")
+LISTED_AGAIN = (0.0, 0.01, 0.05, 0.2)
+"""Seconds before the checkpoints are listed again if none was found."""
 MARGIN = 1.1
 """Required free space, as a multiple of the checkpoint's size."""
 
@@ -52,12 +56,24 @@ class Checkpoint:
         step: at which it was written.
         state: plain values of the trainer.
         faults: why newer checkpoints were not used.
+        held: open file whose lock keeps a training from removing the checkpoint as long as this object lives.
     """
 
     directory: Path
     step: int
     state: dict[str, Any]
     faults: tuple[str, ...] = ()
+    held: IO[bytes] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def used(self) -> dict[str, Any]:
+        """Returns what results say of the weights: their step, and why newer ones were not used."""
+        return {"step": self.step, **({"broken_checkpoints": list(self.faults)} if self.faults else {})}
+
+    @property
+    def fallback(self) -> dict[str, Any]:
+        """Returns the same if newer checkpoints were not used, else nothing."""
+        return self.used if self.faults else {}
 
     @property
     def is_sharded(self) -> bool:
@@ -210,11 +226,33 @@ def finish(partial: Path, final: Path, state: Mapping[str, Any], keep: int) -> N
 
 
 def remove(directory: Path) -> None:
-    """Removes a checkpoint. It is renamed first: a half-deleted directory must not look like a checkpoint."""
+    """Removes a checkpoint, unless another process reads it: then it goes with a later one.
+
+    It is renamed first: a half-deleted directory must not look like a checkpoint.
+    """
     litter = directory.with_name(f".{directory.name}.tmp-{os.getpid()}")
-    with suppress(OSError):
+    with suppress(OSError), (directory / MANIFEST).open("rb") as manifest:
+        fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
         directory.rename(litter)
     shutil.rmtree(litter, ignore_errors=True)
+
+
+def hold(directory: Path) -> IO[bytes] | None:
+    """Locks a checkpoint for reading, so that `remove` leaves it until the file is closed.
+
+    Returns:
+        The open file that has the lock; None if the checkpoint is no longer there, or has no manifest.
+    """
+    try:
+        manifest = (directory / MANIFEST).open("rb")
+    except OSError:
+        return None
+    with suppress(OSError):  # file systems without locks: the checkpoint may go while it is read
+        fcntl.flock(manifest, fcntl.LOCK_SH)
+    if directory.is_dir():
+        return manifest
+    manifest.close()  # removed before the lock was there
+    return None
 
 
 @contextmanager
@@ -268,11 +306,12 @@ def steps(parent: Path) -> list[Path]:
 
 
 def newest(parent: Path, quarantine: bool = False) -> Checkpoint | None:
-    """Finds the newest checkpoint that verifies.
+    """Finds the newest checkpoint that verifies, and holds it for reading.
 
     Args:
         parent: directory of the checkpoints.
         quarantine: rename newer ones that are broken to NAME.corrupt, so that training can write those steps again.
+            The checkpoint is not held: training alone removes checkpoints.
 
     Returns:
         The checkpoint; None if there are none at all.
@@ -280,24 +319,37 @@ def newest(parent: Path, quarantine: bool = False) -> Checkpoint | None:
     Raises:
         UserError: there are checkpoints, but every one is broken; the message lists the reasons.
     """
-    faults: dict[Path, str] = {}
-    for directory in reversed(steps(parent)):
-        fault = verify(directory)
-        if fault is None:
-            state = json.loads((directory / STATE).read_text())
-            for broken, reason in faults.items():
-                if quarantine:
-                    set_aside(broken)
-                else:
-                    warnings.warn(f"{parent}: {reason}; {directory.name} is used instead.", stacklevel=2)
-            return Checkpoint(directory, _step(directory), state, tuple(faults.values()))
-        faults[directory] = f"{directory.name}: {fault}"
-    if faults:
+    for patience in LISTED_AGAIN:
+        found, faults = _newest(parent)
+        if found is not None or faults or not parent.is_dir():
+            break
+        time.sleep(patience)  # a training may have written and removed one while the directory was listed
+    if found is None and faults:
         raise UserError(
             f"No checkpoint under {parent} can be used: {'; '.join(faults.values())}.",
             "Nothing was deleted. Train again into another directory, or restore the files from a copy.",
         )
-    return None
+    for broken, reason in faults.items():
+        if quarantine:
+            set_aside(broken)
+        elif found is not None:
+            warnings.warn(f"{parent}: {reason}; {found.directory.name} is used instead.", stacklevel=2)
+    return replace(found, held=None) if quarantine and found is not None else found
+
+
+def _newest(parent: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
+    """Returns the newest checkpoint that verifies, and why each newer one does not; removed ones are passed over."""
+    faults: dict[Path, str] = {}
+    for directory in reversed(steps(parent)):
+        held = hold(directory)
+        fault = verify(directory)
+        if fault is None:
+            state = json.loads((directory / STATE).read_text(encoding="utf-8"))
+            reasons = tuple(faults.values())
+            return Checkpoint(directory, _step(directory), state, reasons, held), faults
+        if directory.is_dir():
+            faults[directory] = f"{directory.name}: {fault}"
+    return None, faults
 
 
 def verify(directory: Path) -> str | None:
@@ -317,7 +369,9 @@ def verify(directory: Path) -> str | None:
                 return f"{name} is missing"
             if _digest(directory / name) != digest:
                 return f"{name} does not match its hash"
-        if json.loads((directory / STATE).read_text()).get("step", _step(directory)) != _step(directory):
+        if json.loads((directory / STATE).read_text(encoding="utf-8")).get("step", _step(directory)) != _step(
+            directory
+        ):
             return f"{STATE} is of another step"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"

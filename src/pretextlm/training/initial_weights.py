@@ -139,10 +139,8 @@ def load_start(model: Transformer, recipe: Recipe) -> list[str]:
     Raises:
         UserError: that run has no checkpoint that verifies, or lacks parameters outside the heads.
     """
-    from pretextlm.training.checkpoint import newest
-
     start = Run.open(Path(recipe.start))
-    found = newest(start.checkpoints)
+    found = start.checkpoint
     if found is None:
         raise UserError(f"{recipe.start} has no checkpoint to start from.", "Train it first, or import it again.")
     theirs = start.load_model().state_dict() if start.recipe.tuning.lora else found.model()

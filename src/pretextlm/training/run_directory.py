@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from pretextlm.data.vocabulary import Vocabulary
     from pretextlm.model.transformer import Transformer
+    from pretextlm.training.checkpoint import Checkpoint
 
 CONFIG, ENVIRONMENT, TOKENIZER = "config.toml", "environment.json", "tokenizer.json"
 METRICS, COST, LOCK, FORGETTING = "metrics.jsonl", "cost.json", "run.lock", "forgetting.json"
@@ -131,6 +132,21 @@ class Run:
         return self.directory / "checkpoints"
 
     @cached_property
+    def checkpoint(self) -> Checkpoint | None:
+        """The newest checkpoint that verifies, as of the first access; a training does not remove it meanwhile.
+
+        Open the run again to see newer ones. None if there is none yet.
+        """
+        from pretextlm.training.checkpoint import newest
+
+        return newest(self.checkpoints)
+
+    @property
+    def fallback(self) -> dict[str, Any]:
+        """What results say of the weights if they are not the newest ones: their step, and what is broken."""
+        return {} if self.checkpoint is None else self.checkpoint.fallback
+
+    @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer the run was trained with."""
         from pretextlm.data.tokenizer import load_tokenizer
@@ -172,9 +188,9 @@ class Run:
         import torch
 
         from pretextlm.model.transformer import meta_model
-        from pretextlm.training.checkpoint import content_errors, newest
+        from pretextlm.training.checkpoint import content_errors
 
-        checkpoint = newest(self.checkpoints)
+        checkpoint = self.checkpoint
         if checkpoint is None:
             raise UserError(f"{self.directory} has no checkpoint yet.", "Train it: pretextlm pretrain … --resume")
         model = meta_model(self.recipe.model, self.recipe.training_objective.heads)

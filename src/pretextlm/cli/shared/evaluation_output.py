@@ -81,6 +81,8 @@ def show_evaluation(run: Path, result: Mapping[str, Any]) -> None:
 def _read(run: Path, result: Mapping[str, Any]) -> Iterator[str]:
     """Yield lines on what was read, and where the results are."""
     settings = result["settings"]
+    if "broken_checkpoints" in settings:
+        yield f"Of the weights of step {settings['step']:,}: {'; '.join(settings['broken_checkpoints'])}."
     if "windows" in settings:
         yield (
             f"{settings['scored']:,} of {settings['tokens']:,} tokens scored in {settings['windows']:,} windows of "

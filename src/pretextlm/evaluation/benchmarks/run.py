@@ -17,7 +17,6 @@ from pretextlm.evaluation.benchmarks.rows import HUB, read_rows, read_shots
 from pretextlm.evaluation.benchmarks.wording import Question, Values, Wording, shots_of
 from pretextlm.evaluation.trained_model import open_trained
 from pretextlm.files import write_json
-from pretextlm.training.checkpoint import newest
 from pretextlm.training.run_directory import Run
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class Opened:
     def __init__(self, directory: Path, device: torch.device | None = None) -> None:
         self.run = Run.open(directory)
         self.model, self.objective, self.texts = open_trained(self.run, device)
-        self._checkpoint = newest(self.run.checkpoints)
+        self._checkpoint = self.run.checkpoint
 
     def scorer(self, method: str, batch_size: int, needs_greedy: bool = False) -> RequestScorer:
         """Returns the model as one that scores continuations.
@@ -56,7 +55,7 @@ class Opened:
         if self._checkpoint is None:
             return found
         manifest = sha256_of(self._checkpoint.directory / "manifest.json")
-        return found | {"step": self._checkpoint.step, "manifest_sha256": manifest}
+        return found | {**self._checkpoint.used, "manifest_sha256": manifest}
 
     @property
     def settings(self) -> dict[str, Any]:
