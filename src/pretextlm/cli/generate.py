@@ -163,13 +163,12 @@ def generate(
     if as_json:
         results = [{"prompt": text, "texts": group} for text, group in zip(asked, groups, strict=True)]
         used = {**settings, "suppress": suppress or []}
-        told = {"notes": notes} if notes else {}
+        told = {**({"notes": notes} if notes else {}), **opened.fallback}
         print_json(
             {
                 "run": str(run),
                 **({"results": results} if prompts else results[0]),
                 **told,
-                **opened.fallback,
                 "settings": used,
             }
         )
