@@ -108,7 +108,7 @@ def evaluate(
     metrics |= forgotten
     say("prompts")
     samples += prompt_samples(scorer, full, settings.prompts, settings.seed)
-    evaluation = {
+    evaluation: dict[str, Any] = {
         "metrics": {name: metric.plain() for name, metric in metrics.items()},
         "settings": {
             **weights_used(run),
