@@ -1,7 +1,7 @@
 """Pruning a run into a smaller run: `pretextlm prune RUN --out RUN2`.
 
 The result is an ordinary run at step 0: its recipe has the new shape and `start` names the original, its cost is the
-original's, and environment.json records under "pruned" the removed parameters and the change of the loss. Layers are
+original's, and run.json records under "pruned" the removed parameters and the change of the loss. Layers are
 removed first, then heads and channels, then single weights.
 """
 
@@ -41,7 +41,7 @@ from pretextlm.model.parameter_count import total
 from pretextlm.model.transformer import meta_model
 from pretextlm.training import checkpoint as checkpoints
 from pretextlm.training.initial_weights import carry_origin
-from pretextlm.training.run_directory import ENVIRONMENT, TOKENIZER, Run
+from pretextlm.training.run_directory import TOKENIZER, Run
 from pretextlm.training.state import TrainerState
 from pretextlm.training.validation import evaluation_batches
 
@@ -230,7 +230,6 @@ def _write(run: Run, out: Path, state: _State, facts: Mapping[str, Any], command
     tuning = run.recipe.tuning.model_copy(update={"lora": None})  # adapters are merged when a run is opened
     changes = {"model": state.config, "start": str(run.directory), "tuning": tuning}
     recipe = run.recipe.model_copy(update=changes)
-    earlier = _json(run.directory / ENVIRONMENT)
     environment: dict[str, Any] = {
         "pretextlm": __version__,
         "python": ".".join(map(str, sys.version_info[:3])),
@@ -241,9 +240,9 @@ def _write(run: Run, out: Path, state: _State, facts: Mapping[str, Any], command
     }
     with atomic_directory(out, "Give a place you may write to.") as partial:
         carried = carry_origin(run.directory, partial)
-        environment |= {**carried, "pruned": [*earlier.get("pruned", []), dict(facts)]}
-        Run.create(partial, recipe, environment, run.directory / TOKENIZER)
-        checkpoints.save(partial / "checkpoints", 0, state.weights, {}, vars(TrainerState()), keep=1)
+        provenance = {**carried, "pruned": [*carried.get("pruned", []), dict(facts)]}
+        made = Run.create(partial, recipe, environment, run.directory / TOKENIZER, provenance=provenance)
+        checkpoints.save(made.checkpoints, 0, state.weights, {}, vars(TrainerState(made.id)), keep=1)
         cost = _json(run.directory / "cost.json")
         if cost:
             write_json(partial / "cost.json", {**cost, "parameters": facts["parameters"]["after"]})

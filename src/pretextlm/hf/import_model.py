@@ -255,7 +255,7 @@ def _write(out: Path, checked: ValidatedModel, recipe: Recipe, origin: Origin, c
 
     from pretextlm.model.parameter_count import total
     from pretextlm.training import checkpoint as checkpoints
-    from pretextlm.training.run_directory import ORIGIN, Run
+    from pretextlm.training.run_directory import ORIGIN, TOKENIZER, Run
     from pretextlm.training.run_start import build_model
     from pretextlm.training.state import TrainerState
 
@@ -269,20 +269,18 @@ def _write(out: Path, checked: ValidatedModel, recipe: Recipe, origin: Origin, c
         "device": "none: imported",
         "command": list(command),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "imported": origin.plain(),
     }
     cost = {"parameters": total(model), "steps": 0, "tokens": 0, "seconds": 0.0, "compile_seconds": 0.0}
     with atomic_directory(out, "Give a place you may write to.") as partial:
         (partial / ORIGIN).mkdir()
-        tokenizer = partial / ORIGIN / "completed.json"
+        tokenizer = partial / TOKENIZER
         tokenizer.write_text(checked.taken.tokenizer.to_str(pretty=True), encoding="utf-8")
         for name in KEPT:
             limit = MAX_TOKENIZER_BYTES if name == "tokenizer.json" else MAX_JSON_BYTES
             if (checked.directory / name).exists():
                 (partial / ORIGIN / name).write_bytes(read_plain(checked.directory / name, limit))
-        Run.create(partial, recipe, environment, tokenizer)
-        tokenizer.unlink()
-        checkpoints.save(partial / "checkpoints", 0, model.state_dict(), {}, vars(TrainerState()), keep=1)
+        run = Run.create(partial, recipe, environment, tokenizer, provenance={"imported": origin.plain()})
+        checkpoints.save(run.checkpoints, 0, model.state_dict(), {}, vars(TrainerState(run.id)), keep=1)
         write_json(partial / "cost.json", {**cost, "flops": 0.0, "device": "none", "energy_joules": None})
     return Run.open(out)
 

@@ -17,6 +17,7 @@ from pretextlm.hf.untrained import LM_HEAD, untrained_heads
 from pretextlm.metric import amount_read
 from pretextlm.tasks.sentence_embedding import SentenceEmbedding
 from pretextlm.training.run_directory import ORIGIN
+from pretextlm.training.run_manifest import provenance_of
 
 if TYPE_CHECKING:
     from pretextlm.hf.provenance import Origin
@@ -222,7 +223,7 @@ def _cost(run: Run, untouched: bool, step: int) -> Iterator[str]:
 
 def _pruned(run: Run) -> Iterator[str]:
     """Yields lines on the pruning and its effect."""
-    pruned = _json(run.directory / "environment.json").get("pruned")
+    pruned = provenance_of(run.directory).get("pruned")
     for one in pruned if isinstance(pruned, list) else []:
         parameters = one["parameters"]
         yield (

@@ -1,7 +1,7 @@
 """Provenance of an imported run, kept so that an export can write back what we do not model.
 
-    RUN/origin/            the files of the imported directory except weights, byte for byte
-    RUN/environment.json   "imported": {…}, the fields of `Origin`
+    RUN/origin/          the files of the imported directory except weights, byte for byte
+    RUN/run.json    provenance.imported: the fields of `Origin`
 
 A run that was started from an imported one inherits both.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pretextlm.training.run_directory import ORIGIN
+from pretextlm.training.run_manifest import provenance_of
 
 GENERATION = "generation_config.json"
 CHAT_TEMPLATE = "chat_template.jinja"
@@ -50,16 +51,17 @@ class Origin:
     not_carried: tuple[str, ...]
 
     def plain(self) -> dict[str, Any]:
-        """Returns plain values for environment.json."""
+        """Returns plain values for the run's manifest."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
 
 def origin_of(run: Path) -> Origin | None:
-    """Returns the origin of a run; None if it was not imported."""
-    try:
-        values = json.loads((run / "environment.json").read_text(encoding="utf-8")).get("imported")
-    except (OSError, ValueError):
-        return None
+    """Returns the origin of a run; None if it was not imported.
+
+    Raises:
+        UserError: the run's manifest is damaged.
+    """
+    values = provenance_of(run).get("imported")
     if not isinstance(values, dict) or set(values) != {field.name for field in fields(Origin)}:
         return None
     fitted: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}

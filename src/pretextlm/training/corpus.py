@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
+from pretextlm.data.manifest import read_manifest
 from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.data.seeded_sample import sampled
-from pretextlm.data.store import Store
+from pretextlm.data.store import Store, sha256_of
 from pretextlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -61,6 +62,15 @@ class Corpus:
         train, validation = objective.documents(store.train), objective.documents(store.validation)
         left_out = store.train.num_documents - train.num_documents
         return cls(store.path, train, validation, vocabulary, objective, recipe.data.length, None, left_out)
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of what is read, by name: the files of the store, or the labelled files; and the tokenizer."""
+        if self.records is not None:
+            files = {f"data.{split}": one.sha256 for split, one in zip(SPLITS, self.records, strict=True)}
+        else:
+            files = {f"data.store/{name}": one.sha256 for name, one in read_manifest(self.path).files.items()}
+        return {"the tokenizer": sha256_of(self.path / "tokenizer.json"), **files}
 
     @property
     def num_tokens(self) -> int:

@@ -22,7 +22,8 @@ from pretextlm.tasks.base import HEAD
 from pretextlm.tasks.registry import TASKS
 from pretextlm.training.recipe import Recipe, overridden
 from pretextlm.training.recipe_paths import found_beside
-from pretextlm.training.run_directory import ORIGIN, Run, read_environment
+from pretextlm.training.run_directory import ORIGIN, Run
+from pretextlm.training.run_manifest import provenance_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,7 +92,7 @@ def _with_head_kind(values: Mapping[str, Any], start: Run) -> dict[str, Any]:
     fields = TASKS[name].model_fields if isinstance(name, str) and name in TASKS else {}
     if not isinstance(task, Mapping) or "head" not in fields or "head" in task:
         return dict(values)
-    imported = read_environment(start.directory).get("imported")
+    imported = provenance_of(start.directory).get("imported")
     family = str(imported.get("family")) if isinstance(imported, Mapping) else ""
     form = getattr(start.recipe.training_objective, "head", "") or _head_kind_of(family)
     return {**values, "task": {**task, "head": form}} if form else dict(values)
@@ -183,9 +184,8 @@ def carry_origin(start: Path, directory: Path) -> dict[str, Any]:
         directory: of the new run.
 
     Returns:
-        Entries for the new run's environment.json: the import, and whether the model was pruned.
+        Values for the new run's manifest: the import, and whether the model was pruned.
     """
-    known = read_environment(start)
     if (start / ORIGIN).is_dir() and not (directory / ORIGIN).exists():
         shutil.copytree(start / ORIGIN, directory / ORIGIN)
-    return {name: known[name] for name in ("imported", "pruned") if name in known}
+    return provenance_of(start)

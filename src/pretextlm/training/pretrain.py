@@ -21,7 +21,7 @@ from pretextlm.training.initial_weights import resolve_recipe
 from pretextlm.training.metrics import MetricsLog
 from pretextlm.training.progress import Progress, Silent
 from pretextlm.training.recipe import Recipe
-from pretextlm.training.run_directory import Run, locked
+from pretextlm.training.run_directory import CHECKPOINTS, Run, locked
 from pretextlm.training.run_setup import Setup, set_up
 from pretextlm.training.run_start import start_run
 from pretextlm.training.signals import StopFlag
@@ -65,13 +65,9 @@ def pretrain(
         progress.note("; ".join(setup.notes))
         distributed.broadcast_from_main(lambda: stack.enter_context(locked(directory)))
         stop = stack.enter_context(StopFlag())
-        distributed.broadcast_from_main(
-            lambda: start_run(setup.recipe, directory, resume, setup.corpus, setup.runtime, command)
-        )
+        checkpoint = distributed.broadcast_from_main(lambda: _found(directory) if resume else None)
+        progress.note(distributed.broadcast_from_main(lambda: start_run(setup, directory, resume, checkpoint, command)))
         run = Run.open(directory)
-        checkpoint = distributed.broadcast_from_main(
-            lambda: checkpoints.newest(run.checkpoints, quarantine=True) if resume else None
-        )
         watch.alive()
         trainer = Trainer(
             run,
@@ -88,6 +84,11 @@ def pretrain(
         trainer.restore(checkpoint)
         trainer.train(stop, watch.alive)
     return run
+
+
+def _found(directory: Path) -> checkpoints.Checkpoint | None:
+    """Returns the checkpoint to resume from; None if there is none yet."""
+    return checkpoints.newest(directory / CHECKPOINTS, quarantine=True)
 
 
 def default_callbacks(run: Run, setup: Setup, distributed: DistributedContext) -> list[Callback]:

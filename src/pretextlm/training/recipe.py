@@ -8,7 +8,7 @@ and `Recipe.load` of a file with the same values give the same recipe, or the sa
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
@@ -368,6 +368,11 @@ class Recipe(Config):
         """Returns whether this recipe may resume a run of the other: all that affects the result is equal."""
         return self._decisive() == other._decisive()
 
+    def differences(self, before: Recipe) -> dict[str, tuple[Any, Any]]:
+        """Returns the settings that affect the result and differ from another recipe: (before, now) by name."""
+        now, then = (dict(_flat(one._decisive())) for one in (self, before))
+        return {name: (then.get(name), now.get(name)) for name in {**then, **now} if then.get(name) != now.get(name)}
+
     def _decisive(self) -> dict[str, Any]:
         values = absolute(self.dump())
         for table, names in FREE.items():
@@ -389,6 +394,14 @@ class Recipe(Config):
                 "Leave model.vocab_size out: it is then taken from the store.",
             )
         return self
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _resolved(values: Mapping[str, Any], where: str) -> dict[str, Any]:

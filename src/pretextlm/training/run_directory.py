@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -17,10 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretextlm.config import read_toml, write_toml
+from pretextlm.data.store import sha256_of
 from pretextlm.errors import UserError
 from pretextlm.files import AnyPath, write_json, write_text
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.recipe_paths import absolute, all_exist, moved
+from pretextlm.training.run_manifest import MANIFEST, RunManifest, provenance_of
 from pretextlm.training.trainable_parameters import adapted, merged
 from pretextlm.training.watchdog import STACKS
 
@@ -36,6 +39,7 @@ CONFIG, ENVIRONMENT, TOKENIZER = "config.toml", "environment.json", "tokenizer.j
 METRICS, COST, LOCK, FORGETTING = "metrics.jsonl", "cost.json", "run.lock", "forgetting.json"
 DIRECTORY = "directory"
 """Key of environment.json: where the run was last trained, to find its data if both were moved."""
+CHECKPOINTS = "checkpoints"
 ORIGIN = "origin"
 """Directory of an imported run that holds the foreign files that are kept."""
 
@@ -75,7 +79,7 @@ class Run:
             directory: its directory, or a run that is read again.
 
         Raises:
-            UserError: the directory is not one of a run.
+            UserError: the directory is not one of a run, or a file that decides its results was changed.
         """
         directory = Path(directory)
         config = directory / CONFIG
@@ -84,13 +88,24 @@ class Run:
                 f"{directory} is not a run directory: it has no {CONFIG}.",
                 "Give the directory that `pretextlm pretrain` or `pretextlm compare` wrote.",
             )
+        manifest = RunManifest.read(directory)
+        if manifest is not None:
+            manifest.check(directory)
         values = read_toml(config)
         if not all_exist(values):
             values = moved(values, first_directory(directory), directory)
         return cls(directory, Recipe.load(values, where=str(config)))
 
     @classmethod
-    def create(cls, directory: Path, recipe: Recipe, environment: Mapping[str, Any], tokenizer: Path) -> Run:
+    def create(
+        cls,
+        directory: Path,
+        recipe: Recipe,
+        environment: Mapping[str, Any],
+        tokenizer: Path,
+        data: Mapping[str, str] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Run:
         """Creates a run directory.
 
         Args:
@@ -98,6 +113,8 @@ class Run:
             recipe: of the run.
             environment: plain values for environment.json.
             tokenizer: a tokenizer.json, which is copied.
+            data: SHA-256 of what it learns from, by name.
+            provenance: values of an import or of pruning.
 
         Raises:
             UserError: the directory already holds a run, or anything else, or cannot be written.
@@ -109,27 +126,52 @@ class Run:
             )
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(tokenizer, directory / TOKENIZER)
+            if tokenizer != directory / TOKENIZER:
+                shutil.copyfile(tokenizer, directory / TOKENIZER)
             run = cls(directory, recipe)
-            run.record(environment)
+            write_json(directory / ENVIRONMENT, {**environment, DIRECTORY: os.path.abspath(directory)})
+            text = run.config_text()
+            kept = [TOKENIZER, *sorted(p.relative_to(directory).as_posix() for p in (directory / ORIGIN).glob("*"))]
+            files = {CONFIG: digest_of(text), **{name: sha256_of(directory / name) for name in kept}}
+            RunManifest.of(files, data or {}, provenance or {}).write(directory)
+            write_text(directory / CONFIG, text)  # the last one: it makes the directory a run
         except OSError as error:
             raise UserError(
                 f"Cannot write {directory}: {error.strerror}.", "Give a directory that you may write to."
             ) from None
         return run
 
-    def record(self, environment: Mapping[str, Any]) -> None:
-        """Writes the recipe, its paths made absolute, and plain values for environment.json."""
-        write_json(self.directory / ENVIRONMENT, {**environment, DIRECTORY: os.path.abspath(self.directory)})
-        write_text(self.directory / CONFIG, write_toml(absolute(self.recipe.dump())))
+    def config_text(self) -> str:
+        """Returns the text of config.toml: the recipe, its paths made absolute."""
+        return write_toml(absolute(self.recipe.dump()))
+
+    def update(self) -> None:
+        """Writes the recipe of a run that is resumed with other settings, and where the run is now.
+
+        A process that is killed in between leaves a run: its manifest accepts the old recipe and the new one meanwhile.
+        """
+        text, manifest = self.config_text(), RunManifest.read(self.directory)
+        environment = {**read_environment(self.directory), DIRECTORY: os.path.abspath(self.directory)}
+        write_json(self.directory / ENVIRONMENT, environment)
+        if manifest is not None:
+            manifest.accepting(CONFIG, digest_of(text)).write(self.directory)
+        write_text(self.directory / CONFIG, text)
+        if manifest is not None:
+            manifest.with_file(CONFIG, digest_of(text)).write(self.directory)
 
     def __fspath__(self) -> str:
         """Return the directory as text, so that a run is accepted where a path is."""
         return str(self.directory)
 
     @property
+    def id(self) -> str:
+        """Of its manifest; "" if it has none."""
+        manifest = RunManifest.read(self.directory)
+        return manifest.id if manifest is not None else ""
+
+    @property
     def checkpoints(self) -> Path:
-        return self.directory / "checkpoints"
+        return self.directory / CHECKPOINTS
 
     @cached_property
     def checkpoint(self) -> Checkpoint | None:
@@ -139,7 +181,10 @@ class Run:
         """
         from pretextlm.training.checkpoint import newest
 
-        return newest(self.checkpoints)
+        found = newest(self.checkpoints)
+        if found is not None:
+            check_run_id(self.directory, found.state)
+        return found
 
     @property
     def fallback(self) -> dict[str, Any]:
@@ -161,8 +206,7 @@ class Run:
         """
         from pretextlm.data.tokenizer import from_json
 
-        environment = json.loads((self.directory / ENVIRONMENT).read_text(encoding="utf-8"))
-        added = (environment.get("imported") or {}).get("added_tokens", ())
+        added = (provenance_of(self.directory).get("imported") or {}).get("added_tokens", ())
         values = json.loads((self.directory / TOKENIZER).read_text(encoding="utf-8"))
         values["added_tokens"] = [one for one in values["added_tokens"] if one["content"] not in added]
         found = from_json(json.dumps(values), str(self.directory / TOKENIZER))
@@ -219,7 +263,7 @@ class Run:
 
     def sweep(self) -> None:
         """Removes temporary files of killed processes; only for the process that holds the lock."""
-        for name in (CONFIG, ENVIRONMENT, METRICS, COST, FORGETTING):
+        for name in (CONFIG, ENVIRONMENT, MANIFEST, METRICS, COST, FORGETTING):
             for litter in self.directory.glob(f".{name}.*.partial"):
                 litter.unlink(missing_ok=True)
 
@@ -232,6 +276,24 @@ class Run:
         """
         kept = [m for m in self.metrics() if m["step"] < step or (m["step"] == step and _stays(m, validated))]
         write_text(self.directory / METRICS, "".join(json.dumps(m) + "\n" for m in kept))
+
+
+def digest_of(text: str) -> str:
+    """Returns the SHA-256 of a text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_run_id(run: Path, state: Mapping[str, Any]) -> None:
+    """Checks that a checkpoint is of the run that it lies in.
+
+    Raises:
+        UserError: it is of another one, or the run has lost its manifest.
+    """
+    given, manifest = state.get("run_id"), RunManifest.read(run)
+    if not given or (manifest is not None and manifest.id == given):
+        return
+    missing = f"{run / MANIFEST} is missing" if manifest is None else f"The checkpoint in {run} is of another run"
+    raise UserError(f"{missing}: its results would be others.", "Restore the files of this run from a copy.")
 
 
 def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
@@ -253,7 +315,7 @@ def _is_of_a_run(path: Path) -> bool:
 
     config.toml is written last, so the files written before it do not show it.
     """
-    of_a_start = path.name in (LOCK, TOKENIZER, ENVIRONMENT, ORIGIN) or path.name.startswith(STACKS)
+    of_a_start = path.name in (LOCK, TOKENIZER, ENVIRONMENT, MANIFEST, ORIGIN) or path.name.startswith(STACKS)
     return not of_a_start and not path.name.endswith(".partial")
 
 

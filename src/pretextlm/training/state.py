@@ -10,6 +10,7 @@ class TrainerState:
     """Progress of a training.
 
     Attributes:
+        run_id: of the run's manifest; "" in runs without one.
         step: optimizer steps done; it also determines the position in the data.
         seconds: of training, without evaluation and compilation.
         flops: floating-point operations of training.
@@ -25,6 +26,7 @@ class TrainerState:
         stale: validations since then without improvement.
     """
 
+    run_id: str = ""
     step: int = 0
     seconds: float = 0.0
     flops: float = 0.0

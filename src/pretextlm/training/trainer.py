@@ -21,6 +21,7 @@ from pretextlm.data.loader import Loader
 from pretextlm.errors import DuplicateUserError, UserError
 from pretextlm.training import checkpoint as checkpoints
 from pretextlm.training.callbacks.base import Callback, StepMetrics
+from pretextlm.training.callbacks.validation import validation_number
 from pretextlm.training.checkpoint_writer import CheckpointWriter
 from pretextlm.training.compilation import compile_ahead
 from pretextlm.training.corpus import Corpus
@@ -73,7 +74,7 @@ class Trainer:
         self.recipe, self.config, self.distributed = run.recipe, run.recipe.training, distributed
         self.callbacks = list(callbacks)
         self.objective = run.recipe.training_objective
-        self.state = TrainerState()
+        self.state = TrainerState(run.id)
         self.model = build_model(self.recipe, runtime.device)
         self.model.set_gradient_checkpointing(plan.recomputed)
         self.model.set_dropout(self.config.dropout)
@@ -121,7 +122,10 @@ class Trainer:
             optimizer = self.optimizer.state()
             checkpoint.read_into(self.model.state_dict(), optimizer)
             self.optimizer.load(optimizer)
-            self.state = TrainerState(**checkpoint.state)
+            with checkpoints.content_errors(checkpoint.directory):
+                self.state = TrainerState(**{**checkpoint.state, "run_id": self.state.run_id})
+            # A budget that has grown since has used up a smaller share, and so fewer of its validations.
+            self.state.validations = min(self.state.validations, validation_number(self))
             for fault in checkpoint.faults:
                 self.progress.note(f"set aside as broken: {fault}")
             self.progress.note(f"resumed at step {checkpoint.step:,}")

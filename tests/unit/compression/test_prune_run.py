@@ -24,6 +24,7 @@ from pretextlm.training.initial_weights import with_start
 from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
+from pretextlm.training.run_manifest import provenance_of
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +79,7 @@ def test_a_run_pruned_in_every_way_is_measured_told_evaluated_trained_on_and_exp
     for name, weight in weights.items():
         if is_block_matrix(name):
             assert int((weight == 0).sum()) == weight.numel() // 2
-    told = json.loads((tmp_path / "small" / "environment.json").read_text())["pruned"]
+    told = provenance_of(tmp_path / "small")["pruned"]
     assert told == [{key: value for key, value in done.items() if key != "run"}]
     cost = json.loads((tmp_path / "small" / "cost.json").read_text())
     assert cost["parameters"] == done["parameters"]["after"] == sum(t.numel() for t in weights.values())
@@ -92,7 +93,7 @@ def test_a_run_pruned_in_every_way_is_measured_told_evaluated_trained_on_and_exp
     again = Recipe.load(with_start({**recipe(store, "causal"), "start": str(small.directory), "model": {}}))
     trained = pretrain(again, tmp_path / "again")
     assert evaluate(trained.directory)["metrics"]["loss"]["value"] < after["value"]
-    assert json.loads((tmp_path / "again" / "environment.json").read_text())["pruned"] == told
+    assert provenance_of(tmp_path / "again")["pruned"] == told
 
     export_model(small.directory, tmp_path / "out")
     values = json.loads((tmp_path / "out" / "config.json").read_text())
@@ -123,7 +124,7 @@ def test_modules_whose_shape_follows_the_models_are_left_alone_or_the_cut_is_ref
 def test_a_run_pruned_twice_tells_both(decoder, tmp_path):
     prune_run(decoder.directory, tmp_path / "one", Pruning(channels=0.5, importance="weights"))
     prune_run(tmp_path / "one", tmp_path / "two", Pruning(sparsity=0.25))
-    told = json.loads((tmp_path / "two" / "environment.json").read_text())["pruned"]
+    told = provenance_of(tmp_path / "two")["pruned"]
     assert [one["what"] for one in told] == [
         "0.5 of the feed-forward channels, chosen by weights",
         "the smallest 0.25 of each matrix's weights",

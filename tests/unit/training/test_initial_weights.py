@@ -1,7 +1,7 @@
 """A run that begins from another's weights: their bits, exact resume, and heads of its own."""
 
-import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from pretextlm.training.initial_weights import resolve_recipe, with_start
 from pretextlm.training.pretrain import pretrain
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
+from pretextlm.training.run_manifest import RunManifest, provenance_of
 from pretextlm.training.signals import Stopped
 
 
@@ -175,8 +176,7 @@ def test_what_an_import_remembers_is_carried_on(store, first, tmp_path):
     shutil.copytree(first.directory, imported)
     (imported / "origin").mkdir()
     (imported / "origin" / "config.json").write_text('{"hidden_dropout_prob": 0.25}')
-    environment = json.loads((imported / "environment.json").read_text())
-    (imported / "environment.json").write_text(json.dumps({**environment, "imported": {"source": "somewhere"}}))
+    replace(RunManifest.read(imported), provenance={"imported": {"source": "somewhere"}}).write(imported)
     run = pretrain(Recipe.load(with_start(values(store, start=str(imported)))), tmp_path / "run")
-    assert json.loads((run.directory / "environment.json").read_text())["imported"] == {"source": "somewhere"}
+    assert provenance_of(run.directory)["imported"] == {"source": "somewhere"}
     assert (run.directory / "origin" / "config.json").read_text() == '{"hidden_dropout_prob": 0.25}'

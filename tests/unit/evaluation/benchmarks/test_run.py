@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from pretextlm.evaluation.benchmarks.definition import Benchmark, find
 from pretextlm.evaluation.benchmarks.run import Opened, evaluate_benchmarks
 from pretextlm.hf.provenance import Origin
 from pretextlm.training.checkpoint import save
-from pretextlm.training.run_directory import ENVIRONMENT
+from pretextlm.training.run_manifest import RunManifest
 
 
 @pytest.fixture(scope="module", params=["causal", "masked", "span_corruption"])
@@ -175,6 +176,5 @@ def test_an_import_that_was_not_trained_is_read_as_published(causal, tmp_path):
     shutil.rmtree(copy / "checkpoints")
     save(copy / "checkpoints", 0, opened.model.state_dict(), {}, {}, keep=1)
     origin = Origin("there", "llama", (), {}, "fp32", 300, False, (), (), ())
-    environment = json.loads((copy / ENVIRONMENT).read_text())
-    (copy / ENVIRONMENT).write_text(json.dumps({**environment, "imported": origin.plain()}))
+    replace(RunManifest.read(copy), provenance={"imported": origin.plain()}).write(copy)
     assert Opened(copy).model.trained_vocab_size == 300
