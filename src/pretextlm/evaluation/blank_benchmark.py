@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pretextlm.counter_rng import CounterRNG, permute
 from pretextlm.data.store import Split, Store
 from pretextlm.evaluation.phrases import MAX_TOKENS, PhraseTable, count_phrases
+from pretextlm.evaluation.scores.choice import credit
 from pretextlm.metric import Metric, mean
 from pretextlm.scoring.blank import Blank, Candidate
 from pretextlm.scoring.scorer import Scorer
@@ -204,7 +205,7 @@ def blank_metrics(answers: Answers, texts: TokenTexts) -> dict[str, Metric]:
         texts.decode(written.tokens).strip() == texts.decode(question.answer).strip()
         for written, question in zip(answers.written, answers.questions, strict=True)
     ]
-    chosen = [int(scores.argmax()) == right for scores, right in zip(answers.scores, rights, strict=True)]
+    chosen = [credit(scores, {right}) for scores, right in zip(answers.scores, rights, strict=True)]
     logs = [float(scores[right]) for scores, right in zip(normalised, rights, strict=True)]
     return {
         "blank_exact_match": mean(exact, "share", "higher"),

@@ -13,10 +13,12 @@ from pretextlm.data.examples import ExampleReader, Examples
 from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.errors import UserError, did_you_mean
 from pretextlm.evaluation.result_files import EVALUATION, ResultFiles
+from pretextlm.evaluation.scores.choice import credit
 from pretextlm.evaluation.scores.table import score_named
 from pretextlm.evaluation.trained_model import weights_used
 from pretextlm.files import write_json, write_text
-from pretextlm.metric import Metric, exponential, ratio
+from pretextlm.metric import Metric, exponential, mean, ratio
+from pretextlm.tasks.multiple_choice import MultipleChoice
 from pretextlm.tasks.sentence_embedding import SentenceEmbedding
 from pretextlm.tasks.shared.writing import WritingTask
 from pretextlm.tasks.text_classification import TextClassification
@@ -184,6 +186,8 @@ def scored(
         records: The records.
         found: (N, …) raw predictions of the task, of which classes use the probabilities.
     """
+    if isinstance(task, MultipleChoice) and name == "accuracy":
+        return mean(_credits(task, references, records, found), "share", "higher")
     score = score_named(name)
     number = {label: place for place, label in enumerate(getattr(task, "labels", ()))}
     if score.inputs in ("labels", "groups", "probabilities"):
@@ -199,6 +203,16 @@ def scored(
         if score.classes and task.none_label
         else score(answers, references)
     )
+
+
+def _credits(task: MultipleChoice, references: Sequence[Any], records: Records, found: NDArray[Any]) -> list[float]:
+    """Return for each record the probability that its choice is right, with ties among the (M,) choices of all."""
+    names = task.names_of(records)
+    scores = np.split(found, np.cumsum([len(some) for some in names])[:-1])
+    return [
+        credit(some, {place for place, one in enumerate(labels) if str(one) == right})
+        for some, labels, right in zip(scores, names, references, strict=True)
+    ]
 
 
 def examples_of(model: Transformer, task: Task, run: Run, records: Records) -> Examples:

@@ -8,8 +8,8 @@
 
 The loss compares each anchor with all other texts of its step. Micro-batches would have fewer negatives and another
 loss, so the task computes each step in one pass, and refuses smaller training.micro_batch_tokens and several processes.
-Gradient checkpointing (training.gradient_checkpointing) saves memory instead. A text is never a negative of an anchor
-whose positive is the same text.
+Gradient checkpointing (training.gradient_checkpointing) saves memory instead. An anchor's own text, its positives in any
+example, and texts whose positive it is are none of its negatives (`known_positives`).
 
 It is evaluated on records with a score (`task.score`, as in STS) by the rank correlation of cosines with scores;
 without a score, by how often an anchor's nearest positive is its own. The validation loss is the squared difference of
@@ -165,15 +165,16 @@ class SentenceEmbedding(Task):
         if _term(batch) == "score":
             labels_E = torch.from_numpy(batch.row_labels).to(device)
             return {"score": Term(((anchors_ED * positives_ED).sum(1) - labels_E).square().sum(), count)}
+        texts_EK = batch.row_labels.astype(np.int64)
         candidates_CD = embedded_EKD[:, 1:].transpose(0, 1).flatten(0, 1)  # all positives, then all negatives
         scores_EC = anchors_ED @ candidates_CD.T / self.temperature
-        texts_EK = torch.from_numpy(batch.row_labels.astype(np.int64)).to(device)
         own_E = torch.arange(count, device=device)
-        # Candidates are masked if they are the same text as the anchor's positive, but for that positive itself: they
-        # are no negatives. Columns 0 … E - 1 are the positives, so anchor e's own is column e.
-        same_EC = texts_EK[:, 1:].T.reshape(1, -1) == texts_EK[:, 1:2]
-        same_EC[own_E, own_E] = False
-        scores_EC = scores_EC.masked_fill(same_EC, float("-inf"))
+        # Columns 0 … E - 1 are the positives, so anchor e's own is column e. Other known positives are no negatives.
+        anchors, columns = known_positives(texts_EK, texts_EK[:, 1:].T.reshape(-1))
+        others = anchors != columns
+        masked_EC = torch.zeros(scores_EC.shape, dtype=torch.bool)
+        masked_EC[torch.from_numpy(anchors[others]), torch.from_numpy(columns[others])] = True
+        scores_EC = scores_EC.masked_fill(masked_EC.to(device), float("-inf"))
         total = functional.cross_entropy(scores_EC, own_E, reduction="sum")
         return {"contrast": Term(total, count, correct=(scores_EC.argmax(1) == own_E).sum())}
 
@@ -190,10 +191,15 @@ class SentenceEmbedding(Task):
         if "score" in records.columns:
             return [float(value) for value in (anchors * positives).sum(1)]
         assert examples.labels is not None, "texts have numbers"
-        begins = range(0, len(anchors), AT_ONCE)
-        nearest = np.concatenate([(anchors[b : b + AT_ONCE] @ positives.T).argmax(1) for b in begins])
-        texts = examples.labels[:, 1]
-        return [int(number) for number in np.where(texts[nearest] == texts, np.arange(len(texts)), nearest)]
+        rows, columns = known_positives(examples.labels, examples.labels[:, 1])
+        rows, columns = rows[rows != columns], columns[rows != columns]
+        nearest = []
+        for begin in range(0, len(anchors), AT_ONCE):
+            scores = anchors[begin : begin + AT_ONCE] @ positives.T
+            some = slice(*np.searchsorted(rows, [begin, begin + AT_ONCE]))
+            scores[rows[some] - begin, columns[some]] = -np.inf
+            nearest.append(scores.argmax(1))
+        return [int(number) for number in np.concatenate(nearest)]
 
     def dummy_labels(self, records: Records) -> dict[str, list[Any]]:
         """Returns no columns: a text has an embedding by itself."""
@@ -210,6 +216,39 @@ class SentenceEmbedding(Task):
         if "score" in records.columns:
             return [float(value) for value in records.numbers("score")]
         return list(range(len(records)))
+
+
+def known_positives(texts_EK: NDArray[Any], candidates_C: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Finds the candidates that are known to mean the same as an anchor: they are none of its negatives.
+
+    These are the anchor's own text, its positives in any example, and the anchors of examples whose positive it is.
+
+    Args:
+        texts_EK: (E, K) number of each text, the same for the same text; columns are anchor, positive and others.
+        candidates_C: (C,) numbers of the candidates' texts.
+
+    Returns:
+        (P,) index of the anchor, ascending, and (P,) index of the candidate of each such pair.
+    """
+    anchors_E, positives_E = texts_EK[:, 0], texts_EK[:, 1]
+    # All (text, text of the same meaning), in both directions and of each text with itself.
+    same = np.stack([anchors_E, positives_E], 1)
+    pairs = np.unique(np.concatenate([same, same[:, ::-1], np.stack([anchors_E, anchors_E], 1)]), axis=0)
+    # Each pair (x, y) joins every anchor of text x with every candidate of text y. With the indices sorted by text, the
+    # anchors of x are a run of `order_E`, and the candidates of y one of `order_C`.
+    order_E, order_C = np.argsort(anchors_E, kind="stable"), np.argsort(candidates_C, kind="stable")
+    runs = []
+    for sorted_texts, wanted in ((anchors_E[order_E], pairs[:, 0]), (candidates_C[order_C], pairs[:, 1])):
+        begin = np.searchsorted(sorted_texts, wanted)
+        runs.append((begin, np.searchsorted(sorted_texts, wanted, side="right") - begin))
+    (begin_E, size_E), (begin_C, size_C) = runs
+    counts = size_E * size_C
+    pair = np.repeat(np.arange(len(pairs)), counts)
+    nth = np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts)
+    anchor = order_E[begin_E[pair] + nth // size_C[pair]]
+    candidate = order_C[begin_C[pair] + nth % size_C[pair]]
+    sort = np.lexsort((candidate, anchor))
+    return anchor[sort], candidate[sort]
 
 
 def _term(batch: Batch) -> str:

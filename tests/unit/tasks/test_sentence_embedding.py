@@ -12,6 +12,7 @@ from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.errors import UserError
 from pretextlm.evaluation.task_evaluation import evaluate_task, predictions
 from pretextlm.model.model_inputs import prepare
+from pretextlm.tasks.sentence_embedding import known_positives
 from pretextlm.training.corpus import open_corpus
 from pretextlm.training.plan import make_plan
 from pretextlm.training.pretrain import pretrain
@@ -162,3 +163,38 @@ def test_only_some_records_are_taken_where_the_recipe_says_so(recipe, written):
     assert (len(corpus.train), len(corpus.validation)) == (5, 16)
     rows = corpus.records[0].rows.tolist()
     assert rows == sorted(set(rows))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_negatives_are_the_anchors_own_text_its_positives_and_texts_whose_positive_it_is(seed):
+    rng = np.random.default_rng(seed)
+    texts_EK = rng.integers(0, 12, (int(rng.integers(1, 15)), 3))
+    candidates_C = texts_EK[:, 1:].T.reshape(-1)
+    anchors, positives = texts_EK[:, 0].tolist(), texts_EK[:, 1].tolist()
+    same = {
+        *zip(anchors, positives, strict=True),
+        *zip(positives, anchors, strict=True),
+        *zip(anchors, anchors, strict=True),
+    }
+    expected = [
+        (e, c) for e, a in enumerate(anchors) for c, text in enumerate(candidates_C.tolist()) if (a, text) in same
+    ]
+    found = known_positives(texts_EK, candidates_C)
+    assert list(zip(*(one.tolist() for one in found), strict=True)) == expected
+
+
+COUPLES = [
+    (f"a {word} by the river", f"one {word} at the shore") for word in ("ship", "cat", "bridge", "house", "tree")
+]
+BOTH_WAYS = [{"anchor": a, "positive": p} for pair in COUPLES for a, p in (pair, pair[::-1])]
+SEVERAL = [{"anchor": a, "positive": f"{p} {end}"} for a, p in COUPLES[:2] for end in ("today", "again", "alone")]
+
+
+@pytest.mark.parametrize("records", [BOTH_WAYS, SEVERAL], ids=["both ways", "several positives"])
+def test_pairs_written_both_ways_and_several_positives_of_an_anchor_are_learnt(recipe, written, tmp_path, records):
+    file = written(records, "pairs.jsonl")
+    training = {"budget_steps": 120, "batch_rows": len(records), "learning_rate": 5e-3, "validations": 1}
+    run = pretrain(recipe(TASK, file, file, **training), tmp_path / "run")
+    last = [line for line in run.metrics() if line["kind"] == "validation"][-1]
+    assert last["loss"] < 0.05
+    assert evaluate_task(run)["metrics"]["accuracy"]["value"] == 1.0

@@ -43,6 +43,10 @@ def _notes(name: str, one: Mapping[str, Any], several_methods: bool) -> list[str
         notes.append(f"{name}: only {which} {settings['limit']:,} of each {part}.")
     if settings.get("cropped"):
         notes.append(f"{name}: {settings['cropped']:,} texts were longer than the model reads, and lost their start.")
+    if one.get("ties"):
+        notes.append(
+            f"{name}: in {one['ties']:.1%} of the questions the best choices have equal scores; one of k counts as 1/k."
+        )
     if settings.get("shots_from"):
         notes.append(f"{name}: examples are shown from {settings['shots_from']}.")
     if groups := one.get("groups"):

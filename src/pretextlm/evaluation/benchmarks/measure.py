@@ -10,6 +10,7 @@ import numpy as np
 from pretextlm.evaluation.benchmarks.definition import Benchmark
 from pretextlm.evaluation.benchmarks.request_scorer import Score
 from pretextlm.evaluation.benchmarks.wording import Question
+from pretextlm.evaluation.scores.choice import credit, is_tied
 from pretextlm.evaluation.scores.classification import f1_macro
 from pretextlm.metric import Metric, exponential, mean
 
@@ -22,8 +23,11 @@ class Outcome:
     """The answer to one question, judged.
 
     Attributes:
-        chosen, chosen_by_length: index of the choice with the highest log-likelihood, and per character.
-        right, right_by_length: whether that is the answer; of a last word, whether the model would have written it.
+        chosen: index of the choice with the highest log-likelihood, the first of equal ones.
+        right, right_by_length: probability that the choice with the highest log-likelihood, and the highest per
+            character, is the answer: 1/k if k choices share it. Of a last word, whether the model would have written
+            it.
+        tied: whether several choices share the highest log-likelihood.
         answer: index of the right choice.
         nats: of the right choice, its negative log-likelihood.
         group: of the question.
@@ -31,9 +35,9 @@ class Outcome:
     """
 
     chosen: int
-    chosen_by_length: int
-    right: bool
-    right_by_length: bool
+    right: float
+    right_by_length: float
+    tied: bool
     answer: int
     nats: float
     group: str
@@ -41,19 +45,18 @@ class Outcome:
 
 
 def outcome(benchmark: Benchmark, question: Question, scores: Sequence[Score]) -> Outcome:
-    """Returns the outcome; of equal choices, the first counts as chosen."""
+    """Returns the outcome."""
     logs = np.array([score.log_likelihood for score in scores])
-    chosen, by_length = int(logs.argmax()), int((logs / np.array(question.sizes)).argmax())
-    right = scores[0].is_greedy if benchmark.kind == "last_word" else chosen == question.answer
+    answers = {question.answer}
     truth = 0.0
     if benchmark.kind == "truths":
-        right = question.labels[chosen]
+        answers = {place for place, true in enumerate(question.labels) if true}
         truth = float(np.exp(np.logaddexp.reduce(logs[list(question.labels)]) - np.logaddexp.reduce(logs)))
     return Outcome(
-        chosen,
-        by_length,
-        right,
-        by_length == question.answer,
+        int(logs.argmax()),
+        float(scores[0].is_greedy) if benchmark.kind == "last_word" else credit(logs, answers),
+        credit(logs / np.array(question.sizes), answers),
+        is_tied(logs),
         question.answer,
         -float(logs[question.answer]),
         question.group,
@@ -76,6 +79,11 @@ def measure(benchmark: Benchmark, outcomes: Sequence[Outcome]) -> dict[str, Metr
     if benchmark.macro_f1:
         found["macro_f1"] = f1_macro([one.chosen for one in outcomes], [one.answer for one in outcomes])
     return found
+
+
+def share_of_ties(outcomes: Sequence[Outcome]) -> float:
+    """Returns the share of questions in which several choices have the highest log-likelihood."""
+    return sum(one.tied for one in outcomes) / len(outcomes)
 
 
 def by_group(benchmark: Benchmark, outcomes: Sequence[Outcome]) -> dict[str, dict[str, Metric]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pretextlm.data.store import sha256_of
 from pretextlm.errors import UserError
 from pretextlm.evaluation.benchmarks.definition import Benchmark
-from pretextlm.evaluation.benchmarks.measure import by_group, measure, outcome
+from pretextlm.evaluation.benchmarks.measure import by_group, measure, outcome, share_of_ties
 from pretextlm.evaluation.benchmarks.request_scorer import Request, RequestScorer
 from pretextlm.evaluation.benchmarks.request_scorers import request_scorer
 from pretextlm.evaluation.benchmarks.rows import HUB, read_rows, read_shots
@@ -164,7 +164,10 @@ class PreparedBenchmark:
         return found
 
     def score(self, scorer: RequestScorer, progress: Progress | None) -> dict[str, Any]:
-        """Returns metrics of all questions and of each group, and which were answered right, in order."""
+        """Returns metrics of all questions and of each group, the share of ties, and each answer in order.
+
+        An answer is right ("1"), wrong ("0"), or "=" where the right choice shares the highest score with others.
+        """
         requests = [request for question in self.questions for request in self._requests(question)]
         done = 0
 
@@ -183,7 +186,8 @@ class PreparedBenchmark:
         return {
             "metrics": {name: metric.plain() for name, metric in measure(self.benchmark, outcomes).items()},
             "groups": {group: {name: m.plain() for name, m in some.items()} for group, some in groups.items()},
-            "right": "".join("1" if one.right else "0" for one in outcomes),
+            "ties": share_of_ties(outcomes),
+            "right": "".join({1.0: "1", 0.0: "0"}.get(one.right, "=") for one in outcomes),
         }
 
     def _requests(self, question: Question) -> list[Request]:

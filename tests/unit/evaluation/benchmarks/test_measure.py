@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pretextlm.evaluation.benchmarks.definition import find
-from pretextlm.evaluation.benchmarks.measure import by_group, measure, outcome
+from pretextlm.evaluation.benchmarks.measure import by_group, measure, outcome, share_of_ties
 from pretextlm.evaluation.benchmarks.request_scorer import Score
 from pretextlm.evaluation.benchmarks.wording import Question
 from pretextlm.metric import arrow, distance_from_best
@@ -29,12 +29,28 @@ def test_accuracy_takes_the_likeliest_choice_and_by_length_the_likeliest_per_cha
         outcome(benchmark, asked((2, 10), 0), scores(-3.0, -10.0)),  # likeliest right, per character wrong
         outcome(benchmark, asked((2, 10), 1), scores(-3.0, -10.0)),  # the other way round
         outcome(benchmark, asked((2, 2), 1), scores(-3.0, -1.0)),  # right both ways
-        outcome(benchmark, asked((2, 2), 1), scores(-1.0, -1.0)),  # of equal ones, the first
+        outcome(benchmark, asked((2, 2), 1), scores(-1.0, -1.0)),  # of two equal ones, half
     ]
     found = measure(benchmark, outcomes)
-    assert (found["accuracy"].value, found["accuracy"].n) == (0.5, 4)
-    assert found["accuracy"].stderr == pytest.approx(math.sqrt(1 / 3) / 2)
-    assert found["accuracy_by_length"].value == 0.5
+    assert (found["accuracy"].value, found["accuracy"].n) == (0.625, 4)
+    assert found["accuracy"].stderr == pytest.approx(np.std([1, 0, 1, 0.5], ddof=1) / 2)
+    assert found["accuracy_by_length"].value == 0.625
+    assert share_of_ties(outcomes) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("name", "measured"), [("blimp", "accuracy"), ("arc_easy", "accuracy"), ("crows_pairs", "stereotyped")]
+)
+def test_a_scorer_of_one_score_for_all_is_right_by_chance(name, measured):
+    benchmark = find(name)
+    outcomes = [outcome(benchmark, asked((2,) * k, 0), scores(*[-1.0] * k)) for k in (2, 2, 4, 5)]
+    assert measure(benchmark, outcomes)[measured].value == pytest.approx((1 / 2 + 1 / 2 + 1 / 4 + 1 / 5) / 4)
+    assert share_of_ties(outcomes) == 1.0
+
+
+def test_a_tie_among_true_and_false_statements_counts_by_the_share_of_true_ones():
+    question = Question(("",) * 4, ("a", "b", "c", "d"), (1,) * 4, 0, "", (True, False, True, False))
+    assert outcome(find("truthfulqa_mc2"), question, scores(-1, -1, -1, -9)).right == pytest.approx(2 / 3)
 
 
 def test_perplexity_is_that_of_the_words_and_accuracy_what_would_have_been_written():
