@@ -8,8 +8,8 @@
 
 The loss compares each anchor with all other texts of its step. Micro-batches would have fewer negatives and another
 loss, so the task computes each step in one pass, and refuses smaller training.micro_batch_tokens and several processes.
-Gradient checkpointing (training.gradient_checkpointing) saves memory instead. An anchor's own text, its positives in any
-example, and texts whose positive it is are none of its negatives (`known_positives`).
+Gradient checkpointing (training.gradient_checkpointing) saves memory instead. An anchor's own text, its positives in
+any example, and texts whose positive it is are none of its negatives (`known_positives`).
 
 It is evaluated on records with a score (`task.score`, as in STS) by the rank correlation of cosines with scores;
 without a score, by how often an anchor's nearest positive is its own. The validation loss is the squared difference of
