@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, get_args, get_
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from pretextlm.errors import UserError, did_you_mean
+from pretextlm.plain_files import read_text
 
 MAX_CONFIG_BYTES = 1 << 20
 WHERE = "where"
@@ -132,10 +133,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         UserError: the file is missing, too large, not UTF-8 or not TOML.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_CONFIG_BYTES:
-            raise UserError(f"{path} is {size:,} bytes: too large for a configuration.", "Give a TOML recipe.")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(path, MAX_CONFIG_BYTES))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error) or "nested too deeply"
         raise UserError(f"Cannot read {path}: {reason}.", "Give the path of a TOML file in UTF-8.") from None

@@ -7,7 +7,6 @@ removed first, then heads and channels, then single weights.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +38,7 @@ from pretextlm.files import atomic_directory, write_json
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.parameter_count import total
 from pretextlm.model.transformer import meta_model
+from pretextlm.plain_files import read_json
 from pretextlm.training import checkpoint as checkpoints
 from pretextlm.training.initial_weights import carry_origin
 from pretextlm.training.run_directory import TOKENIZER, Run
@@ -250,7 +250,7 @@ def _write(run: Run, out: Path, state: _State, facts: Mapping[str, Any], command
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}

@@ -1,6 +1,7 @@
 """The files of a directory that can be read: text is recognised by its content, and what is left out is counted.
 
-Hidden files and directories are left out, and links to directories are not followed, to avoid loops. Tables and JSON
+Hidden files and directories are left out. Links to directories are not followed, to avoid loops, nor links to files
+elsewhere: who packed the directory does not decide which other files are read. Tables and JSON
 hold records and are read if they have the field: code, markup and notes are texts whatever their names.
 """
 
@@ -16,6 +17,7 @@ from pretextlm.data.encodings import HEAD_BYTES, encoding_by_mark, encoding_of, 
 from pretextlm.data.file_formats import DocumentReader, ReadOptions, format_of, rows_of
 from pretextlm.data.streams import DamagedError, open_bytes
 from pretextlm.errors import UserError
+from pretextlm.plain_files import cached_blob
 
 MOST_KINDS = 50
 _CONTROLS = bytes(set(range(0x20)) - set(b"\t\n\v\f\r\b\x1b"))
@@ -37,13 +39,16 @@ class Contents:
     left_out: Mapping[str, int]
 
 
-def contents_of(folders: Iterable[Path], options: ReadOptions, records_only: bool) -> Contents:
+def contents_of(
+    folders: Iterable[Path], options: ReadOptions, records_only: bool, follow_links: bool = False
+) -> Contents:
     """Find the files to read below directories.
 
     Args:
         folders: the directories.
         options: which fields and which encoding are read.
         records_only: fields are named, so that texts, which have none, are left out.
+        follow_links: whether to read files elsewhere that links in the directories name.
 
     Returns:
         The files, and what is left out.
@@ -55,7 +60,8 @@ def contents_of(folders: Iterable[Path], options: ReadOptions, records_only: boo
             left_out["hidden"] += sum(name.startswith(".") for name in [*inner, *names])
             inner[:] = [name for name in inner if not name.startswith(".")]
             for path in (Path(place, name) for name in names if not name.startswith(".")):
-                reason = _reason(path, options, records_only)
+                leads_out = not follow_links and _leads_out(path, folder)
+                reason = "link out of the directory" if leads_out else _reason(path, options, records_only)
                 if reason is None:
                     paths.append(path)
                 else:
@@ -92,6 +98,13 @@ def _most_frequent(counts: Counter[str]) -> dict[str, int]:
     kinds = sorted((kind for kind, count in counts.items() if count), key=lambda kind: (-counts[kind], kind))
     rest = sum(counts[kind] for kind in kinds[MOST_KINDS:])
     return {kind: counts[kind] for kind in kinds[:MOST_KINDS]} | ({"others": rest} if rest else {})
+
+
+def _leads_out(path: Path, folder: Path) -> bool:
+    """Returns whether a path is a link to a file outside of a directory (and not to a blob of Hugging Face's cache)."""
+    if not path.is_symlink() or not path.exists():
+        return False
+    return cached_blob(path) == path and not path.resolve().is_relative_to(folder.resolve())
 
 
 def _reason(path: Path, options: ReadOptions, records_only: bool) -> str | None:

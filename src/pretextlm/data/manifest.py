@@ -10,6 +10,7 @@ from pydantic import Field
 
 from pretextlm.config import Config
 from pretextlm.errors import UserError
+from pretextlm.plain_files import read_json
 
 FORMAT: Final = "pretextlm store"
 VERSION = 1
@@ -101,12 +102,10 @@ def read_manifest(store: Path) -> Manifest:
     """
     path = store / "manifest.json"
     try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise UserError(f"{path} is too large for a manifest.", "Prepare the data again.")
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path, MAX_MANIFEST_BYTES)
     except FileNotFoundError:
         raise _no_store(store) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"Cannot read {path}: {error}.", "Prepare the data again.") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise UserError(f"{path} is not the manifest of a store.", "Give a directory made by `pretextlm data prepare`.")

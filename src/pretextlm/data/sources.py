@@ -145,7 +145,7 @@ def stamp(paths: list[Path]) -> str:
 def _directory(
     name: str, folders: list[Path], options: ReadOptions, named: bool, licence: str | None = None, package: bool = False
 ) -> Source:
-    contents = contents_of(folders, options, records_only=named)
+    contents = contents_of(folders, options, records_only=named, follow_links=package)
     if package:
         contents = without_program(contents)
     if not contents.paths:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pretextlm.data.manifest import SPLIT_FILES, SPLITS, Manifest, SplitCounts, read_manifest
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
+from pretextlm.plain_files import open_plain
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -227,7 +228,7 @@ def sha256_of(path: Path) -> str:
         UserError: the file cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.", "Prepare the data again.") from None

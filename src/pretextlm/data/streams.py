@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from pretextlm.errors import UserError, missing_extra
+from pretextlm.plain_files import open_plain
 
 COMPRESSIONS = (".gz", ".zst")
 _ZSTD_CHUNK = 512  # compressed bytes at a time: 128 KiB of text can hide in four, so this bounds a bomb to 16 MiB
@@ -30,7 +31,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
         what = "is a directory or a special file" if path.exists() else "does not exist"
         raise UserError(f"{path} {what}.", "Give the path of a file.")
     try:
-        with path.open("rb") as raw:
+        with open_plain(path) as raw:
             yield _decompressed(raw, path.suffix)
     except UserError:
         raise

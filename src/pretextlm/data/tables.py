@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from pretextlm.data.encodings import UTF8, likely, open_utf8
 from pretextlm.data.streams import COMPRESSIONS, DamagedError, lines
 from pretextlm.errors import missing_extra
+from pretextlm.plain_files import open_plain
 
 Row = tuple[int, Mapping[str, Any]]
 """(number of the line, or of the row of Parquet or the record of JSON, from 1; values by column name)."""
@@ -202,6 +203,7 @@ def parquet_rows(path: Path, rules: Rules, columns: Sequence[str]) -> Iterator[R
         raise missing_extra("pyarrow", "data", "Reading .parquet files") from None
     number = 0
     try:
+        open_plain(path).close()
         with parquet.ParquetFile(path) as file:
             rules.check(file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=256, columns=list(columns)):

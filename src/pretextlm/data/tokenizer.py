@@ -20,6 +20,7 @@ from pretextlm.data.special_tokens import FEW_SENTINELS, FURTHER, NAMED, UNK, de
 from pretextlm.data.token_splits import token_splits_of
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
+from pretextlm.plain_files import read_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -144,9 +145,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 def _read(path: Path) -> str:
     try:
-        if path.stat().st_size > MAX_TOKENIZER_BYTES:
-            raise UserError(f"{path} is too large for a tokenizer.", "Give a tokenizer.json.")
-        return path.read_text(encoding="utf-8")
+        return read_text(path, MAX_TOKENIZER_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(f"Cannot read {path}: {reason}.", "Give a tokenizer.json or a directory with one.") from None

@@ -6,7 +6,6 @@ errors are over documents; with fewer than ten there are none.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 from pretextlm.evaluation.result_files import EVALUATION
 from pretextlm.files import write_json
 from pretextlm.metric import Clusters, Metric, in_bits
+from pretextlm.plain_files import read_json
 from pretextlm.training.forgetting import StoreLoss, read_forgetting
 from pretextlm.training.run_directory import Run
 
@@ -68,7 +68,7 @@ def note_forgetting(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not plain:
         return plain, about
     path = directory / EVALUATION
-    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    old = read_json(path) if path.exists() else {}
     settings = {**old.get("settings", {}), "forgetting": about}
     write_json(path, {**old, "metrics": {**old.get("metrics", {}), **plain}, "settings": settings})
     return plain, about

@@ -8,12 +8,12 @@ prompt "house"   English: cat⏎French: chat⏎⏎English: dog⏎French: chien�
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pretextlm.errors import UserError
+from pretextlm.plain_files import parse_json, read_text
 
 TEMPLATE = "Input: {input}\nOutput: {target}\n\n"
 INPUT, TARGET = "{input}", "{target}"
@@ -106,7 +106,7 @@ def read_examples(path: Path) -> list[Example]:
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Returns (number from 1, text) of the lines that are not empty."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.", "Give the path of a text file.") from None
     except UnicodeDecodeError:
@@ -117,9 +117,9 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 def _parsed(path: Path, number: int, text: str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {number} is no JSON: {error.msg}.", "Write one JSON value a line.") from None
+        return parse_json(text)
+    except ValueError as error:
+        raise UserError(f"{path}, line {number} is no JSON: {error}.", "Write one JSON value a line.") from None
 
 
 def _prompt(path: Path, number: int, value: Any) -> str:

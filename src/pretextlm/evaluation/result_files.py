@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from pretextlm.plain_files import read_json
 
 EVALUATION = "evaluation.json"
 
@@ -63,7 +64,7 @@ def absolute(place: str) -> str:
 def _place_of(path: Path) -> str | None:
     """Returns what an earlier evaluation of this name was measured on; None without one."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["settings"]["measured_on"]
+        found = read_json(path)["settings"]["measured_on"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return str(found)

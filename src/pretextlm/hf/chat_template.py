@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pretextlm.data.tokenizer import MAX_TOKENIZER_BYTES
 from pretextlm.errors import UserError, missing_extra
 from pretextlm.hf.provenance import CHAT_TEMPLATE, kept
+from pretextlm.hf.untrusted_files import open_plain
+from pretextlm.plain_files import read_text
 from pretextlm.training.run_directory import ORIGIN, Run
 
 Message = Mapping[str, str]
@@ -21,7 +24,7 @@ def chat_template(run: Path) -> str | None:
     """
     file = run / ORIGIN / CHAT_TEMPLATE
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        return read_text(file)
     value = kept(run, "tokenizer_config.json").get("chat_template")
     if isinstance(value, list):
         value = {one.get("name"): one.get("template") for one in value if isinstance(one, dict)}.get("default")
@@ -44,7 +47,10 @@ def chat_tokens(run: Run, conversations: Sequence[Sequence[Message]]) -> list[li
         from transformers import AutoTokenizer
     except ImportError:
         raise missing_extra("transformers", "hub", "A chat template") from None
-    tokenizer: Any = AutoTokenizer.from_pretrained(run.directory / ORIGIN)
+    origin = run.directory / ORIGIN
+    for file in origin.iterdir():  # which transformers opens, whatever they are
+        open_plain(file, MAX_TOKENIZER_BYTES).close()
+    tokenizer: Any = AutoTokenizer.from_pretrained(origin)
     try:
         return [
             list(tokenizer.apply_chat_template(list(one), add_generation_prompt=True, return_dict=False))

@@ -6,7 +6,6 @@ to fp32; transformers knows the names of tensors and settings of each architectu
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ def convert_gguf(file: Path, out: Path) -> None:
     Raises:
         UserError: the file is no GGUF file, transformers cannot read it, or a package is missing.
     """
-    with os.fdopen(open_plain(file), "rb") as opened:
+    with open_plain(file) as opened:
         if opened.read(4) != MAGIC:
             raise UserError(f"{file} is not a GGUF file.", "Give a .gguf file, or a directory of safetensors.")
     try:

@@ -15,6 +15,7 @@ from pretextlm.hf.provenance import kept
 from pretextlm.hf.state_dict import DISCRIMINATOR
 from pretextlm.hf.untrained import LM_HEAD, untrained_heads
 from pretextlm.metric import amount_read
+from pretextlm.plain_files import read_json
 from pretextlm.tasks.sentence_embedding import SentenceEmbedding
 from pretextlm.training.run_directory import ORIGIN
 from pretextlm.training.run_manifest import provenance_of
@@ -331,7 +332,7 @@ def _plain(text: object) -> str:
 
 def _json(path: Path) -> Mapping[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except (OSError, ValueError, UserError):
         return {}
     return values if isinstance(values, dict) else {}

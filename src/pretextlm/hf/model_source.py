@@ -13,6 +13,7 @@ from pretextlm.hf.gguf import SUFFIX, convert_gguf
 from pretextlm.hf.provenance import KEPT
 from pretextlm.hf.safetensors_files import INDEX
 from pretextlm.hf.sentence_transformers_files import FILES
+from pretextlm.plain_files import read_text
 
 HUB = "hf:"
 HUB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
@@ -51,7 +52,7 @@ def _snapshot(directory: Path) -> Path:
     head = directory / "refs" / "main"
     if not (directory.name.startswith(CACHED) and head.is_file()):
         return directory
-    return directory / "snapshots" / head.read_text(encoding="utf-8").strip()
+    return directory / "snapshots" / read_text(head, 1 << 10).strip()
 
 
 def _fetch(name: str, place: Path) -> None:

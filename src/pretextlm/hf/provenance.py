@@ -8,11 +8,11 @@ A run that was started from an imported one inherits both.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pretextlm.plain_files import read_json
 from pretextlm.training.run_directory import ORIGIN
 from pretextlm.training.run_manifest import provenance_of
 
@@ -71,7 +71,7 @@ def origin_of(run: Path) -> Origin | None:
 def kept(run: Path, name: str) -> dict[str, Any]:
     """Returns one of the kept JSON files; empty if it does not exist."""
     try:
-        values = json.loads((run / ORIGIN / name).read_text(encoding="utf-8"))
+        values = read_json(run / ORIGIN / name)
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}

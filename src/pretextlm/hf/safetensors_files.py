@@ -5,7 +5,6 @@ The files are untrusted. safetensors validates each of them; this module checks 
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +102,7 @@ def _read_header(path: Path) -> dict[str, TensorInfo]:
     """
     from safetensors import SafetensorError, safe_open
 
-    with os.fdopen(open_plain(path), "rb") as file:
+    with open_plain(path) as file:
         length = int.from_bytes(file.read(8), "little")
     if length > MAX_JSON_BYTES:
         raise _invalid(path, f"its header has {length:,} bytes; at most {MAX_JSON_BYTES:,} are read")

@@ -8,12 +8,12 @@ here imports torch.
 from __future__ import annotations
 
 import json
-import os
 import re
-import stat
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pretextlm import plain_files
 from pretextlm.errors import UserError
 
 MAX_JSON_BYTES = 8 << 20
@@ -27,18 +27,15 @@ PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,200}")
 LAYERS = re.compile(r"(num_(hidden_|decoder_)?layers|n_layers?|(en|de)coder_layers)")
 
 
-def open_plain(path: Path, limit: int | None = None) -> int:
-    """Open a regular file.
-
-    Returns:
-        The file descriptor.
+def open_plain(path: Path, limit: int | None = None) -> BufferedReader:
+    """Opens a plain file of a model directory.
 
     Raises:
         UserError: it is a link, a device, or larger than `limit` bytes.
     """
-    path = _without_cache_link(path)
+    path = plain_files.cached_blob(path)
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        return plain_files.open_plain(path, limit, follow_links=False)
     except OSError as error:
         if path.is_symlink():
             raise UserError(
@@ -46,34 +43,11 @@ def open_plain(path: Path, limit: int | None = None) -> int:
                 f"Copy what you trust: cp -rL {path.parent} COPY",
             ) from None
         raise UserError(f"Cannot read {path}: {error.strerror}.", "Give a directory with a complete model.") from None
-    found = os.fstat(handle)
-    if not stat.S_ISREG(found.st_mode):
-        os.close(handle)
-        raise UserError(f"{path} is not a plain file.", "Give a directory of plain files.")
-    if limit is not None and found.st_size > limit:
-        os.close(handle)
-        raise UserError(
-            f"{path} is {found.st_size:,} bytes; at most {limit:,} are read.",
-            "The file is damaged or not part of a model.",
-        )
-    return handle
-
-
-def _without_cache_link(path: Path) -> Path:
-    """Returns the blob that a file of the hub's cache links to, or any other path unchanged.
-
-    In the cache, models--NAME/snapshots/REVISION/config.json is a link to models--NAME/blobs/HASH.
-    """
-    snapshots = next((place for place in path.absolute().parents if place.name == "snapshots"), None)
-    if snapshots is None or not path.is_symlink():
-        return path
-    target = path.resolve()
-    return target if target.parent == (snapshots.parent / "blobs").resolve() else path
 
 
 def read_plain(path: Path, limit: int) -> bytes:
     """Returns the content of a file of at most `limit` bytes."""
-    with os.fdopen(open_plain(path, limit), "rb") as file:
+    with open_plain(path, limit) as file:
         return file.read(limit)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pretextlm.errors import UserError
 from pretextlm.grid import labels
 from pretextlm.metric import Better
+from pretextlm.plain_files import read_text
 
 State = Literal["finished", "not evaluated", "unfinished", "failed"]
 _SEEDED = re.compile(r"(?P<label>.+)-seed(?P<seed>\d+)")
@@ -233,7 +234,7 @@ def table(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return read_text(path, errors="replace")
     except OSError:
         return ""
 

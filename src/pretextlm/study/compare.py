@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any
 
 from pretextlm.errors import UserError
 from pretextlm.files import AnyPath, write_json
+from pretextlm.plain_files import read_json
 from pretextlm.report.page import write_report
 from pretextlm.study.directory import COMMAND, claim, machine, with_earlier_runs
 from pretextlm.study.jobs import QueuedRun, run_in_parallel
@@ -152,7 +152,7 @@ def check(plan: AnyPlan) -> list[tuple[PlannedRun, Any]]:
 def _begin(directory: Path, command: Sequence[str]) -> dict[str, Any]:
     """Returns command.json for a study that starts or resumes; the time of the first start is kept."""
     try:
-        old = json.loads((directory / COMMAND).read_text(encoding="utf-8"))
+        old = read_json(directory / COMMAND)
     except (OSError, ValueError):
         old = {}
     started = old.get("started") if isinstance(old, Mapping) else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from pretextlm.config import read_toml, write_toml
 from pretextlm.data.manifest import Manifest, read_manifest
 from pretextlm.errors import UserError
 from pretextlm.files import write_json, write_text
+from pretextlm.plain_files import read_json
 from pretextlm.study.extension import held_plan, joined
 from pretextlm.study.plan import RUNS
 from pretextlm.study.task_plan import AnyPlan, TaskStudy
@@ -55,7 +55,7 @@ def claim(directory: Path, plan: AnyPlan) -> None:
 def _same_corpus(directory: Path, corpus: Mapping[str, Any]) -> None:
     path = directory / CORPUS
     try:
-        old = json.loads(path.read_text(encoding="utf-8"))
+        old = read_json(path)
     except (OSError, ValueError):
         write_json(path, corpus)
         return

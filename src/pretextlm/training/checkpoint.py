@@ -32,6 +32,7 @@ from torch import Tensor
 
 from pretextlm.errors import UserError
 from pretextlm.files import flush
+from pretextlm.plain_files import open_plain, parse_json, read_json, read_text
 from pretextlm.training import sharded_checkpoint
 
 MODEL, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
@@ -165,7 +166,7 @@ def checkpoint_path(parent: Path, step: int) -> Path:
 def has_state(directory: Path, state: Mapping[str, Any]) -> bool:
     """Returns whether a checkpoint was written with this state of the trainer."""
     try:
-        text = (directory / STATE).read_text(encoding="utf-8")
+        text = read_text(directory / STATE)
     except (OSError, ValueError):
         return False
     return text == _state_text(state)
@@ -231,7 +232,7 @@ def remove(directory: Path) -> None:
     It is renamed first: a half-deleted directory must not look like a checkpoint.
     """
     litter = directory.with_name(f".{directory.name}.tmp-{os.getpid()}")
-    with suppress(OSError), (directory / MANIFEST).open("rb") as manifest:
+    with suppress(OSError), open_plain(directory / MANIFEST) as manifest:
         fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
         directory.rename(litter)
     shutil.rmtree(litter, ignore_errors=True)
@@ -244,7 +245,7 @@ def hold(directory: Path) -> IO[bytes] | None:
         The open file that has the lock; None if the checkpoint is no longer there, or has no manifest.
     """
     try:
-        manifest = (directory / MANIFEST).open("rb")
+        manifest = open_plain(directory / MANIFEST)
     except OSError:
         return None
     with suppress(OSError):  # file systems without locks: the checkpoint may go while it is read
@@ -344,7 +345,7 @@ def _newest(parent: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
         held = hold(directory)
         fault = verify(directory)
         if fault is None:
-            state = json.loads((directory / STATE).read_text(encoding="utf-8"))
+            state = read_json(directory / STATE)
             reasons = tuple(faults.values())
             return Checkpoint(directory, _step(directory), state, reasons, held), faults
         if directory.is_dir():
@@ -355,8 +356,8 @@ def _newest(parent: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
 def verify(directory: Path) -> str | None:
     """Returns the reason why a checkpoint is broken, or None."""
     try:
-        text = (directory / MANIFEST).read_text(encoding="utf-8")
-        files = json.loads(text)
+        text = read_text(directory / MANIFEST)
+        files = parse_json(text)
         if text != _manifest(files):
             return f"{MANIFEST} was changed"
         if f"{PARTS}/{PICKLE}" in files:
@@ -369,9 +370,7 @@ def verify(directory: Path) -> str | None:
                 return f"{name} is missing"
             if _digest(directory / name) != digest:
                 return f"{name} does not match its hash"
-        if json.loads((directory / STATE).read_text(encoding="utf-8")).get("step", _step(directory)) != _step(
-            directory
-        ):
+        if read_json(directory / STATE).get("step", _step(directory)) != _step(directory):
             return f"{STATE} is of another step"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
@@ -422,5 +421,5 @@ def _manifest(files: Mapping[str, Any]) -> str:
 
 
 def _digest(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -9,7 +9,6 @@ Measuring changes neither the weights nor the random numbers of training.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from pretextlm.data.tokenizer import same_ids
 from pretextlm.errors import UserError
 from pretextlm.files import write_json
 from pretextlm.metric import Clusters, Metric, weighted_ratios
+from pretextlm.plain_files import read_json
 from pretextlm.training.distributed import SINGLE_PROCESS, DistributedContext
 from pretextlm.training.held_out import HeldOutRows, held_out_documents, what_was_read
 from pretextlm.training.run_directory import CONFIG, FORGETTING, TOKENIZER, Run
@@ -175,7 +175,7 @@ def read_forgetting(run: Path) -> dict[str, dict[str, Any]]:
     """
     path = run / FORGETTING
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError):

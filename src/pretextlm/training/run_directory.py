@@ -21,6 +21,7 @@ from pretextlm.config import read_toml, write_toml
 from pretextlm.data.store import sha256_of
 from pretextlm.errors import UserError
 from pretextlm.files import AnyPath, write_json, write_text
+from pretextlm.plain_files import read_json, read_text
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.recipe_paths import absolute, all_exist, moved
 from pretextlm.training.run_manifest import MANIFEST, RunManifest, provenance_of
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 CONFIG, ENVIRONMENT, TOKENIZER = "config.toml", "environment.json", "tokenizer.json"
 METRICS, COST, LOCK, FORGETTING = "metrics.jsonl", "cost.json", "run.lock", "forgetting.json"
+MAX_METRICS_BYTES = 4 << 30
 DIRECTORY = "directory"
 """Key of environment.json: where the run was last trained, to find its data if both were moved."""
 CHECKPOINTS = "checkpoints"
@@ -53,7 +55,7 @@ def first_directory(directory: Path) -> str:
 def read_environment(directory: Path) -> dict[str, Any]:
     """Returns the content of environment.json; nothing if it cannot be read."""
     try:
-        values = json.loads((directory / ENVIRONMENT).read_text(encoding="utf-8"))
+        values = read_json(directory / ENVIRONMENT)
     except (OSError, ValueError):
         values = None
     return values if isinstance(values, dict) else {}
@@ -207,7 +209,7 @@ class Run:
         from pretextlm.data.tokenizer import from_json
 
         added = (provenance_of(self.directory).get("imported") or {}).get("added_tokens", ())
-        values = json.loads((self.directory / TOKENIZER).read_text(encoding="utf-8"))
+        values = read_json(self.directory / TOKENIZER)
         values["added_tokens"] = [one for one in values["added_tokens"] if one["content"] not in added]
         found = from_json(json.dumps(values), str(self.directory / TOKENIZER))
         found.encode_special_tokens = False
@@ -245,9 +247,16 @@ class Run:
         return model.to(device or torch.device("cpu")).eval()
 
     def cost(self) -> dict[str, Any] | None:
-        """Returns the values of cost.json; None until the run is complete."""
+        """Returns the values of cost.json; None until the run is complete.
+
+        Raises:
+            UserError: it cannot be read.
+        """
         path = self.directory / COST
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        try:
+            return read_json(path) if path.exists() else None
+        except (OSError, ValueError) as error:
+            raise UserError(f"Cannot read {path}: {error}.", "Bring back a copy, or take it away.") from None
 
     def metrics(self) -> list[dict[str, Any]]:
         """Returns the lines of metrics.jsonl. A last line that was cut off when the process was killed is left out.
@@ -258,7 +267,10 @@ class Run:
         path = self.directory / METRICS
         if not path.exists():
             return []
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        try:
+            lines = read_text(path, MAX_METRICS_BYTES, errors="replace").splitlines(keepends=True)
+        except OSError as error:
+            raise UserError(f"Cannot read {path}: {error.strerror}.", "Bring back a copy of this file.") from None
         return [_parsed(path, number, line) for number, line in enumerate(lines, 1) if line.endswith("\n")]
 
     def sweep(self) -> None:

@@ -20,6 +20,7 @@ from typing import Any, Final
 from pretextlm.data.store import sha256_of
 from pretextlm.errors import UserError
 from pretextlm.files import write_text
+from pretextlm.plain_files import read_json
 
 MANIFEST: Final = "run.json"
 FORMAT: Final = "pretextlm run"
@@ -60,9 +61,7 @@ class RunManifest:
         """
         path = run / MANIFEST
         try:
-            if path.stat().st_size > MAX_BYTES:
-                raise ValueError
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path, MAX_BYTES)
             found, digest = values.pop("manifest"), values.pop(HASH)
             if digest != _digest({"manifest": found, **values}) or values != {"format": FORMAT, "version": 1}:
                 raise ValueError
@@ -71,7 +70,7 @@ class RunManifest:
             return None
         except OSError as error:
             raise UserError(f"Cannot read {path}: {error.strerror}.", RESTORE) from None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise UserError(f"{path} is damaged: it is not what was written.", RESTORE) from None
 
     def write(self, run: Path) -> None:
@@ -138,8 +137,8 @@ def provenance_of(run: Path) -> dict[str, Any]:
     if manifest is not None:
         return manifest.provenance
     try:
-        values = json.loads((run / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        values = read_json(run / "environment.json")
+    except (OSError, ValueError):
         return {}
     names = ("imported", "pruned")
     return {name: values[name] for name in names if name in values} if isinstance(values, dict) else {}

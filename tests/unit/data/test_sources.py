@@ -211,6 +211,28 @@ def test_a_directory_is_read_by_content_and_says_what_it_leaves_out(tmp_path):
     assert named.left_out["no suffix (text, without fields)"] == 1
 
 
+def test_links_are_followed_inside_a_directory_and_never_out_of_it(tmp_path):
+    """Who packed a directory does not decide which other files of the reader's are learned."""
+    corpus, blobs = tmp_path / "corpus", tmp_path / "hub" / "blobs"
+    snapshot = tmp_path / "hub" / "snapshots" / "main"
+    for folder in (corpus, blobs, snapshot):
+        folder.mkdir(parents=True)
+    (tmp_path / "secret.txt").write_text("A key.")
+    (corpus / "own.txt").write_text("A text.")
+    (corpus / "inside.txt").symlink_to("own.txt")
+    (corpus / "outside.txt").symlink_to("../secret.txt")
+    (corpus / "absolute.txt").symlink_to(tmp_path / "secret.txt")
+    source = find_source(str(corpus))
+    assert list(source.documents(DocumentReader(ReadOptions()))) == ["A text.", "A text."]
+    assert source.left_out == {".txt (link out of the directory)": 2}
+    assert read(corpus / "outside.txt") == ["A key."], "a link that the user names"
+    (tmp_path / "link").symlink_to("corpus")
+    assert read(tmp_path / "link") == ["A text.", "A text."]
+    (blobs / "c0ffee").write_text("A text of the hub.")
+    (snapshot / "text.txt").symlink_to("../../blobs/c0ffee")
+    assert read(snapshot) == ["A text of the hub."]
+
+
 def test_any_single_file_is_a_text_unless_it_holds_records(tmp_path):
     assert read(write(tmp_path / "page.html", b"<p>Text</p>")) == ["<p>Text</p>"]
     assert read(write(tmp_path / "a.tex", b"x")) == ["x"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from pretextlm.evaluation.benchmarks.rows import HUB, read_rows, read_shots
 from pretextlm.evaluation.benchmarks.wording import Question, Values, Wording, shots_of
 from pretextlm.evaluation.trained_model import open_trained
 from pretextlm.files import write_json
+from pretextlm.plain_files import read_json
 from pretextlm.training.run_directory import Run
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def add_results(directory: Path, kind: str, scores: Mapping[str, Any]) -> None:
     found: dict[str, Any] = {}
     if path.exists():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = read_json(path)
             found[kind] = {**found.get(kind, {})}
         except (OSError, ValueError, AttributeError, TypeError):
             raise UserError(f"{path} is damaged.", "Take it away, or bring back a copy.") from None

@@ -7,12 +7,12 @@ restored; if they are lost or damaged, that is said, and no state names them any
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pretextlm.errors import UserError
+from pretextlm.plain_files import read_json
 from pretextlm.training import checkpoint as checkpoints
 from pretextlm.training.callbacks.base import Callback, StepMetrics, TrainerView
 from pretextlm.training.checkpoint_writer import CheckpointWriter
@@ -147,7 +147,7 @@ class BestWeights(Callback):
         named = {best_step}
         for directory in checkpoints.steps(self.checkpoints):
             try:
-                named.add(json.loads((directory / checkpoints.STATE).read_text(encoding="utf-8"))["best_step"])
+                named.add(read_json(directory / checkpoints.STATE)["best_step"])
             except (OSError, ValueError, KeyError, TypeError):
                 return  # a broken checkpoint may have named any of them
         for directory in checkpoints.steps(self.directory):
