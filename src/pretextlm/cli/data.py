@@ -156,6 +156,7 @@ def _summary(store: Store) -> dict[str, Any]:
         "splits": manifest["splits"],
         "sources": manifest["sources"],
         "options": manifest["options"],
+        "notes": manifest["notes"],
     }
 
 
@@ -168,7 +169,7 @@ def _print_summary(store: Store) -> None:
 
     console = Console()
     tokenizer = store.manifest["tokenizer"]
-    console.print(f"[bold]{store.path}[/]  {tokenizer['kind']} tokenizer, {tokenizer['vocab_size']:,} ids")
+    console.print(Text(f"{store.path}  {tokenizer['kind']} tokenizer, {tokenizer['vocab_size']:,} ids", style="bold"))
     table = Table("split", "documents", "sentences", "words", "tokens", "MB", "bytes/token")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -181,8 +182,10 @@ def _print_summary(store: Store) -> None:
     table = Table("source", "licence", *keys, "unknown")
     for row in store.manifest["sources"]:
         counts = [f"{row[key]:,}" for key in keys]
-        table.add_row(Text(row["name"]), row["licence"] or "not known", *counts, f"{_unknown(row):.2%}")
+        table.add_row(Text(row["name"]), Text(row["licence"] or "not known"), *counts, f"{_unknown(row):.2%}")
     console.print(table)
+    for note in store.manifest["notes"]:
+        console.print(Text(note, style="yellow"))
     for row in store.manifest["sources"]:
         if _unknown(row) > MOST_UNKNOWN:
             what = f"Warning: {_unknown(row):.1%} of the tokens of {row['name']} are the unknown token"

@@ -77,7 +77,11 @@ class TokenizerRecord(Config):
 
 
 class Manifest(Config):
-    """All fields of manifest.json."""
+    """All fields of manifest.json.
+
+    Attributes:
+        notes: what could not be done as asked, for people.
+    """
 
     format: Literal["pretextlm store"]
     version: int
@@ -88,6 +92,7 @@ class Manifest(Config):
     sources: tuple[SourceRecord, ...]
     options: dict[str, Any]
     files: dict[str, FileRecord]
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Returns the text of the file. Equal manifests give equal bytes."""

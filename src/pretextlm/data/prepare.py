@@ -304,13 +304,14 @@ class _Preparation:
         self, out: Path, encoder: TextEncoder, tokenizer_json: str, records: list[SourceRecord], shards: list[Path]
     ) -> None:
         by_key = self.config.validation_tail is None
-        threshold = self._threshold([load_keys(path) for path in shards]) if by_key else None
+        notes: list[str] = []
+        chosen = self._held_out([load_keys(path) for path in shards], notes) if by_key else None
         writer = StoreWriter(self.work / "store", encoder.vocab_size, tokenizer_json)
         counts = np.zeros((2, len(records)), np.int64)
         for number, path in enumerate(shards):
             shard = load_shard(path)
             counts += encoder.count(shard.chunk, len(records))
-            held_out = shard.tail if threshold is None else shard.keys < threshold
+            held_out = shard.tail if chosen is None else np.isin(shard.keys, chosen)
             writer.splits["validation"].append(shard.chunk.select(held_out))
             writer.splits["train"].append(shard.chunk.select(~held_out))
             self.progress("writing the store", number + 1, len(shards))
@@ -322,29 +323,60 @@ class _Preparation:
             record.model_copy(update={"tokens": tokens, "unknown": unknown})
             for record, tokens, unknown in zip(records, *counts.tolist(), strict=True)
         ]
-        writer.commit(out, counted, options, kind, self.config.overwrite)
+        writer.commit(out, counted, options, kind, self.config.overwrite, notes)
 
-    def _threshold(self, keys: list[NDArray[np.uint64]]) -> np.uint64:
-        """Returns the content key below which documents are in validation: a share of them, at least one and never all.
+    def _held_out(self, keys: list[NDArray[np.uint64]], notes: list[str]) -> NDArray[np.uint64]:
+        """Returns the content keys of the documents in validation: a share of them, at least one and never all.
 
         A key is a hash of the text: the split depends neither on order nor on workers, and equal documents stay
-        together.
+        together. Those that are more than the share are in training, and noted.
         """
-        every = np.sort(np.concatenate([np.zeros(0, np.uint64), *keys]))
-        if not len(every):
+        texts, counts = np.unique(np.concatenate([np.zeros(0, np.uint64), *keys]), return_counts=True)
+        if not len(texts):
             raise self._too_little("The sources hold no text.", "Check the paths and --field.")
-        if every[0] == every[-1]:
+        if len(texts) == 1:
             raise self._too_little(
                 "The corpus has only one distinct document, so none is left for validation.",
                 "Give more documents, or cut it: --split-long 10000, or --text-mode paragraphs or lines.",
             )
-        threshold = every[min(max(1, round(self.config.validation * len(every))), len(every) - 1)]
-        return np.uint64(np.clip(threshold, every[0] + np.uint64(1), every[-1]))
+        total = int(counts.sum())
+        wanted = min(max(1, round(self.config.validation * total)), total - 1)
+        chosen = _filled(counts, wanted)
+        if not chosen.any():
+            chosen[counts.argmin()] = True
+        if chosen.all():
+            chosen[-1] = False
+        got, most = int(counts[chosen].sum()), int(counts.max())
+        if most > wanted and not chosen[counts.argmax()]:
+            notes.append(
+                f"{most:,} documents are equal, more than the {wanted:,} for validation: they are in the training "
+                "split."
+            )
+        if abs(got - wanted) > max(1, 0.1 * wanted):
+            notes.append(
+                f"{got:,} documents ({got / total:.1%}) are for validation instead of {wanted:,}: equal documents stay "
+                "together."
+            )
+        return texts[chosen]
 
     def _too_little(self, message: str, hint: str) -> UserError:
         """Returns an error that says what was left out, too, for that may be the cause."""
         left_out = [f"Left out of {one.name}: {listed(one.left_out)}" for one in self.sources if one.left_out]
         return UserError(" ".join([message, *left_out]), hint)
+
+
+def _filled(sizes: NDArray[np.int64], room: int) -> NDArray[np.bool_]:
+    """Returns which groups are taken: each one, in their order, that still fits into `room`."""
+    taken, begin = np.zeros(len(sizes), bool), 0
+    while True:
+        fits = begin + np.flatnonzero(sizes[begin:] <= room)
+        # Those up to the first that no longer fits; it and all larger ones are passed over in the next round.
+        some = fits[np.cumsum(sizes[fits]) <= room]
+        if not len(some):
+            return taken
+        taken[some] = True
+        room -= int(sizes[some].sum())
+        begin = int(some[-1]) + 1
 
 
 def _existing(tokenizer: str) -> Path:

@@ -141,6 +141,29 @@ class PairIndex:
                 "Prepare a store with longer documents.",
             )
 
+    def check_relations(self) -> None:
+        """Checks that not all pairs are random ones, which have one label.
+
+        Raises:
+            UserError: no sentence is followed by another one within a row.
+        """
+        if self._random >= 0 and not self._has_successors():
+            raise UserError(
+                "No document of the split has a sentence that another one follows within a row: all pairs would be "
+                "random, and there is nothing to learn.",
+                "Prepare a store with documents of several sentences, or give a larger data.length.",
+            )
+
+    def _has_successors(self) -> bool:
+        """Returns whether some sentence leaves room for a following one of its document."""
+        for begin in range(0, int(self._firsts[-1]), SENTENCES_AT_ONCE):
+            numbers = np.arange(begin, min(begin + SENTENCES_AT_ONCE, int(self._firsts[-1])))
+            lengths = np.diff(self._offsets(np.append(numbers, numbers[-1] + 1)))
+            last = np.isin(numbers + 1, self._firsts)
+            if ((lengths < self.room) & ~last).any():
+                return True
+        return False
+
     def _targets(self, seed: int, epoch: int) -> I64:
         """Returns (D,) the chunk size of each document in tokens."""
         words = CounterRNG.of(seed, epoch, np.arange(len(self._firsts) - 1)).bits(TARGET, 1)[:, 0]

@@ -163,6 +163,7 @@ class StoreWriter:
         options: dict[str, Any],
         tokenizer_kind: str = "given",
         overwrite: bool = False,
+        notes: Sequence[str] = (),
     ) -> None:
         """Write the manifest and rename the working directory to `out`.
 
@@ -183,6 +184,7 @@ class StoreWriter:
             sources=tuple(sources),
             options=options,
             files=files,
+            notes=tuple(notes),
         )
         _write(self.work / "manifest.json", manifest.to_json())
         move_into_place(self.work, out, overwrite)

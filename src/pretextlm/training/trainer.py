@@ -44,6 +44,9 @@ from pretextlm.training.state import TrainerState
 from pretextlm.training.trainable_parameters import adapted, depth, freeze, thaw
 from pretextlm.training.validation import Validation
 
+STEPS_WITHOUT_TARGETS = 20
+"""First steps after which a run without any target is refused; a single step may have none by chance."""
+
 
 class Trainer:
     """The state of one training in memory. Use `pretrain`; this class is for tests and exact experiments.
@@ -102,6 +105,7 @@ class Trainer:
             run.checkpoints, self.config.keep_checkpoints, distributed, self.config.timeout_seconds
         )
         self.should_stop = False
+        self._targets = 0.0
         self.compile_seconds = 0.0
         self._stop = StopFlag()
         self._alive: Callable[[], None] = lambda: None
@@ -164,6 +168,7 @@ class Trainer:
                         self.save()
                         saved_at = time.monotonic()
                     metrics = self.step(batches, waited)
+                    self._refuse_no_targets()
                     for callback in self.callbacks:
                         callback.on_step(self, metrics)
         finally:
@@ -218,6 +223,7 @@ class Trainer:
                 found.update(self.objective.counts(batch))
         assert set(found) <= set(names), "a step has the terms of the first one"
         counts = dict(zip(names, distributed.all_reduce_sum([found[name] for name in names]), strict=True))
+        self._targets += sum(counts.values())
         parts = torch.zeros(len(names), dtype=torch.float64, device=self.runtime.device)
         for number, batch in enumerate(batches, 1):
             set_gradient_sync(self.module, number == len(batches) and not alone)
@@ -287,6 +293,14 @@ class Trainer:
         found = self.distributed.all_gather([self._stop.number, save_due, self.state.seconds])
         self.state.seconds = float(found[0, 2])
         return int(found[:, 0].max()), bool(found[0, 1])
+
+    def _refuse_no_targets(self) -> None:
+        """Ends a run that has nothing to learn: its loss would be 0 from the first step to the last."""
+        if not self._targets and (self.state.step >= STEPS_WITHOUT_TARGETS or self.share >= 1.0):
+            raise (UserError if self.distributed.is_main else DuplicateUserError)(
+                f"No step had a target under {self.objective.name!r}: there is nothing to learn.",
+                "Give longer text, or options of the objective that leave targets.",
+            )
 
     def _skip(self, fault: str) -> None:
         """Skip a step, or end the run if too many were skipped: before any weight is changed by the gradient."""

@@ -13,6 +13,7 @@ import numpy as np
 from pretextlm.batch import Batch, Spare, Term
 from pretextlm.counter_rng import CounterRNG
 from pretextlm.data.seeded_sample import sampled_rows
+from pretextlm.errors import UserError
 from pretextlm.training.distributed import SINGLE_PROCESS, DistributedContext
 
 if TYPE_CHECKING:
@@ -140,6 +141,9 @@ def validate(
 
     Returns:
         Sums of each term, the same on all processes.
+
+    Raises:
+        UserError: the rows have no target, so that there is no loss.
     """
     found = Validation()
 
@@ -150,7 +154,13 @@ def validate(
     batches = evaluation_batches(reader, objective, vocabulary, rows, seed)
     measure = step or (lambda batch: objective.step(forward, batch))
     read_through(forward.models["model"], batches, measure, take, distributed=distributed, before_batch=before_batch)
-    return found.over(distributed)
+    found.over(distributed)
+    if not any(term.count for term in found.terms.values()):
+        raise UserError(
+            f"The validation data has no target under {objective.name!r}: there is nothing to measure.",
+            "Give more validation data, or options of the objective that leave targets; training.validations=0: none.",
+        )
+    return found
 
 
 def read_through(

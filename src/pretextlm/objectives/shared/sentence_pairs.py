@@ -131,10 +131,12 @@ class SentencePairs(Objective):
         """Returns a reader of pairs of sentences.
 
         Raises:
-            UserError: no pairs can be made of the split's documents.
+            UserError: no pairs can be made of the split's documents, or random ones only.
         """
         self.variants(vocabulary, length)
-        return PairReader(self.documents(split), vocabulary, length, self.kinds, self.short, self.noise_period)
+        reader = PairReader(self.documents(split), vocabulary, length, self.kinds, self.short, self.noise_period)
+        reader.index.check_relations()
+        return reader
 
     def blank_layout(self, vocabulary: Vocabulary, architecture: Architecture) -> BlankLayout | None:
         """The blank is filled with [MASK] where tokens are predicted at all; the text is the first part of a pair."""
