@@ -65,8 +65,8 @@ def read_bytes(path: Path, limit: int = MAX_BYTES, *, follow_links: bool = True)
     return data
 
 
-def read_text(path: Path, limit: int = MAX_BYTES, encoding: str = "utf-8", errors: str = "strict") -> str:
-    """Returns the text of a plain file, line ends as newlines.
+def read_text(path: Path, limit: int = MAX_BYTES, encoding: str = "utf-8-sig", errors: str = "strict") -> str:
+    """Returns the text of a plain file, line ends as newlines; a byte order mark is no part of it.
 
     Raises:
         OSError: as `read_bytes`.

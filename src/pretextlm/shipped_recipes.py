@@ -46,7 +46,7 @@ def shipped_recipes() -> dict[str, ShippedRecipe]:
 
 def find_shipped(given: AnyPath) -> ShippedRecipe | None:
     """Returns the recipe of a name; its directory and the path in a checkout, recipes/NAME.toml, may be given, too."""
-    name = Path(given).as_posix().removesuffix(".toml").removeprefix("recipes/")
+    name = re.sub(r"\.toml$", "", Path(given).as_posix(), flags=re.IGNORECASE).removeprefix("recipes/")
     known = shipped_recipes()
     return known.get(name) or next((recipe for recipe in known.values() if recipe.path.stem == name), None)
 

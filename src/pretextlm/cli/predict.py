@@ -58,6 +58,7 @@ def predict(
     """
     from pretextlm.cli.shared.console import stderr
     from pretextlm.cli.shared.progress_bar import Bar
+    from pretextlm.file_names import suffix_of
     from pretextlm.files import write_text
     from pretextlm.training.runtime import tune_process
 
@@ -67,9 +68,9 @@ def predict(
         raise UserError("There is no text.", "Give texts, --file FILE, or lines on the standard input.")
     tune_process()
     from pretextlm.evaluation.predict import predict as answer
-    from pretextlm.evaluation.predict_input import lines_of
+    from pretextlm.evaluation.predict_input import decoded, lines_of
 
-    given = None if file else texts or lines_of(sys.stdin.read())
+    given = None if file else texts or lines_of(decoded(sys.stdin.buffer.read(), "the standard input"))
     with Bar() as bar:
         found = answer(
             run,
@@ -79,7 +80,7 @@ def predict(
             device=device,
             progress=partial(bar.show, "answers"),
         )
-    as_json = as_json or (out is not None and out.suffix in JSON_LINES)
+    as_json = as_json or (out is not None and suffix_of(out) in JSON_LINES)
     lines = [json.dumps(one, ensure_ascii=False) if as_json else _in_words(one) for one in found]
     notes = [f"row {one['row']}: {one['note']}" for one in found if "note" in one]
     notes[SHOWN_NOTES:] = [f"… and {len(notes) - SHOWN_NOTES:,} more rows (--json: all)"] * (len(notes) > SHOWN_NOTES)

@@ -73,10 +73,12 @@ def without_program(contents: Contents) -> Contents:
     """Leave the Python files out of a package of texts, which are only its program: those with more prose than code."""
     size = Counter[str]()
     for path in contents.paths:
-        size["code" if path.suffix == ".py" else "prose" if path.suffix in _PROSE else "other"] += path.stat().st_size
+        size["code" if path.suffix.lower() == ".py" else "prose" if path.suffix.lower() in _PROSE else "other"] += (
+            path.stat().st_size
+        )
     if size["prose"] <= size["code"]:
         return contents
-    kept = [path for path in contents.paths if path.suffix != ".py"]
+    kept = [path for path in contents.paths if path.suffix.lower() != ".py"]
     program = len(contents.paths) - len(kept)
     return Contents(kept, _most_frequent(Counter(contents.left_out) + Counter({".py (program beside texts)": program})))
 

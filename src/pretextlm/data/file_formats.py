@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pretextlm.data.encodings import HOW, UTF8
-from pretextlm.data.streams import COMPRESSIONS, DamagedError
+from pretextlm.data.streams import DamagedError
 from pretextlm.data.tables import (
     Row,
     Rules,
@@ -24,6 +24,7 @@ from pretextlm.data.tables import (
 )
 from pretextlm.data.text_files import TextMode, cut, read_text
 from pretextlm.errors import UserError, did_you_mean
+from pretextlm.file_names import compression_of, suffix_of
 
 Document = str | tuple[str, str]
 """A text, or a (source, target) pair."""
@@ -271,9 +272,6 @@ RECORDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 def format_of(path: Path) -> str:
     """Returns the kind of a file by its name: one of RECORDS, or ".txt"."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in COMPRESSIONS:
-        suffixes.pop()
-    last = suffixes[-1] if suffixes else ""
-    is_compressed_parquet = last == ".parquet" and path.suffix.lower() != last
-    return last if last in RECORDS and not is_compressed_parquet else ".txt"
+    suffix = suffix_of(path)
+    is_compressed_parquet = suffix == ".parquet" and bool(compression_of(path))
+    return suffix if suffix in RECORDS and not is_compressed_parquet else ".txt"

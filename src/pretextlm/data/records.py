@@ -29,7 +29,6 @@ from numpy.typing import ArrayLike, NDArray
 from pretextlm.data.file_formats import format_of
 from pretextlm.data.sources import hub_parts, hub_rows, open_hub
 from pretextlm.data.store import sha256_of
-from pretextlm.data.streams import COMPRESSIONS
 from pretextlm.data.tables import (
     Row,
     Rules,
@@ -42,6 +41,7 @@ from pretextlm.data.tables import (
     table_rows,
 )
 from pretextlm.errors import UserError, did_you_mean
+from pretextlm.file_names import suffix_of
 
 Label = str | int | bool
 Progress = Callable[[int], None]
@@ -341,8 +341,7 @@ def _split(source: str) -> tuple[Path, tuple[str, ...] | None]:
     mark = re.search(r"\?conll(=(?P<names>.*))?$", source)
     if mark is None or Path(source).exists():
         path = Path(source)
-        kind = Path(path.stem) if path.suffix.lower() in COMPRESSIONS else path
-        return path, () if kind.suffix.lower() == ".conll" else None
+        return path, () if suffix_of(path) == ".conll" else None
     names = tuple(mark["names"].split(",")) if mark["names"] else ()
     if len(set(names)) < len(names) or not all(names):
         raise UserError(f"{source} does not name its columns.", "Give each column a name of its own: ?conll=word,tag")

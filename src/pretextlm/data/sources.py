@@ -28,6 +28,7 @@ from pretextlm.data.file_formats import RECORDS, Document, DocumentReader, ReadO
 from pretextlm.data.streams import DamagedError
 from pretextlm.data.tables import Row
 from pretextlm.errors import UserError, did_you_mean, missing_extra
+from pretextlm.file_names import suffix_of
 
 OPTIONS = ("field", "source", "target", "prefix", "labels", "encoding")
 """Options that may follow a source."""
@@ -169,7 +170,7 @@ def _package(name: str, options: ReadOptions, named: bool) -> Source:
         return _directory(f"package:{name}", folders, options, named, _declared_licence(name), package=True)
     # Modules that the interpreter holds frozen, such as os, have their source in the standard library.
     place = Path(sysconfig.get_path("stdlib"), f"{name}.py") if spec.origin == "frozen" else Path(spec.origin or "")
-    if place.suffix != ".py" or not place.is_file():
+    if suffix_of(place) != ".py" or not place.is_file():
         raise UserError(f"{name!r} is a module without Python source.", "Give a package with text or Python files.")
     return _files(f"package:{name}", _declared_licence(name), [place])
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from pretextlm.errors import UserError, missing_extra
+from pretextlm.file_names import compression_of
 from pretextlm.plain_files import open_plain
 
-COMPRESSIONS = (".gz", ".zst")
 _ZSTD_CHUNK = 512  # compressed bytes at a time: 128 KiB of text can hide in four, so this bounds a bomb to 16 MiB
 
 
@@ -32,7 +32,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
         raise UserError(f"{path} {what}.", "Give the path of a file.")
     try:
         with open_plain(path) as raw:
-            yield _decompressed(raw, path.suffix)
+            yield _decompressed(raw, compression_of(path))
     except UserError:
         raise
     except (EOFError, zlib.error, gzip.BadGzipFile, _CutShortError) as error:
@@ -41,10 +41,10 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
         raise DamagedError(f"Cannot read {path}: {error.strerror or error}.", "Check the file.") from None
 
 
-def _decompressed(raw: BinaryIO, suffix: str) -> BinaryIO:
-    if suffix == ".gz":
+def _decompressed(raw: BinaryIO, compression: str) -> BinaryIO:
+    if compression == ".gz":
         return cast(BinaryIO, io.BufferedReader(gzip.GzipFile(fileobj=raw)))
-    if suffix == ".zst":
+    if compression == ".zst":
         return cast(BinaryIO, io.BufferedReader(_Zstandard(raw), 1 << 17))
     return raw
 

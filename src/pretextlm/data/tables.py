@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pretextlm.data.encodings import UTF8, likely, open_utf8
-from pretextlm.data.streams import COMPRESSIONS, DamagedError, lines
+from pretextlm.data.streams import DamagedError, lines
 from pretextlm.errors import missing_extra
+from pretextlm.file_names import suffix_of
 from pretextlm.plain_files import open_plain
 
 Row = tuple[int, Mapping[str, Any]]
@@ -47,8 +48,7 @@ class Rules:
 
 def place(path: Path, number: int) -> str:
     """Returns the location of a row for messages."""
-    suffix = next((suffix for suffix in reversed(path.suffixes) if suffix.lower() not in COMPRESSIONS), "").lower()
-    return f"{path}, { {'.parquet': 'row', '.json': 'record'}.get(suffix, 'line') } {number}"
+    return f"{path}, { {'.parquet': 'row', '.json': 'record'}.get(suffix_of(path), 'line') } {number}"
 
 
 def look_up(row: Mapping[str, Any], column: str) -> Any:

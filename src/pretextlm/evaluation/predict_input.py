@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from pretextlm.data.records import Records, read_records
-from pretextlm.data.streams import COMPRESSIONS, open_bytes
+from pretextlm.data.streams import open_bytes
 from pretextlm.errors import UserError, did_you_mean
 from pretextlm.evaluation.task_evaluation import with_columns
+from pretextlm.file_names import suffix_of
 from pretextlm.tasks.shared.text_input import TextTask
 
 if TYPE_CHECKING:
@@ -51,11 +52,22 @@ def read_inputs(task: Task, file: str, imported: bool) -> tuple[Task, Records]:
     """
     task, source = with_columns(task, file)
     path = Path(source)
-    kind = path.with_suffix("") if path.suffix in COMPRESSIONS else path
-    if kind.suffix == ".txt" and path.is_file():
+    if suffix_of(path) == ".txt" and path.is_file():
         with open_bytes(path) as stream:
-            return records_of(task, lines_of(stream.read().decode("utf-8-sig", errors="strict")), imported)
+            return records_of(task, lines_of(decoded(stream.read(), file)), imported)
     return task, read_records(source, task.input_columns())
+
+
+def decoded(data: bytes, where: str) -> str:
+    """Returns the text of UTF-8 bytes, without a byte order mark.
+
+    Raises:
+        UserError: they are not UTF-8; `where` names them.
+    """
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: byte {error.start + 1:,} is not UTF-8.", "Convert the text to UTF-8.") from None
 
 
 def lines_of(text: str) -> list[str] | list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pretextlm.errors import UserError
+from pretextlm.file_names import suffix_of
 from pretextlm.plain_files import parse_json, read_text
 
 TEMPLATE = "Input: {input}\nOutput: {target}\n\n"
@@ -57,7 +58,7 @@ def read_conversations(path: Path) -> list[str | list[dict[str, str]]]:
     Raises:
         UserError: as in `read_prompts`.
     """
-    if path.suffix != ".jsonl":
+    if suffix_of(path) != ".jsonl":
         return list(read_prompts(path))
     return [_conversation(path, number, _parsed(path, number, text)) for number, text in _lines(path)]
 
@@ -71,7 +72,7 @@ def read_prompts(path: Path) -> list[str]:
         UserError: the file is not there, is no UTF-8 text, holds no prompt, or a line of it is none.
     """
     lines = _lines(path)
-    if path.suffix != ".jsonl":
+    if suffix_of(path) != ".jsonl":
         found = [text for _, text in lines]
     else:
         found = [_prompt(path, number, _parsed(path, number, text)) for number, text in lines]
@@ -89,7 +90,7 @@ def read_examples(path: Path) -> list[Example]:
     found = []
     for number, text in _lines(path):
         parts: list[Any] = text.split("\t")
-        if path.suffix == ".jsonl":
+        if suffix_of(path) == ".jsonl":
             value = _parsed(path, number, text)
             parts = [value.get("input"), value.get("target")] if isinstance(value, dict) else []
         if len(parts) != 2 or not all(isinstance(part, str) for part in parts):

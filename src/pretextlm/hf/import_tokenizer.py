@@ -116,6 +116,6 @@ def _word_pieces(directory: Path) -> Tokenizer:
 
 def _text(data: bytes, place: Path) -> str:
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{place} is not UTF-8.", "Fetch the model again.") from None

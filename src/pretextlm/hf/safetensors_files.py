@@ -45,7 +45,7 @@ def read_tensor_infos(directory: Path) -> dict[str, TensorInfo]:
         return _read_shards(directory)
     if (directory / WEIGHTS).exists() or (directory / WEIGHTS).is_symlink():
         return _read_header(directory / WEIGHTS)
-    pickles = sorted(path.name for path in directory.iterdir() if path.suffix in PICKLES)
+    pickles = sorted(path.name for path in directory.iterdir() if path.suffix.lower() in PICKLES)
     if pickles:
         raise UserError(
             f"{directory} holds its weights as {pickles[0]}, a format that may run code when it is read: not read.",

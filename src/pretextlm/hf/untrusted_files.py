@@ -68,7 +68,7 @@ def parse_object(data: bytes, where: str) -> dict[str, Any]:
         )
     try:
         value = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_refuse, parse_float=_finite
+            data.decode("utf-8-sig"), object_pairs_hook=_without_repeats, parse_constant=_refuse, parse_float=_finite
         )
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]

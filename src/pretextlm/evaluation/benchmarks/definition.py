@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 
 from pretextlm.config import Config, apply_overrides, read_toml
 from pretextlm.errors import UserError, did_you_mean
+from pretextlm.file_names import suffix_of
 
 DEFINITIONS = Path(__file__).parent / "definitions"
 Kind = Literal["choice", "last_word", "bias", "truths"]
@@ -128,8 +129,9 @@ def find(name: str) -> Benchmark:
         UserError: there is none.
     """
     name, mark, options = name.partition("?")
-    path = Path(name) if name.endswith(".toml") else DEFINITIONS / f"{name}.toml"
-    if not name.endswith(".toml") and name not in names():
+    is_file = suffix_of(Path(name)) == ".toml"
+    path = Path(name) if is_file else DEFINITIONS / f"{name}.toml"
+    if not is_file and name not in names():
         raise UserError(f"There is no benchmark named {name!r}.", did_you_mean(name, names()))
     values = apply_overrides(_plain(read_toml(path)), options.split("&") if mark else ())
     return Benchmark.parse({**values, "name": f"{path.stem}{mark}{options}"}, f"the benchmark {path.stem}")

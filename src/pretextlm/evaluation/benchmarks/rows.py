@@ -11,10 +11,10 @@ from typing import Any
 
 from pretextlm.data.file_formats import format_of
 from pretextlm.data.store import sha256_of
-from pretextlm.data.streams import COMPRESSIONS
 from pretextlm.data.tables import Row, Rules, json_rows, parquet_rows, place, table_rows
 from pretextlm.errors import UserError, missing_extra
 from pretextlm.evaluation.benchmarks.definition import Benchmark, Hub
+from pretextlm.file_names import suffix_of, uncompressed_name
 
 FORMATS = (".jsonl", ".csv", ".tsv", ".parquet")
 LONGEST_ROW = 64 << 20
@@ -119,10 +119,10 @@ def _files(folder: Path, stem: str) -> list[Path]:
 
 
 def _is_named(path: Path, stem: str) -> bool:
-    plain = path.with_suffix("") if path.suffix in COMPRESSIONS else path
-    if plain.suffix not in FORMATS or path.name.startswith("."):
+    if suffix_of(path) not in FORMATS or path.name.startswith("."):
         return False
-    return not stem or plain.stem == stem or plain.stem.startswith(f"{stem}-0")
+    name = Path(uncompressed_name(path)).stem
+    return not stem or name == stem or name.startswith(f"{stem}-0")
 
 
 def read_files(split: str, files: Sequence[Path]) -> Rows:
