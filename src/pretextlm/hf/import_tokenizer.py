@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pretextlm.data.tokenizer import complete, from_json
-from pretextlm.errors import UserError
-from pretextlm.hf.tokenizer_settings import SETTINGS
+from pretextlm.errors import UserError, missing_extra
+from pretextlm.hf.tokenizer_settings import NAMES, SETTINGS
 from pretextlm.hf.untrusted_files import read_object, read_plain
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 TOKENIZER, VOCABULARY = "tokenizer.json", "vocab.txt"
+CONVERTED = ("vocab.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "spm.model")
+"""Vocabularies of tokenizers that transformers converts, for directories older than tokenizer.json."""
+COMPANIONS = ("merges.txt", "added_tokens.json")
+"""Files beside such a vocabulary."""
+CONFIG_FILE = "config.json"
 MAX_TOKENIZER_BYTES = 64 << 20
 MAX_ADDED = 100_000
 MAX_WORD = 1000
@@ -32,7 +38,7 @@ class ImportedTokenizer:
         tokenizer: with all our special tokens.
         own_size: its largest id + 1 before any token was added.
         added: the added tokens in the order of their ids.
-        original: its own file; None if it was built from a WordPiece vocabulary.
+        original: its own file; None if it was built from the files of a slow tokenizer.
     """
 
     tokenizer: Tokenizer
@@ -62,10 +68,13 @@ def import_tokenizer(directory: Path) -> ImportedTokenizer:
     elif (directory / VOCABULARY).exists():
         place = directory / VOCABULARY
         tokenizer = _word_pieces(directory)
+    elif found := next((name for name in CONVERTED if (directory / name).exists()), None):
+        place = directory / found
+        tokenizer = _converted(directory, place)
     else:
         raise UserError(
-            f"{directory} has no {TOKENIZER}.",
-            "Write it once with transformers: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)",
+            f"{directory} has no tokenizer: none of {', '.join((TOKENIZER, VOCABULARY, *CONVERTED))}.",
+            "Copy the tokenizer's files beside the weights.",
         )
     try:
         return _completed(tokenizer, place, original)
@@ -99,8 +108,9 @@ def _word_pieces(directory: Path) -> Tokenizer:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     place, settings = directory / VOCABULARY, directory / SETTINGS
-    pieces = _text(read_plain(place, MAX_TOKENIZER_BYTES), place).splitlines()
-    ids = {piece.rstrip("\n"): index for index, piece in enumerate(pieces)}
+    # The lines of a text file: of Unicode's other line separators, U+2028, U+0085 and so on, each may be a piece.
+    text = _text(read_plain(place, MAX_TOKENIZER_BYTES), place).replace("\r\n", "\n").replace("\r", "\n")
+    ids = {piece: index for index, piece in enumerate(text.removesuffix("\n").split("\n"))}
     if "[UNK]" not in ids:
         raise UserError(f"{place} lists no word pieces: it has no [UNK].", f"Give a directory with {TOKENIZER}.")
     lower = bool(read_object(settings).get("do_lower_case", True)) if settings.exists() else True
@@ -112,6 +122,32 @@ def _word_pieces(directory: Path) -> Tokenizer:
     if "[CLS]" in ids and "[SEP]" in ids:
         tokenizer.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
     return tokenizer
+
+
+def _converted(directory: Path, place: Path) -> Tokenizer:
+    """Returns the tokenizer that transformers makes of the files of a slow one. Code beside them is not run.
+
+    Raises:
+        UserError: transformers or sentencepiece is not installed, or cannot read them.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        from transformers import AutoTokenizer
+    except ImportError:
+        raise missing_extra("transformers", "hub", f"Reading {place}") from None
+    with TemporaryDirectory() as copy:
+        for name in (CONFIG_FILE, SETTINGS, NAMES, *COMPANIONS, *CONVERTED):
+            if (directory / name).exists():
+                (Path(copy) / name).write_bytes(read_plain(directory / name, MAX_TOKENIZER_BYTES))
+        try:
+            made = AutoTokenizer.from_pretrained(copy, local_files_only=True, trust_remote_code=False)
+            return Tokenizer.from_str(made.backend_tokenizer.to_str())
+        except Exception as error:
+            reason = str(error).strip().split("\n")[0][:300]
+            raise UserError(
+                f"transformers makes no tokenizer of {place}: {reason}.", f"Give a directory with {TOKENIZER}."
+            ) from None
 
 
 def _text(data: bytes, place: Path) -> str:

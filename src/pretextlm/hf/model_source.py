@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 from pretextlm.errors import UserError, missing_extra
 from pretextlm.hf.gguf import SUFFIX, convert_gguf
+from pretextlm.hf.import_tokenizer import COMPANIONS, CONVERTED, VOCABULARY
 from pretextlm.hf.provenance import KEPT
 from pretextlm.hf.safetensors_files import INDEX
 from pretextlm.hf.sentence_transformers_files import FILES
@@ -17,7 +18,7 @@ from pretextlm.plain_files import read_text
 
 HUB = "hf:"
 HUB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
-HUB_FILES = ["*.safetensors", INDEX, "vocab.txt", *KEPT, *FILES]
+HUB_FILES = ["*.safetensors", INDEX, VOCABULARY, *CONVERTED, *COMPANIONS, *KEPT, *FILES]
 CACHED = "models--"
 """Begin of the names of models in the hub's cache."""
 
