@@ -34,7 +34,7 @@ from pretextlm.compression.structured import (
 )
 from pretextlm.errors import UserError
 from pretextlm.evaluation.trained_model import open_store
-from pretextlm.files import atomic_directory, write_json
+from pretextlm.files import ENOUGH_SPACE, atomic_directory, write_json
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.parameter_count import total
 from pretextlm.model.transformer import meta_model
@@ -238,7 +238,7 @@ def _write(run: Run, out: Path, state: _State, facts: Mapping[str, Any], command
         "command": list(command),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    with atomic_directory(out, "Give a place you may write to.") as partial:
+    with atomic_directory(out, ENOUGH_SPACE, checkpoints.size_of(state.weights)) as partial:
         carried = carry_origin(run.directory, partial)
         provenance = {**carried, "pruned": [*carried.get("pruned", []), dict(facts)]}
         made = Run.create(partial, recipe, environment, run.directory / TOKENIZER, provenance=provenance)

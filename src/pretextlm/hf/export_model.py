@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretextlm.errors import UserError
-from pretextlm.files import AnyPath, atomic_directory
+from pretextlm.files import ENOUGH_SPACE, AnyPath, atomic_directory
 from pretextlm.hf import custom_code, int8
 from pretextlm.hf.check_export import SKIPPED, Written, check_export, missing_library
 from pretextlm.hf.equivalent_weights import ADDED_TO_TABLE, POSITIONS
@@ -30,7 +30,7 @@ from pretextlm.hf.sentence_transformers_files import write_embedding_files
 from pretextlm.hf.state_dict import DISCRIMINATOR, GENERATOR, Translated, trained_part, translated
 from pretextlm.hf.task_heads import exported_task, head_out
 from pretextlm.hf.untrained import LM_HEAD, untrained_heads
-from pretextlm.hf.weight_files import DTYPES, stored, torch_dtype, write_weights
+from pretextlm.hf.weight_files import DTYPES, sizes, stored, torch_dtype, write_weights
 from pretextlm.tasks.sentence_embedding import SentenceEmbedding
 from pretextlm.training.run_directory import Run
 
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from pretextlm.model.transformer import Transformer
 
 MAX_SHARD_BYTES = 5_000_000_000
-ENOUGH_SPACE = "Give a place with enough space."
 ADDED = ("embed_tokens.weight", "lm_head.weight", "lm_head.bias", "head_layers.bias")
 """Parameters with one row per token."""
 
@@ -138,7 +137,7 @@ def export_model(
         theirs, values[int8.KEY] = _quantized(done, theirs, dtype)
         compared = measure(_read_back(done, theirs, dtype, model.state_dict())) if measure else None
     values |= {"dtype": DTYPES[dtype], "torch_dtype": DTYPES[dtype]}
-    with atomic_directory(out, ENOUGH_SPACE) as partial:
+    with atomic_directory(out, ENOUGH_SPACE, sum(sizes(theirs, dtype).values())) as partial:
         write_json(partial / "config.json", values)
         write_weights(partial, theirs, dtype, max_shard_bytes)
         if done.family.name == custom_code.NAME:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pretextlm import __version__
 from pretextlm.data.store import sha256_of
 from pretextlm.errors import UserError
-from pretextlm.files import AnyPath, atomic_directory, write_json
+from pretextlm.files import ENOUGH_SPACE, AnyPath, atomic_directory, write_json
 from pretextlm.hf import int8
 from pretextlm.hf.hf_config import CONFIG_FILE, read_config
 from pretextlm.hf.import_tokenizer import MAX_TOKENIZER_BYTES, ImportedTokenizer, import_tokenizer
@@ -271,7 +271,7 @@ def _write(out: Path, checked: ValidatedModel, recipe: Recipe, origin: Origin, c
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
     cost = {"parameters": total(model), "steps": 0, "tokens": 0, "seconds": 0.0, "compile_seconds": 0.0}
-    with atomic_directory(out, "Give a place you may write to.") as partial:
+    with atomic_directory(out, ENOUGH_SPACE, checkpoints.size_of(model.state_dict())) as partial:
         (partial / ORIGIN).mkdir()
         tokenizer = partial / TOKENIZER
         tokenizer.write_text(checked.taken.tokenizer.to_str(pretty=True), encoding="utf-8")

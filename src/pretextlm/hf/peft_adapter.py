@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretextlm.errors import UserError, missing_extra
-from pretextlm.files import atomic_directory
+from pretextlm.files import ENOUGH_SPACE, atomic_directory
 from pretextlm.hf import custom_code
 from pretextlm.hf.check_export import SKIPPED, check_adapter, missing_library
 from pretextlm.hf.export_format import export_format
-from pretextlm.hf.export_model import ENOUGH_SPACE, Exported, refuse_used, written_model
+from pretextlm.hf.export_model import Exported, refuse_used, written_model
 from pretextlm.hf.export_tokenizer import write_json, write_tokenizer
 from pretextlm.hf.model_card import adapter_card
 from pretextlm.hf.provenance import origin_of
@@ -104,7 +104,8 @@ def export_adapter(
         use_rslora=lora.kind == "rslora",
         use_dora=lora.kind == "dora",
     )
-    with atomic_directory(out, ENOUGH_SPACE) as partial:
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    with atomic_directory(out, ENOUGH_SPACE, size) as partial:
         settings.save_pretrained(str(partial))
         _sort_lists(partial / "adapter_config.json")
         save_file(tensors, partial / "adapter_model.safetensors", metadata={"format": "pt"})
@@ -116,7 +117,6 @@ def export_adapter(
             written = written_model(run, model, done, done.theirs, {**done.values, **own, "dtype": "float32"})
             checked = check_adapter(partial, base, written)
     files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     architecture = str(done.values["architectures"][0])
     return Exported(out, done.family.name, architecture, done.lost, files, False, "fp32", size, checked)
 

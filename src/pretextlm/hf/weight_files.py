@@ -28,9 +28,8 @@ def write_weights(directory: Path, tensors: Mapping[str, Tensor], dtype: str, li
     """
     from safetensors.torch import save_file
 
-    kind = torch_dtype(dtype)
-    sizes = {name: t.numel() * (kind if t.is_floating_point() else t.dtype).itemsize for name, t in tensors.items()}
-    shards = list(_shards(sizes, limit))
+    kind, bytes_of = torch_dtype(dtype), sizes(tensors, dtype)
+    shards = list(_shards(bytes_of, limit))
     where: dict[str, str] = {}
     for nth, names in enumerate(shards, 1):
         file = WEIGHTS if len(shards) == 1 else f"model-{nth:05d}-of-{len(shards):05d}.safetensors"
@@ -38,7 +37,13 @@ def write_weights(directory: Path, tensors: Mapping[str, Tensor], dtype: str, li
         save_file(own, directory / file, metadata={"format": "pt"})
         where |= dict.fromkeys(names, file)
     if len(shards) > 1:
-        write_json(directory / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where})
+        write_json(directory / INDEX, {"metadata": {"total_size": sum(bytes_of.values())}, "weight_map": where})
+
+
+def sizes(tensors: Mapping[str, Tensor], dtype: str) -> dict[str, int]:
+    """Returns the bytes of each tensor as written, by name."""
+    kind = torch_dtype(dtype)
+    return {name: t.numel() * (kind if t.is_floating_point() else t.dtype).itemsize for name, t in tensors.items()}
 
 
 def torch_dtype(dtype: str) -> torch.dtype:

@@ -31,7 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pretextlm.errors import UserError
-from pretextlm.files import flush
+from pretextlm.files import CannotWrite, flush
 from pretextlm.plain_files import open_plain, parse_json, read_json, read_text
 from pretextlm.training import sharded_checkpoint
 
@@ -261,17 +261,15 @@ def disk_errors(final: Path, size: int) -> Iterator[None]:
     """Turns errors of the disk within the block into a UserError and removes the temporary directory.
 
     Raises:
-        UserError: the checkpoint could not be written.
+        CannotWrite: the checkpoint could not be written.
     """
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
         for litter in final.parent.glob(f".{final.name}.tmp-{os.getpid()}"):
             shutil.rmtree(litter, ignore_errors=True)
-        raise UserError(
-            f"Cannot write the checkpoint {final}, which needs {size:,} bytes: {_reason(error)}.",
-            "Earlier checkpoints are untouched. Free space or replace the disk, then use --resume.",
-        ) from None
+        hint = "Earlier checkpoints are untouched. Free space or replace the disk, then use --resume."
+        raise CannotWrite(final, error, hint, size) from None
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pretextlm.config import read_toml, write_toml
 from pretextlm.data.store import sha256_of
 from pretextlm.errors import UserError
-from pretextlm.files import AnyPath, write_json, write_text
+from pretextlm.files import AnyPath, CannotWrite, write_json, write_text
 from pretextlm.plain_files import read_json, read_text
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.recipe_paths import absolute, all_exist, moved
@@ -138,8 +138,8 @@ class Run:
             RunManifest.of(files, data or {}, provenance or {}).write(directory)
             write_text(directory / CONFIG, text)  # the last one: it makes the directory a run
         except OSError as error:
-            raise UserError(
-                f"Cannot write {directory}: {error.strerror}.", "Give a directory that you may write to."
+            raise CannotWrite(
+                directory, error, "Give a directory that you may write to, on a disk with room."
             ) from None
         return run
 
@@ -276,7 +276,7 @@ class Run:
     def sweep(self) -> None:
         """Removes temporary files of killed processes; only for the process that holds the lock."""
         for name in (CONFIG, ENVIRONMENT, MANIFEST, METRICS, COST, FORGETTING):
-            for litter in self.directory.glob(f".{name}.*.partial"):
+            for litter in self.directory.glob(f".{name}*.partial"):
                 litter.unlink(missing_ok=True)
 
     def rewind_metrics(self, step: int, validated: bool = True) -> None:
