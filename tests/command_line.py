@@ -90,7 +90,8 @@ class CommandLine:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.command_line"],
             cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "100"},
+            env=os.environ
+            | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "100", "PRETEXTLM_DEBUG": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pretextlm.cli.shared.console import print_json, stderr
 from pretextlm.cli.shared.options import Jobs
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ def compare(
 def run_study(plan: AnyPlan, directory: Path, as_json: bool, jobs: int = 1) -> None:
     """Run a study under one progress bar, write its report and print the table; exits with the command's exit code."""
     from pretextlm.cli.report import print_summary
-    from pretextlm.cli.shared.console import print_json, stderr
     from pretextlm.cli.shared.study_bar import StudyBar
     from pretextlm.study.compare import compare as run
     from pretextlm.training.runtime import tune_process
@@ -54,7 +54,7 @@ def run_study(plan: AnyPlan, directory: Path, as_json: bool, jobs: int = 1) -> N
         with StudyBar() as progress:
             results = run(plan, directory, jobs=jobs, command=["pretextlm", *sys.argv[1:]], progress=progress)
     except Stopped as stopped:
-        stderr().print(f"{stopped}; saved. Give the same command to go on.", highlight=False)
+        stderr().print(f"{stopped}; saved. Give the same command to go on.")
         raise typer.Exit(stopped.exit_code) from None
     assert results.report is not None
     if as_json:
@@ -64,5 +64,5 @@ def run_study(plan: AnyPlan, directory: Path, as_json: bool, jobs: int = 1) -> N
     else:
         print_summary(results.summary, results.report)
     if results.failed:
-        stderr().print(f"failed: {', '.join(results.failed)}. Give the same command to try again.", highlight=False)
+        stderr().print(f"failed: {', '.join(results.failed)}. Give the same command to try again.")
         raise typer.Exit(1)

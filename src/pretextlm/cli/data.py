@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from pretextlm.cli.shared.console import echo, print_json, stderr, stdout
 
 if TYPE_CHECKING:
     from pretextlm.data.store import Split, Store
@@ -88,7 +89,7 @@ def prepare(
     with interruptible(kept), PreparationBar() as bar:
         store = run(sources, out, config, bar.update)
     if as_json:
-        print(json.dumps(_summary(store), ensure_ascii=False))
+        print_json(_summary(store), indent=None)
     else:
         _print_summary(store)
 
@@ -108,25 +109,24 @@ def inspect(
         opened.verify()
     if as_json:
         result = _summary(opened) | {"lengths": _lengths(opened.train), "samples": sample_documents(opened, samples)}
-        print(json.dumps(result | ({"verified": True} if verify else {}), ensure_ascii=False))
+        print_json(result | ({"verified": True} if verify else {}), indent=None)
         return
     _print_summary(opened)
     _print_lengths(opened.train)
     _print_samples(opened, samples)
     if verify:
-        print("Every file is as it was written.")
+        echo("Every file is as it was written.")
 
 
 class PreparationBar:
     """Progress on stderr: current stage, megabytes per second, time left."""
 
     def __enter__(self) -> PreparationBar:
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        rate = TextColumn("{task.fields[rate]}")
-        columns = [TextColumn("{task.description}"), BarColumn(), rate, TimeRemainingColumn()]
-        self._progress = Progress(*columns, console=Console(stderr=True))
+        rate = TextColumn("{task.fields[rate]}", markup=False)
+        columns = [TextColumn("{task.description}", markup=False), BarColumn(), rate, TimeRemainingColumn()]
+        self._progress = Progress(*columns, console=stderr())
         self._task: Any = None
         self._what = ""
         self._progress.start()
@@ -161,13 +161,12 @@ def _summary(store: Store) -> dict[str, Any]:
 
 
 def _print_summary(store: Store) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from pretextlm.data.directories import has_other_encodings, listed
 
-    console = Console()
+    console = stdout()
     tokenizer = store.manifest["tokenizer"]
     console.print(Text(f"{store.path}  {tokenizer['kind']} tokenizer, {tokenizer['vocab_size']:,} ids", style="bold"))
     table = Table("split", "documents", "sentences", "words", "tokens", "MB", "bytes/token")
@@ -214,15 +213,15 @@ def _lengths(split: Split) -> list[dict[str, int]]:
 
 
 def _print_lengths(split: Split) -> None:
-    from rich.console import Console
+    from rich.text import Text
 
     rows = _lengths(split)
     most = max((row["documents"] for row in rows), default=1)
-    console = Console()
-    console.print("[bold]Tokens in a document[/] (train)")
+    console = stdout()
+    console.print(Text.assemble(("Tokens in a document", "bold"), " (train)"))
     for row in rows:
         bar = "█" * max(1, round(40 * row["documents"] / most))
-        console.print(f"  up to {row['up_to']:>10,}  {bar} {row['documents']:,}", highlight=False)
+        console.print(f"  up to {row['up_to']:>10,}  {bar} {row['documents']:,}")
 
 
 def sample_documents(store: Store, count: int, tokens: int = 64) -> list[dict[str, Any]]:
@@ -248,10 +247,9 @@ def sample_documents(store: Store, count: int, tokens: int = 64) -> list[dict[st
 
 
 def _print_samples(store: Store, count: int) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console()
+    console = stdout()
     for sample in sample_documents(store, count):
-        console.print(f"[bold]Document {sample['document']:,}[/] of {sample['source']}", highlight=False)
+        console.print(Text.assemble((f"Document {sample['document']:,}", "bold"), f" of {sample['source']}"))
         console.print(Text("  " + sample["text"].replace("\n", "\n  ") + " …"))

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pretextlm.cli.shared.console import print_json, stdout
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -17,7 +19,6 @@ def doctor(
 
     Nothing is written. For the memory and time of one recipe: pretextlm pretrain RECIPE --dry-run.
     """
-    from pretextlm.cli.shared.console import print_json
     from pretextlm.training.distributed import process_group
     from pretextlm.training.machine_report import default_settings, describe_machine
 
@@ -32,20 +33,19 @@ def doctor(
 
 
 def _show(machine: Mapping[str, Any], training: Mapping[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from pretextlm.report.format import si
 
-    console = Console(highlight=False)
+    console = stdout()
     for title, rows in (("This machine", _machine(machine)), ("Training will use", _training(training))):
         table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
         table.add_column(style="bold", no_wrap=True)
         table.add_column(overflow="fold")
         for name, text in rows:
             table.add_row(name, Text(text))
-        console.print(f"[bold cyan]{title}[/]")
+        console.print(Text(title, style="bold cyan"))
         console.print(table)
         console.print()
     free = machine["here"]["free_bytes"]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pretextlm.cli.shared.console import print_json, stderr
 from pretextlm.cli.shared.evaluation_output import show_evaluation, show_scores
 from pretextlm.errors import UserError
 
@@ -128,7 +129,6 @@ def evaluate(
 
         pretextlm evaluate runs/mine --benchmark blimp,arc_easy --data data/eval --limit 100
     """
-    from pretextlm.cli.shared.console import print_json, stderr
     from pretextlm.cli.shared.interrupt import interruptible
 
     held_out = {"--store": store, "--documents": documents, "--tokens": tokens}
@@ -149,12 +149,14 @@ def evaluate(
         return
     _refuse({"--split": split, "--shots": shots, "--limit": limit}, "the run's own held-out text")
     _refuse(held_out if text else windows, "--text" if text else "a store")
+    from rich.text import Text
+
     console = stderr()
     with interruptible(AGAIN), console.status("opening the run") as status:
         from pretextlm.training.runtime import tune_process
 
         tune_process()
-        result = _measure(run, text, store, windows, held_out, status.update, device)
+        result = _measure(run, text, store, windows, held_out, lambda text: status.update(Text(text)), device)
     if as_json:
         print_json(result)
     else:

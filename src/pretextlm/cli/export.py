@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pretextlm.cli.shared.console import echo, echo_comparison, print_json, stderr
 from pretextlm.errors import UserError
 
 
@@ -79,7 +80,6 @@ def export(
     compressed-tensors (W8A16), which transformers reads if it is installed. The embedding and the head keep --dtype; in
     a small model they are most of the file.
     """
-    from pretextlm.cli.shared.console import echo_comparison, print_json, stderr
 
     with stderr().status("writing the model"):
         options: dict[str, Any] = {
@@ -123,16 +123,16 @@ def export(
         measured = done.comparison or {}
         print_json(values | ({"quantized": "int8", "weight_bytes": sizes, **measured} if quantize else {}))
         return
-    typer.echo(f"{directory}: {done.family} ({done.architecture})" + (", as it came" if done.untouched else ""))
+    echo(f"{directory}: {done.family} ({done.architecture})" + (", as it came" if done.untouched else ""))
     if done.reason:
-        typer.echo(f"with its own code (trust_remote_code), since: {done.reason}")
+        echo(f"with its own code (trust_remote_code), since: {done.reason}")
     if done.lost:
-        typer.echo(f"heads without a place in this format: {', '.join(done.lost)}")
+        echo(f"heads without a place in this format: {', '.join(done.lost)}")
     for name, size in done.files.items():
-        typer.echo(f"  {name}  {size:,} bytes")
-    typer.echo(done.checked)
+        echo(f"  {name}  {size:,} bytes")
+    echo(done.checked)
     if quantize and done.comparison is not None:
         smaller = f"{done.weight_bytes / done.whole_bytes:.0%}"
-        typer.echo(f"weights: {done.whole_bytes:,} → {done.weight_bytes:,} bytes ({smaller})")
-        typer.echo(f"int8: the matrices of the blocks; embedding table, head and norms are {done.dtype}")
+        echo(f"weights: {done.whole_bytes:,} → {done.weight_bytes:,} bytes ({smaller})")
+        echo(f"int8: the matrices of the blocks; embedding table, head and norms are {done.dtype}")
         echo_comparison(done.comparison)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pretextlm.cli.shared.console import print_json, stderr, stdout
+
 if TYPE_CHECKING:
     from pretextlm.evaluation.fill import Filled
 
@@ -38,7 +40,6 @@ def fill(
     answer is original); they are not comparable between kinds of model. In a text that is longer than the model can
     read, each blank sees the tokens nearest to it.
     """
-    from pretextlm.cli.shared.console import print_json, stderr
 
     with stderr().status("opening the run"):
         from pretextlm.training.runtime import tune_process
@@ -52,7 +53,7 @@ def fill(
             opened, text, top=top, max_new_tokens=max_new_tokens, parse_special_tokens=parse_special_tokens
         )
     for note in filled.notes:
-        stderr().print(note, markup=False, highlight=False)
+        stderr().print(note)
     if as_json:
         blanks = [[{"answer": answer, "score": score} for answer, score in b.answers] for b in filled.blanks]
         print_json(
@@ -70,11 +71,10 @@ def fill(
 
 
 def _show(filled: Filled) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    console = stdout()
     console.print(Text(filled.text))
     for nth, blank in enumerate(filled.blanks, 1):
         table = Table(box=None, padding=(0, 2), title=f"blank {nth}", title_justify="left", title_style="dim")

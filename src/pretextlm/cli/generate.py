@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pretextlm.cli.shared.console import echo, print_json, stderr
 from pretextlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -103,7 +105,6 @@ def generate(
     A model with a table of positions stops where the table ends, and refuses a longer prompt unless --truncate-left is
     given. Other models read on, and a note says from where on they were not made for it.
     """
-    from pretextlm.cli.shared.console import print_json, stderr
     from pretextlm.evaluation.prompt_files import TEMPLATE, read_conversations, read_examples, read_prompts
 
     if chat and (examples or template):
@@ -137,8 +138,9 @@ def generate(
     between = "\n" if chat or pairs or opened.recipe.training_objective.writes_targets else ""
     notes: list[str] = []
     live = sys.stdout.isatty() and len(asked) * samples == 1 and beams == 1 and not as_json
+    show = partial(echo, end="")
     if live:
-        _show(_text(asked[0]) + between)
+        show(_text(asked[0]) + between)
     found = write(
         opened,
         asked,
@@ -150,13 +152,13 @@ def generate(
         parse_special_tokens=parse_special_tokens,
         truncate_left=truncate_left,
         on_note=notes.append,
-        on_text=_show if live else None,
+        on_text=show if live else None,
         **settings,
     )
     if live:
-        _show("\n")
+        show("\n")
     for note in notes:
-        stderr().print(note, markup=False, highlight=False)
+        stderr().print(note)
     if live:
         return
     groups = [found[n * samples : (n + 1) * samples] for n in range(len(asked))]
@@ -174,17 +176,12 @@ def generate(
         )
         return
     shown = [_text(text) + between + answer for text, group in zip(asked, groups, strict=True) for answer in group]
-    sys.stdout.write("\n---\n".join(shown) + "\n")
+    echo("\n---\n".join(shown))
 
 
 def _text(prompt: str | Sequence[Message]) -> str:
     """Returns a prompt, or the messages of a conversation, for people."""
     return prompt if isinstance(prompt, str) else "\n".join(f"{one['role']}: {one['content']}" for one in prompt)
-
-
-def _show(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 def unescaped(text: str) -> str:

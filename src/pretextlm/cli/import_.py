@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from pretextlm.cli.shared.console import echo, print_json, stderr
+
 
 def import_(
     source: Annotated[
@@ -31,7 +33,6 @@ def import_(
 
     pretextlm pretrain recipes/masked.toml start=RUN data.store=STORE
     """
-    from pretextlm.cli.shared.console import print_json, stderr
 
     with stderr().status("reading the model"):
         from pretextlm.hf.import_model import import_model as take
@@ -45,11 +46,11 @@ def import_(
         return
     shape = run.recipe.model
     learnt = run.recipe.training_objective.name
-    typer.echo(f"{out}: {origin.family}, {shape.num_hidden_layers} layers of width {shape.hidden_size}, by {learnt}")
+    echo(f"{out}: {origin.family}, {shape.num_hidden_layers} layers of width {shape.hidden_size}, by {learnt}")
     for title, names in (
         ("special tokens added", origin.added_tokens),
         ("newly initialised, since the checkpoint has none", origin.drawn),
         ("not carried over", origin.not_carried),
     ):
         if names:
-            typer.echo(f"{title}: {len(names)} ({', '.join(names[:6])}{', …' if len(names) > 6 else ''})")
+            echo(f"{title}: {len(names)} ({', '.join(names[:6])}{', …' if len(names) > 6 else ''})")

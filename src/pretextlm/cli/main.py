@@ -15,6 +15,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from pretextlm import __version__
+from pretextlm.cli.shared.console import echo, open_streams
+from pretextlm.cli.shared.failures import report
 from pretextlm.errors import DuplicateUserError, UserError
 from pretextlm.registry import Registry
 
@@ -37,7 +39,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"pretextlm {__version__}")
+        echo(f"pretextlm {__version__}")
         raise typer.Exit
 
 
@@ -102,24 +104,26 @@ def main() -> None:
     # Read by the OpenMP runtime as torch is loaded. Threads that spin while they wait make a step several times slower
     # as soon as anything else runs on the machine; threads that sleep cost nothing that could be measured.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    open_streams()
     try:
-        app()
-    except UserError as error:
-        if isinstance(error, DuplicateUserError):
-            time.sleep(OTHERS_WAIT_SECONDS)
-        _print_error(error)
-        _leave(2)
+        code = app(standalone_mode=False)  # click's own errors, too, are reported below
+        sys.stdout.flush()
+        sys.exit(code if isinstance(code, int) else 0)
     except SystemExit as left:
         trackers = sys.modules.get("pretextlm.training.trackers")
         if left.code in (130, 143) or (trackers is not None and trackers.hanging()):
             _leave(left.code if isinstance(left.code, int) else 0)
         raise
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("stopped\n")
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:
+        if isinstance(error, DuplicateUserError):
+            time.sleep(OTHERS_WAIT_SECONDS)
+        _leave(report(error))
 
 
 def _leave(code: int) -> NoReturn:
@@ -128,17 +132,6 @@ def _leave(code: int) -> NoReturn:
         with suppress(OSError):
             stream.flush()
     os._exit(code)
-
-
-def _print_error(error: UserError) -> None:
-    from rich.text import Text
-
-    from pretextlm.cli.shared.console import stderr
-
-    console = stderr()
-    console.print(Text("error: ", style="bold red") + Text(error.message[:2000]))
-    if error.hint:
-        console.print(Text("hint:  ", style="bold cyan") + Text(error.hint[:2000]))
 
 
 if __name__ == "__main__":

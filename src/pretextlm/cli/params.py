@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pretextlm.cli.shared.console import print_json, stdout
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -35,9 +37,7 @@ def params(
     The count is exact, tied weights once, and allocates no weights. For presets, the published figure is shown with the
     reason for any difference.
     """
-    from rich.console import Console
 
-    from pretextlm.cli.shared.console import print_json
     from pretextlm.errors import UserError, did_you_mean
 
     if every:
@@ -65,7 +65,7 @@ def params(
     if as_json:
         print_json({"model": name, **result, "config": config.model_dump(mode="json")})
     else:
-        _show(Console(highlight=False), name, config, result)
+        _show(stdout(), name, config, result)
 
 
 def _shape(model: str, overrides: list[str]) -> tuple[ModelConfig, Heads | None, Preset | None]:
@@ -108,10 +108,8 @@ def _from_directory(place: Path) -> tuple[ModelConfig, Any]:
 
 
 def _list(as_json: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    from pretextlm.cli.shared.console import print_json
     from pretextlm.model.families.registry import FAMILIES
     from pretextlm.model.presets.preset import presets
 
@@ -133,7 +131,7 @@ def _list(as_json: bool) -> None:
     table.add_column("paper")
     for name, about in found.items():
         table.add_row(name, *about.values())
-    Console(highlight=False).print(table)
+    stdout().print(table)
 
 
 def _show(console: Console, name: str, config: ModelConfig, result: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pretextlm.cli.shared.console import echo, json_line, stderr
 from pretextlm.errors import UserError
 
 SHOWN = 3
@@ -56,7 +56,6 @@ def predict(
 
     Without texts and file, the standard input is read: a text a line, or JSON lines.
     """
-    from pretextlm.cli.shared.console import stderr
     from pretextlm.cli.shared.progress_bar import Bar
     from pretextlm.file_names import suffix_of
     from pretextlm.files import write_text
@@ -81,17 +80,17 @@ def predict(
             progress=partial(bar.show, "answers"),
         )
     as_json = as_json or (out is not None and suffix_of(out) in JSON_LINES)
-    lines = [json.dumps(one, ensure_ascii=False) if as_json else _in_words(one) for one in found]
+    lines = [json_line(one) if as_json else _in_words(one) for one in found]
     notes = [f"row {one['row']}: {one['note']}" for one in found if "note" in one]
     notes[SHOWN_NOTES:] = [f"… and {len(notes) - SHOWN_NOTES:,} more rows (--json: all)"] * (len(notes) > SHOWN_NOTES)
     for note in notes:
-        stderr().print(note, markup=False, highlight=False)
+        stderr().print(note)
     if out:
         write_text(out, "".join(f"{line}\n" for line in lines))
-        typer.echo(f"{out}: {len(found):,} answers")
+        echo(f"{out}: {len(found):,} answers")
     else:
         for line in lines:
-            typer.echo(line)
+            echo(line)
 
 
 def _in_words(found: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pretextlm.cli.shared.console import echo, print_json, stderr
 from pretextlm.cli.shared.options import DryRun, Resume, RunDirectory
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ def pretrain(
     shape. Its loss on that run's text is measured during training (forgetting); data.forgetting_stores=["STORE"] names
     other text, [] none. Ctrl-C (or SIGTERM) saves a checkpoint and exits; --resume continues, bit for bit on a CPU.
     """
-    from pretextlm.cli.shared.console import print_json
 
     loaded, directory = load_recipe(recipe, overrides or [], out)
     run = train_or_dry_run(loaded, directory, resume=resume, dry_run=dry_run, as_json=as_json)
@@ -57,9 +57,9 @@ def pretrain(
         print_json({**found, "forgotten": forgotten} if forgotten else found)
     else:
         loss = last.get("validation", last.get("train", {})).get("loss")
-        typer.echo(f"{directory}: loss {loss:.4f}" if loss is not None else str(directory))
+        echo(f"{directory}: loss {loss:.4f}" if loss is not None else str(directory))
         for line in lines(forgotten, about):
-            typer.echo(line)
+            echo(line)
 
 
 def load_recipe(file: Path, overrides: list[str], out: Path | None) -> tuple[Recipe, Path]:
@@ -120,7 +120,6 @@ def how_it_leaves(recipe: Recipe) -> ExportFormat:
 
 
 def _dry_run(recipe: Recipe, directory: Path, as_json: bool) -> None:
-    from pretextlm.cli.shared.console import print_json
     from pretextlm.cli.shared.dry_run import show
     from pretextlm.training.distributed import is_main_process
     from pretextlm.training.dry_run import dry_run as measure
@@ -135,7 +134,6 @@ class TrainingDisplay:
     """A bar with loss, rate and time left on a terminal; occasional lines if stderr is a file."""
 
     def __init__(self, title: str) -> None:
-        from pretextlm.cli.shared.console import stderr
 
         self.title, self.console = title, stderr()
         self._bar: Progress | None = None
@@ -149,10 +147,11 @@ class TrainingDisplay:
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
             self._bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 TextColumn(
-                    "{task.percentage:>3.0f}%  loss {task.fields[loss]:.3f}  {task.fields[rate]:>9,.0f} tokens/s"
+                    "{task.percentage:>3.0f}%  loss {task.fields[loss]:.3f}  {task.fields[rate]:>9,.0f} tokens/s",
+                    markup=False,
                 ),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
@@ -183,4 +182,4 @@ class TrainingDisplay:
 
         if not is_main_process():
             return
-        self.console.print(f"{self.title}: {text}", highlight=False, markup=False)
+        self.console.print(f"{self.title}: {text}")

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from pretextlm.cli.shared.console import echo, echo_comparison, print_json, stderr
+
 
 class Score(StrEnum):
     """Importance criterion for heads and channels."""
@@ -59,7 +61,8 @@ def prune(
 
     pretextlm pretrain RECIPE start=SMALLER --out TRAINED
     """
-    from pretextlm.cli.shared.console import echo_comparison, print_json, stderr
+
+    from rich.text import Text
 
     with stderr().status("opening the run") as status:
         from pretextlm.training.runtime import tune_process
@@ -76,14 +79,16 @@ def prune(
             importance=None if importance is None else importance.value,
         )
         command = ["pretextlm", *sys.argv[1:]]
-        done = prune_run(run, out, pruning, store=store, command=command, progress=status.update)
+        done = prune_run(
+            run, out, pruning, store=store, command=command, progress=lambda text: status.update(Text(text))
+        )
     if as_json:
         print_json(done)
         return
     parameters, matrices = done["parameters"], done["matrices"]
-    typer.echo(f"{out}: without {done['what']}" if not layers else f"{out}: {done['what']}")
-    typer.echo(f"parameters: {parameters['before']:,} → {parameters['after']:,}")
-    typer.echo(f"zeros: {matrices['zero']:,} of the {matrices['weights']:,} weights of the blocks' matrices")
+    echo(f"{out}: without {done['what']}" if not layers else f"{out}: {done['what']}")
+    echo(f"parameters: {parameters['before']:,} → {parameters['after']:,}")
+    echo(f"zeros: {matrices['zero']:,} of the {matrices['weights']:,} weights of the blocks' matrices")
     echo_comparison(done)
 
 

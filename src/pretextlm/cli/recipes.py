@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pretextlm.cli.shared.console import echo, print_json, stdout
+
 
 def recipes(
     name: Annotated[str | None, typer.Argument(help="A recipe to print, for example bert or tasks/sst2.")] = None,
@@ -18,7 +20,6 @@ def recipes(
     Each can be given by its name to the command beside it: pretextlm pretrain bert data.store=STORE. A file of that
     name comes first.
     """
-    from pretextlm.cli.shared.console import print_json
     from pretextlm.errors import UserError, did_you_mean
     from pretextlm.files import write_text
     from pretextlm.shipped_recipes import find_shipped, shipped_recipes
@@ -37,23 +38,22 @@ def recipes(
         raise UserError(f"There is no recipe named {name!r}.", did_you_mean(name, known))
     text = recipe.path.read_text(encoding="utf-8")
     if out is None:
-        typer.echo(text, nl=False)
+        echo(text, end="")
         return
     if out.exists():
         raise UserError(f"{out} exists already.", "Give a new file with --out FILE.")
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, text)
-    typer.echo(f"{out}: pretextlm {recipe.command} {out}")
+    echo(f"{out}: pretextlm {recipe.command} {out}")
 
 
 def _print_list() -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from pretextlm.shipped_recipes import shipped_recipes
 
-    console = Console(highlight=False)
+    console = stdout()
     table = Table.grid(padding=(0, 2))
     for recipe in shipped_recipes().values():
         table.add_row(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pretextlm.cli.shared.console import print_json, stdout
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -18,7 +20,6 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the finding and every measure as JSON.")] = False,
 ) -> None:
     """Write the results of runs as one HTML file, which opens from disk without a network."""
-    from pretextlm.cli.shared.console import print_json
     from pretextlm.report.page import write_report
 
     page, summary = write_report(directories, out)
@@ -30,10 +31,9 @@ def report(
 
 def print_summary(summary: Mapping[str, Any], page: Path) -> None:
     """Print the finding, the table of all measures and the page's path to stdout."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console()
+    console = stdout()
     console.print(Text(summary["finding"], style="bold"))
     console.print(Text(summary["qualification"]))
     for table in _tables(summary["conditions"]):

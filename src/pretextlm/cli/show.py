@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pretextlm.cli.shared.console import print_json, printable, stdout
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.text import Text
@@ -29,9 +31,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print arrays and matrices as JSON.")] = False,
 ) -> None:
     """Show the effect of an objective on a text: input, targets, and which tokens attend to which."""
-    from rich.console import Console
 
-    from pretextlm.cli.shared.console import print_json
     from pretextlm.config import apply_overrides
     from pretextlm.errors import UserError
     from pretextlm.objectives.preview.show import describe_all
@@ -42,7 +42,7 @@ def show(
         if as_json:
             print_json({"objectives": described})
         else:
-            _print_list(Console(highlight=False), described)
+            _print_list(stdout(), described)
         return
     if objective is None:
         raise UserError(
@@ -52,7 +52,7 @@ def show(
     if as_json:
         print_json({**shown.to_json(), "seed": seed})
     else:
-        _print_shown(Console(highlight=False), shown)
+        _print_shown(stdout(), shown)
 
 
 def _print_list(console: Console, described: list[dict[str, Any]]) -> None:
@@ -165,6 +165,7 @@ def _interlinear(lines: dict[str, list[str]], width: int) -> list[Text]:
     from rich.cells import cell_len, set_cell_size
     from rich.text import Text
 
+    lines = {label: [printable(text) for text in texts] for label, texts in lines.items()}  # before they are measured
     margin = 1 + max(map(len, lines))
     cells = [max(map(cell_len, column)) + 1 for column in zip(*lines.values(), strict=True)]
     out: list[Text] = []

@@ -1,39 +1,101 @@
-"""What all commands share: results to stdout, everything else to stderr."""
+"""What all commands share: results to stdout, everything else to stderr, and nothing in them that a terminal obeys.
+
+Names, fields, prompts and what a model writes come from anywhere. A terminal would obey the control characters in them:
+move the cursor, change its title, write to the clipboard, show text in another order. `printable` spells them out, for
+every terminal, pipe and file alike; the exact text is in `--json`, where they are escaped as JSON has it. Square
+brackets are never markup.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+COMMANDING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but tab and newline, those that set the direction of text, and halves of characters."""
+
+
+def printable(text: str) -> str:
+    r"""Returns text with each character that a terminal would obey spelled out: \x1b, \x9b, \u202e."""
+    return COMMANDING.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def open_streams() -> None:
+    """Makes stdout and stderr take every character: one that their encoding lacks is spelled out, as \\u2192.
+
+    A stream that is closed becomes /dev/null.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as the process runs
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def stdout() -> Console:
+    """Returns the console that results are printed to."""
+    return _console(stderr=False)
+
 
 def stderr() -> Console:
-    """Where progress, notes and errors go."""
-    from rich.console import Console
-
-    return Console(stderr=True)
+    """Returns the console that progress, notes and errors are printed to."""
+    return _console(stderr=True)
 
 
-def print_json(value: Any) -> None:
-    """One JSON object on stdout, and nothing else there."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
+
+    class PrintableConsole(Console):
+        """Spells out control characters in all that is printed, but not those by which rich itself moves the cursor."""
+
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+            for segment in super().render(renderable, options):
+                if segment.control or not COMMANDING.search(segment.text):
+                    yield segment
+                else:
+                    yield Segment(printable(segment.text), segment.style)
+
+    return PrintableConsole(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def echo(text: str = "", *, end: str = "\n") -> None:
+    """Writes text to stdout at once."""
+    sys.stdout.write(printable(text) + end)
+    sys.stdout.flush()
+
+
+def json_line(value: Any, indent: int | None = None) -> str:
+    """Returns a value as JSON with what a terminal would obey, or stdout's encoding may lack, in JSON's own escapes."""
+    is_utf8 = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
+    text = json.dumps(value, ensure_ascii=not is_utf8, indent=indent)
+    return COMMANDING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def print_json(value: Any, indent: int | None = 1) -> None:
+    """Prints one JSON value on stdout, and nothing else there."""
+    sys.stdout.write(json_line(value, indent) + "\n")
 
 
 def echo_comparison(measured: Mapping[str, Any]) -> None:
     """Prints the loss, or the scores of a task, before and after compression, or why they are not known."""
     if "scores" in measured:
         for name, score in measured["scores"].items():
-            print(f"{name}: {_metric(score['before'])} → {_metric(score['after'])} (standard errors, same records)")
+            echo(f"{name}: {_metric(score['before'])} → {_metric(score['after'])} (standard errors, same records)")
     elif measured["loss"] is None:
-        print(f"loss: not measured, {measured['not_measured']}")
+        echo(f"loss: not measured, {measured['not_measured']}")
     else:
         loss = measured["loss"]
         before, after, change = (_metric(loss[name], "+" if name == "change" else "") for name in loss)
-        print(f"loss: {before} → {after} nats per target; change {change} (standard errors, same rows)")
+        echo(f"loss: {before} → {after} nats per target; change {change} (standard errors, same rows)")
 
 
 def _metric(metric: Mapping[str, Any], sign: str = "") -> str:

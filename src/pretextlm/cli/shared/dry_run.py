@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pretextlm.cli.shared.console import stdout
 from pretextlm.report.format import count, duration, plain, si
 
 
 def show(found: Mapping[str, Any]) -> None:
     """To stdout."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = stdout()
     console.print(Text.assemble((found["recipe"], "bold"), ": what training by this recipe takes here"))
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(style="bold", no_wrap=True)

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pretextlm.cli.shared.console import stdout
+
 
 def show_scores(run: Path, kind: str, scores: Mapping[str, Any]) -> None:
     """Print the scores of benchmarks or probes."""
-    from rich.console import Console
     from rich.table import Table
 
     from pretextlm.metric import arrow
@@ -28,7 +29,7 @@ def show_scores(run: Path, kind: str, scores: Mapping[str, Any]) -> None:
             row = [f"{metric['value']:.4f}{error}", f"{metric['n']:,}", "" if chance is None else f"{chance:.3f}"]
             table.add_row(name if not nth else "", f"{measure} {arrow(metric['better'])}", *row)
         notes += _notes(name, one, several_methods=bool(methods))
-    console = Console(emoji=False, markup=False, highlight=False)
+    console = stdout()
     console.print(table)
     for note in notes:
         console.print(note)
@@ -58,7 +59,6 @@ def _notes(name: str, one: Mapping[str, Any], several_methods: bool) -> list[str
 
 def show_evaluation(run: Path, result: Mapping[str, Any]) -> None:
     """Print the measures on held-out text or on labelled records, what was read, and where they are written."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"{run}", title_justify="left")
@@ -70,16 +70,16 @@ def show_evaluation(run: Path, result: Mapping[str, Any]) -> None:
     for name, metric in result["metrics"].items():
         error = "" if metric["stderr"] is None else f"{metric['stderr']:.4f}"
         table.add_row(_labelled(name, metric), f"{metric['value']:.4f}", error, metric["unit"], f"{metric['n']:,}")
-    console = Console(markup=False)
+    console = stdout()
     console.print(table)
     if sources := result.get("sources"):
         console.print(_source_table(sources))
     for line in _read(run, result):
-        console.print(line, highlight=False)
+        console.print(line)
     chance = " A blind blank_choice is right 0.1 of the time." if result["settings"].get("blanks") else ""
-    console.print(f"↓ lower is better, ↑ higher is better.{chance}", highlight=False)
+    console.print(f"↓ lower is better, ↑ higher is better.{chance}")
     for note in result.get("notes", []):
-        console.print(note, highlight=False, markup=False)
+        console.print(note)
 
 
 def _read(run: Path, result: Mapping[str, Any]) -> Iterator[str]:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import typer
 
+from pretextlm.cli.shared.console import stderr
+
 
 @contextmanager
 def interruptible(how_to_go_on: str) -> Iterator[None]:
@@ -15,8 +17,6 @@ def interruptible(how_to_go_on: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         from rich.text import Text
-
-        from pretextlm.cli.shared.console import stderr
 
         stderr().print(Text(f"stopped. {how_to_go_on}"))
         raise typer.Exit(130) from None

@@ -13,8 +13,8 @@ class Bar:
     def __init__(self) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        rate = TextColumn("{task.fields[rate]:>7,.1f}/s")
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+        rate = TextColumn("{task.fields[rate]:>7,.1f}/s", markup=False)
         console = stderr()
         self._bar = Progress(*columns, rate, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
         self._tasks: dict[str, Any] = {}

@@ -6,23 +6,24 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
+from pretextlm.cli.shared.console import stderr
+
 
 class StudyBar:
     """A rich progress bar over all runs. Use as a context manager."""
 
     def __init__(self) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         # A run's first seconds say little about its speed, a whole run says all: estimate over a long window.
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.percentage:.0f}%"),
+            TextColumn("{task.percentage:.0f}%", markup=False),
             TimeElapsedColumn(),
-            TextColumn("left"),
+            TextColumn("left", markup=False),
             TimeRemainingColumn(elapsed_when_finished=False),
-            console=Console(stderr=True),
+            console=stderr(),
             speed_estimate_period=600,
         )
         self._task = self._bar.add_task("preparing", total=None)
@@ -35,10 +36,8 @@ class StudyBar:
         self._bar.stop()
 
     def begin(self, name: str, done: int, total: int) -> None:
-        from rich.markup import escape
-
         self._bar.start()  # not before: a plan that is refused leaves no empty bar behind
-        self._done, self._name = done, escape(f"run {done + 1} of {total} · {name}")
+        self._done, self._name = done, f"run {done + 1} of {total} · {name}"
         self._bar.update(self._task, total=total, completed=done, description=self._name)
 
     def step(self, share: float, values: Mapping[str, float]) -> None:
@@ -49,5 +48,5 @@ class StudyBar:
         pass  # a line per validation and run would bury the study's own
 
     def end(self, name: str, result: str) -> None:
-        self._bar.console.print(f"{name}: {result}", markup=False, highlight=False)
+        self._bar.console.print(f"{name}: {result}")
         self._bar.update(self._task, completed=self._done + 1)
