@@ -10,12 +10,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from pretextlm.errors import UserError, did_you_mean
+from pretextlm.names import one_directory
 from pretextlm.plain_files import read_text
 
 MAX_CONFIG_BYTES = 1 << 20
+MAX_PATH_BYTES = 4096
 WHERE = "where"
 """Key of the validation context: the file or the object that the values come from, for error messages."""
 
@@ -24,8 +26,20 @@ def _as_text(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-PathText = Annotated[str, BeforeValidator(_as_text)]
+def _possible_path(path: str) -> str:
+    if "\0" in path or any("\ud800" <= letter <= "\udfff" for letter in path):
+        raise ValueError("a path is UTF-8 and has no NUL character")
+    if len(path.encode()) >= MAX_PATH_BYTES:
+        raise ValueError(f"a path has less than {MAX_PATH_BYTES:,} bytes")
+    return path
+
+
+PathText = Annotated[str, BeforeValidator(_as_text), AfterValidator(_possible_path)]
 """A path as text, so that it can be written to TOML; a `Path`, a `Store` or a `Run` is accepted as well."""
+
+
+DirectoryName = Annotated[str, AfterValidator(one_directory)]
+"""A name that becomes a directory."""
 
 
 class Config(BaseModel):

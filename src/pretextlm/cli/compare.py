@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,7 @@ import typer
 
 from pretextlm.cli.shared.console import print_json, stderr
 from pretextlm.cli.shared.options import Jobs
+from pretextlm.names import directory_name
 
 if TYPE_CHECKING:
     from pretextlm.study.task_plan import AnyPlan
@@ -36,8 +36,7 @@ def compare(
     from pretextlm.study.task_plan import load_plan
 
     plan = load_plan(study, overrides or [])
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", plan.name).strip("-").lower()
-    run_study(plan, out or Path("studies") / name, as_json, jobs)
+    run_study(plan, out or Path("studies") / directory_name(plan.name, "study").lower(), as_json, jobs)
 
 
 def run_study(plan: AnyPlan, directory: Path, as_json: bool, jobs: int = 1) -> None:

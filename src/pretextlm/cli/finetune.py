@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pretextlm.cli.shared.options import DryRun, Resume, RunDirectory
+from pretextlm.names import directory_name
 
 if TYPE_CHECKING:
     from pretextlm.grid import Grid
@@ -119,4 +120,4 @@ def _grid(
 
     values = overridden(read_toml(recipe_file(recipe)), overrides)
     plan = grid_plan(values, points, SEEDS if seeds is None else parse_seeds(seeds), str(recipe))
-    run_study(plan, out or Path("studies") / plan.name.replace(" ", "-"), as_json, jobs)
+    run_study(plan, out or Path("studies") / directory_name(plan.name, "study"), as_json, jobs)

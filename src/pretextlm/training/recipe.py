@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, SerializeAsAny, ValidationInfo, model_validator
 
-from pretextlm.config import WHERE, Config, PathText, apply_overrides, read_toml, write_toml
+from pretextlm.config import WHERE, Config, DirectoryName, PathText, apply_overrides, read_toml, write_toml
 from pretextlm.errors import UserError
 from pretextlm.files import AnyPath, write_text
 from pretextlm.model.config import ModelConfig
@@ -266,7 +266,7 @@ class Recipe(Config):
 
     model_config = ConfigDict(**Config.model_config, arbitrary_types_allowed=True)
 
-    name: str = "run"
+    name: DirectoryName = "run"
     seed: int = Field(0, ge=0, lt=1 << 63)
     start: PathText = ""
     imported_from: str = ""
