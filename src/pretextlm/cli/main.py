@@ -23,6 +23,9 @@ from pretextlm.registry import Registry
 OTHERS_WAIT_SECONDS = 3.0
 """Seconds that other processes wait for the first: they mostly meet the same error, and only the first reports it."""
 
+SIGNALLED = range(129, 193)
+"""Exit codes of commands that a signal stopped."""
+
 app = typer.Typer(
     name="pretextlm",
     help="Pre-train, evaluate and compare language models under every pre-training objective on one Transformer.\n\n"
@@ -100,7 +103,7 @@ for _name in COMMANDS:
 
 
 def main() -> None:
-    """Run a command. Exit codes: 0 success, 2 invalid input, 1 internal error, 130/143 stopped by a signal."""
+    """Run a command. Exit codes: 0 success, 2 invalid input, 1 internal error, 128 + its number after a signal."""
     # Read by the OpenMP runtime as torch is loaded. Threads that spin while they wait make a step several times slower
     # as soon as anything else runs on the machine; threads that sleep cost nothing that could be measured.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -111,7 +114,7 @@ def main() -> None:
         sys.exit(code if isinstance(code, int) else 0)
     except SystemExit as left:
         trackers = sys.modules.get("pretextlm.training.trackers")
-        if left.code in (130, 143) or (trackers is not None and trackers.hanging()):
+        if left.code in SIGNALLED or (trackers is not None and trackers.hanging()):
             _leave(left.code if isinstance(left.code, int) else 0)
         raise
     except (KeyboardInterrupt, typer.Abort):

@@ -41,7 +41,8 @@ def pretrain(
 
     start=RUN initializes from the newest weights of another run, for example an imported one, and takes its model
     shape. Its loss on that run's text is measured during training (forgetting); data.forgetting_stores=["STORE"] names
-    other text, [] none. Ctrl-C (or SIGTERM) saves a checkpoint and exits; --resume continues, bit for bit on a CPU.
+    other text, [] none. Ctrl-C (or SIGTERM, SIGHUP, SIGUSR1; or the time training.stop_at=2h30m) saves a checkpoint
+    and exits; --resume continues, bit for bit on a CPU, also to a larger budget.
     """
 
     loaded, directory = load_recipe(recipe, overrides or [], out)

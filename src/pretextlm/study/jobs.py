@@ -85,10 +85,12 @@ def run_in_parallel(
         Stopped: a signal arrived.
     """
     from pretextlm.training.signals import StopFlag, Stopped
+    from pretextlm.training.time_limit import stop_time
 
     waiting, workers = list(turns), [Worker(slot, jobs, executor, command) for slot in range(min(jobs, len(turns)))]
     try:
-        with StopFlag() as stop:
+        limit = stop_time()
+        with StopFlag(limit[0] if limit else None) as stop:
             while (waiting or _busy(workers)) and not stop.number:
                 for slot, worker in enumerate(workers):
                     if worker.turn is None and not worker.process.is_alive():
@@ -165,7 +167,9 @@ def _work(pipe: Connection, slot: int, jobs: int, executor: RunExecutor, command
 
     from pretextlm.training.runtime import tune_process
     from pretextlm.training.signals import Stopped
+    from pretextlm.training.time_limit import JOB_END
 
+    os.environ.pop(JOB_END, None)  # the study ends its workers
     tune_process()
     torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
     if torch.cuda.device_count() > 1:

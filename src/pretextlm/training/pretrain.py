@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from pretextlm.training.run_directory import CHECKPOINTS, Run, locked
 from pretextlm.training.run_setup import Setup, set_up
 from pretextlm.training.run_start import start_run
 from pretextlm.training.signals import StopFlag
+from pretextlm.training.time_limit import stop_time
 from pretextlm.training.trainer import Trainer
 from pretextlm.training.watchdog import watched
 
@@ -54,9 +56,11 @@ def pretrain(
     Raises:
         UserError: wrong recipe, store or machine; a directory in use or not empty; a full disk; a loss that is
             not finite; another process of the run is lost or hangs.
-        Stopped: SIGINT or SIGTERM came; a checkpoint of that step was written.
+        Stopped: SIGINT, SIGTERM, SIGHUP or SIGUSR1 came, or the time of `training.stop_at`; a checkpoint of that step
+            was written.
     """
     recipe, directory = resolve_recipe(recipe), Path(out)
+    limit = stop_time(recipe.training.stop_at)
     with ExitStack() as stack:
         distributed = stack.enter_context(process_group(recipe.training.timeout_seconds, recipe.training.join_seconds))
         watch = stack.enter_context(watched(distributed, directory, recipe.training.timeout_seconds))
@@ -64,7 +68,11 @@ def pretrain(
         setup = set_up(recorded_stores(recipe, directory) if resume else recipe, distributed)
         progress.note("; ".join(setup.notes))
         distributed.broadcast_from_main(lambda: stack.enter_context(locked(directory)))
-        stop = stack.enter_context(StopFlag())
+        if limit is not None:
+            progress.note(
+                f"stops with a checkpoint at {datetime.fromtimestamp(limit[0]):%Y-%m-%d %H:%M:%S} ({limit[1]})"
+            )
+        stop = stack.enter_context(StopFlag(limit[0] if limit else None))
         checkpoint = distributed.broadcast_from_main(lambda: _found(directory) if resume else None)
         progress.note(distributed.broadcast_from_main(lambda: start_run(setup, directory, resume, checkpoint, command)))
         run = Run.open(directory)

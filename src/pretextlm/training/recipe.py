@@ -9,10 +9,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self
 
-from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, SerializeAsAny, ValidationInfo, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    SerializeAsAny,
+    ValidationInfo,
+    model_validator,
+)
 
 from pretextlm.config import WHERE, Config, DirectoryName, PathText, apply_overrides, read_toml, write_toml
 from pretextlm.errors import UserError
@@ -27,6 +36,7 @@ from pretextlm.tasks.base import Task
 from pretextlm.tasks.registry import build as build_task
 from pretextlm.training.budget import Budget, BudgetKind
 from pretextlm.training.recipe_paths import absolute, found_beside
+from pretextlm.training.time_limit import parse_stop_at
 from pretextlm.training.trainable_parameters import TuningConfig
 
 if TYPE_CHECKING:
@@ -34,6 +44,10 @@ if TYPE_CHECKING:
 
 Table = Mapping[str, Any]
 """A table of a recipe as plain values."""
+TimeText = Annotated[
+    str, BeforeValidator(lambda value: value.isoformat() if isinstance(value, time | datetime) else value)
+]
+"""A time as text; TOML's own dates and times are accepted as well."""
 BUDGET = "training.budget_"
 BUDGETS: tuple[BudgetKind, ...] = ("steps", "tokens", "epochs", "flops", "seconds")
 ONE_BUDGET = f"give exactly one of {', '.join(f'budget_{kind}' for kind in BUDGETS)}"
@@ -60,7 +74,15 @@ FREE = {
     "training": (
         *("device", "compile", "threads", "parallel", "micro_batch_tokens", "gradient_checkpointing"),
         *("timeout_seconds", "join_seconds"),
-        *("checkpoint_seconds", "keep_checkpoints", "skip_steps", "spike", "trackers", "carbon_grams_per_kwh"),
+        *(
+            "checkpoint_seconds",
+            "keep_checkpoints",
+            "stop_at",
+            "skip_steps",
+            "spike",
+            "trackers",
+            "carbon_grams_per_kwh",
+        ),
     ),
 }
 """Settings that may change when a run is resumed: they affect how it is computed, not its result."""
@@ -147,6 +169,9 @@ class TrainingConfig(Config):
         best_by: the metric to compare validations by: "loss" (lower is better), or an accuracy (class_accuracy,
             tag_accuracy, span_accuracy, …; higher is better).
         checkpoint_seconds: most seconds between checkpoints; keep_checkpoints: newest ones kept.
+        stop_at: time to leave with a checkpoint and exit code 138, as by SIGUSR1: "2h30m" or "90m" after the start,
+            "18:30", or "2030-01-31T18:30"; "": none. A Slurm job is left two minutes before its end in any case, if
+            SLURM_JOB_END_TIME says when that is.
         skip_steps: how many steps may be skipped because the gradient is not finite, or is a spike; one more ends the
             run.
         spike: a gradient norm this many times its running mean counts as not finite; 0: none does.
@@ -193,6 +218,7 @@ class TrainingConfig(Config):
     best_by: str = "loss"
     checkpoint_seconds: float = Field(120.0, gt=0)
     keep_checkpoints: int = Field(2, ge=1)
+    stop_at: TimeText = ""
     skip_steps: int = Field(0, ge=0)
     spike: float = Field(0.0, ge=0)
     parallel: Literal["ddp", "zero2", "zero3", "hybrid"] = "ddp"
@@ -207,6 +233,8 @@ class TrainingConfig(Config):
             raise ValueError(ONE_BUDGET)
         if self.warmup + (self.cooldown if self.schedule == "wsd" else 0) > 1:
             raise ValueError("warmup and cooldown together exceed the budget")
+        if self.stop_at:
+            parse_stop_at(self.stop_at, 0.0)
         return self
 
     def _budgets(self) -> dict[BudgetKind, float]:

@@ -1,16 +1,25 @@
-"""SIGINT and SIGTERM set a flag that long-running code polls to save and exit. A second signal exits at once."""
+"""Signals set a flag that long-running code polls to save and exit: SIGINT, SIGTERM, SIGHUP and SIGUSR1.
+
+A second SIGINT or SIGTERM exits at once. The other two do not: a shell and the kernel both send SIGHUP when a terminal
+is closed, and schedulers send SIGUSR1 some time before SIGTERM (Slurm: --signal=B:USR1@120). Under nohup, SIGHUP stays
+ignored.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 AGAIN_SECONDS = 0.5
+INSISTENT = (signal.SIGINT, signal.SIGTERM)
+"""Signals that exit at once when one of them comes again."""
+HANDLED = (*INSISTENT, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Stopped(Exception):
@@ -35,27 +44,50 @@ class Interrupted(BaseException):
 class StopFlag:
     """Signal handler as a context manager: after `with StopFlag() as stop:`, `stop.number` is 0 or the signal received.
 
-    Handlers can only be installed in the main thread; in any other thread the flag is never set.
+    Handlers can only be installed in the main thread; in any other thread only the time limit sets the flag.
+
+    Args:
+        until: seconds since 1970 at which the flag is set as by SIGUSR1; None: no limit.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, until: float | None = None) -> None:
         self.number = 0
-        self._at_once = False
+        self._at_once = self._asked = False
+        self._timer = None if until is None else threading.Timer(max(0.0, until - time.time()), self._time_is_up)
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._raise_flag)
+            for number in HANDLED:
+                if number in INSISTENT or signal.getsignal(number) != signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._raise_flag)
+        if self._timer is not None:
+            self._timer.daemon = True
+            self._timer.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()  # it must not send a signal that nobody handles any more
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def _time_is_up(self) -> None:
+        """Runs in the timer's thread. Only a signal interrupts what the main thread does."""
+        main = threading.main_thread().ident
+        if signal.SIGUSR1 in self._previous and main is not None:
+            signal.pthread_kill(main, signal.SIGUSR1)
+        else:
+            self.number = self.number or signal.SIGUSR1
+
     def _raise_flag(self, number: int, frame: FrameType | None) -> None:
+        if number in INSISTENT:
+            if self._asked:
+                os._exit(128 + number)
+            self._asked = True
         if self.number:
-            os._exit(128 + number)
+            return
         self.number = number
         if self._at_once:
             signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS, AGAIN_SECONDS)

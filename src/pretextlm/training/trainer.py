@@ -141,7 +141,7 @@ class Trainer:
         """Train until the budget is used or a signal comes; either way, a last checkpoint is written.
 
         Args:
-            stop: set by SIGINT and SIGTERM; then Stopped is raised.
+            stop: set by signals and the time limit; then Stopped is raised.
             alive: called at least once per step and per batch of validation, for the watchdog.
         """
         self._stop, self._alive = stop, alive
