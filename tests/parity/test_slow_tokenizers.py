@@ -1,10 +1,12 @@
 """Directories without tokenizer.json give the ids of transformers, on English, Korean, code and emoji."""
 
 import json
+import unicodedata
 
 import pytest
 from tests.builders import documents
 
+from pretextlm.data.offset_mapping import OffsetTokenizer
 from pretextlm.hf.import_tokenizer import import_tokenizer
 from pretextlm.hf.tokenizer_settings import TokenizerSettings
 
@@ -135,3 +137,19 @@ def test_ids_are_those_of_transformers(case, tmp_path):
             continue  # special tokens that the import added
         expected = theirs(text, add_special_tokens=False)["input_ids"]
         assert ours.tokenizer.encode(text, add_special_tokens=False).ids == expected, text
+
+
+def test_places_under_a_precompiled_normaliser_are_those_of_the_text_as_it_was_given(tmp_path):
+    family, tokenizer_class = t5(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": tokenizer_class}))
+    encoder = OffsetTokenizer(import_tokenizer(tmp_path).tokenizer)
+    for form in ("NFC", "NFD"):
+        words = [unicodedata.normalize(form, word) for word in ("바다에", "é́decomposed", "ship", "하늘이")]
+        for space in (" ", "\u3000", "\u00a0"):
+            text = space.join(words)
+            places = encoder.encode([text]).places
+            for word in words:
+                begin = text.index(word)
+                inside = places[(places[:, 0] < begin + len(word)) & (places[:, 1] > begin)]
+                assert text[inside[:, 0].min() : inside[:, 1].max()] == word

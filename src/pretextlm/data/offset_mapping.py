@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pretextlm.data.text_template import FIRST, SECOND, Piece
 from pretextlm.data.tokenizer import vocabulary_of
-from pretextlm.data.word_boundaries import code_points
+from pretextlm.data.word_boundaries import code_points, continues_character, is_white
 from pretextlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pretextlm.data.vocabulary import Vocabulary
 
 I64 = NDArray[np.int64]
-SPACE = ord(" ")
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ class TokenizedTexts:
     Attributes:
         tokens: (N,) int32 ids.
         offsets: (E+1,) int64; text e is tokens[offsets[e]:offsets[e+1]].
-        places: (N, 2) int32 character range [begin, end) of each token in its text, without the leading space that many
-            tokenizers count as part of the word after it.
+        places: (N, 2) int32 character range [begin, end) of each token in its text, as it was given: complete
+            characters, without the white space that many tokenizers count as part of the word after it.
     """
 
     tokens: NDArray[np.int32]
@@ -79,16 +78,45 @@ class OffsetTokenizer:
         tokens = np.fromiter(chain.from_iterable(one.ids for one in found), np.int32, int(offsets[-1]))
         flat = chain.from_iterable(chain.from_iterable(one.offsets for one in found))
         places = np.fromiter(flat, np.int32, 2 * len(tokens)).reshape(-1, 2)
-        return TokenizedTexts(tokens, offsets, _without_space(texts, offsets, places))
+        return TokenizedTexts(tokens, offsets, _visible(texts, offsets, places))
 
 
-def _without_space(texts: Sequence[str], offsets: I64, places: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Returns the character ranges without a leading space."""
+def _visible(texts: Sequence[str], offsets: I64, places: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Returns the ranges of the characters that a reader sees: complete ones, without the white space around them.
+
+    A normaliser that composes characters or removes accents gives a token the first code point alone of what it read:
+    the range ends at the next code point that is not part of the same character and belongs to no token.
+
+        text      ᄒ ᅡ ᄂ ᅳ ᆯ ' ' e ́        code points of 하늘 é
+        tokens    0-1 2-3     5-6 6-7        under NFC; ' ' is part of the word after it
+        visible   0-2 2-5         6-8
+    """
     codes = np.append(code_points("".join(texts)), 0)
-    begins = np.concatenate([[0], np.cumsum([len(text) for text in texts], dtype=np.int64)])[:-1]
-    at = np.repeat(begins, np.diff(offsets)) + places[:, 0]
-    places[:, 0] += (codes[at] == SPACE) & (places[:, 1] > places[:, 0])
-    return places
+    lengths = np.array([len(text) for text in texts], np.int64)
+    begins = np.cumsum(lengths) - lengths
+    ends_of = np.repeat(begins + lengths, np.diff(offsets))
+    shift = np.repeat(begins, np.diff(offsets))
+    begin, end = shift + places[:, 0], shift + places[:, 1]
+    is_read = np.cumsum(np.bincount(begin, minlength=len(codes) + 1) - np.bincount(end, minlength=len(codes) + 1)) > 0
+    goes_on = continues_character()[codes] & ~is_read[: len(codes)]
+    end = np.minimum(_next(~goes_on)[end], ends_of)
+    visible = ~is_white()[codes]
+    first = np.minimum(_next(visible)[begin], end)
+    last = np.maximum(_previous(visible)[end], first)
+    return np.stack([first - shift, last - shift], 1).astype(np.int32)
+
+
+def _next(there: NDArray[np.bool_]) -> I64:
+    """Returns (C+1,) the index of the first True at or after each place; C if there is none."""
+    places = np.append(np.where(there, np.arange(len(there)), len(there)), len(there))
+    found: I64 = np.minimum.accumulate(places[::-1])[::-1]
+    return found
+
+
+def _previous(there: NDArray[np.bool_]) -> I64:
+    """Returns (C+1,) the index behind the last True before each place; 0 if there is none."""
+    found: I64 = np.maximum.accumulate(np.append(0, np.where(there, np.arange(1, len(there) + 1), 0)))
+    return found
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,11 @@ from numpy.typing import NDArray
 
 SPACE, SIGN, LETTER, IDEOGRAPH = 0, 1, 2, 3
 _IDEOGRAPHS = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))
+_JAMO = ((0x1160, 0x11FF), (0xD7B0, 0xD7FB))
+"""Conjoining Hangul vowels and finals."""
+_JOINERS, _ZERO_WIDTH = [0x200C, 0x200D], [0x200B, 0x2060, 0xFEFF]
+_TAGS = range(0xE0100, 0xE01F0)
+"""Variation selectors above `_LAST_LISTED`."""
 _LAST_LISTED = 0x20000  # above it stand ideographs, tags and private signs only
 
 
@@ -30,6 +35,26 @@ def character_classes() -> NDArray[np.uint8]:
             table[code] = LETTER
     for first, last in _IDEOGRAPHS:
         table[first : last + 1] = IDEOGRAPH
+    return table
+
+
+@cache
+def continues_character() -> NDArray[np.bool_]:
+    """Returns (0x110000,) whether a code point is part of the character before it: marks, Hangul vowels and finals."""
+    table = np.zeros(0x110000, bool)
+    for code in [*range(_LAST_LISTED), *_TAGS]:
+        table[code] = unicodedata.category(chr(code))[0] == "M"
+    for first, last in _JAMO:
+        table[first : last + 1] = True
+    table[_JOINERS] = True
+    return table
+
+
+@cache
+def is_white() -> NDArray[np.bool_]:
+    """Returns (0x110000,) whether a code point is white space, also of no width."""
+    table = character_classes() == SPACE
+    table[_ZERO_WIDTH] = True
     return table
 
 

@@ -10,7 +10,6 @@ from tests.builders import sentences
 from tests.unit.tasks.test_text_tasks import gradients
 from torch.nn import functional
 
-from pretextlm.config import write_toml
 from pretextlm.errors import UserError
 from pretextlm.evaluation.task_evaluation import evaluate_task
 from pretextlm.training.corpus import open_corpus
@@ -18,6 +17,7 @@ from pretextlm.training.distributed import SINGLE_PROCESS
 from pretextlm.training.plan import make_loader, make_plan
 from pretextlm.training.pretrain import pretrain
 from pretextlm.training.progress import Silent
+from pretextlm.training.recipe import Recipe
 from pretextlm.training.run_directory import Run
 from pretextlm.training.run_setup import set_up
 from pretextlm.training.runtime import Runtime
@@ -111,9 +111,8 @@ def test_a_teacher_of_other_classes_or_another_task_is_refused(taught, recipe, w
 
 def test_a_teacher_with_too_short_a_table_of_positions_is_refused(taught):
     chosen, teacher = taught("text_classification")
-    config = teacher.directory / "config.toml"
     short = Run.open(teacher.directory).recipe.dump()
     short["model"]["positions"] |= {"kind": "learned", "max_position_embeddings": 32}
-    config.write_text(write_toml(short))
+    Run(teacher.directory, Recipe.load(short)).update()
     with pytest.raises(UserError, match=r"the teacher .* has a table of 32 positions"):
         set_up(chosen, SINGLE_PROCESS)
