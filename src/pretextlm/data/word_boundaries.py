@@ -53,7 +53,7 @@ def continues_character() -> NDArray[np.bool_]:
 @cache
 def is_white() -> NDArray[np.bool_]:
     """Returns (0x110000,) whether a code point is white space, also of no width."""
-    table = character_classes() == SPACE
+    table: NDArray[np.bool_] = character_classes() == SPACE
     table[_ZERO_WIDTH] = True
     return table
 
