@@ -113,6 +113,8 @@ def main() -> None:
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except SystemExit as left:
+        if isinstance(left.__context__, BrokenPipeError):  # click's exit code for it is 1
+            _leave_unread()
         trackers = sys.modules.get("pretextlm.training.trackers")
         if left.code in SIGNALLED or (trackers is not None and trackers.hanging()):
             _leave(left.code if isinstance(left.code, int) else 0)
@@ -121,12 +123,17 @@ def main() -> None:
         sys.stderr.write("stopped\n")
         sys.exit(130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        _leave_unread()
     except Exception as error:
         if isinstance(error, DuplicateUserError):
             time.sleep(OTHERS_WAIT_SECONDS)
         _leave(report(error))
+
+
+def _leave_unread() -> NoReturn:
+    """Exit with success where nobody reads the output any more, as in `pretextlm … | head`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
 
 
 def _leave(code: int) -> NoReturn:

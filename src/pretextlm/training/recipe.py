@@ -74,15 +74,8 @@ FREE = {
     "training": (
         *("device", "compile", "threads", "parallel", "micro_batch_tokens", "gradient_checkpointing"),
         *("timeout_seconds", "join_seconds"),
-        *(
-            "checkpoint_seconds",
-            "keep_checkpoints",
-            "stop_at",
-            "skip_steps",
-            "spike",
-            "trackers",
-            "carbon_grams_per_kwh",
-        ),
+        *("checkpoint_seconds", "keep_checkpoints", "stop_at", "skip_steps", "spike"),
+        *("trackers", "carbon_grams_per_kwh"),
     ),
 }
 """Settings that may change when a run is resumed: they affect how it is computed, not its result."""

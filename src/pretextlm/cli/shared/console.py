@@ -12,8 +12,9 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +31,7 @@ def printable(text: str) -> str:
 def open_streams() -> None:
     """Makes stdout and stderr take every character: one that their encoding lacks is spelled out, as \\u2192.
 
-    A stream that is closed becomes /dev/null.
+    A stream that is closed becomes /dev/null, and stderr loses what it cannot take.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -38,6 +39,41 @@ def open_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as the process runs
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    if not isinstance(sys.stderr, BestEffortStream):
+        sys.stderr = cast("TextIO", BestEffortStream(sys.stderr))
+
+
+class BestEffortStream:
+    """A stream for people, whose faults end nothing: a pipe that was closed (`2>&1 | head`), a log on a full disk.
+
+    Args:
+        stream: takes the text while it can.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        self.write("".join(lines))
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except BrokenPipeError:  # nobody will ever read it: libraries in other languages may write without a fault, too
+            with suppress(OSError), open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+        except (OSError, ValueError):  # ValueError: it is closed
+            pass
 
 
 def stdout() -> Console:
@@ -63,6 +99,10 @@ def _console(*, stderr: bool) -> Console:
                     yield segment
                 else:
                     yield Segment(printable(segment.text), segment.style)
+
+        def on_broken_pipe(self) -> None:
+            """Leaves it to whoever called, where rich would exit with code 1."""
+            raise
 
     return PrintableConsole(stderr=stderr, markup=False, emoji=False, highlight=False)
 
