@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pretextlm.data.file_formats import Document, parts_of
 from pretextlm.data.sentences import sentence_starts
-from pretextlm.data.tokenizer import CONTINUES, vocabulary_of
+from pretextlm.data.tokenizer import CONTINUES, tokenizer_errors, vocabulary_of
 from pretextlm.data.word_boundaries import code_points, first_visible, word_numbers
 from pretextlm.data.writer import Chunk
 from pretextlm.errors import UserError
@@ -110,12 +110,8 @@ class TextEncoder:
 
     def _encode(self, texts: list[str]) -> list[Encoding]:
         encode = self.tokenizer.encode_batch if self._byte_lengths is None else self.tokenizer.encode_batch_fast
-        try:
+        with tokenizer_errors():
             return encode(texts, add_special_tokens=False)
-        except BaseException as error:  # the Rust side's panics are no Exception
-            if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
-                raise
-            raise UserError(f"The tokenizer fails on this text: {error}.", "Use another tokenizer.") from None
 
 
 def _join(chunk: Chunk, parts: I64) -> Chunk:

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretextlm.data.text_template import FIRST, SECOND, Piece
-from pretextlm.data.tokenizer import vocabulary_of
+from pretextlm.data.tokenizer import tokenizer_errors, vocabulary_of
 from pretextlm.data.word_boundaries import code_points, continues_character, is_white
-from pretextlm.errors import UserError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -68,12 +67,8 @@ class OffsetTokenizer:
         Raises:
             UserError: the tokenizer fails on a text.
         """
-        try:
+        with tokenizer_errors():
             found = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        except BaseException as error:  # the Rust side's panics are no Exception
-            if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
-                raise
-            raise UserError(f"The tokenizer fails on this text: {error}.", "Use another tokenizer.") from None
         offsets = np.concatenate([[0], np.cumsum([len(one) for one in found], dtype=np.int64)])
         tokens = np.fromiter(chain.from_iterable(one.ids for one in found), np.int32, int(offsets[-1]))
         flat = chain.from_iterable(chain.from_iterable(one.offsets for one in found))

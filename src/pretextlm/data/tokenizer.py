@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pretextlm.data.special_tokens import FEW_SENTINELS, FURTHER, NAMED, UNK, default_sentinels, own_names, sentinel
 from pretextlm.data.token_splits import token_splits_of
+from pretextlm.data.tokenizer_probe import probe_tokenizer
+from pretextlm.data.untrusted_tokenizer import HINT, build, check_tokenizer_json
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.plain_files import read_text
@@ -138,9 +141,22 @@ def load_tokenizer(path: Path) -> Tokenizer:
         The tokenizer.
 
     Raises:
-        UserError: the file is not a tokenizer.json.
+        UserError: the file is not a tokenizer.json, or exceeds the limits of `check_tokenizer_json`.
     """
-    return from_json(_read(path), str(path))
+    text = _read(path)
+    check_tokenizer_json(text, str(path))
+    return from_json(text, str(path))
+
+
+def foreign_tokenizer(text: str, where: str) -> Tokenizer:
+    """Like `load_tokenizer`, from the content of a file of anybody's, which is tried out first.
+
+    Raises:
+        UserError: it is not a tokenizer.json, exceeds a limit, or is not sound.
+    """
+    check_tokenizer_json(text, where)
+    probe_tokenizer(text, where)
+    return from_json(text, where)
 
 
 def _read(path: Path) -> str:
@@ -153,18 +169,25 @@ def _read(path: Path) -> str:
 
 def from_json(text: str, where: str) -> Tokenizer:
     """Like `load_tokenizer`, from the file's content; `where` names it in an error."""
-    from tokenizers import Tokenizer
+    with tokenizer_errors(f"{where} is not a tokenizer.json", "Give one in Hugging Face's format."):
+        return build(text)
 
+
+@contextmanager
+def tokenizer_errors(
+    what: str = "The tokenizer fails on this text", hint: str = "Use another tokenizer."
+) -> Iterator[None]:
+    """Turns errors of the tokenizers library within the block into a UserError; its panics are no Exception.
+
+    Raises:
+        UserError: `what`, with the library's reason.
+    """
     try:
-        tokenizer = Tokenizer.from_str(text)
-    except BaseException as error:  # the Rust side's panics are no Exception
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise
-        raise UserError(f"{where} is not a tokenizer.json: {error}.", "Give one in Hugging Face's format.") from None
-    tokenizer.encode_special_tokens = True
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
+        yield
+    except (UserError, KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise UserError(f"{what}: {str(error)[:200]}.", hint) from None
 
 
 def same_ids(one: Path, other: Path) -> bool:
@@ -213,9 +236,10 @@ def adopt_tokenizer(place: Path, sentinels: int | None = None) -> Tokenizer:
         The completed tokenizer.
 
     Raises:
-        UserError: there is no tokenizer, or it encodes the text of a special token as that token.
+        UserError: there is no tokenizer, it is not sound, or it encodes the text of a special token as that token.
     """
-    return complete(load_tokenizer(place / "tokenizer.json" if place.is_dir() else place), str(place), sentinels)
+    file = place / "tokenizer.json" if place.is_dir() else place
+    return complete(foreign_tokenizer(_read(file), str(file)), str(place), sentinels)
 
 
 def complete(tokenizer: Tokenizer, where: str, sentinels: int | None = None) -> Tokenizer:
@@ -245,6 +269,9 @@ def complete(tokenizer: Tokenizer, where: str, sentinels: int | None = None) -> 
             f"The tokenizer {where} reads the text {faked[0]!r} as its special token, so text could fake one.",
             "Train one on the corpus instead: --tokenizer bpe, wordpiece, unigram or character.",
         )
+    written = from_json(tokenizer.to_str(), where)
+    if written.get_vocab(with_added_tokens=True) != tokenizer.get_vocab(with_added_tokens=True):
+        raise UserError(f"The tokenizer {where} has other ids once it is written and read again.", HINT)
     return tokenizer
 
 

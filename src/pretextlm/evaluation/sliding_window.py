@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from pretextlm.batch import IGNORE, Batch
 from pretextlm.data.streams import open_bytes
+from pretextlm.data.tokenizer import tokenizer_errors
 from pretextlm.errors import UserError
 from pretextlm.evaluation.result_files import EVALUATION, ResultFiles, absolute
 from pretextlm.evaluation.trained_model import open_trained, weights_used
@@ -237,7 +238,8 @@ def _read(run: Run, path: Path) -> TextFile:
     # In transformers, the text of a special token becomes that token: "<unk>" in WikiText-2 for Llama's tokenizer.
     tokenizer = type(run.tokenizer).from_str(run.tokenizer.to_str())
     tokenizer.encode_special_tokens = False
-    ids = exported_template(run).around(tokenizer.encode(text, add_special_tokens=False).ids)
+    with tokenizer_errors():
+        ids = exported_template(run).around(tokenizer.encode(text, add_special_tokens=False).ids)
     if len(ids) < 2:
         raise UserError(f"{path} has no two tokens.", "Give a longer text.")
     digest = hashlib.sha256(text.encode()).hexdigest()

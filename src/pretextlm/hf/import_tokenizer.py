@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from pretextlm.data.tokenizer import complete, from_json
+from pretextlm.data.tokenizer import complete, foreign_tokenizer, tokenizer_errors
 from pretextlm.errors import UserError, missing_extra
 from pretextlm.hf.tokenizer_settings import NAMES, SETTINGS
 from pretextlm.hf.untrusted_files import read_object, read_plain
@@ -22,12 +22,6 @@ COMPANIONS = ("merges.txt", "added_tokens.json")
 """Files beside such a vocabulary."""
 CONFIG_FILE = "config.json"
 MAX_TOKENIZER_BYTES = 64 << 20
-MAX_ADDED = 100_000
-MAX_WORD = 1000
-"""Longer words become unknown: WordPiece tokenizers take time cubic in the length of a word."""
-
-PROBES = ("a" * 3000 + "!", " " * 3000 + "a", "0" * 3000 + "a", "ab " * 1000, "é" * 3000 + "\0")
-"""Texts on which a pattern with catastrophic backtracking fails, which the library reports as a panic."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +56,7 @@ def import_tokenizer(directory: Path) -> ImportedTokenizer:
     original = None
     if place.exists() or place.is_symlink():
         original = read_plain(place, MAX_TOKENIZER_BYTES)
-        if original.count(b'"content"') > MAX_ADDED:
-            raise UserError(f"{place} adds more than {MAX_ADDED:,} tokens.", "Fetch the model again.")
-        tokenizer = from_json(_text(original, place), str(place))
+        tokenizer = foreign_tokenizer(_text(original, place), str(place))
     elif (directory / VOCABULARY).exists():
         place = directory / VOCABULARY
         tokenizer = _word_pieces(directory)
@@ -76,27 +68,15 @@ def import_tokenizer(directory: Path) -> ImportedTokenizer:
             f"{directory} has no tokenizer: none of {', '.join((TOKENIZER, VOCABULARY, *CONVERTED))}.",
             "Copy the tokenizer's files beside the weights.",
         )
-    try:
+    with tokenizer_errors(f"{place} is not a sound tokenizer", "Fetch the model again."):
         return _completed(tokenizer, place, original)
-    except UserError:
-        raise
-    except BaseException as error:  # the Rust side's panics are no Exception
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise
-        raise UserError(f"{place} is not a sound tokenizer: {str(error)[:200]}.", "Fetch the model again.") from None
 
 
 def _completed(tokenizer: Tokenizer, place: Path, original: bytes | None) -> ImportedTokenizer:
-    from tokenizers import models
-
-    if isinstance(tokenizer.model, models.WordPiece) and tokenizer.model.max_input_chars_per_word > MAX_WORD:
-        tokenizer.model.max_input_chars_per_word = MAX_WORD
     before = tokenizer.get_vocab(with_added_tokens=True)
     if not before:
         raise UserError(f"{place} knows no token.", "Fetch the model again.")
     own_size = max(before.values()) + 1
-    for text in PROBES:
-        tokenizer.encode(text, add_special_tokens=False)
     complete(tokenizer, str(place))
     after = tokenizer.get_vocab(with_added_tokens=True)
     added = sorted((index, token) for token, index in after.items() if token not in before)

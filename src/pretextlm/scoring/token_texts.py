@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pretextlm.data.tokenizer import tokenizer_errors
 from pretextlm.data.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -28,8 +29,13 @@ class TokenTexts:
         self.tokenizer, self.vocabulary, self.parser = tokenizer, vocabulary, parser
 
     def encode(self, text: str) -> list[int]:
-        """Returns the ids of a text without the special tokens around it."""
-        ids: list[int] = (self.parser or self.tokenizer).encode(text, add_special_tokens=False).ids
+        """Returns the ids of a text without the special tokens around it.
+
+        Raises:
+            UserError: the tokenizer fails on it.
+        """
+        with tokenizer_errors():
+            ids: list[int] = (self.parser or self.tokenizer).encode(text, add_special_tokens=False).ids
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
