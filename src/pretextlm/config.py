@@ -18,6 +18,8 @@ from pretextlm.plain_files import read_text
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_PATH_BYTES = 4096
+MAX_DEPTH = 32
+"""Levels of tables and arrays in a configuration."""
 WHERE = "where"
 """Key of the validation context: the file or the object that the values come from, for error messages."""
 
@@ -147,10 +149,34 @@ def read_toml(path: Path) -> dict[str, Any]:
         UserError: the file is missing, too large, not UTF-8 or not TOML.
     """
     try:
-        return tomllib.loads(read_text(path, MAX_CONFIG_BYTES))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error) or "nested too deeply"
+        return parse_toml(read_text(path, MAX_CONFIG_BYTES))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(f"Cannot read {path}: {reason}.", "Give the path of a TOML file in UTF-8.") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Returns the tables of a TOML text.
+
+    Raises:
+        ValueError: it is not TOML (a `tomllib.TOMLDecodeError`), is nested deeper than MAX_DEPTH, or holds an integer
+            of thousands of digits.
+    """
+    try:
+        values = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError:  # int()'s own, which speaks of an interpreter's settings
+        raise ValueError("a number has thousands of digits") from None
+    level: list[Any] = [values]
+    for _ in range(MAX_DEPTH):
+        level = [inner for value in level for inner in (value.values() if isinstance(value, dict) else value)]
+        level = [value for value in level if isinstance(value, dict | list)]
+    if level:
+        raise ValueError("nested too deeply")
+    return values
 
 
 def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
@@ -165,12 +191,15 @@ def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> dict[st
     """
     for override in overrides:
         key, equals, text = override.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", key.strip()):
-            raise UserError(f"Cannot read the override {override!r}.", "Write it as section.key=value.")
+        is_key = re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", key.strip()) and key.count(".") < MAX_DEPTH
+        if not equals or not is_key:
+            raise UserError(f"Cannot read the override {override[:200]!r}.", "Write it as section.key=value.")
         try:
-            value = tomllib.loads(f"value = {text}")["value"]
+            value = parse_toml(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             value = text.strip()
+        except ValueError as error:
+            raise UserError(f"Cannot read the value of {key.strip()!r}: {error}.", "Give a plain value.") from None
         *sections, last = key.strip().split(".")
         table = values
         for section in sections:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 
+from pretextlm.printable import COMMANDING
+
 MOST_BYTES = 200
 """File systems take 255; suffixes and temporary names need some."""
-_IMPOSSIBLE = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def one_directory(name: str) -> str:
@@ -18,7 +19,7 @@ def one_directory(name: str) -> str:
     """
     if not name or name != name.strip():
         raise ValueError("a name is not empty and has no space at its ends")
-    if name in (".", "..") or _IMPOSSIBLE.search(name):
+    if name in (".", "..") or re.search(r"[/\\\t\n]", name) or COMMANDING.search(name):
         raise ValueError("a name becomes a directory: it has no '/', no '\\' and no control character, and is not '..'")
     if len(name.encode()) > MOST_BYTES:
         raise ValueError(f"a name has at most {MOST_BYTES} bytes")

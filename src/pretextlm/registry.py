@@ -55,6 +55,8 @@ class Registry(Mapping[str, E], Generic[E]):
         raise NotImplementedError
 
     def __getitem__(self, name: str) -> E:
+        if not isinstance(name, str):
+            raise UserError(f"The name of {self.kind} is text, not {name!r:.80}.", did_you_mean("", self))
         if name in self._registered:
             return self._registered[name]
         if name in self._modules:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -81,6 +82,8 @@ def export(
     a small model they are most of the file.
     """
 
+    if not math.isfinite(max_shard_size):
+        raise UserError("--max-shard-size is not a number of gigabytes.", "For example: --max-shard-size 5")
     with stderr().status("writing the model"):
         options: dict[str, Any] = {
             "family": family,

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import ModuleType
 from typing import Annotated, Any, NoReturn
@@ -109,6 +109,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     open_streams()
     try:
+        check_arguments(sys.argv[1:])
         code = app(standalone_mode=False)  # click's own errors, too, are reported below
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
@@ -134,6 +135,13 @@ def _leave_unread() -> NoReturn:
     """Exit with success where nobody reads the output any more, as in `pretextlm … | head`."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0)
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Raises UserError for bytes that are not UTF-8, which Python passes on as halves of characters."""
+    for argument in arguments:
+        if any("\ud800" <= letter <= "\udfff" for letter in argument):
+            raise UserError(f"The argument {argument[:200]!r} is not UTF-8.", "Rename the file, or write it in UTF-8.")
 
 
 def _leave(code: int) -> NoReturn:

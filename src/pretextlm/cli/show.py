@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pretextlm.cli.shared.console import print_json, printable, stdout
+from pretextlm.cli.shared.console import print_json, stdout
+from pretextlm.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

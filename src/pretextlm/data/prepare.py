@@ -74,17 +74,17 @@ class PrepareConfig(Config):
     tokenizer: PathText = "bpe"
     vocab_size: int = Field(8192, ge=1)
     sentinels: int | None = Field(None, ge=0, le=10_000)
-    sample_mb: int = Field(20, ge=1)
+    sample_mb: int = Field(20, ge=1, le=1 << 20)
     validation: float = Field(0.02, gt=0, lt=1)
     validation_tail: float | None = Field(None, gt=0, lt=1)
     field: str = "text"
     text_mode: TextMode = "file"
     on_error: Literal["error", "skip"] = "error"
     split_long: int = Field(1 << 18, ge=0)
-    max_document_mb: int = Field(64, ge=1)
+    max_document_mb: int = Field(64, ge=1, le=1 << 20)
     encoding: str = UTF8
     licence: str | None = None
-    workers: int = Field(1, ge=1)
+    workers: int = Field(1, ge=1, le=1024)
     overwrite: bool = False
 
     @classmethod

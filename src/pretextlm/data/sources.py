@@ -162,7 +162,10 @@ _REMEDY = (
 
 def _package(name: str, options: ReadOptions, named: bool) -> Source:
     """Find the files of an installed package or of a module of the standard library without importing it."""
-    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    try:
+        spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    except (ImportError, ValueError):  # a module without a specification, as __main__
+        spec = None
     if spec is None:
         raise UserError(f"The package {name!r} is not installed.", f"Install it with: pip install {name}")
     folders = [Path(place) for place in spec.submodule_search_locations or []]

@@ -8,6 +8,7 @@ prompt "house"   English: cat⏎French: chat⏎⏎English: dog⏎French: chien�
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -118,7 +119,11 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 def _parsed(path: Path, number: int, text: str) -> Any:
     try:
-        return parse_json(text)
+        value = parse_json(text)
+        json.dumps(value, ensure_ascii=False).encode()  # fails for half a character, written as an escape
+        return value
+    except UnicodeEncodeError:
+        raise UserError(f"{path}, line {number} holds half a character.", "Write it in UTF-8.") from None
     except ValueError as error:
         raise UserError(f"{path}, line {number} is no JSON: {error}.", "Write one JSON value a line.") from None
 
@@ -135,7 +140,8 @@ def _conversation(path: Path, number: int, value: Any) -> str | list[dict[str, s
     if messages is None:
         return _prompt(path, number, value)
     known = isinstance(messages, list) and all(
-        isinstance(one, dict) and {"role", "content"} <= set(one) for one in messages
+        isinstance(one, dict) and isinstance(one.get("role"), str) and isinstance(one.get("content"), str)
+        for one in messages
     )
     if not known:
         raise UserError(

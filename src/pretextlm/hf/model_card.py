@@ -16,6 +16,7 @@ from pretextlm.hf.state_dict import DISCRIMINATOR
 from pretextlm.hf.untrained import LM_HEAD, untrained_heads
 from pretextlm.metric import amount_read
 from pretextlm.plain_files import read_json
+from pretextlm.printable import printable
 from pretextlm.tasks.sentence_embedding import SentenceEmbedding
 from pretextlm.training.run_directory import ORIGIN
 from pretextlm.training.run_manifest import provenance_of
@@ -64,12 +65,12 @@ def model_card(
     parts = [_front(done, architecture, origin, embeds), f"# {_plain(run.recipe.name)}\n"]
     parts.append(f"A {family} model ({architecture}) written by pretextlm {__version__}. {_shape(done)}\n")
     parts.append(_use(done, architecture, embeds))
-    parts += ["## Data\n", *_data(run, origin, untouched)]
+    parts += ["## Data\n", *_readable("manifest.json of its store", _data(run, origin, untouched))]
     parts += ["## Objective\n", *_objective(run, untouched, part)]
-    parts += ["## Cost\n", *_cost(run, untouched, step)]
-    shrunk = [*_pruned(run), *_quantised(quantised)]
+    parts += ["## Cost\n", *_readable("cost.json", _cost(run, untouched, step))]
+    shrunk = [*_readable("run.json", _pruned(run)), *_quantised(quantised)]
     parts += ["## Made smaller\n", *shrunk, ""] if shrunk else []
-    parts += ["## Scores\n", *_scores(run, quantised)]
+    parts += ["## Scores\n", *_readable("evaluation.json", _scores(run, quantised))]
     parts += ["## Limits\n", *_limits(run, done, origin, untouched)]
     return "\n".join(parts)
 
@@ -91,19 +92,27 @@ def adapter_card(run: Run, done: Translated, base: str) -> str:
     below = "" if base else f"BASE is the run `{start}` as `pretextlm export {start} BASE` writes it.\n"
     return "\n".join(
         [
-            f"---\nlibrary_name: peft\n{f'base_model: {name}' if base else ''}\ntags:\n- pretextlm\n---\n",
+            f"---\nlibrary_name: peft\n{f'base_model: {json.dumps(name)}' if base else ''}\ntags:\n- pretextlm\n---\n",
             f"# {_plain(run.recipe.name)}\n",
             f"Adapters for a {done.family.name} model ({architecture}), written by pretextlm {__version__}.\n{below}",
             "```python\nfrom peft import PeftModel\nfrom transformers import AutoTokenizer, " + architecture + "\n",
             'tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")',
-            f'base = {architecture}.from_pretrained("{name}"{options})',
+            f"base = {architecture}.from_pretrained({json.dumps(name)}{options})",
             'model = PeftModel.from_pretrained(base, "DIRECTORY")\n```\n',
             "## Objective\n",
             *_objective(run, False, DISCRIMINATOR),
             "## Scores\n",
-            *_scores(run, None),
+            *_readable("evaluation.json", _scores(run, None)),
         ]
     )
+
+
+def _readable(file: str, lines: Iterator[str]) -> list[str]:
+    """Returns lines made of a file's values; a remark if these are of other types than we write, as in a broken run."""
+    try:
+        return list(lines)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return [f"Not known: the {file} of the run is damaged.\n"]
 
 
 def _front(done: Translated, architecture: str, origin: Origin | None, embeds: bool) -> str:
@@ -113,7 +122,7 @@ def _front(done: Translated, architecture: str, origin: Origin | None, embeds: b
         task = "feature-extraction"
     task = next((named for ending, named in FINE_TUNED.items() if architecture.endswith(ending)), task)
     name = origin.source.removeprefix(HUB) if origin and origin.source.startswith(HUB) else ""
-    base = f"base_model: {name}\n" if name else ""
+    base = f"base_model: {json.dumps(name)}\n" if name else ""
     task, library = ("sentence-similarity", "sentence-transformers") if embeds else (task, "transformers")
     tags = "".join(f"- {tag}\n" for tag in dict.fromkeys(("pretextlm", done.family.name)))
     return f"---\nlibrary_name: {library}\n{base}pipeline_tag: {task}\ntags:\n{tags}---\n"
@@ -274,7 +283,8 @@ def _scores(run: Run, quantised: Mapping[str, Any] | None) -> Iterator[str]:
     yield "| measure | value | ± | unit | better |\n|---|--:|--:|---|---|"
     for name, metric in metrics.items():
         error = "" if metric.get("stderr") is None else f"{metric['stderr']:.4f}"
-        yield f"| {name} | {metric['value']:.4f} | {error} | {metric.get('unit', '')} | {metric.get('better', '')} |"
+        cells = (name, f"{metric['value']:.4f}", error, metric.get("unit", ""), metric.get("better", ""))
+        yield f"| {' | '.join(map(_plain, cells))} |"
     yield ""
 
 
@@ -326,8 +336,8 @@ def _of_an_import(run: Run, done: Translated, origin: Origin) -> Iterator[str]:
 
 
 def _plain(text: object) -> str:
-    """Returns text escaped so that it cannot leave its line, cell or code span in Markdown."""
-    return re.sub(r"[\s|`<>\[\]]+", " ", str(text)).strip()[:300]
+    """Returns text that can neither leave its line, cell or code span in Markdown nor command a terminal."""
+    return printable(re.sub(r"[\s|`<>\[\]]+", " ", str(text)).strip()[:300])
 
 
 def _json(path: Path) -> Mapping[str, Any]:

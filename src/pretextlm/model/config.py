@@ -335,6 +335,8 @@ class ModelConfig(Config):
         if isinstance(values, dict):
             values = dict(values)
             width, heads = values.get("hidden_size", 256), values.get("num_attention_heads", 4)
+            if not (isinstance(width, int) and isinstance(heads, int)):
+                return values  # nothing follows from a wrong value, which its field refuses
             derived = {
                 "num_key_value_heads": heads,
                 "intermediate_size": 4 * width,

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Sequence
 from typing import Any
 
+from pretextlm.config import parse_toml
 from pretextlm.errors import UserError
 from pretextlm.grid import Grid
 from pretextlm.study.task_plan import TaskStudy
@@ -70,7 +71,9 @@ def grid_plan(recipe: dict[str, Any], grid: Grid, seeds: Sequence[int], where: s
 
 def _values(text: str) -> list[Any]:
     try:
-        found = tomllib.loads(f"values = [{text}]")["values"]
+        found = parse_toml(f"values = [{text}]")["values"]
     except tomllib.TOMLDecodeError:
         return [part.strip() for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"Cannot read the values {text[:80]!r}: {error}.", "Give plain values.") from None
     return found if isinstance(found, list) else [found]

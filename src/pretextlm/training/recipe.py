@@ -182,9 +182,9 @@ class TrainingConfig(Config):
     budget_epochs: float | None = Field(None, gt=0)
     budget_flops: float | None = Field(None, gt=0)
     budget_seconds: float | None = Field(None, gt=0)
-    batch_tokens: int = Field(16_384, ge=8)
-    batch_rows: int = Field(0, ge=0)
-    micro_batch_tokens: int = Field(0, ge=0)
+    batch_tokens: int = Field(16_384, ge=8, le=1 << 40)
+    batch_rows: int = Field(0, ge=0, le=1 << 32)
+    micro_batch_tokens: int = Field(0, ge=0, le=1 << 40)
     gradient_checkpointing: Literal["auto", "off", "blocks"] = "auto"
     optimizer: Literal["muon", "adamw"] = "muon"
     learning_rate: float = Field(4e-3, gt=0, le=10)

@@ -14,7 +14,8 @@ import pytest
 
 import pretextlm
 from pretextlm.cli.shared import console
-from pretextlm.cli.shared.console import COMMANDING, json_line, printable
+from pretextlm.cli.shared.console import json_line
+from pretextlm.printable import COMMANDING, printable
 
 CLI = Path(pretextlm.__file__).parent / "cli"
 LINK = "\x1b]8;;http://example.org\x07"

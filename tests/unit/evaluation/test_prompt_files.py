@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pretextlm.errors import UserError
-from pretextlm.evaluation.prompt_files import Example, Template, read_examples, read_prompts
+from pretextlm.evaluation.prompt_files import Example, Template, read_conversations, read_examples, read_prompts
 
 
 def test_a_template_shows_the_examples_and_stops_where_the_target_stands():
@@ -48,3 +48,19 @@ def test_a_file_without_a_prompt_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"content": "b"}')
     with pytest.raises(UserError, match="line 1"):
         read_prompts(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize(
+    "line", [r'"\udcff"', r'{"prompt": "\ud800"}', r'{"messages": [{"role": "a", "content": "\udfff"}]}']
+)
+def test_half_a_character_is_named(tmp_path, line):
+    (tmp_path / "a.jsonl").write_text(f'"A river"\n{line}\n')
+    with pytest.raises(UserError, match="line 2 holds half a character"):
+        read_conversations(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("messages", ["5", '[{"role": 5, "content": "a"}]', '[{"role": "user"}]', '["a"]'])
+def test_a_conversation_of_other_types_is_named(tmp_path, messages):
+    (tmp_path / "a.jsonl").write_text(f'{{"messages": {messages}}}\n')
+    with pytest.raises(UserError, match="line 1: no messages"):
+        read_conversations(tmp_path / "a.jsonl")

@@ -24,6 +24,8 @@ MOST_CHARACTERS = 2000
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 """The exception for wrong options and arguments, of the click that typer uses, which some versions bring along."""
 
+MEMORY = "Make the batch (training.micro_batch_tokens), data.length or the model smaller."
+
 REMEDIES = {
     errno.ENAMETOOLONG: "Give a shorter path.",
     errno.ENOENT: "Check the path.",
@@ -52,6 +54,9 @@ def as_user_error(error: BaseException) -> UserError | None:
     if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
         where = error.object[max(0, error.start - 20) : error.end]
         return UserError(f"{where!r} is not valid UTF-8.", "Write it in UTF-8.")
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        what = str(error).rpartition("DefaultCPUAllocator: ")[2].partition(". Error code")[0]
+        return UserError(f"Out of memory: {what or 'it could not be allocated'}.", MEMORY)
     if isinstance(error, ValueError) and "null byte" in str(error):
         return UserError("A path holds a NUL character, which no path can.", "Give the path of a file.")
     if isinstance(error, ValueError) and "integer string conversion" in str(error):
