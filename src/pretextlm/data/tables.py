@@ -70,9 +70,12 @@ def look_up(row: Mapping[str, Any], column: str) -> Any:
     return value
 
 
-def decoded_lines(path: Path, stream: BinaryIO, rules: Rules) -> Iterator[tuple[int, str | None]]:
-    """Yields (number, line) of a UTF-8 file, line ends as one newline; None for a bad line, which was already
-    reported.
+def decoded_lines(
+    path: Path, stream: BinaryIO, rules: Rules, keep_ends: bool = False
+) -> Iterator[tuple[int, str | None]]:
+    """Yields (number, line) of a UTF-8 file; None for a bad line, which was already reported.
+
+    A line ends in one newline or, with `keep_ends`, as in the file.
     """
     for number, line in lines(stream, rules.limit):
         if line is None:
@@ -88,7 +91,7 @@ def decoded_lines(path: Path, stream: BinaryIO, rules: Rules) -> Iterator[tuple[
             rules.bad(what, likely(line) + rules.recode)
             yield number, None
             continue
-        if text.endswith("\r\n"):
+        if not keep_ends and text.endswith("\r\n"):
             text = text[:-2] + "\n"
         yield number, text
 
@@ -161,7 +164,8 @@ def table_rows(path: Path, rules: Rules, tabs: bool) -> Iterator[Row]:
     numbers: list[int] = []  # of the lines of the row being read
 
     def numbered(stream: BinaryIO) -> Iterator[str]:
-        for number, line in decoded_lines(path, stream, rules):
+        # A line end within quotes is part of a text, in which other columns may count characters.
+        for number, line in decoded_lines(path, stream, rules, keep_ends=True):
             if line is not None:
                 numbers.append(number)
                 yield line

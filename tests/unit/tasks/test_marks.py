@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+
 import pytest
 
 from pretextlm.data.records import read_records
@@ -83,3 +85,19 @@ def test_choices_are_read_with_the_marks_of_their_text(written):
     chosen = MultipleChoice(text="one", marks=(Mark(start="a", end="b"),), label_names=("0", "1"))
     record = {**BANK, "choices": ["a river", "money"]}
     assert chosen.texts_of(read_records(written([record]), chosen.columns()), "text") == ["By the [bank]."]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r\n\r\n"])
+@pytest.mark.parametrize("rows_end", ["\n", "\r\n"])
+def test_characters_are_counted_alike_in_csv_and_json_lines(end, rows_end, written, tmp_path):
+    text = f"Note:{end}He sat by the{end}bank of the river."
+    record = {"text": text, "start": text.index("bank"), "end": text.index("bank") + 4, "label": "a"}
+    file = tmp_path / "marked.csv"
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(record), lineterminator=rows_end)
+        writer.writeheader()
+        writer.writerow(record)
+    task = TextClassification(text="text", label="label", marks=({"start": "start", "end": "end"},))
+    for path in (written([record]), str(file)):
+        (marked,) = task.texts_of(read_records(path, task.columns()), "text")
+        assert marked == text.replace("bank", "[bank]")
