@@ -24,12 +24,14 @@ from pretextlm.evaluation.task_evaluation import evaluate_task
 from pretextlm.evaluation.trained_model import open_store, open_trained, weights_used
 from pretextlm.files import AnyPath, write_json, write_text
 from pretextlm.hf.untrained import untrained_heads
+from pretextlm.memory import memory_errors
 from pretextlm.metric import Metric
 from pretextlm.training.held_out import held_out_documents, what_was_read
 from pretextlm.training.run_directory import Run
 from pretextlm.training.runtime import Device, as_device
 
 
+@memory_errors("while evaluating", "Rows have up to data.length tokens of the run's recipe: give it a smaller one.")
 def evaluate(
     run: AnyPath,
     *,

@@ -13,6 +13,7 @@ from pretextlm.data.tokenizer import parsing_one
 from pretextlm.errors import UserError
 from pretextlm.evaluation.trained_model import open_scorer
 from pretextlm.files import AnyPath
+from pretextlm.memory import memory_errors
 from pretextlm.objectives.masked import MaskedLayout
 from pretextlm.scoring.blank import Blank
 from pretextlm.scoring.scorer import Scorer
@@ -45,6 +46,7 @@ class Filled:
     notes: tuple[str, ...] = ()
 
 
+@memory_errors("while filling a text", "Give a shorter one.")
 def fill(
     run: AnyPath,
     text: str,

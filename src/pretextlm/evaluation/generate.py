@@ -11,6 +11,7 @@ from pretextlm.evaluation.prompts import continue_texts
 from pretextlm.evaluation.trained_model import open_trained
 from pretextlm.files import AnyPath
 from pretextlm.hf.chat_template import Message, chat_tokens
+from pretextlm.memory import memory_errors
 from pretextlm.model.generation import GenerationConfig
 from pretextlm.model.text_stream import TextStream, cut_at
 from pretextlm.training.run_directory import Run
@@ -41,6 +42,7 @@ class GenerationOptions(TypedDict, total=False):
     seed: int
 
 
+@memory_errors("while generating", "Give shorter or fewer prompts, fewer new tokens or beams, or dtype bf16.")
 def generate(
     run: AnyPath,
     prompts: str | Sequence[str | Sequence[Message]] = "",

@@ -14,6 +14,7 @@ from pretextlm.evaluation.predict_input import Texts, read_inputs, records_of
 from pretextlm.evaluation.scores.spans import spans_of
 from pretextlm.evaluation.task_evaluation import predictions, unanswered
 from pretextlm.files import AnyPath
+from pretextlm.memory import memory_errors
 from pretextlm.tasks.token_classification import OUTSIDE, TokenClassification
 from pretextlm.training.run_directory import Run
 from pretextlm.training.runtime import Device, as_device
@@ -27,6 +28,7 @@ UNLIMITED = 1 << 30
 """A length that no text reaches, in tokens."""
 
 
+@memory_errors("while predicting", "Give shorter texts; one is cut at data.length tokens of the run's recipe.")
 def predict(
     run: AnyPath,
     texts: Texts | None = None,

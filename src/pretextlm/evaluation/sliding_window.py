@@ -33,6 +33,7 @@ from pretextlm.evaluation.result_files import EVALUATION, ResultFiles, absolute
 from pretextlm.evaluation.trained_model import open_trained, weights_used
 from pretextlm.files import AnyPath, write_json
 from pretextlm.hf.export_tokenizer import exported_template
+from pretextlm.memory import memory_errors
 from pretextlm.metric import Metric
 from pretextlm.training.run_directory import Run
 from pretextlm.training.runtime import Device, as_device
@@ -83,6 +84,7 @@ class WindowLosses:
         return float((self.totals / self.counts * self.weights).sum() / self.weights.sum())
 
 
+@memory_errors("while evaluating", "Give shorter windows: --length 1024.")
 def evaluate_text(
     run: AnyPath,
     files: Sequence[AnyPath],

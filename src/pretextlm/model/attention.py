@@ -23,6 +23,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from pretextlm.attention_mask import AttentionKind, may_attend
 from pretextlm.errors import UserError
+from pretextlm.memory import ensure_memory
 from pretextlm.model.biased_attention import attend_eager
 from pretextlm.model.block_sparse_attention import (
     BlockSparseMask,
@@ -38,6 +39,8 @@ from pretextlm.model.sliding_window_attention import (
     sliding_window_mask,
 )
 
+BYTES_OF_A_PAIR = 5
+"""Memory of a mask on a CPU for each pair of tokens: a boolean, and the fp32 number that is added to the score."""
 MAX_EAGER_KEYS = 256
 """Keys up to which eager products are faster on a CPU in half precision (measured by benchmarks/attention.py)."""
 
@@ -256,6 +259,7 @@ def self_attention_mask(
         causal = attention == "causal"
         sliding = sliding_window_mask(segments_BT, positions_BT, window, global_tokens, causal, dtype)
         return AttentionMask(sliding_window=sliding)
+    _ensure_memory(segments_BT, segments_BT)
     visible = may_attend(segments_BT, segments_BT, positions_BT, positions_BT, prefix_BT, attention, ranks_BT, reach_BT)
     if window:
         visible = visible & within_window(positions_BT, positions_BT, window, attention, global_tokens)
@@ -315,6 +319,7 @@ def cross_attention_mask(
         query_segments_BT = torch.zeros(query_shape, dtype=torch.int32, device=device)
     if key_segments_BS is None:
         key_segments_BS = torch.zeros(key_shape, dtype=torch.int32, device=device)
+    _ensure_memory(query_segments_BT, key_segments_BS)
     visible = may_attend(query_segments_BT, key_segments_BS)
     return AttentionMask(_additive(visible | ~visible.any(dim=2, keepdim=True), dtype), eager=eager)
 
@@ -330,10 +335,17 @@ def cached_attention_mask(
     global_tokens: int = 0,
 ) -> AttentionMask:
     """Build the mask of new positions over all positions in the cache, padding included."""
+    _ensure_memory(query_segments_BT, key_segments_BS)
     visible = may_attend(query_segments_BT, key_segments_BS, query_positions_BT, key_positions_BS, attention=attention)
     if window:
         visible = visible & within_window(query_positions_BT, key_positions_BS, window, attention, global_tokens)
     return AttentionMask(_additive(visible, dtype))
+
+
+def _ensure_memory(query_segments_BT: Tensor, key_segments_BS: Tensor) -> None:
+    """Raises MemoryError where a CPU has too little left for a mask."""
+    if query_segments_BT.device.type == "cpu":
+        ensure_memory(BYTES_OF_A_PAIR * query_segments_BT.numel() * key_segments_BS.shape[1])
 
 
 def _additive(visible_BTS: Tensor, dtype: torch.dtype) -> Tensor:

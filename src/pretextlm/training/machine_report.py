@@ -18,6 +18,7 @@ import torch
 
 from pretextlm import __version__
 from pretextlm.files import writable
+from pretextlm.memory import memory
 from pretextlm.model.attention import backend_name
 from pretextlm.training.distributed import DistributedContext
 from pretextlm.training.energy import Meter
@@ -46,8 +47,6 @@ INSTRUCTIONS = {
     "AMX tiles": "_is_amx_tile_supported",
 }
 """Name → the function of torch.cpu that detects it."""
-MEMORY = Path("/proc/meminfo")
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def describe_machine(distributed: DistributedContext) -> dict[str, Any]:
@@ -105,22 +104,6 @@ def default_settings(distributed: DistributedContext) -> dict[str, Any]:
 def cores() -> int:
     """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def memory(field: str) -> int | None:
-    """Reads a field of /proc/meminfo.
-
-    Returns:
-        Bytes, at most a container's limit; None if the system does not have that file.
-    """
-    if not MEMORY.exists():
-        return None
-    found = next((line.split() for line in MEMORY.read_text().splitlines() if line.startswith(f"{field}:")), None)
-    if found is None:
-        return None
-    size = int(found[1]) << 10
-    limit = CGROUP_LIMIT.read_text().strip() if CGROUP_LIMIT.exists() else "max"
-    return min(size, int(limit)) if limit.isdigit() else size
 
 
 def place(path: Path) -> dict[str, Any]:

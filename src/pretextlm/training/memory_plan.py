@@ -11,9 +11,10 @@ from typing import Literal
 
 import torch
 
+from pretextlm.errors import DuplicateUserError, UserError
+from pretextlm.memory import available_memory, memory
 from pretextlm.model.transformer import meta_model
 from pretextlm.training.distributed import DistributedContext
-from pretextlm.training.machine_report import memory
 from pretextlm.training.memory_estimate import MemoryEstimate, estimate_memory, estimate_memory_per_process
 from pretextlm.training.plan import Plan
 from pretextlm.training.recipe import Recipe
@@ -23,6 +24,9 @@ ENOUGH_TOKENS = 16_384
 """Tokens of a micro-batch that keep a GPU busy: below it, blocks are recomputed before a batch is split further."""
 USABLE = 0.9
 """Usable share of free memory: the needs are an estimate, and allocators waste some."""
+
+HOPELESS = 1.25
+"""Share of the free memory above which even an estimate that is too high does not fit."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,23 @@ def plan_memory(recipe: Recipe, plan: Plan, runtime: Runtime, distributed: Distr
         if found.fits:
             break
     return found
+
+
+def refuse_too_large(recipe: Recipe, plan: MemoryPlan, device: torch.device, is_main: bool) -> None:
+    """Ends a run that cannot fit before it begins: on a CPU, Linux would end it without a word.
+
+    Raises:
+        UserError: the estimate is well above all memory there is.
+    """
+    swap = (available_memory() or 0) - (memory("MemAvailable") or 0) if device.type == "cpu" else 0
+    if plan.free is None or plan.memory.total < HOPELESS * (plan.free + swap):
+        return
+    rows = f"{plan.micro_rows} row{'s' * (plan.micro_rows > 1)} of data.length = {recipe.data.length:,}"
+    raise (UserError if is_main else DuplicateUserError)(
+        f"A step needs about {plan.memory.total:,} bytes of memory, {plan.memory.activations:,} of them for {rows}; "
+        f"{plan.free + swap:,} are free.",
+        "Give a smaller data.length, training.micro_batch_tokens or model; --dry-run shows what each of them takes.",
+    )
 
 
 def _candidates(recipe: Recipe, plan: Plan, device: torch.device) -> Iterator[tuple[int, int]]:

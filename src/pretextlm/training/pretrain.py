@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pretextlm.files import AnyPath
+from pretextlm.memory import memory_errors
 from pretextlm.training import checkpoint as checkpoints
 from pretextlm.training.callbacks.base import Callback
 from pretextlm.training.callbacks.best_weights import BestWeights
@@ -19,6 +20,7 @@ from pretextlm.training.callbacks.validation import ValidationLoss
 from pretextlm.training.distributed import DistributedContext, process_group
 from pretextlm.training.forgetting import recorded_stores
 from pretextlm.training.initial_weights import resolve_recipe
+from pretextlm.training.memory_plan import refuse_too_large
 from pretextlm.training.metrics import MetricsLog
 from pretextlm.training.progress import Progress, Silent
 from pretextlm.training.recipe import Recipe
@@ -65,8 +67,10 @@ def pretrain(
         distributed = stack.enter_context(process_group(recipe.training.timeout_seconds, recipe.training.join_seconds))
         watch = stack.enter_context(watched(distributed, directory, recipe.training.timeout_seconds))
         progress = progress if progress and distributed.is_main else Silent()
+        stack.enter_context(_memory_errors(recipe))
         setup = set_up(recorded_stores(recipe, directory) if resume else recipe, distributed)
         progress.note("; ".join(setup.notes))
+        refuse_too_large(setup.recipe, setup.memory, setup.runtime.device, distributed.is_main)
         distributed.broadcast_from_main(lambda: stack.enter_context(locked(directory)))
         if limit is not None:
             progress.note(
@@ -92,6 +96,14 @@ def pretrain(
         trainer.restore(checkpoint)
         trainer.train(stop, watch.alive)
     return run
+
+
+def _memory_errors(recipe: Recipe) -> AbstractContextManager[None]:
+    return memory_errors(
+        f"in training on rows of data.length = {recipe.data.length:,}",
+        "Give a smaller data.length, training.micro_batch_tokens or model, or "
+        'training.gradient_checkpointing="blocks"; --dry-run shows what each of them takes.',
+    )
 
 
 def _found(directory: Path) -> checkpoints.Checkpoint | None:

@@ -11,7 +11,7 @@ import torch
 
 from pretextlm.training import machine_report as module
 from pretextlm.training.distributed import SINGLE_PROCESS
-from pretextlm.training.machine_report import EXTRAS, default_settings, describe_machine, memory, place
+from pretextlm.training.machine_report import EXTRAS, default_settings, describe_machine, place
 from pretextlm.training.recipe import TrainingConfig
 from pretextlm.training.runtime import Runtime, compile_cache, device_name, dtype_name
 
@@ -61,17 +61,6 @@ def test_a_directory_that_is_to_be_made_is_judged_by_the_one_above_it(tmp_path, 
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert not place(tmp_path / "a")["writable"]
     assert not describe_machine(SINGLE_PROCESS)["here"]["writable"]
-
-
-def test_memory_is_no_more_than_a_containers_limit(tmp_path, monkeypatch):
-    (tmp_path / "meminfo").write_text("MemTotal:  4000 kB\nMemAvailable:  3000 kB\n")
-    monkeypatch.setattr(module, "MEMORY", tmp_path / "meminfo")
-    monkeypatch.setattr(module, "CGROUP_LIMIT", tmp_path / "max")
-    assert memory("MemTotal") == 4000 * 1024
-    (tmp_path / "max").write_text("2048\n")
-    assert memory("MemTotal") == 2048
-    monkeypatch.setattr(module, "MEMORY", tmp_path / "absent")
-    assert memory("MemTotal") is None
 
 
 def test_who_has_no_place_for_compiled_code_gets_a_temporary_one(tmp_path, monkeypatch):

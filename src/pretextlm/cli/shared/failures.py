@@ -15,6 +15,7 @@ import typer
 
 from pretextlm.cli.shared.console import stderr
 from pretextlm.errors import UserError
+from pretextlm.memory import is_out_of_memory, out_of_memory
 
 DEBUG = "PRETEXTLM_DEBUG"
 """Environment variable: show tracebacks."""
@@ -51,6 +52,8 @@ def as_user_error(error: BaseException) -> UserError | None:
     if isinstance(error, OSError) and error.errno is not None:
         place = f"{error.filename}: " if error.filename is not None else ""
         return UserError(f"{place}{error.strerror}.", REMEDIES.get(error.errno, "Check the file and its file system."))
+    if is_out_of_memory(error):
+        return out_of_memory(error)
     if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
         where = error.object[max(0, error.start - 20) : error.end]
         return UserError(f"{where!r} is not valid UTF-8.", "Write it in UTF-8.")
