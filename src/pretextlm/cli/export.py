@@ -62,6 +62,9 @@ def export(
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Load the result with transformers and compare its outputs.")
     ] = True,
+    allow_non_finite: Annotated[
+        bool, typer.Option("--allow-non-finite", help="Export weights that are NaN or infinite, too.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the written files as JSON.")] = False,
 ) -> None:
     """Export a run for any program that reads Hugging Face's format: weights, configuration, tokenizer, model card.
@@ -112,7 +115,7 @@ def export(
         else:
             from pretextlm.hf.export_model import export_model
 
-            done = export_model(run, directory, part=part.value, **options)
+            done = export_model(run, directory, part=part.value, allow_non_finite=allow_non_finite, **options)
     if as_json:
         written = {"family": done.family, "architecture": done.architecture, "lost_heads": list(done.lost)}
         values = {

@@ -20,6 +20,9 @@ def import_(
         str | None,
         typer.Option(help="Objective that the model was pre-trained with; by default that of its heads or family."),
     ] = None,
+    allow_non_finite: Annotated[
+        bool, typer.Option("--allow-non-finite", help="Import weights that are NaN or infinite, too.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the imported parts as JSON.")] = False,
 ) -> None:
     """Import a published model, to evaluate it, generate with it, distil it or train it further, like any other run.
@@ -38,7 +41,8 @@ def import_(
         from pretextlm.hf.import_model import import_model as take
         from pretextlm.hf.provenance import origin_of
 
-        run = take(source, out, objective=objective, command=["pretextlm", *sys.argv[1:]])
+        command = ["pretextlm", *sys.argv[1:]]
+        run = take(source, out, objective=objective, command=command, allow_non_finite=allow_non_finite)
     origin = origin_of(out)
     assert origin is not None
     if as_json:

@@ -96,8 +96,9 @@ def _visible(texts: Sequence[str], offsets: I64, places: NDArray[np.int32]) -> N
     goes_on = continues_character()[codes] & ~is_read[: len(codes)]
     end = np.minimum(_next(~goes_on)[end], ends_of)
     visible = ~is_white()[codes]
-    first = np.minimum(_next(visible)[begin], end)
-    last = np.maximum(_previous(visible)[end], first)
+    first, last = _next(visible)[begin], _previous(visible)[end]
+    blank = first >= end  # of white space alone: an empty range, not where the next word begins
+    first, last = np.where(blank, begin, first), np.where(blank, begin, last)
     return np.stack([first - shift, last - shift], 1).astype(np.int32)
 
 

@@ -92,6 +92,7 @@ def export_model(
     quantize: bool = False,
     measure: Callable[[Mapping[str, Tensor]], dict[str, Any]] | None = None,
     check: bool = True,
+    allow_non_finite: bool = False,
 ) -> Exported:
     """Writes the newest weights of a run in Hugging Face's format, completely or not at all.
 
@@ -105,6 +106,7 @@ def export_model(
         quantize: write the matrices of the blocks as eight-bit integers.
         measure: called with the quantized weights under our names; returns what the model card says of them.
         check: load the directory with transformers, if it is installed, and compare its outputs (check_export.py).
+        allow_non_finite: write weights that are NaN or infinite, too.
 
     Returns:
         The files that were written, and as which class of Hugging Face's.
@@ -118,7 +120,7 @@ def export_model(
     if found is None:
         raise UserError(f"{run.directory} has no checkpoint to export.", "Train it first.")
     refuse_used(out)
-    model = run.load_model()
+    model = run.load_model(allow_non_finite=allow_non_finite)
     origin = origin_of(run.directory)
     untouched = origin is not None and not run.recipe.start and found.step == 0
     done = _translated(run, model.state_dict(), family, part, origin if untouched else None)

@@ -79,7 +79,14 @@ class ValidatedModel:
     head: tuple[TensorMap, ...] = ()
 
 
-def import_model(source: AnyPath, out: AnyPath, *, objective: str | None = None, command: Sequence[str] = ()) -> Run:
+def import_model(
+    source: AnyPath,
+    out: AnyPath,
+    *,
+    objective: str | None = None,
+    command: Sequence[str] = (),
+    allow_non_finite: bool = False,
+) -> Run:
     """Writes a published model as a run directory.
 
     Args:
@@ -88,13 +95,14 @@ def import_model(source: AnyPath, out: AnyPath, *, objective: str | None = None,
         objective: name of its pre-training objective; by default that of its family, or the objective (or task) of a
             head that it has.
         command: argv to record.
+        allow_non_finite: import weights that are NaN or infinite, too.
 
     Returns:
         The run; `origin_of(run.directory)` tells what was carried over.
 
     Raises:
-        UserError: the directory is invalid, of an unknown family, or disagrees with its configuration; nothing is
-            written then.
+        UserError: the directory is invalid, of an unknown family, or disagrees with its configuration, or its weights
+            are not finite; nothing is written then.
     """
     source, out = os.fspath(source), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -103,7 +111,7 @@ def import_model(source: AnyPath, out: AnyPath, *, objective: str | None = None,
         checked = check(directory, objective)
         recipe = _recipe(checked, source, out.name)
         origin = _origin(source, checked)
-        return _write(out, checked, recipe, origin, command)
+        return _write(out, checked, recipe, origin, command, allow_non_finite)
 
 
 def check(directory: Path, objective: str | None = None) -> ValidatedModel:
@@ -249,10 +257,18 @@ def _origin(source: str, checked: ValidatedModel) -> Origin:
     )
 
 
-def _write(out: Path, checked: ValidatedModel, recipe: Recipe, origin: Origin, command: Sequence[str]) -> Run:
+def _write(
+    out: Path,
+    checked: ValidatedModel,
+    recipe: Recipe,
+    origin: Origin,
+    command: Sequence[str],
+    allow_non_finite: bool,
+) -> Run:
     """Write the run under a temporary name and rename it."""
     import torch
 
+    from pretextlm.model.finite import check_finite
     from pretextlm.model.parameter_count import total
     from pretextlm.training import checkpoint as checkpoints
     from pretextlm.training.run_directory import ORIGIN, TOKENIZER, Run
@@ -261,6 +277,8 @@ def _write(out: Path, checked: ValidatedModel, recipe: Recipe, origin: Origin, c
 
     model = build_model(recipe, torch.device("cpu"))
     weights = grown(_weights(checked), model.state_dict(), recipe.seed)
+    if not allow_non_finite:
+        check_finite(weights, str(checked.directory))
     model.load_state_dict(weights, strict=False)
     environment = {
         "pretextlm": __version__,

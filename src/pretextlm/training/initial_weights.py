@@ -17,6 +17,7 @@ from pretextlm.config import read_toml
 from pretextlm.errors import UserError
 from pretextlm.files import AnyPath
 from pretextlm.model.families.registry import FAMILIES
+from pretextlm.model.finite import check_finite
 from pretextlm.shipped_recipes import recipe_file
 from pretextlm.tasks.base import HEAD
 from pretextlm.tasks.registry import TASKS
@@ -145,6 +146,7 @@ def load_start(model: Transformer, recipe: Recipe) -> list[str]:
     if found is None:
         raise UserError(f"{recipe.start} has no checkpoint to start from.", "Train it first, or import it again.")
     theirs = start.load_model().state_dict() if start.recipe.tuning.lora else found.model()
+    check_finite(theirs, str(found.directory))
     wanted = model.state_dict()
     theirs = _with_head(dict(theirs), start.recipe.task, recipe.task)
     used = {name: tensor for name, tensor in theirs.items() if name in wanted and tensor.shape == wanted[name].shape}

@@ -222,26 +222,30 @@ class Run:
 
         return self.recipe.model.special_token_ids.apply(vocabulary_of(self.tokenizer))
 
-    def load_model(self, device: torch.device | None = None) -> Transformer:
+    def load_model(self, device: torch.device | None = None, allow_non_finite: bool = False) -> Transformer:
         """Loads the model with the weights of the newest checkpoint that verifies, in evaluation mode.
 
         Args:
             device: of the model; None: the CPU.
+            allow_non_finite: load weights that are NaN or infinite, too.
 
         Raises:
-            UserError: the run has no checkpoint yet, or one of another model.
+            UserError: the run has no checkpoint yet, or one of another model, or weights that are not finite.
         """
         import torch
 
+        from pretextlm.model.finite import check_finite
         from pretextlm.model.transformer import meta_model
         from pretextlm.training.checkpoint import content_errors
 
         checkpoint = self.checkpoint
         if checkpoint is None:
             raise UserError(f"{self.directory} has no checkpoint yet.", "Train it: pretextlm pretrain … --resume")
-        model = meta_model(self.recipe.model, self.recipe.training_objective.heads)
+        model, weights = meta_model(self.recipe.model, self.recipe.training_objective.heads), checkpoint.model()
+        if not allow_non_finite:
+            check_finite(weights, str(checkpoint.directory))
         with content_errors(checkpoint.directory):
-            adapted(model, self.recipe.tuning).load_state_dict(checkpoint.model(), assign=True)
+            adapted(model, self.recipe.tuning).load_state_dict(weights, assign=True)
         if self.recipe.tuning.lora:
             merged(model)
         return model.to(device or torch.device("cpu")).eval()

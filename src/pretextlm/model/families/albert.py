@@ -10,7 +10,6 @@ from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.base import Family, HeadClass
 from pretextlm.model.families.bert import (
     DEFAULTS,
-    TIED,
     activation_from_hf,
     embeddings,
     modules,
@@ -47,7 +46,11 @@ class Albert(Family):
     }
     task_classes: ClassVar[Mapping[Kind, TaskClass]] = encoder_classes("Albert", "albert.pooler", "classifier")
     prefix: ClassVar[str] = "albert."
-    ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", rf"^predictions{TIED}")
+    copies: ClassVar[Mapping[str, str]] = {
+        "predictions.decoder.weight": "embed_tokens.weight",
+        "predictions.decoder.bias": "head_layers.bias",
+    }
+    ignored: ClassVar[tuple[str, ...]] = (r"position_ids$",)
     heads: ClassVar[tuple[HeadClass, ...]] = (
         HeadClass("pair", "AlbertForPreTraining", rows={"heads.pair.classifier.weight": 2}),
     )

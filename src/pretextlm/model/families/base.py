@@ -54,7 +54,7 @@ class Family(ABC):
         classes: Its model classes and our architecture of each; the first is the class that is exported.
         prefix: Prefix of tensor names that a bare model (without a head) leaves out.
         ignored: Patterns of tensors that hold no weights.
-        copies: Tensors that must equal one of ours and are then not imported.
+        copies: Tensors that models with tied embeddings store twice, by the one of ours that they must equal.
         decoder_start: Special token that the decoder over an encoder starts with in published models.
         heads: Heads of ours that a Hugging Face class has too. Import into a model without such a head ignores its
             tensors.
@@ -163,7 +163,11 @@ def weights_from_hf(
                 )
             weights |= dict(zip(one.ours, (part.contiguous() for part in torch.split(tensor, sizes)), strict=True))
     for name in [name for name in rest if name in family.copies]:
-        _check_copy(family, name, rest.pop(name), weights)
+        original = family.copies[name]
+        if original in weights:
+            _check_copy(name, rest.pop(name), weights[original])
+        elif original in ours and rest[name].shape == ours[original]:  # stored under this name alone
+            weights[original] = rest.pop(name)
     left = [name for name in rest if not any(re.search(pattern, name) for pattern in family.ignored)]
     return Imported(weights, [name for name in ours if name not in weights], left)
 
@@ -264,14 +268,14 @@ def _ours(one: TensorMap, tensor: Tensor) -> Tensor:
     return one.reordered(tensor.T if one.transposed else tensor)
 
 
-def _check_copy(family: Family, name: str, copy: Tensor, weights: Mapping[str, Tensor]) -> None:
-    original = weights.get(family.copies[name])
-    if original is None or original.is_meta:  # names and shapes alone are being read
+def _check_copy(name: str, copy: Tensor, original: Tensor) -> None:
+    if original.is_meta:  # names and shapes alone are being read
         return
     if not torch.equal(original, copy):
         raise UserError(
-            f"The tensor {name} is not the table that the configuration says it shares.",
-            "A model with one table for its encoder, its decoder and its head can be read.",
+            f"The tensor {name} differs from the one that it is tied to by config.json.",
+            "If it is a head of its own, give tie_word_embeddings = false in config.json; a model whose embeddings and "
+            "head are one table can be read.",
         )
 
 

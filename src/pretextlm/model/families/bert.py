@@ -53,9 +53,6 @@ DEFAULTS: Mapping[str, Any] = {
 }
 """Hugging Face's defaults for values that a config.json leaves out."""
 
-TIED = r"\.decoder\.(weight|bias)$"
-"""Copies of the embedding and of the head's bias in older checkpoints."""
-
 
 class Bert(Family):
     """bert: encoder with [CLS], [SEP] and two token types."""
@@ -68,7 +65,11 @@ class Bert(Family):
     }
     task_classes: ClassVar[Mapping[Kind, TaskClass]] = encoder_classes("Bert", "bert.pooler.dense", "classifier")
     prefix: ClassVar[str] = "bert."
-    ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", rf"cls\.predictions{TIED}")
+    copies: ClassVar[Mapping[str, str]] = {
+        "cls.predictions.decoder.weight": "embed_tokens.weight",
+        "cls.predictions.decoder.bias": "head_layers.bias",
+    }
+    ignored: ClassVar[tuple[str, ...]] = (r"position_ids$",)
     heads: ClassVar[tuple[HeadClass, ...]] = (
         HeadClass("pair", "BertForPreTraining", rows={"heads.pair.classifier.weight": 2}),
     )

@@ -21,7 +21,6 @@ from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.base import Family
 from pretextlm.model.families.bert import (
     DEFAULTS,
-    TIED,
     activation_from_hf,
     embeddings,
     layers,
@@ -57,7 +56,11 @@ class BigBird(Family):
         "BigBirdModel": "encoder",
     }
     prefix: ClassVar[str] = "bert."
-    ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", rf"cls\.predictions{TIED}")
+    copies: ClassVar[Mapping[str, str]] = {
+        "cls.predictions.decoder.weight": "embed_tokens.weight",
+        "cls.predictions.decoder.bias": "head_layers.bias",
+    }
+    ignored: ClassVar[tuple[str, ...]] = (r"position_ids$",)
 
     def config_from_hf(self, values: Mapping[str, Any]) -> ModelConfig:
         values = complete(values, (), OWN_DEFAULTS)

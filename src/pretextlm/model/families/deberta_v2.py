@@ -43,7 +43,11 @@ class DebertaV2(Family):
         "DebertaV2", "pooler.dense", "classifier", "gelu"
     )
     prefix: ClassVar[str] = "deberta."
-    ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", r"cls\.predictions\.decoder\.(weight|bias)$", r"^mask_pred")
+    copies: ClassVar[Mapping[str, str]] = {
+        "cls.predictions.decoder.weight": "embed_tokens.weight",
+        "cls.predictions.decoder.bias": "head_layers.bias",
+    }
+    ignored: ClassVar[tuple[str, ...]] = (r"position_ids$",)
 
     def config_from_hf(self, values: Mapping[str, Any]) -> ModelConfig:
         have = {key: values.get(key, 0 if key == "conv_kernel_size" else None) for key in NEEDED}

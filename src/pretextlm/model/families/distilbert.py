@@ -49,7 +49,8 @@ class DistilBert(Family):
         "DistilBert", "pre_classifier", "classifier", "relu"
     )
     prefix: ClassVar[str] = "distilbert."
-    ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", r"vocab_projector\.weight$")
+    copies: ClassVar[Mapping[str, str]] = {"vocab_projector.weight": "embed_tokens.weight"}
+    ignored: ClassVar[tuple[str, ...]] = (r"position_ids$",)
 
     def config_from_hf(self, values: Mapping[str, Any]) -> ModelConfig:
         values = complete(values, (), DEFAULTS)

@@ -37,7 +37,8 @@ class Electra(Family):
         ),
     }
     prefix: ClassVar[str] = "electra."
-    ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", r"generator_lm_head\.weight$")
+    copies: ClassVar[Mapping[str, str]] = {"generator_lm_head.weight": "embed_tokens.weight"}
+    ignored: ClassVar[tuple[str, ...]] = (r"position_ids$",)
     heads: ClassVar[tuple[HeadClass, ...]] = (
         HeadClass("replaced", JUDGE, without=(r"heads\.generator\.", r"head_layers\.", r"lm_head\.")),
     )

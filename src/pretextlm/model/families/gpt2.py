@@ -75,7 +75,8 @@ class Gpt2(Family):
         "token": TaskClass("GPT2ForTokenClassification", "classifier"),
     }
     prefix: ClassVar[str] = "transformer."
-    ignored: ClassVar[tuple[str, ...]] = (r"\.attn\.(bias|masked_bias)$", r"^lm_head\.weight$")
+    copies: ClassVar[Mapping[str, str]] = {"lm_head.weight": "embed_tokens.weight"}
+    ignored: ClassVar[tuple[str, ...]] = (r"\.attn\.(bias|masked_bias)$",)
     defaults: ClassVar[Mapping[str, Any]] = {
         "n_inner": 0,
         "activation_function": "gelu_new",

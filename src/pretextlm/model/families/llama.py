@@ -39,7 +39,8 @@ class Llama(Family):
     }
     task_classes: ClassVar[Mapping[Kind, TaskClass]] = decoder_classes("Llama")
     prefix: ClassVar[str] = "model."
-    ignored: ClassVar[tuple[str, ...]] = (r"rotary_emb\.inv_freq$", r"^lm_head\.weight$")
+    copies: ClassVar[Mapping[str, str]] = {"lm_head.weight": "embed_tokens.weight"}
+    ignored: ClassVar[tuple[str, ...]] = (r"rotary_emb\.inv_freq$",)
     activation: ClassVar[str] = "hidden_act"
     whole_heads: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {

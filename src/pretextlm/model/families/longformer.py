@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from pretextlm.errors import UserError
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.families.bert import TIED, embeddings, layers, modules
+from pretextlm.model.families.bert import embeddings, layers, modules
 from pretextlm.model.families.roberta import Roberta
 from pretextlm.model.families.shared.pooler import pooler_maps
 from pretextlm.model.families.shared.task_classes import Kind, TaskClass
@@ -29,7 +29,11 @@ class Longformer(Roberta):
     task_classes: ClassVar[Mapping[Kind, TaskClass]] = {}
     prefix: ClassVar[str] = "longformer."
     pooler: ClassVar[str] = "longformer.pooler.dense"
-    ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", rf"lm_head{TIED}")
+    copies: ClassVar[Mapping[str, str]] = {
+        "lm_head.decoder.weight": "embed_tokens.weight",
+        "lm_head.decoder.bias": "head_layers.bias",
+    }
+    ignored: ClassVar[tuple[str, ...]] = (r"position_ids$",)
 
     def config_from_hf(self, values: Mapping[str, Any]) -> ModelConfig:
         windows = values.get("attention_window", 512)

@@ -56,7 +56,8 @@ class ModernBert(Family):
         "ModernBertModel": "encoder",
     }
     prefix: ClassVar[str] = "model."
-    ignored: ClassVar[tuple[str, ...]] = (r"inv_freq$", r"^decoder\.weight$")
+    copies: ClassVar[Mapping[str, str]] = {"decoder.weight": "embed_tokens.weight"}
+    ignored: ClassVar[tuple[str, ...]] = (r"inv_freq$",)
 
     def config_from_hf(self, values: Mapping[str, Any]) -> ModelConfig:
         values = complete(values, (), DEFAULTS)

@@ -27,7 +27,8 @@ class OpenAIGpt(Family):
     }
     task_classes: ClassVar[Mapping[Kind, TaskClass]] = {"sequence": decoder_classes("OpenAIGPT")["sequence"]}
     prefix: ClassVar[str] = "transformer."
-    ignored: ClassVar[tuple[str, ...]] = (r"\.attn\.bias$", r"position_ids$", r"^lm_head\.weight$")
+    copies: ClassVar[Mapping[str, str]] = {"lm_head.weight": "embed_tokens.weight"}
+    ignored: ClassVar[tuple[str, ...]] = (r"\.attn\.bias$", r"position_ids$")
     defaults: ClassVar[Mapping[str, Any]] = {"afn": "gelu", "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True}
 
     def config_from_hf(self, values: Mapping[str, Any]) -> ModelConfig:

@@ -10,7 +10,6 @@ from pretextlm.model.config import ModelConfig
 from pretextlm.model.families.base import Family
 from pretextlm.model.families.bert import (
     DEFAULTS,
-    TIED,
     embeddings,
     layers,
     modules,
@@ -37,7 +36,11 @@ class Roberta(Family):
         "choice": TaskClass("RobertaForMultipleChoice", "classifier", "roberta.pooler.dense", "tanh"),
     }
     prefix: ClassVar[str] = "roberta."
-    ignored: ClassVar[tuple[str, ...]] = (r"position_ids$", rf"lm_head{TIED}")
+    copies: ClassVar[Mapping[str, str]] = {
+        "lm_head.decoder.weight": "embed_tokens.weight",
+        "lm_head.decoder.bias": "head_layers.bias",
+    }
+    ignored: ClassVar[tuple[str, ...]] = (r"position_ids$",)
     pooler: ClassVar[str] = "roberta.pooler.dense"
 
     def config_from_hf(self, values: Mapping[str, Any]) -> ModelConfig:
