@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from tests.foreign import word_pieces
@@ -9,6 +10,7 @@ from tests.parity.fine_tuned import foreign
 from tests.parity.texts import PLACES, published, texts
 from tokenizers.processors import TemplateProcessing
 
+from pretextlm.data.word_boundaries import is_white
 from pretextlm.evaluation.predict import predict
 from pretextlm.hf.import_model import import_model
 from pretextlm.model.families.registry import FAMILIES
@@ -91,6 +93,8 @@ def test_an_import_reads_as_many_tokens_as_the_pipeline(tmp_path):
     assert found["probabilities"] == pytest.approx({one["label"]: one["score"] for one in expected}, abs=1e-5)
 
 
+SPACES = "".join(map(chr, np.flatnonzero(is_white()).tolist()))
+"""That ours leaves out at the ends of what it shows; transformers keeps it."""
 TAGGERS = ["albert", "roberta", "llama"]
 """Families with a Unigram tokenizer, a byte-level one, and one of a decoder."""
 
@@ -115,7 +119,7 @@ def test_a_word_has_the_tag_that_transformers_gives_to_its_first_token(family, t
         for (begin, end), apart, chance in zip(places, special, chances, strict=True):
             seen = text[begin:end].strip(SPACES)
             begin = text.index(seen, begin)
-            if not apart and seen:
+            if not apart:
                 theirs.setdefault(begin, chance)
         for (begin, _), tag, score in zip(ours["offsets"], ours["answer"], ours["scores"], strict=True):
             if score is None or begin not in theirs:
@@ -148,5 +152,7 @@ def test_an_answer_is_the_span_that_transformers_finds_likeliest(family, tmp_pat
         spans = [(a, b) for a in inside for b in inside if a <= b < a + 30]
         first, last = max(spans, key=lambda span: scores.start_logits[0][span[0]] + scores.end_logits[0][span[1]])
         begin, end = places[first][0], places[last][1]
-        begin += context[begin:end].startswith(" ")
+        seen = context[begin:end].strip(SPACES)
+        begin = context.index(seen, begin)
+        end = begin + len(seen)
         assert (ours["answer"], ours["start"], ours["end"]) == (context[begin:end], begin, end)

@@ -58,6 +58,12 @@ def is_white() -> NDArray[np.bool_]:
     return table
 
 
+def without_white_space(text: str, begin: int, end: int) -> tuple[int, int]:
+    """Returns a range of characters without the white space at its ends; an empty one stays empty."""
+    seen = np.flatnonzero(~is_white()[code_points(text[begin:end])])
+    return (begin + int(seen[0]), begin + int(seen[-1]) + 1) if len(seen) else (begin, begin)
+
+
 def code_points(text: str) -> NDArray[np.uint32]:
     """Returns (C,) the code point of each character."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")

@@ -23,6 +23,7 @@ from pretextlm.batch import Batch, Term
 from pretextlm.data.examples import Examples, tokens_of_texts
 from pretextlm.data.offset_mapping import OffsetTokenizer, TokenizedTexts, framed
 from pretextlm.data.text_template import SECOND
+from pretextlm.data.word_boundaries import without_white_space
 from pretextlm.errors import UserError
 from pretextlm.objectives.protocol import Architecture, Outputs
 from pretextlm.tasks.base import LOWEST_SCORE, Task, text_template
@@ -226,9 +227,10 @@ class QuestionAnswering(Task):
         nothing = predictions[chosen, 0] <= LOWEST_SCORE  # a text without a token
         empty = (nothing | (none > predictions[chosen, 0]) if self.no_answer else nothing).tolist()
         texts = records.texts("context")
+        spans = [without_white_space(*one) for one in zip(texts, first, last, strict=True)]
         return [
             {"answer": "", "start": None, "end": None} if gone else {"answer": text[a:b], "start": a, "end": b}
-            for text, a, b, gone in zip(texts, first, last, empty, strict=True)
+            for text, (a, b), gone in zip(texts, spans, empty, strict=True)
         ]
 
     def dummy_labels(self, records: Records) -> dict[str, list[Any]]:
