@@ -23,6 +23,7 @@ from pretextlm.hf.check_export import SKIPPED, Written, check_export, missing_li
 from pretextlm.hf.equivalent_weights import ADDED_TO_TABLE, POSITIONS
 from pretextlm.hf.export_config import config_values, generation_values
 from pretextlm.hf.export_format import export_format, leaves_bare
+from pretextlm.hf.export_hashes import write_hashes
 from pretextlm.hf.export_tokenizer import write_json, write_tokenizer
 from pretextlm.hf.model_card import model_card
 from pretextlm.hf.provenance import Origin, kept, origin_of
@@ -156,6 +157,7 @@ def export_model(
         checked = missing_library(values) if check else f"{SKIPPED}as asked"
         if not checked:
             checked = check_export(partial, written_model(run, model, done, theirs, values, part, not untouched))
+        write_hashes(partial)
     files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     as_it_came = untouched and not quantize and int8.KEY not in kept(run.directory, "config.json")
     return Exported(

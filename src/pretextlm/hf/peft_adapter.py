@@ -21,6 +21,7 @@ from pretextlm.files import ENOUGH_SPACE, atomic_directory
 from pretextlm.hf import custom_code
 from pretextlm.hf.check_export import SKIPPED, check_adapter, missing_library
 from pretextlm.hf.export_format import export_format
+from pretextlm.hf.export_hashes import write_hashes
 from pretextlm.hf.export_model import Exported, refuse_used, written_model
 from pretextlm.hf.export_tokenizer import write_json, write_tokenizer
 from pretextlm.hf.model_card import adapter_card
@@ -116,6 +117,7 @@ def export_adapter(
             own = custom_code.settings(run.recipe) if done.family.name == custom_code.NAME else {}
             written = written_model(run, model, done, done.theirs, {**done.values, **own, "dtype": "float32"})
             checked = check_adapter(partial, base, written)
+        write_hashes(partial)
     files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     architecture = str(done.values["architectures"][0])
     return Exported(out, done.family.name, architecture, done.lost, files, False, "fp32", size, checked)

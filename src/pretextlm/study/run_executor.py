@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretextlm.errors import UserError
+from pretextlm.plain_files import read_json
 
 if TYPE_CHECKING:
     from pretextlm.training.progress import Progress
@@ -20,11 +21,19 @@ log.addHandler(logging.NullHandler())  # nothing is printed unless the program c
 
 
 def trained(directory: Path) -> bool:
-    return (directory / "cost.json").exists()
+    return _is_written(directory / "cost.json")
 
 
 def finished(directory: Path) -> bool:
-    return (directory / "evaluation.json").exists()
+    return _is_written(directory / "evaluation.json")
+
+
+def _is_written(path: Path) -> bool:
+    """Returns whether a file of results is there and whole; a broken one is made again."""
+    try:
+        return bool(read_json(path))
+    except (UserError, OSError, ValueError):
+        return False
 
 
 @dataclass(frozen=True)

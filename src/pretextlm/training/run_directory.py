@@ -277,6 +277,17 @@ class Run:
             raise UserError(f"Cannot read {path}: {error.strerror}.", "Bring back a copy of this file.") from None
         return [_parsed(path, number, line) for number, line in enumerate(lines, 1) if line.endswith("\n")]
 
+    def missing_metrics(self, until: int | None = None) -> list[int]:
+        """Returns the steps whose lines metrics.jsonl lacks, up to a step; by default up to its last line.
+
+        Raises:
+            UserError: a line is damaged.
+        """
+        every = self.recipe.training.log_every
+        logged = {line["step"] for line in self.metrics() if line["kind"] == "train"}
+        last = max(logged, default=0) if until is None else until
+        return [step for step in range(every, last + 1, every) if step not in logged]
+
     def sweep(self) -> None:
         """Removes temporary files of killed processes; only for the process that holds the lock."""
         for name in (CONFIG, ENVIRONMENT, MANIFEST, METRICS, COST, FORGETTING):

@@ -91,13 +91,13 @@ class RunManifest:
         """Returns a manifest that accepts this content of a file only."""
         return replace(self, files={**self.files, name: [digest]})
 
-    def faults(self, run: Path) -> Iterator[str]:
-        """Yields what is wrong with the files of a run, apart from its checkpoints."""
+    def faults(self, run: Path) -> Iterator[tuple[str, str]]:
+        """Yields (name, what is wrong; "" if nothing) of each file of a run, apart from its checkpoints."""
         for name, digests in self.files.items():
             if not (run / name).is_file():
-                yield f"{run / name} is missing"
-            elif sha256_of(run / name) not in digests:
-                yield f"{run / name} is not what was written"
+                yield name, "is missing"
+            else:
+                yield name, "" if sha256_of(run / name) in digests else "is not what was written"
 
     def check(self, run: Path) -> None:
         """Checks the files of a run, apart from its checkpoints.
@@ -105,13 +105,10 @@ class RunManifest:
         Raises:
             UserError: one was changed or is missing.
         """
-        fault = next(self.faults(run), None)
-        if fault is None:
-            return
-        hint = RESTORE
-        if fault.startswith(str(run / "config.toml")):
-            hint += " Settings are changed on the command line instead: training.checkpoint_seconds=60."
-        raise UserError(f"{fault}: the run's results would be others.", hint)
+        for name, fault in self.faults(run):
+            if fault:
+                hint = " Settings are changed on the command line instead." if name == "config.toml" else ""
+                raise UserError(f"{run / name} {fault}: the run's results would be others.", RESTORE + hint)
 
     def check_data(self, run: Path, data: Mapping[str, str]) -> None:
         """Checks that a run which is resumed learns from the same data.

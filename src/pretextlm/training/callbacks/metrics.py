@@ -31,6 +31,11 @@ class MetricsLogger(Callback):
             return
         run, config, step = trainer.run, trainer.recipe.training, trainer.state.step
         run.rewind_metrics(step, validated=not validation_due(trainer))
+        if missing := run.missing_metrics(step):
+            trainer.progress.note(
+                f"metrics.jsonl lacks the lines of {len(missing):,} steps before {step:,}, the first of step "
+                f"{missing[0]:,}: the curves have a gap"
+            )
         self._peak = peak_of_run(run.directory, trainer.runtime.device, trainer.runtime.dtype)
         if config.trackers:
             self.log.trackers = Trackers(config.trackers, run.directory, trainer.recipe, step, trainer.progress.note)
