@@ -201,6 +201,20 @@ def _copied(recipe: str, split: int) -> Make:
     return lambda stand_ins, path: write_file(path, stand_ins.records(recipe)[split].read_bytes())
 
 
+def _articles(_: StandIns, path: Path) -> None:
+    asked = [
+        {"id": str(n), "question": "What?", "answers": [{"text": text[:5].strip(), "answer_start": 0}]}
+        for n, text in enumerate(sentences(8))
+    ]
+    paragraphs = [{"context": text, "qas": [one]} for text, one in zip(sentences(8), asked, strict=True)]
+    write_file(path, json.dumps({"data": [{"title": "Of all", "paragraphs": paragraphs}]}).encode())
+
+
+def _ratings(_: StandIns, path: Path) -> None:
+    rows = [f"{number}\t{text}\t{number % 2}" for number, text in enumerate(sentences(8))]
+    _write(path, ["id\tdocument\tlabel", *rows, "9\t\t0"])
+
+
 def _questions(_: StandIns, path: Path) -> None:
     four = [{"question": text, "choices": ["warm bread", "a letter", "no", "yes"]} for text in sentences(8)]
     numbered = [{**one, "answer": number % 4} for number, one in enumerate(four)]
@@ -228,6 +242,8 @@ MADE: dict[str, Make] = {
     "diagnostic-full.tsv": _columns(
         Premise=_text_of, Hypothesis=_text_of, Label=lambda n, _: ("entailment", "neutral", "contradiction")[n % 3]
     ),
+    **dict.fromkeys(("KorQuAD_v1.0_train.json", "KorQuAD_v1.0_dev.json"), _articles),
+    **dict.fromkeys(("ratings_train.txt", "ratings_test.txt"), _ratings),
     "reviews.csv": _columns(review=_text_of),
     "sst2/train.jsonl": _columns(sentence=_text_of, label=_sentiment),
     "stores/mine": _store(*_words),

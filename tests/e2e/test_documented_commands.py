@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from tests.documented_commands import DOCUMENTS, ROOT, Command, commands_of
-from tests.stand_ins import SHAPE, SMALL, TUNED, StandIns, write_file
+from tests.stand_ins import MADE, SHAPE, SMALL, TUNED, StandIns, write_file
 
 from pretextlm.cli.main import app
 from pretextlm.shipped_recipes import find_shipped
@@ -196,7 +196,7 @@ def records_for(words: list[str], stand_ins: StandIns) -> list[str]:
         named = [word.partition("=")[2] for word in words if re.match(rf"(recipe\.)?data\.{split}=", word)]
         if not named:
             overrides.append(f"data.{split}={file}")
-        elif not os.path.isabs(named[0]):
+        elif not os.path.isabs(named[0]) and named[0] not in MADE:
             write_file(Path(named[0]), file.read_bytes())
     return overrides
 

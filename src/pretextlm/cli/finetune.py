@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +22,10 @@ def finetune(
     recipe: Annotated[Path, typer.Argument(help="TOML recipe of a task, or the name of a shipped one, as tasks/sst2.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes to it, as TOML: training.learning_rate=5e-5 start=runs/mine")
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(help="How the labelled files are written, if not as their suffix says: squad, nsmc, klue_ner, …"),
     ] = None,
     out: RunDirectory = None,
     resume: Resume = False,
@@ -53,6 +58,12 @@ def finetune(
 
     [task]  name = "text_classification"  text = "sentence"  label = "label"
 
+    Files as their owners distribute them: --form NAME (data.form). It is the name of the recipe for them: cola, sst2,
+    mrpc, qqp, stsb, mnli, qnli, rte, wnli; squad, squad_v2, korquad; klue_ynat, klue_nli, klue_sts, klue_ner, klue_re,
+    klue_dp, klue_mrc; kobest_boolq, kobest_copa, kobest_hellaswag, kobest_sentineg, kobest_wic; nsmc, kornli, korsts;
+    conll2003, wnut17, conllu; or csv, tsv, quoted_tsv, json, jsonl whatever the suffix. data.on_error="skip" leaves
+    out bad and empty rows, and counts them.
+
     and the run to start from: start = "runs/mine". Without it, data.tokenizer = "runs/mine" trains the same Transformer
     from scratch. Tasks: text_classification, multi_label_classification, text_regression, multiple_choice,
     token_classification, question_answering; sentence_embedding (anchor and positive, scored on rated pairs);
@@ -72,6 +83,8 @@ def finetune(
     result is a study, studies/NAME-grid, with means, standard deviations, the best point and a report; the same command
     resumes it.
     """
+    if form is not None:
+        overrides = [*(overrides or []), f"data.form={json.dumps(form)}"]
     if grid or vary or seeds or jobs is not None:
         points = _points(grid, vary or [], dry_run)
         _grid(recipe, overrides or [], points, seeds, out, as_json, 1 if jobs is None else jobs)

@@ -4,6 +4,7 @@
     read_records("squad.jsonl", {"answers": "answers.text"})                         a field within a field
     read_records("ner.conll", {"words": "1", "tags": "4"})                           one token a line: columns by number
     read_records("klue.tsv?conll=char,tag", {"words": "char", "tags": "tag"})        … or by the names given to them
+    read_records("train-v2.0.json?form=squad", {"question": "question"})             as the owner wrote it (data/forms)
     read_records("hf:nyu-mll/glue/sst2:train", {"text": "sentence"})                 as `data prepare` names datasets
     read_records("hf:nyu-mll/glue:sst2?split=validation", {"text": "sentence"})      the same with the split named
 
@@ -21,12 +22,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pretextlm.data.file_formats import format_of
+from pretextlm.data.forms.registry import form_named
 from pretextlm.data.sources import hub_parts, hub_rows, open_hub
 from pretextlm.data.store import sha256_of
 from pretextlm.data.tables import (
@@ -48,8 +50,11 @@ Progress = Callable[[int], None]
 """Called with the number of rows read so far."""
 
 LONGEST_ROW = 64 << 20
+SKIP = 'Leave such rows out: data.on_error="skip".'
+OnError = Literal["error", "skip"]
 QUIET = 2.0  # seconds before progress is told
 EVERY = 0.25  # seconds between two calls
+_WHOLE = re.compile(r"[-+]?\d{1,18}", re.ASCII)
 _NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", re.ASCII)
 
 
@@ -64,6 +69,7 @@ class Records:
         source: as the user gave it.
         sha256, bytes: of the file on disk; for the hub, of the values read, as JSON lines.
         unlabelled: their answers are to be predicted; a text may then be blank.
+        skipped: number of rows that were left out because they are bad or empty.
     """
 
     columns: dict[str, list[Any]]
@@ -73,6 +79,7 @@ class Records:
     sha256: str
     bytes: int
     unlabelled: bool = False
+    skipped: int = 0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -102,7 +109,7 @@ class Records:
                 self._refuse(index, name, value, "not a text", "Name a column of texts.")
             self._check_text(index, name, value)
             if not (empty or self.unlabelled or value.strip()):
-                raise self.fault(index, f"the column {self.names[name]!r} is empty.", "Leave such rows out.")
+                raise self.fault(index, f"the column {self.names[name]!r} is empty.", SKIP)
         return values
 
     def words(self, name: str, numbered: Sequence[str] = ()) -> list[list[str]]:
@@ -122,7 +129,7 @@ class Records:
             if not isinstance(value, list):
                 self._refuse(index, name, value, "not a list of words", hint)
             if not value and not self.unlabelled:
-                raise self.fault(index, f"the column {self.names[name]!r} has no word.", "Leave such rows out.")
+                raise self.fault(index, f"the column {self.names[name]!r} has no word.", SKIP)
             for word in value:
                 if not isinstance(word, str) or not word:
                     self._refuse(index, name, word, "where a word should be", hint)
@@ -168,18 +175,20 @@ class Records:
 
     def text_lists(self, name: str) -> list[list[str]]:
         """Returns a column of (possibly empty) lists of texts, as the answers to a question; a single text becomes a
-        list.
+        list. In tables, whose values are texts, a list is written as JSON, and an empty text is an empty list.
         """
         return self._lists(name, str, "texts")
 
     def integer_lists(self, name: str) -> list[list[int]]:
-        """Returns a column of (possibly empty) lists of integers; a single integer becomes a list."""
+        """Returns a column of (possibly empty) lists of integers; a single integer becomes a list. In texts, commas
+        separate them.
+        """
         return self._lists(name, int, "whole numbers")
 
     def _lists(self, name: str, kind: type, what: str) -> list[list[Any]]:
         lists = []
         for index, value in enumerate(self.columns[name]):
-            values = value if isinstance(value, list) else [value]
+            values = value if isinstance(value, list) else self._spelled(value, kind)
             for one in values:
                 if not isinstance(one, kind) or isinstance(one, bool):
                     self._refuse(index, name, one, f"not a list of {what}", f"Name a column of lists of {what}.")
@@ -187,6 +196,23 @@ class Records:
                     self._check_text(index, name, one)
             lists.append(values)
         return lists
+
+    def _spelled(self, value: Any, kind: type) -> list[Any]:
+        """Returns the list that a value spells; a list of the value itself, if it spells none."""
+        if not isinstance(value, str):
+            return [value]
+        if kind is int:
+            parts = [part.strip() for part in value.strip().removeprefix("[").removesuffix("]").split(",")]
+            return [int(part) for part in parts] if all(map(_WHOLE.fullmatch, parts)) else [value] if any(parts) else []
+        if not self.is_table:
+            return [value]
+        found = _json_list(value)
+        return [value] if found is None or not all(isinstance(one, str) for one in found) else found
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the records come from a table, all of whose values are texts."""
+        return not self.source.startswith("hf:") and format_of(_split(self.source).path) in (".csv", ".tsv")
 
     def _check_text(self, index: int, name: str, text: str) -> None:
         if "\0" in text:
@@ -204,6 +230,19 @@ class Records:
         raise self.fault(index, f"the column {self.names[name]!r} is {shown}, {what}.", hint)
 
 
+def _json_list(text: str) -> list[Any] | None:
+    """Returns the list that a text spells as JSON, [] for an empty text; None if it spells no list."""
+    if not text.strip():
+        return []
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, list) else None
+
+
 def _named(value: Any, names: Sequence[str]) -> Any:
     """Returns a list with numbers replaced by names; any other value unchanged."""
     if not isinstance(value, list):
@@ -212,13 +251,21 @@ def _named(value: Any, names: Sequence[str]) -> Any:
 
 
 def read_records(
-    source: str, columns: Mapping[str, str], *, progress: Progress | None = None, longest: int = LONGEST_ROW
+    source: str,
+    columns: Mapping[str, str],
+    *,
+    form: str = "",
+    on_error: OnError = "error",
+    progress: Progress | None = None,
+    longest: int = LONGEST_ROW,
 ) -> Records:
     """Read a file of labelled records.
 
     Args:
         source: a file, or hf:NAME; see the module's docstring.
         columns: caller's name → name of a column in the file; A.B is the field B of the column A.
+        form: how the file is written, unless `source` names it (data/forms/registry.py); "": as its suffix says.
+        on_error: "skip" leaves out rows that cannot be read, or of which one of the columns is empty, and counts them.
         progress: called with the number of rows read, four times a second after the first two seconds.
         longest: maximum bytes of a line.
 
@@ -230,31 +277,44 @@ def read_records(
     """
     if not columns:
         raise ValueError("read_records needs the name of at least one column")
-    reads = _Reading(source, columns, progress)
+    reads = _Reading(source, columns, on_error, progress)
     if source.startswith("hf:"):
+        if form:
+            raise UserError(f"{source} is no file: data.form={form!r} is of files.", 'Give data.form="".')
         spec = source.removeprefix("hf:")
         reads.collect(hub_rows(open_hub(spec, *_hub_parts(source)), spec))
         return reads.records(*_content_hash(reads.values))
-    path, conll = _split(source)
-    reads.collect(_rows(path, conll, reads, longest))
-    return reads.records(sha256_of(path), path.stat().st_size)
+    place = _split(source)
+    reads.collect(_rows(replace(place, form=place.form or form), reads, longest))
+    return reads.records(sha256_of(place.path), place.path.stat().st_size)
 
 
 class _Reading:
     """Collects the columns of a source while it is read."""
 
-    def __init__(self, source: str, columns: Mapping[str, str], progress: Progress | None) -> None:
-        self.source, self.columns, self.progress = source, columns, progress
+    def __init__(self, source: str, columns: Mapping[str, str], on_error: OnError, progress: Progress | None) -> None:
+        self.source, self.columns, self.on_error, self.progress = source, columns, on_error, progress
         self.values: dict[str, list[Any]] = {name: [] for name in columns}
         self.numbers: list[int] = []
+        self.skipped = 0
+
+    def bad(self, message: str, hint: str) -> None:
+        """Count a bad row, or raise it as a UserError."""
+        if self.on_error == "error":
+            raise UserError(message, hint)
+        self.skipped += 1
 
     def collect(self, rows: Iterator[Row]) -> None:
         """Take the named columns of all rows."""
-        places = [(name, column, self.values[name].append) for name, column in self.columns.items()]
+        places = [(column, self.values[name].append) for name, column in self.columns.items()]
         due = time.monotonic() + QUIET
         for number, row in rows:
-            for _, column, add in places:
-                add(row[column] if column in row else self._within(row, column, number))
+            values = [row[column] if column in row else self._within(row, column, number) for column, _ in places]
+            if self.on_error == "skip" and any(_is_blank(value) for value in values):
+                self.skipped += 1
+                continue
+            for (_, add), value in zip(places, values, strict=True):
+                add(value)
             self.numbers.append(number)
             if self.progress and not len(self.numbers) % 256 and (now := time.monotonic()) > due:
                 self.progress(len(self.numbers))
@@ -294,9 +354,14 @@ class _Reading:
             UserError: there are none.
         """
         if not self.numbers:
-            raise UserError(f"{self.source} has no rows.", "Give a file with at least one example.")
+            left = f" but the {self.skipped:,} that are left out" if self.skipped else ""
+            raise UserError(f"{self.source} has no rows{left}.", "Give a file with at least one example.")
         rows = np.array(self.numbers, np.int64)
-        return Records(self.values, dict(self.columns), rows, self.source, sha256, size)
+        return Records(self.values, dict(self.columns), rows, self.source, sha256, size, skipped=self.skipped)
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _paths(row: Mapping[str, Any]) -> Iterator[str]:
@@ -306,18 +371,27 @@ def _paths(row: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"{name}.{part}" for part in inner) if isinstance(inner, Mapping) else [str(name)]
 
 
-def _rows(path: Path, conll: tuple[str, ...] | None, reads: _Reading, longest: int) -> Iterator[Row]:
-    def bad(message: str, hint: str) -> None:
-        raise UserError(message, hint)
+@dataclass(frozen=True)
+class _Place:
+    """A file and how it is read: in a named form, or as CoNLL with names of its columns; None if it is a table."""
 
+    path: Path
+    conll: tuple[str, ...] | None = None
+    form: str = ""
+
+
+def _rows(place: _Place, reads: _Reading, longest: int) -> Iterator[Row]:
+    path = place.path
     if not path.is_file():
         what = "is a directory or a special file" if path.exists() else "does not exist"
         raise UserError(f"{path} {what}.", "Give the path of a file, or hf:NAME.")
-    rules = Rules(bad, longest, reads.check)
-    if conll is not None:
-        if conll:
-            reads.check(conll)
-        return conll_rows(path, rules, conll)
+    rules = Rules(reads.bad, longest, reads.check)
+    if place.form:
+        return form_named(place.form)(path, rules)
+    if place.conll is not None:
+        if place.conll:
+            reads.check(place.conll)
+        return conll_rows(path, rules, place.conll)
     kind = format_of(path)
     if kind == ".jsonl":
         return json_rows(path, rules)
@@ -326,26 +400,28 @@ def _rows(path: Path, conll: tuple[str, ...] | None, reads: _Reading, longest: i
     if kind == ".parquet":
         return parquet_rows(path, rules, reads.of_parquet())
     if kind == ".txt":
-        raise UserError(
-            f"{path} is a text file, which has no columns.", "Give .jsonl, .json, .csv, .tsv, .parquet or .conll."
-        )
+        hint = "Give .jsonl, .json, .csv, .tsv, .parquet or .conll, or say how it is written"
+        raise UserError(f"{path} is a text file, which has no columns.", f'{hint}: data.form="tsv", "nsmc", ….')
     return table_rows(path, rules, tabs=kind == ".tsv")
 
 
 def _place(source: str, row: int) -> str:
-    return f"{source}, row {row}" if source.startswith("hf:") else place(_split(source)[0], row)
+    return f"{source}, row {row}" if source.startswith("hf:") else place(_split(source).path, row)
 
 
-def _split(source: str) -> tuple[Path, tuple[str, ...] | None]:
-    """Split FILE?conll=A,B into the file and its column names: () if they have no names, None if it is a table."""
-    mark = re.search(r"\?conll(=(?P<names>.*))?$", source)
+def _split(source: str) -> _Place:
+    """Split FILE?form=NAME and FILE?conll=A,B (whose columns may have no names: ?conll) into their parts."""
+    mark = re.search(r"\?(?P<key>conll|form)(=(?P<value>[^?]*))?$", source)
     if mark is None or Path(source).exists():
         path = Path(source)
-        return path, () if suffix_of(path) == ".conll" else None
-    names = tuple(mark["names"].split(",")) if mark["names"] else ()
+        return _Place(path, () if suffix_of(path) == ".conll" else None)
+    path = Path(source[: mark.start()])
+    if mark["key"] == "form":
+        return _Place(path, form=mark["value"] or "?")
+    names = tuple(mark["value"].split(",")) if mark["value"] else ()
     if len(set(names)) < len(names) or not all(names):
         raise UserError(f"{source} does not name its columns.", "Give each column a name of its own: ?conll=word,tag")
-    return Path(source[: mark.start()]), names
+    return _Place(path, names)
 
 
 def _hub_parts(source: str) -> tuple[str, str | None, str]:

@@ -114,25 +114,40 @@ def json_rows(path: Path, rules: Rules) -> Iterator[Row]:
                 rules.bad(f"{where}: {type(values).__name__}, not an object.", "Write one JSON object a line.")
 
 
-def json_file_rows(path: Path, rules: Rules, fields: Sequence[str]) -> Iterator[Row]:
-    """Yields the objects of a JSON file: of an array, or of the only list of objects in an object.
+def json_value(path: Path, rules: Rules) -> Any:
+    """Returns the value that a JSON file holds.
 
-    Any other object, or one that itself has one of the `fields`, is one record. JSON lines are also read.
+    Raises:
+        DamagedError: it is no JSON, or too large.
     """
     with open_utf8(path, rules.encoding) as stream:
         data = stream.read(MAX_JSON_BYTES + 1)
     if len(data) > MAX_JSON_BYTES:
         raise DamagedError(f"{path} has more than {MAX_JSON_BYTES >> 20} MB.", "Write it as JSON lines (.jsonl).")
     try:
-        values = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_unique)
+        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_unique)
     except UnicodeDecodeError as error:
         what = f"{path}: byte {error.start + 1:,} is not UTF-8."
         raise DamagedError(what, likely(data[error.start :]) + rules.recode) from None
     except (ValueError, RecursionError) as error:
-        if str(error).startswith("Extra data"):
-            yield from json_rows(path, rules)
-            return
-        raise DamagedError(f"{path}: not JSON ({error or 'nested too deeply'}).", "Correct the file.") from None
+        kind = _SeveralValuesError if str(error).startswith("Extra data") else DamagedError
+        raise kind(f"{path}: not JSON ({error or 'nested too deeply'}).", "Correct the file.") from None
+
+
+class _SeveralValuesError(DamagedError):
+    """A file with more than one JSON value."""
+
+
+def json_file_rows(path: Path, rules: Rules, fields: Sequence[str]) -> Iterator[Row]:
+    """Yields the objects of a JSON file: of an array, or of the only list of objects in an object.
+
+    Any other object, or one that itself has one of the `fields`, is one record. JSON lines are also read.
+    """
+    try:
+        values = json_value(path, rules)
+    except _SeveralValuesError:
+        yield from json_rows(path, rules)
+        return
     if isinstance(values, dict):
         lists = [one for one in values.values() if _is_of_objects(one)]
         values = lists[0] if len(lists) == 1 and not any(name in values for name in fields) else [values]
@@ -156,9 +171,17 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def table_rows(path: Path, rules: Rules, tabs: bool) -> Iterator[Row]:
-    """Yields the rows of CSV with a header (RFC 4180) or, with `tabs`, of TSV, in which quotation marks are plain
-    text.
+def table_rows(
+    path: Path, rules: Rules, tabs: bool, quotes: bool | None = None, columns: Sequence[str] = ()
+) -> Iterator[Row]:
+    """Yields the rows of CSV with a header (RFC 4180) or, with `tabs`, of TSV.
+
+    Args:
+        path: the file.
+        rules: for bad rows.
+        tabs: whether columns are separated by tabs.
+        quotes: whether quotation marks enclose texts, and are no part of them; by default in CSV only.
+        columns: names of the columns of a file without a header.
     """
     csv.field_size_limit(max(csv.field_size_limit(), rules.limit))
     numbers: list[int] = []  # of the lines of the row being read
@@ -171,11 +194,13 @@ def table_rows(path: Path, rules: Rules, tabs: bool) -> Iterator[Row]:
                 yield line
 
     with open_utf8(path, rules.encoding) as stream:
-        if tabs:
-            rows = csv.reader(numbered(stream), delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
-        else:
-            rows = csv.reader(numbered(stream), strict=True)
-        header: list[str] | None = None
+        dialect = csv.excel_tab() if tabs else csv.excel()
+        dialect.strict = True
+        dialect.quoting = csv.QUOTE_MINIMAL if (not tabs if quotes is None else quotes) else csv.QUOTE_NONE
+        rows = csv.reader(numbered(stream), dialect)
+        header = [*columns]
+        if header:
+            rules.check(header)
         while True:
             numbers.clear()
             try:
@@ -188,7 +213,7 @@ def table_rows(path: Path, rules: Rules, tabs: bool) -> Iterator[Row]:
                 continue
             if not row:
                 continue
-            if header is None:
+            if not header:
                 header = row
                 rules.check(header)
             elif len(row) != len(header):
@@ -220,12 +245,13 @@ def parquet_rows(path: Path, rules: Rules, columns: Sequence[str]) -> Iterator[R
         raise DamagedError(what, "Fetch the file again.") from None
 
 
-def conll_rows(path: Path, rules: Rules, names: Sequence[str] = ()) -> Iterator[Row]:
+def conll_rows(path: Path, rules: Rules, names: Sequence[str] = (), tabs: bool = False) -> Iterator[Row]:
     """Yield the sentences of a CoNLL file: one token with its tags per line, a blank line after each sentence.
 
     Columns are separated by tabs, or by spaces in lines without a tab, so that a token may itself be a space. They are
     called by `names`, or "1", "2", … Before a sentence, lines that begin with "# " or "## " are comments, and
-    "-DOCSTART-" is skipped.
+    "-DOCSTART-" is skipped. With `tabs`, columns are separated by tabs only, and any line that begins with "#" and has
+    none is a comment.
 
     Yields:
         The line number and lists of equal length by column name.
@@ -243,13 +269,14 @@ def conll_rows(path: Path, rules: Rules, names: Sequence[str] = ()) -> Iterator[
                     yield start, _columns(tokens, names)
                 tokens, is_good = [], True
                 continue
-            if not tokens and line.startswith(("# ", "## ", "-DOCSTART-")):
-                if "\t" not in line and line.startswith("#") and len(line.split()) == width:
+            is_comment = line.startswith(("# ", "## ", "-DOCSTART-"))
+            if not tokens and (is_comment or (tabs and line[0] == "#" and "\t" not in line)):
+                if not tabs and "\t" not in line and line.startswith("#") and len(line.split()) == width:
                     what = f"{place(path, number)}: a comment, or a token {line.split()[0]!r}? It could be either."
                     rules.bad(what, "Separate columns by tabs: '# ' at the beginning of a sentence is then a comment.")
                     is_good = False
                 continue
-            fields = line.split("\t") if "\t" in line else line.split()
+            fields = line.split("\t") if tabs or "\t" in line else line.split()
             if not width:
                 width = len(fields)
                 rules.check([str(n + 1) for n in range(width)])

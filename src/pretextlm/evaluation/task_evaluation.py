@@ -41,6 +41,8 @@ COLUMNS = (
 """Options of tasks that are names of columns."""
 SHOWN_CHARACTERS = 400
 """Length of a text in the predictions' file, which is for people."""
+FORM = "form"
+"""The option that says how a file is written (data/forms)."""
 METRICS = "metrics"
 """The option that lists the metrics."""
 GROUP_TOKENS = 512
@@ -84,6 +86,7 @@ def evaluate_task(run: Run, data: str = "", device: torch.device | None = None) 
             "file": files.path(EVALUATION).name,
             "sha256": records.sha256,
             "records": len(records),
+            "records_left_out": records.skipped,
             "dtype": "fp32",
             "blanks": 0,
         },
@@ -140,6 +143,9 @@ def with_columns(task: Task, data: str) -> tuple[Task, str]:
     """
     place, _, rest = data.rpartition("?")
     named = [part.partition("=")[::2] for part in rest.split("&")]
+    form = dict(named).get(FORM)
+    if place and form and len(named) > 1:
+        named, place = [(key, value) for key, value in named if key != FORM], f"{place}?{FORM}={form}"
     if not place or not all(key in (*COLUMNS, METRICS) and value for key, value in named):
         return task, data
     known = [key for key in (*COLUMNS, METRICS) if key in type(task).model_fields]

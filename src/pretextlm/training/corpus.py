@@ -117,7 +117,7 @@ def _open_records(recipe: Recipe, task: Task) -> tuple[Recipe, Corpus]:
     train_examples, validation_examples = [
         task.examples(records, encoder, recipe.model, recipe.data.length) for records in used
     ]
-    filtered = sum(map(len, read)) - sum(map(len, used))
+    filtered = sum(map(len, read)) - sum(map(len, used)) + sum(one.skipped for one in read)
     recipe = recipe.model_copy(update={"task": task})
     records = (train, validation)
     return recipe, Corpus(
@@ -145,7 +145,7 @@ def read_split(recipe: Recipe, split: SplitName, source: str = "") -> Records:
         elsewhere = "; of a run to evaluate: --store FILE" if split == "validation" else ""
         message = f"There are no records: the recipe has no data.{split}."
         raise UserError(message, f"Name a file: data.{split}=FILE{elsewhere}")
-    records = read_records(source or given, columns)
+    records = read_records(source or given, columns, form="" if source else data.form, on_error=data.on_error)
     most = 0 if source else data.train_records if split == "train" else data.validation_records
     if not 0 < most < len(records):
         return records

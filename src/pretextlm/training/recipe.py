@@ -91,6 +91,8 @@ class DataConfig(Config):
             `start`, if that is another one and still exists; []: none.
         train, validation: required for a task: files with one record per line or row (.jsonl, .csv, .tsv, .parquet,
             .conll, also compressed), or hf:NAME.
+        form: how these files are written, if not as their suffix says: the name of a form (data/forms), as "squad".
+        on_error: "skip" leaves out rows that cannot be read or of which a column of the task is empty, and counts them.
         train_records, validation_records: read only this many records, sampled by the evaluation's seed (where records
             belong to groups: the first ones); 0: all.
         tokenizer: of a task whose model does not start from a run: a run, a store or a tokenizer.json.
@@ -104,6 +106,8 @@ class DataConfig(Config):
     forgetting_stores: tuple[PathText, ...] | None = None
     train: PathText = ""
     validation: PathText = ""
+    form: str = ""
+    on_error: Literal["error", "skip"] = "error"
     train_records: int = Field(0, ge=0)
     validation_records: int = Field(0, ge=0)
     tokenizer: PathText = ""
@@ -119,6 +123,8 @@ class DataConfig(Config):
             forgetting_stores: Sequence[AnyPath] | None = None,
             train: AnyPath = "",
             validation: AnyPath = "",
+            form: str = "",
+            on_error: Literal["error", "skip"] = "error",
             train_records: int = 0,
             validation_records: int = 0,
             tokenizer: AnyPath = "",
