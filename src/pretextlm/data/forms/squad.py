@@ -5,7 +5,8 @@
          "answers": [{"text": "France", "answer_start": 159}]}]}]}]}
 
 A record is a question. Its columns are those of the hub: id, title, context, question, is_impossible and "answers", an
-object of lists, which are the columns "answer" and "start", too. Of an impossible question the plausible answers are left out.
+object of lists, which are the columns "answer" and "start", too. Of an impossible question the plausible answers are
+left out.
 """
 
 from __future__ import annotations
