@@ -230,9 +230,10 @@ class DocumentReader:
         )
 
 
-def _encodes(text: str) -> bool:
+def _encodes(value: str) -> bool:
     try:
-        text.encode()
+        for start in range(0, len(value), 1 << 20):  # a piece at a time: a long text is in memory once
+            value[start : start + (1 << 20)].encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -14,6 +14,8 @@ from pretextlm.errors import UserError, missing_extra
 from pretextlm.file_names import compression_of
 from pretextlm.plain_files import open_plain
 
+SMALL, MOST_EXPANSION = 64 << 20, 500
+"""A compressed file may become so many bytes, or so many times its size: text shrinks to a third or a tenth."""
 _ZSTD_CHUNK = 512  # compressed bytes at a time: 128 KiB of text can hide in four, so this bounds a bomb to 16 MiB
 
 
@@ -42,11 +44,10 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 
 
 def _decompressed(raw: BinaryIO, compression: str) -> BinaryIO:
-    if compression == ".gz":
-        return cast(BinaryIO, io.BufferedReader(gzip.GzipFile(fileobj=raw)))
-    if compression == ".zst":
-        return cast(BinaryIO, io.BufferedReader(_Zstandard(raw), 1 << 17))
-    return raw
+    if not compression:
+        return raw
+    stream: Any = gzip.GzipFile(fileobj=raw) if compression == ".gz" else _Zstandard(raw)
+    return cast(BinaryIO, io.BufferedReader(_Bounded(stream, raw), 1 << 17))
 
 
 class DamagedError(UserError):
@@ -55,6 +56,23 @@ class DamagedError(UserError):
 
 class _CutShortError(Exception):
     """The compressed data is truncated or malformed."""
+
+
+class _Bounded(io.RawIOBase):
+    """A decompressed stream that ends in an error if it becomes far larger than text does: a decompression bomb."""
+
+    def __init__(self, stream: io.RawIOBase, raw: BinaryIO) -> None:
+        self._stream, self._raw, self._bytes = stream, raw, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._stream.readinto(buffer) or 0
+        self._bytes += count
+        if self._bytes > SMALL and self._bytes > MOST_EXPANSION * self._raw.tell():
+            raise _CutShortError(f"it becomes more than {MOST_EXPANSION} times its size")
+        return count
 
 
 class _Zstandard(io.RawIOBase):
@@ -108,7 +126,9 @@ def lines(stream: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | None]]:
     while line := stream.readline(limit + 1):
         number += 1
         if len(line) <= limit:
-            yield number, line
+            held = [line]
+            del line
+            yield number, held.pop()  # not kept here: a long line is in memory once
             continue
         while line and not line.endswith(b"\n"):
             line = stream.readline(1 << 20)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pretextlm.data.encodings import UTF8, likely, open_utf8
-from pretextlm.data.streams import DamagedError, lines
+from pretextlm.data.streams import MOST_EXPANSION, SMALL, DamagedError, lines
 from pretextlm.errors import missing_extra
 from pretextlm.file_names import suffix_of
 from pretextlm.plain_files import open_plain
@@ -23,6 +24,15 @@ Row = tuple[int, Mapping[str, Any]]
 
 MAX_JSON_BYTES = 256 << 20
 """A .json file is read at once."""
+MAX_VALUES = 4_000_000
+"""Values in one JSON text, or fields in a row of a table: each takes some 60 bytes, however short it is."""
+MAX_COLUMNS = 100_000
+ROWS_BYTES = 16 << 20
+"""Bytes of the rows of a Parquet file that are Python's objects at a time."""
+MOST_SHARED = 1 << 30
+"""Bytes of the texts of a Parquet file, or so many times its size: texts that rows share are stored once."""
+MOST_ROWS = 10_000
+"""Rows of a Parquet file per byte of it."""
 
 
 @dataclass(frozen=True)
@@ -78,36 +88,39 @@ def decoded_lines(
     A line ends in one newline or, with `keep_ends`, as in the file.
     """
     for number, line in lines(stream, rules.limit):
-        if line is None:
-            rules.bad(f"{place(path, number)}: longer than {rules.limit:,} bytes.", rules.room)
-            yield number, None
-            continue
-        if number == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        try:
-            text = line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            what = f"{place(path, number)}: byte {error.start + 1} is not UTF-8."
-            rules.bad(what, likely(line) + rules.recode)
-            yield number, None
-            continue
-        if not keep_ends and text.endswith("\r\n"):
-            text = text[:-2] + "\n"
-        yield number, text
+        held = [_decoded(path, number, line, rules, keep_ends)]
+        del line
+        yield number, held.pop()  # not kept here: a long line is in memory once
+
+
+def _decoded(path: Path, number: int, line: bytes | None, rules: Rules, keep_ends: bool) -> str | None:
+    """Returns a line as text; None if it is bad."""
+    if line is None:
+        rules.bad(f"{place(path, number)}: longer than {rules.limit:,} bytes.", rules.room)
+        return None
+    if number == 1:
+        line = line.removeprefix(b"\xef\xbb\xbf")
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        rules.bad(f"{place(path, number)}: byte {error.start + 1} is not UTF-8.", likely(line) + rules.recode)
+        return None
+    return text[:-2] + "\n" if not keep_ends and text.endswith("\r\n") else text
 
 
 def json_rows(path: Path, rules: Rules) -> Iterator[Row]:
     """Yields one JSON object per line; blank lines are skipped."""
     with open_utf8(path, rules.encoding) as stream:
         for number, line in decoded_lines(path, stream, rules):
-            if line is None or not line.strip():
+            if line is None or line.isspace():
                 continue
             where = place(path, number)
             try:
-                values = json.loads(line, object_pairs_hook=_unique)
+                values = parsed(line)
             except (ValueError, RecursionError) as error:
                 rules.bad(f"{where}: not JSON ({error or 'nested too deeply'}).", "Write one JSON object a line.")
                 continue
+            del line
             if isinstance(values, dict):
                 yield number, values
             else:
@@ -125,7 +138,7 @@ def json_value(path: Path, rules: Rules) -> Any:
     if len(data) > MAX_JSON_BYTES:
         raise DamagedError(f"{path} has more than {MAX_JSON_BYTES >> 20} MB.", "Write it as JSON lines (.jsonl).")
     try:
-        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_unique)
+        return parsed(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         what = f"{path}: byte {error.start + 1:,} is not UTF-8."
         raise DamagedError(what, likely(data[error.start :]) + rules.recode) from None
@@ -160,6 +173,23 @@ def json_file_rows(path: Path, rules: Rules, fields: Sequence[str]) -> Iterator[
             rules.bad(f"{place(path, number)}: {type(record).__name__}, not an object.", "Give each record its fields.")
 
 
+def parsed(text: str) -> Any:
+    """Returns the value of a JSON text.
+
+    Raises:
+        ValueError: it is not JSON, a key occurs twice, or it has more than `MAX_VALUES` values.
+        RecursionError: it is nested too deeply.
+    """
+    if _values(text) > max(MAX_VALUES, len(text) // 8):  # prose and code have far fewer commas and braces
+        raise ValueError(f"more than {MAX_VALUES:,} values in one record")
+    return json.loads(text, object_pairs_hook=_unique)
+
+
+def _values(text: str) -> int:
+    """Returns about how many values a JSON text has, an object as four: by its punctuation, also in strings."""
+    return text.count(",") + text.count("[") + 4 * text.count("{")
+
+
 def _is_of_objects(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
 
@@ -184,14 +214,25 @@ def table_rows(
         columns: names of the columns of a file without a header.
     """
     csv.field_size_limit(max(csv.field_size_limit(), rules.limit))
-    numbers: list[int] = []  # of the lines of the row being read
+    first, size = 0, 0  # number of the first line of the row being read, and its characters
 
     def numbered(stream: BinaryIO) -> Iterator[str]:
+        nonlocal first, size
         # A line end within quotes is part of a text, in which other columns may count characters.
         for number, line in decoded_lines(path, stream, rules, keep_ends=True):
-            if line is not None:
-                numbers.append(number)
-                yield line
+            if line is None:
+                continue
+            if line.count("\t" if tabs else ",") > MAX_VALUES:
+                rules.bad(f"{place(path, number)}: more than {MAX_VALUES:,} fields.", "Is this a table?")
+                continue
+            size += len(line)
+            if size > csv.field_size_limit() + len(line):
+                what = f"{place(path, first)}: a row longer than {rules.limit:,} characters."
+                raise DamagedError(what, "Is a quotation mark missing? " + rules.room)
+            first = first or number
+            held = [line]
+            del line
+            yield held.pop()
 
     with open_utf8(path, rules.encoding) as stream:
         dialect = csv.excel_tab() if tabs else csv.excel()
@@ -202,25 +243,28 @@ def table_rows(
         if header:
             rules.check(header)
         while True:
-            numbers.clear()
+            first, size = 0, 0
             try:
                 row = next(rows)
             except StopIteration:
                 return
             except csv.Error as error:
-                where = place(path, numbers[0]) if numbers else path
+                where = place(path, first) if first else path
                 rules.bad(f"{where}: {error}.", "Write it as CSV, texts in double quotes.")
                 continue
             if not row:
                 continue
             if not header:
                 header = row
+                if len(header) > MAX_COLUMNS:
+                    what = f"{place(path, first)}: {len(header):,} columns; at most {MAX_COLUMNS:,} are read."
+                    raise DamagedError(what, "Is this a table?")
                 rules.check(header)
             elif len(row) != len(header):
-                what = f"{place(path, numbers[0])}: {len(row)} fields, the header has {len(header)}."
+                what = f"{place(path, first)}: {len(row)} fields, the header has {len(header)}."
                 rules.bad(what, "Quote fields that hold separators.")
             else:
-                yield numbers[0], dict(zip(header, row, strict=True))
+                yield first, dict(zip(header, row, strict=True))
 
 
 def parquet_rows(path: Path, rules: Rules, columns: Sequence[str]) -> Iterator[Row]:
@@ -230,19 +274,67 @@ def parquet_rows(path: Path, rules: Rules, columns: Sequence[str]) -> Iterator[R
         import pyarrow.parquet as parquet
     except ImportError:
         raise missing_extra("pyarrow", "data", "Reading .parquet files") from None
-    number = 0
+    number, total = 0, 0
     try:
-        open_plain(path).close()
+        with open_plain(path) as plain:
+            stored = os.fstat(plain.fileno()).st_size
         with parquet.ParquetFile(path) as file:
             rules.check(file.schema_arrow.names)
+            # A text that many rows share stays one text: written densely, a few kilobytes may become gigabytes.
+            texts = _text_columns(path, file, columns)
+        with parquet.ParquetFile(path, read_dictionary=texts) as file:
             for batch in file.iter_batches(batch_size=256, columns=list(columns)):
-                for values in batch.to_pylist():
-                    number += 1
-                    yield number, values
+                dense = sum(_dense_bytes(column) for column in batch.columns)
+                total += dense
+                if total > max(MOST_SHARED, MOST_EXPANSION * stored):
+                    what = f"{path}, after row {number}: its repeated texts fill more than {total >> 20:,} MB."
+                    raise DamagedError(what, f"The file has {stored:,} bytes: it is made to fill the memory.")
+                rows = max(1, min(len(batch), ROWS_BYTES * len(batch) // max(1, dense)))
+                for start in range(0, len(batch), rows):
+                    for values in batch.slice(start, rows).to_pylist():
+                        number += 1
+                        yield number, values
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         what = f"{path}, after row {number}: damaged or not Parquet: {reason}."
         raise DamagedError(what, "Fetch the file again.") from None
+
+
+def _text_columns(path: Path, file: Any, columns: Sequence[str]) -> list[str]:
+    """Returns the names of all texts within `columns` of an open Parquet file.
+
+    Raises:
+        DamagedError: a column becomes out of all proportion to the file's size, as its metadata say: no page of it is
+            then decompressed.
+    """
+    metadata, stored, found = file.metadata, max(1, path.stat().st_size), set()
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for column in map(row_group.column, range(row_group.num_columns)):
+            if column.path_in_schema.split(".")[0] not in {name.split(".")[0] for name in columns}:
+                continue
+            size, values = column.total_uncompressed_size, column.num_values
+            small = max(1, min(stored, column.total_compressed_size))
+            if size > max(SMALL, MOST_EXPANSION * small) or (values > MAX_VALUES and values > MOST_ROWS * stored):
+                what = f"{path}: {column.path_in_schema!r} becomes {size:,} bytes, {values:,} values."
+                raise DamagedError(what, f"The file has {stored:,} bytes: it is damaged, or made to fill the memory.")
+            if column.physical_type == "BYTE_ARRAY":
+                found.add(column.path_in_schema)
+    return sorted(found)
+
+
+def _dense_bytes(array: Any) -> int:
+    """Returns the bytes of a column's values at most, each text that rows share counted as often as it occurs."""
+    import pyarrow as arrow
+    import pyarrow.compute as compute
+
+    if arrow.types.is_dictionary(array.type):
+        return len(array) * (compute.max(compute.binary_length(array.dictionary)).as_py() or 0)
+    if arrow.types.is_struct(array.type):
+        return sum(_dense_bytes(array.field(index)) for index in range(array.type.num_fields))
+    if arrow.types.is_list(array.type) or arrow.types.is_large_list(array.type):
+        return _dense_bytes(array.flatten())
+    return int(array.nbytes)
 
 
 def conll_rows(path: Path, rules: Rules, names: Sequence[str] = (), tabs: bool = False) -> Iterator[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -44,9 +45,9 @@ def read_text(path: Path, mode: TextMode, split_long: int, rules: Rules) -> Iter
     with open_utf8(path, rules.encoding) as stream:
         lines = _text_lines(path, stream, rules)
         if mode == "file":
-            yield from _whole_file(lines, split_long)
+            yield from _whole_file(lines, split_long, _Document(path, rules))
         else:
-            yield from _paragraphs(lines) if mode == "paragraphs" else _single_lines(lines)
+            yield from _paragraphs(lines, _Document(path, rules)) if mode == "paragraphs" else _single_lines(lines)
 
 
 _NUL = "Is this a text file? Clean it. UTF-16 without a byte order mark: --encoding utf-16-le."
@@ -61,34 +62,63 @@ def _text_lines(path: Path, stream: BinaryIO, rules: Rules) -> Iterator[str | No
             yield line
 
 
-def _whole_file(lines: Iterator[str | None], longest: int) -> Iterator[str]:
+class _Document:
+    """Text that is put together of lines, in memory of its own size however short they are.
+
+    Attributes:
+        is_bad: it became longer than a document may be, which was reported; the text is dropped.
+    """
+
+    def __init__(self, path: Path, rules: Rules) -> None:
+        self._path, self._rules = path, rules
+        self.clear()
+
+    def clear(self, text: str = "") -> None:
+        self._text, self.is_bad = io.StringIO(newline=""), False
+        self.size = self._text.write(text)
+
+    def add(self, line: str) -> None:
+        if self.is_bad:
+            return
+        self.size += self._text.write(line)
+        if self.size > self._rules.limit:
+            self.clear()
+            self.is_bad = True
+            what = f"{self._path}: a document of more than {self._rules.limit:,} characters."
+            self._rules.bad(what, "Raise --max-document-mb, or cut it: --text-mode, --split-long.")
+
+    def text(self) -> str:
+        return self._text.getvalue()
+
+
+def _whole_file(lines: Iterator[str | None], longest: int, document: _Document) -> Iterator[str]:
     """Yield the file as one document; a long one is cut while it is read, so that memory is bounded."""
-    parts: list[str] = []
-    size, is_long = 0, False
+    is_long = False
     for line in lines:
         if line is None:
             return  # a bad line makes the document bad
-        parts.append(line)
-        size += len(line)
-        if longest and size > longest:
-            *whole, rest = cut("".join(parts), longest // 4)
+        document.add(line)
+        if document.is_bad:
+            return
+        if longest and document.size > longest:
+            *whole, rest = cut(document.text(), longest // 4)
             yield from whole
-            parts, size, is_long = [rest], len(rest), True
-    rest = "".join(parts)
-    yield from cut(rest, longest // 4) if is_long else [rest]
+            document.clear(rest)
+            is_long = True
+    yield from cut(document.text(), longest // 4) if is_long else [document.text()]
 
 
-def _paragraphs(lines: Iterator[str | None]) -> Iterator[str]:
+def _paragraphs(lines: Iterator[str | None], document: _Document) -> Iterator[str]:
     """Yield the paragraphs of a file. A document ends at a blank line and at a bad line."""
-    parts: list[str] = []
     for line in lines:
         if line is not None and line.strip():
-            parts.append(line)
-        elif parts:
-            yield "".join(parts).rstrip("\n")
-            parts = []
-    if parts:
-        yield "".join(parts).rstrip("\n")
+            document.add(line)
+            continue
+        if document.size:
+            yield document.text().rstrip("\n")
+        document.clear()
+    if document.size:
+        yield document.text().rstrip("\n")
 
 
 def _single_lines(lines: Iterator[str | None]) -> Iterator[str]:
