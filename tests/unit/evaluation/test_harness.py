@@ -120,7 +120,7 @@ def test_a_sentence_without_a_space_before_it_is_scored_as_it_is(run, data):
     row = json.loads((data / "blimp" / "transitive.jsonl").read_text().splitlines()[0])
     ids = tuple(opened.texts.encode(row["sentence_good"]))
     scorer = opened.scorer("auto", 4)
-    assert scorer.split("", row["sentence_good"]) == ((), ids)
+    assert scorer.split("", row["sentence_good"]) == ((), ids, ())
     assert scorer.split("", f" {row['sentence_good']}")[1] != ids
 
 

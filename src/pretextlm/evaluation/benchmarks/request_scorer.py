@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -66,6 +66,8 @@ class RequestScorer(ABC):
     """
 
     method: ClassVar[str]
+    subtracts_context: ClassVar[bool] = False
+    """Whether scores are log p(continuation | context), from which that of the context's end can be subtracted."""
 
     def __init__(
         self,
@@ -85,9 +87,17 @@ class RequestScorer(ABC):
 
     def score(self, requests: Sequence[Request], on_progress: OnProgress | None = None) -> list[Score]:
         """Returns one score for each request."""
-        pairs = [self.split(request.context, request.continuation) for request in requests]
+        splits = [self.split(request.context, request.continuation) for request in requests]
+        pairs = [(before, ids) for before, ids, _ in splits]
         counted = [self._counted_places(request, ids) for request, (_, ids) in zip(requests, pairs, strict=True)]
-        return self.score_ids(pairs, counted, on_progress)
+        found = self.score_ids(pairs, counted, on_progress)
+        # Where a token spans the join, its score includes that of the text's end: log p(end) is subtracted.
+        spanned = [number for number, (*_, end) in enumerate(splits) if end] if self.subtracts_context else []
+        ends = [(splits[number][0], splits[number][2]) for number in spanned]
+        for number, end in zip(spanned, self.score_ids(ends, [range(len(ids)) for _, ids in ends]), strict=True):
+            whole = found[number]
+            found[number] = replace(whole, log_likelihood=whole.log_likelihood - end.log_likelihood)
+        return found
 
     @abstractmethod
     def score_ids(
@@ -101,16 +111,26 @@ class RequestScorer(ABC):
             on_progress: see OnProgress.
         """
 
-    def split(self, context: str, continuation: str) -> tuple[Ids, Ids]:
-        """Returns the ids of both, encoded together and cut where the context ends.
+    def split(self, context: str, continuation: str) -> tuple[Ids, Ids, Ids]:
+        """Encodes both together, and cuts where the tokens of the context end.
 
-        A space between the two belongs to the continuation, whose first token it is part of.
+        A space between the two belongs to the continuation, whose first token it is part of. Without one, a token may
+        span the join ("바다" + "에서" in one token). It belongs to the continuation, whose beginning would not count if
+        the ids were cut at the number of the context's.
+
+        Returns:
+            Ids of the context up to the join or the token that spans it; of the continuation from there on; and of the
+            end of the context that is part of that token, as it would be encoded by itself: mostly none.
         """
         bare = context.rstrip()
         continuation = context[len(bare) :] + continuation
         before = self.texts.encode(bare)
         both = self.texts.encode(bare + continuation)
-        return tuple(before), tuple(both[len(before) :] or self.texts.encode(continuation))
+        pairs = zip(before, both, strict=False)
+        same = next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(before), len(both)))
+        if same == len(both):  # all of the continuation is part of the context's tokens
+            return tuple(before), tuple(self.texts.encode(continuation)), ()
+        return tuple(before[:same]), tuple(both[same:]), tuple(before[same:])
 
     def _counted_places(self, request: Request, ids: Ids) -> Sequence[int]:
         """Returns the places that count: by default all, since tokens after a difference depend on it."""

@@ -40,6 +40,7 @@ class AutoregressiveRequests(RequestScorer):
     """A decoder continues the text."""
 
     method: ClassVar[str] = "continuation"
+    subtracts_context: ClassVar[bool] = True
 
     def prompt(self, tokens: Ids) -> DecoderPrompt | None:
         """Returns the decoder's input for a text; None for a model that was not trained to continue texts.
@@ -53,10 +54,10 @@ class AutoregressiveRequests(RequestScorer):
             return prompt
         return DecoderPrompt(prompt.context[:-after] or [known.bos])
 
-    def split(self, context: str, continuation: str) -> tuple[Ids, Ids]:
+    def split(self, context: str, continuation: str) -> tuple[Ids, Ids, Ids]:
         if not self.objective.answers_prompts(self.texts.vocabulary, self.model.config.architecture):
             return super().split(context, continuation)
-        return tuple(self.texts.encode(context.rstrip())), tuple(self.texts.encode(continuation.strip()))
+        return tuple(self.texts.encode(context.rstrip())), tuple(self.texts.encode(continuation.strip())), ()
 
     def score_ids(
         self, pairs: Sequence[tuple[Ids, Ids]], counted: Sequence[Sequence[int]], on_progress: OnProgress | None = None
@@ -167,7 +168,7 @@ class PseudoLikelihoodRequests(RequestScorer):
     def _counted_places(self, request: Request, ids: Ids) -> Sequence[int]:
         if request.contrast is None:
             return range(len(ids))
-        _, others = self.split(request.context, request.contrast)
+        _, others, _ = self.split(request.context, request.contrast)
         blocks = SequenceMatcher(None, ids, others, autojunk=False).get_matching_blocks()
         return [place for block in blocks for place in range(block.a, block.a + block.size)]
 

@@ -75,7 +75,7 @@ def test_a_decoder_weighs_a_continuation_as_one_pass_over_it_does(store, objecti
     asked = requests()
     scorer = request_scorer(model, built, texts, "continuation", batch_size=5)
     for request, score in zip(asked, scorer.score(asked), strict=True):
-        before, ids = scorer.split(request.context, request.continuation)
+        before, ids, _ = scorer.split(request.context, request.continuation)
         expected, greedy = alone(model, scorer.prompt(before), list(ids))
         assert score.num_tokens == len(ids)
         assert score.log_likelihood == pytest.approx(expected, abs=2e-4)
@@ -115,7 +115,7 @@ def test_a_masked_model_weighs_each_token_with_it_alone_or_its_word_hidden(store
     scorer = request_scorer(model, built, texts, method, batch_size=7)
     asked = [*requests(seed=2, count=4), Request("", "Banon unbelievably")]
     for request, score in zip(asked, scorer.score(asked), strict=True):
-        before, ids = scorer.split(request.context, request.continuation)
+        before, ids, _ = scorer.split(request.context, request.continuation)
         expected = hidden_one_by_one(scorer, before, ids, by_word=method == "pseudo_word")
         assert score.log_likelihood == pytest.approx(sum(expected), abs=2e-4)
 
@@ -150,7 +150,7 @@ def test_by_cloze_a_weight_is_the_score_of_the_continuation_in_a_blank(store, ob
     scorer = request_scorer(model, built, texts, "cloze")
     asked = requests(seed=3, count=4)
     for request, score in zip(asked, scorer.score(asked), strict=True):
-        before, ids = scorer.split(request.context, request.continuation)
+        before, ids, _ = scorer.split(request.context, request.continuation)
         spaced = bool(texts.begins_word[ids[0]]) if before else False
         (expected,) = scorer.scorer.log_likelihoods(
             [Blank(before, (), num_tokens=len(ids), starts_word=spaced)], [[ids]]
@@ -211,7 +211,7 @@ def test_a_space_between_context_and_continuation_belongs_to_the_continuation(st
     scorer = request_scorer(model, built, texts)
     before, after = WORDS[0], WORDS[1]
     assert scorer.split(before + " ", after) == scorer.split(before, " " + after)
-    assert scorer.split(before, " " + after) == (tuple(texts.encode(before)), tuple(texts.encode(" " + after)))
+    assert scorer.split(before, " " + after) == (tuple(texts.encode(before)), tuple(texts.encode(" " + after)), ())
 
 
 def test_methods_that_a_model_does_not_know_are_refused(store):
@@ -222,3 +222,25 @@ def test_methods_that_a_model_does_not_know_are_refused(store):
         request_scorer(*opened("causal", store), "pseudo")
     with pytest.raises(UserError, match="no scoring 'guess'"):
         request_scorer(*masked, "guess")
+
+
+def test_a_continuation_without_a_space_before_it_has_the_difference_of_the_texts_likelihoods(store):
+    """log p(continuation | context) = log p(both) - log p(context), also where one token spans the join."""
+    model, built, texts = opened("causal", store)
+    scorer = request_scorer(model, built, texts)
+    rng, asked = np.random.default_rng(0), []
+    for text in documents(60, seed=3):
+        cut = int(rng.integers(3, min(60, len(text) - 4)))
+        asked.append(Request(text[:cut], text[cut : cut + int(rng.integers(1, 20))]))
+    spanned = 0
+    for request, score in zip(asked, scorer.score(asked), strict=True):
+        before, ids, end = scorer.split(request.context, request.continuation)
+        whole = tuple(texts.encode(request.context.rstrip()))
+        assert (*before, *end) == whole
+        both = texts.encode(request.context + request.continuation)
+        assert [*before, *ids] == both
+        spanned += bool(end)
+        start = scorer.prompt(())
+        expected = alone(model, start, both)[0] - alone(model, start, list(whole))[0]
+        assert score.log_likelihood == pytest.approx(expected, abs=5e-4)
+    assert spanned > 10
