@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -81,6 +82,7 @@ class Manifest(Config):
 
     Attributes:
         notes: what could not be done as asked, for people.
+        sha256: of all other fields; "" in stores of earlier versions.
     """
 
     format: Literal["pretextlm store"]
@@ -93,6 +95,15 @@ class Manifest(Config):
     options: dict[str, Any]
     files: dict[str, FileRecord]
     notes: tuple[str, ...] = ()
+    sha256: str = ""
+
+    def digest(self) -> str:
+        """Returns the SHA-256 of all fields but `sha256`."""
+        return hashlib.sha256(self.model_copy(update={"sha256": ""}).to_json().encode()).hexdigest()
+
+    def signed(self) -> Manifest:
+        """Returns the manifest with its own SHA-256, as it is written."""
+        return self.model_copy(update={"sha256": self.digest()})
 
     def to_json(self) -> str:
         """Returns the text of the file. Equal manifests give equal bytes."""
@@ -103,7 +114,7 @@ def read_manifest(store: Path) -> Manifest:
     """Returns the manifest of a store.
 
     Raises:
-        UserError: manifest.json is missing, malformed or of another format version.
+        UserError: manifest.json is missing, damaged or of another format version.
     """
     path = store / "manifest.json"
     try:
@@ -120,6 +131,8 @@ def read_manifest(store: Path) -> Manifest:
             "Prepare the data again with this version.",
         )
     manifest = Manifest.parse(values, where=str(path))
+    if manifest.sha256 and manifest.sha256 != manifest.digest():
+        raise UserError(f"{path} is damaged: it is not what was written.", "Prepare the data again.")
     if set(manifest.splits) != set(SPLITS):
         raise UserError(f"{path} names the splits {sorted(manifest.splits)}.", f"A store has {', '.join(SPLITS)}.")
     return manifest

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pretextlm.data.manifest import SPLIT_FILES, SPLITS, Manifest, SplitCounts, read_manifest
+from pretextlm.data.manifest import SPLIT_FILES, SPLITS, FileRecord, Manifest, SplitCounts, read_manifest
 from pretextlm.data.vocabulary import Vocabulary
 from pretextlm.errors import UserError
 from pretextlm.plain_files import open_plain
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+
+TOKENIZER: Final = "tokenizer.json"
+FILES = (TOKENIZER, *(f"{split}/{file}" for split in SPLITS for file in SPLIT_FILES))
+SMALL_BYTES = 4 << 20
+"""Files up to this size, and the tokenizer, are compared with their hashes whenever a store is opened."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,8 @@ class Store:
     def open(cls, path: Path | str) -> Store:
         """Memory-map the files of a store.
 
-        Sizes, counts and the largest token id are checked here; the content is checked by :meth:`verify` only.
+        Sizes, counts, the largest token id and the hashes of small files are checked here; those of large files by
+        :meth:`verify` only.
 
         Returns:
             The opened store.
@@ -167,6 +175,10 @@ class Store:
         train, validation = (
             _map_split(path / name, manifest.splits[name], manifest.token_dtype, parts) for name in SPLITS
         )
+        for name in FILES:
+            record = manifest.files.get(name)
+            if record is None or name == TOKENIZER or record.bytes <= SMALL_BYTES:
+                _check_hash(path, name, manifest.files)
         return cls(path, manifest.model_dump(mode="json"), train, validation)
 
     def __fspath__(self) -> str:
@@ -182,11 +194,11 @@ class Store:
         """Returns the store's tokenizer, loaded on first use. Encoding text with it never yields a special token id."""
         from pretextlm.data.tokenizer import load_tokenizer
 
-        tokenizer = load_tokenizer(self.path / "tokenizer.json")
+        tokenizer = load_tokenizer(self.path / TOKENIZER)
         size, expected = tokenizer.get_vocab_size(), self.manifest["tokenizer"]["vocab_size"]
         if size != expected:
             raise UserError(
-                f"{self.path / 'tokenizer.json'} has {size:,} entries, the store was made with {expected:,}.",
+                f"{self.path / TOKENIZER} has {size:,} entries, the store was made with {expected:,}.",
                 "The file was replaced: prepare the data again.",
             )
         return tokenizer
@@ -204,10 +216,9 @@ class Store:
         Raises:
             UserError: names the first file whose SHA-256 or content differs.
         """
-        for name in ("tokenizer.json", *(f"{split}/{file}" for split in SPLITS for file in SPLIT_FILES)):
-            record = self.manifest["files"].get(name)
-            if record is None or sha256_of(self.path / name) != record["sha256"]:
-                raise _damaged(self.path / name)
+        files = read_manifest(self.path).files
+        for name in FILES:
+            _check_hash(self.path, name, files)
         for name, split in (("train", self.train), ("validation", self.validation)):
             if (split.documents[1:] < split.documents[:-1]).any():
                 raise _damaged(self.path / name / "documents.bin")
@@ -232,6 +243,11 @@ def sha256_of(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.", "Prepare the data again.") from None
+
+
+def _check_hash(store: Path, name: str, records: Mapping[str, FileRecord]) -> None:
+    if name not in records or sha256_of(store / name) != records[name].sha256:
+        raise _damaged(store / name)
 
 
 def _check_counts(path: Path, counts: SplitCounts, manifest: Manifest) -> None:

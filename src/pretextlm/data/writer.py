@@ -186,7 +186,7 @@ class StoreWriter:
             files=files,
             notes=tuple(notes),
         )
-        _write(self.work / "manifest.json", manifest.to_json())
+        _write(self.work / "manifest.json", manifest.signed().to_json())
         move_into_place(self.work, out, overwrite)
 
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pretextlm.data.manifest import SPLIT_FILES, SPLITS, read_manifest
-from pretextlm.data.store import Store, sha256_of
+from pretextlm.data.manifest import read_manifest
+from pretextlm.data.store import FILES, Store, sha256_of
 from pretextlm.errors import UserError
 from pretextlm.hf.export_hashes import HASHES, hashes
 from pretextlm.plain_files import read_json
@@ -86,7 +86,7 @@ def _store(place: Path, progress: Progress) -> Iterator[Verified]:
         yield Verified(str(place / "manifest.json"), error.message, AGAIN)
         return
     yield Verified(str(place / "manifest.json"))
-    for name in ("tokenizer.json", *(f"{split}/{file}" for split in SPLITS for file in SPLIT_FILES)):
+    for name in FILES:
         expected = files[name].sha256 if name in files else ""
         yield _compared(place / name, expected, AGAIN, progress)
     try:

@@ -90,18 +90,23 @@ def test_a_cut_or_missing_file_is_named(store, name):
 
 
 @pytest.mark.parametrize("name", [*(f"train/{name}" for name in SPLIT_FILES), "tokenizer.json"])
-def test_one_flipped_bit_is_found_by_verify(store, name):
+def test_one_flipped_bit_is_found(store, name, monkeypatch):
     path = store / name
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(UserError, match="damaged"):
+    with pytest.raises(UserError, match=f"{name} is damaged"):
+        Store.open(store)
+    monkeypatch.setattr("pretextlm.data.store.SMALL_BYTES", 0)
+    with pytest.raises(UserError, match=f"{name} is damaged"):
         Store.open(store).verify()
 
 
-def change(store, function):
+def change(store, function, keep_hash=False):
     path = store / "manifest.json"
     values = json.loads(path.read_text(encoding="utf-8"))
+    if not keep_hash:
+        values.pop("sha256")
     function(values)
     path.write_text(json.dumps(values), encoding="utf-8")
 
@@ -122,6 +127,21 @@ def change(store, function):
 def test_a_manifest_that_does_not_fit_is_refused(store, edit, message):
     change(store, edit)
     with pytest.raises(UserError, match=message):
+        Store.open(store)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda m: m["splits"]["validation"].update(text_bytes=m["splits"]["validation"]["text_bytes"] + 1),
+        lambda m: m.update(notes=["another"]),
+        lambda m: m["options"].update(seed=1),
+        lambda m: m["files"]["train/tokens.bin"].update(sha256="0" * 64),
+    ],
+)
+def test_a_changed_manifest_is_refused(store, edit):
+    change(store, edit, keep_hash=True)
+    with pytest.raises(UserError, match=r"manifest\.json is damaged"):
         Store.open(store)
 
 
