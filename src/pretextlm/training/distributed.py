@@ -214,13 +214,19 @@ def process_group(timeout_seconds: float, join_seconds: float = JOIN_SECONDS) ->
 
 
 def _init_process_group(backend: str, join_timeout: timedelta, timeout: timedelta) -> None:
-    """Form the default group with one timeout for joining and another one for every exchange after that."""
+    """Form the default group with one timeout for joining and another one for every exchange after that.
+
+    torchrun's store outlives the processes that it restarts. Each attempt has keys of its own in it, or a process could
+    find the address of one that is gone. Several machines do not count their restarts alike.
+    """
     import torch.distributed as dist
-    from torch.distributed.distributed_c10d import _set_pg_timeout
+    from torch.distributed.distributed_c10d import PrefixStore, _set_pg_timeout
     from torch.distributed.rendezvous import rendezvous
 
     store, rank, size = next(rendezvous("env://", timeout=join_timeout))
     store.set_timeout(join_timeout)
+    if os.environ.get("LOCAL_WORLD_SIZE") == str(size):
+        store = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=join_timeout)
     store.set_timeout(timeout)
     _set_pg_timeout(timeout)

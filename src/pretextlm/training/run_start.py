@@ -117,6 +117,7 @@ def _extended(setup: Setup, run: Run, checkpoint: Checkpoint | None) -> str:
     return (
         f"the budget is {new} instead of {old}, and the schedules span it: at step {state.step:,} the learning rate "
         f"goes from {rates[0]:.3g} to {rates[1]:.3g}"
+        + (f"; the weights are the best ones, of step {state.best_step:,}" if state.is_best else "")
     )
 
 

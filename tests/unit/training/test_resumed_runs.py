@@ -10,6 +10,7 @@ from tests.builders import make_store
 
 from pretextlm.errors import UserError
 from pretextlm.evaluation.evaluate import evaluate
+from pretextlm.training.callbacks.best_weights import BestWeights
 from pretextlm.training.checkpoint import newest
 from pretextlm.training.pretrain import pretrain
 from pretextlm.training.progress import Silent
@@ -76,6 +77,16 @@ def test_a_finished_run_goes_on_to_a_larger_budget_and_says_how(store, run):
     assert [line["step"] for line in lines if line["kind"] == "validation"] == [0, 2, 4, 8]
     assert done.cost()["steps"] == 8
     assert Run.open(run).recipe.training.budget_steps == 8
+
+
+def test_a_run_that_ended_with_its_best_weights_says_that_it_goes_on_from_them(store, tmp_path, monkeypatch):
+    """Its optimizer's state is that of the last step."""
+    losses = iter([3.0, 1.0, 2.0, 0.5, 0.5])
+    monkeypatch.setattr(BestWeights, "_value", lambda *_: next(losses))
+    pretrain(recipe(store, budget_steps=4, keep_best=True), tmp_path / "run")
+    display = Notes()
+    pretrain(recipe(store, budget_steps=8, keep_best=True), tmp_path / "run", resume=True, progress=display)
+    assert any(one.endswith("the weights are the best ones, of step 2") for one in display.notes)
 
 
 def test_a_larger_budget_keeps_the_state_of_the_optimizer(store, tmp_path):
