@@ -29,6 +29,8 @@ MAX_VALUES = 4_000_000
 MAX_COLUMNS = 100_000
 ROWS_BYTES = 16 << 20
 """Bytes of the rows of a Parquet file that are Python's objects at a time."""
+SHARED_BYTES = 1 << 20
+"""Longest text that may be written as often as rows share it: writers share no longer ones."""
 MOST_SHARED = 1 << 30
 """Bytes of the texts of a Parquet file, or so many times its size: texts that rows share are stored once."""
 MOST_ROWS = 10_000
@@ -180,7 +182,9 @@ def parsed(text: str) -> Any:
         ValueError: it is not JSON, a key occurs twice, or it has more than `MAX_VALUES` values.
         RecursionError: it is nested too deeply.
     """
-    if _values(text) > max(MAX_VALUES, len(text) // 8):  # prose and code have far fewer commas and braces
+    if len(text) > MAX_VALUES and _values(text) > max(
+        MAX_VALUES, len(text) // 8
+    ):  # prose and code have far fewer commas and braces
         raise ValueError(f"more than {MAX_VALUES:,} values in one record")
     return json.loads(text, object_pairs_hook=_unique)
 
@@ -222,7 +226,7 @@ def table_rows(
         for number, line in decoded_lines(path, stream, rules, keep_ends=True):
             if line is None:
                 continue
-            if line.count("\t" if tabs else ",") > MAX_VALUES:
+            if len(line) > MAX_VALUES and line.count("\t" if tabs else ",") > MAX_VALUES:
                 rules.bad(f"{place(path, number)}: more than {MAX_VALUES:,} fields.", "Is this a table?")
                 continue
             size += len(line)
@@ -283,6 +287,8 @@ def parquet_rows(path: Path, rules: Rules, columns: Sequence[str]) -> Iterator[R
             # A text that many rows share stays one text: written densely, a few kilobytes may become gigabytes.
             texts = _text_columns(path, file, columns)
         with parquet.ParquetFile(path, read_dictionary=texts) as file:
+            shares = any(_dense_bytes(column) > SHARED_BYTES for column in _first_rows(file, columns))
+        with parquet.ParquetFile(path, read_dictionary=texts if shares else None) as file:
             for batch in file.iter_batches(batch_size=256, columns=list(columns)):
                 dense = sum(_dense_bytes(column) for column in batch.columns)
                 total += dense
@@ -321,6 +327,15 @@ def _text_columns(path: Path, file: Any, columns: Sequence[str]) -> list[str]:
             if column.physical_type == "BYTE_ARRAY":
                 found.add(column.path_in_schema)
     return sorted(found)
+
+
+def _first_rows(file: Any, columns: Sequence[str]) -> Iterator[Any]:
+    """Yields the columns of the first row of each row group that may share a long text."""
+    for group in range(file.metadata.num_row_groups):
+        if file.metadata.row_group(group).total_byte_size > SHARED_BYTES:
+            for batch in file.iter_batches(batch_size=1, row_groups=[group], columns=list(columns)):
+                yield from batch.columns
+                break
 
 
 def _dense_bytes(array: Any) -> int:
