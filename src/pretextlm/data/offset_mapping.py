@@ -5,10 +5,11 @@ Axis letters: E texts or examples, N tokens of all of them, S parts of an exampl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,7 @@ class OffsetTokenizer:
     def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary | None = None) -> None:
         self.tokenizer = tokenizer
         self.vocabulary = vocabulary or vocabulary_of(tokenizer)
+        self._replaces = _replaces(tokenizer)
 
     def encode(self, texts: Sequence[str]) -> TokenizedTexts:
         """Tokenize texts.
@@ -73,10 +75,10 @@ class OffsetTokenizer:
         tokens = np.fromiter(chain.from_iterable(one.ids for one in found), np.int32, int(offsets[-1]))
         flat = chain.from_iterable(chain.from_iterable(one.offsets for one in found))
         places = np.fromiter(flat, np.int32, 2 * len(tokens)).reshape(-1, 2)
-        return TokenizedTexts(tokens, offsets, _visible(texts, offsets, places))
+        return TokenizedTexts(tokens, offsets, _visible(texts, offsets, places, self._replaces))
 
 
-def _visible(texts: Sequence[str], offsets: I64, places: NDArray[np.int32]) -> NDArray[np.int32]:
+def _visible(texts: Sequence[str], offsets: I64, places: NDArray[np.int32], replaces: bool) -> NDArray[np.int32]:
     """Returns the ranges of the characters that a reader sees: complete ones, without the white space around them.
 
     A normaliser that composes characters or removes accents gives a token the first code point alone of what it read:
@@ -85,6 +87,9 @@ def _visible(texts: Sequence[str], offsets: I64, places: NDArray[np.int32]) -> N
         text      ᄒ ᅡ ᄂ ᅳ ᆯ ' ' e ́        code points of 하늘 é
         tokens    0-1 2-3     5-6 6-7        under NFC; ' ' is part of the word after it
         visible   0-2 2-5         6-8
+
+    One that replaces several characters (`` by ") gives a token the last of them: with `replaces`, the range begins
+    where that of the token before it ends.
     """
     codes = np.append(code_points("".join(texts)), 0)
     lengths = np.array([len(text) for text in texts], np.int64)
@@ -95,11 +100,34 @@ def _visible(texts: Sequence[str], offsets: I64, places: NDArray[np.int32]) -> N
     is_read = np.cumsum(np.bincount(begin, minlength=len(codes) + 1) - np.bincount(end, minlength=len(codes) + 1)) > 0
     goes_on = continues_character()[codes] & ~is_read[: len(codes)]
     end = np.minimum(_next(~goes_on)[end], ends_of)
+    if replaces and len(begin):
+        is_first = np.diff(shift, prepend=-1) != 0
+        begin = np.where(end > begin, np.minimum(begin, np.where(is_first, shift, np.roll(end, 1))), begin)
     visible = ~is_white()[codes]
     first, last = _next(visible)[begin], _previous(visible)[end]
     blank = first >= end  # of white space alone: an empty range, not where the next word begins
     first, last = np.where(blank, begin, first), np.where(blank, begin, last)
     return np.stack([first - shift, last - shift], 1).astype(np.int32)
+
+
+def _replaces(tokenizer: Tokenizer) -> bool:
+    """Returns whether a text of several characters is replaced, and no visible one is left out between two tokens."""
+    parts = (tokenizer.normalizer, tokenizer.pre_tokenizer)
+    normalizers, pre_tokenizers = ([*_steps(json.loads(part.__getstate__()))] if part else [] for part in parts)
+    if any(step["type"] == "CharDelimiterSplit" or step.get("behavior") == "Removed" for step in pre_tokenizers):
+        return False
+    replaced = [step["pattern"] for step in normalizers if step["type"] == "Replace" and step["content"]]
+    return any(len(pattern.get("String", "regular expression")) > 1 for pattern in replaced)
+
+
+def _steps(step: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yields a normalizer or pre-tokenizer of tokenizer.json or, of a sequence, each of its steps."""
+    inner = step.get("normalizers", step.get("pretokenizers"))
+    if inner is None:
+        yield step
+    else:
+        for one in inner:
+            yield from _steps(one)
 
 
 def _next(there: NDArray[np.bool_]) -> I64:

@@ -3,6 +3,7 @@
 import unicodedata
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -120,3 +121,14 @@ def test_several_texts_do_not_see_each_other():
     ]
     assert cut == ["ab", "\u0301c", "d"]
     assert np.all(found.places[:, 0] <= found.places[:, 1])
+
+
+@pytest.mark.parametrize("answer", ["``Yes,''", "``", "é``so", "''"])
+def test_what_was_replaced_belongs_to_the_token_in_its_place(answer):
+    albert = forms.Sequence([forms.Replace("``", '"'), forms.Replace("''", '"'), forms.NFKD(), forms.StripAccents()])
+    for pre_tokenizer in (PRE_TOKENIZERS["characters"], PRE_TOKENIZERS["Metaspace"]):
+        for text in (answer, f"He said {answer} twice", f"{answer} {answer}"):
+            begin = text.rindex(answer)
+            assert taken(made(albert, pre_tokenizer), text, begin, begin + len(answer)) == answer
+    removed = made(forms.Replace("``", '"'), pre_tokenizers.Split("-", "removed"))
+    assert taken(removed, "Oslo-Rome", 5, 9) == "Rome"
