@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 from pretextlm.data.encode import TextEncoder
-from pretextlm.data.manifest import SourceRecord
+from pretextlm.data.manifest import FileRecord, SourceRecord, read_manifest
 from pretextlm.data.store import Store
 from pretextlm.data.tokenizer import train_tokenizer
 from pretextlm.data.writer import StoreWriter
@@ -79,6 +81,16 @@ def make_store(
         records.append(SourceRecord(name="pairs", documents=2 * pairs, parts=2, **about))
     writer.commit(directory, records, {}, "bpe")
     return Store.open(directory)
+
+
+def replace_tokenizer(store: Path, values: dict[str, object]) -> None:
+    """Give a store another tokenizer.json, and a manifest that fits it."""
+    text = json.dumps(values).encode()
+    (store / "tokenizer.json").write_bytes(text)
+    record = FileRecord(bytes=len(text), sha256=hashlib.sha256(text).hexdigest())
+    manifest = read_manifest(store)
+    manifest = manifest.model_copy(update={"files": {**manifest.files, "tokenizer.json": record}})
+    (store / "manifest.json").write_text(manifest.signed().to_json(), encoding="utf-8")
 
 
 def make_run(store: Store, directory: Path, objective: str = "causal", layers: int = 1) -> Path:

@@ -23,6 +23,7 @@ from pretextlm.tasks.sentence_embedding import SentenceEmbedding
 from pretextlm.tasks.shared.writing import WritingTask
 from pretextlm.tasks.text_classification import TextClassification
 from pretextlm.training.corpus import read_split
+from pretextlm.training.run_manifest import check_held_out
 from pretextlm.training.validation import evaluation_batches
 
 if TYPE_CHECKING:
@@ -110,12 +111,15 @@ def task_records(run: Run, data: str = "") -> tuple[Task, Records]:
     """Return a run's task with the columns of a file of records, and the records; by default those of the recipe.
 
     Raises:
-        UserError: A metric does not apply to the task, or a record is invalid.
+        UserError: A metric does not apply to the task, a record is invalid, or the recipe's file was replaced.
     """
     task, data = with_columns(cast("Task", run.recipe.task), data)
     check_scores(task)
     recipe = run.recipe.model_copy(update={"task": task})
-    return task, task.filter_records(read_split(recipe, "validation", data))
+    records = read_split(recipe, "validation", data)
+    if not data:
+        check_held_out(run.directory, {"data.validation": records.sha256})
+    return task, task.filter_records(records)
 
 
 def task_metrics(run: Run, model: Transformer, task: Task, records: Records) -> tuple[dict[str, Metric], list[Any]]:

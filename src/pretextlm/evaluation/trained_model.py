@@ -10,8 +10,10 @@ from pretextlm.data.store import Store
 from pretextlm.data.tokenizer import same_ids
 from pretextlm.errors import UserError
 from pretextlm.scoring.token_texts import TokenTexts
+from pretextlm.training.corpus import store_hashes
 from pretextlm.training.recipe_paths import beside_run
 from pretextlm.training.run_directory import first_directory
+from pretextlm.training.run_manifest import check_held_out
 
 if TYPE_CHECKING:
     import torch
@@ -98,7 +100,7 @@ def open_store(run: Run, place: Path | None = None) -> Store:
     """Returns the store that a run is measured on; by default its own.
 
     Raises:
-        UserError: there is none, or it was prepared with another tokenizer.
+        UserError: there is none, it was prepared with another tokenizer, or the run's own one was replaced.
     """
     given = run.recipe.data.store
     if place is None and not given:
@@ -115,6 +117,9 @@ def open_store(run: Run, place: Path | None = None) -> Store:
             "Say where it is now: --store DIR",
         )
     store = Store.open(place or Path(given))
+    if place is None:
+        hashes = store_hashes(store.path)
+        check_held_out(run.directory, {name: hashes[name] for name in hashes if "/validation/" in name})
     if not same_ids(store.path / "tokenizer.json", run.directory / "tokenizer.json"):
         raise UserError(
             f"{store.path} was prepared with another tokenizer than the run {run.directory}.",

@@ -69,7 +69,7 @@ class Corpus:
         if self.records is not None:
             files = {f"data.{split}": one.sha256 for split, one in zip(SPLITS, self.records, strict=True)}
         else:
-            files = {f"data.store/{name}": one.sha256 for name, one in read_manifest(self.path).files.items()}
+            files = store_hashes(self.path)
         return {"the tokenizer": sha256_of(self.path / "tokenizer.json"), **files}
 
     @property
@@ -84,6 +84,11 @@ class Corpus:
             UserError: the split has no rows for the objective.
         """
         return self.objective.reader(getattr(self, split), self.vocabulary, self.length)
+
+
+def store_hashes(store: Path) -> dict[str, str]:
+    """Returns the SHA-256 of the files of a store, by the names that run.json has for them."""
+    return {f"data.store/{name}": one.sha256 for name, one in read_manifest(store).files.items()}
 
 
 def open_corpus(recipe: Recipe) -> tuple[Recipe, Corpus]:

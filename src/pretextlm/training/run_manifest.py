@@ -124,6 +124,27 @@ class RunManifest:
             )
 
 
+def check_held_out(run: Path, data: Mapping[str, str]) -> None:
+    """Checks that held-out data which a run names is what it was when the run was started.
+
+    Args:
+        run: its directory.
+        data: SHA-256 by name, as in the manifest. Names that the manifest lacks are not compared.
+
+    Raises:
+        UserError: some is other; all that differs is named.
+    """
+    manifest = RunManifest.read(run)
+    known = {} if manifest is None else manifest.data
+    differs = [name for name, digest in data.items() if known.get(name, digest) != digest]
+    if differs:
+        raise UserError(
+            f"The held-out data of {run} was replaced since it was started: {', '.join(differs)}. Results could not be "
+            "compared with those of before.",
+            "Restore that data; or say that this one is meant: --store PLACE",
+        )
+
+
 def provenance_of(run: Path) -> dict[str, Any]:
     """Returns the values of an import and of pruning; of earlier versions, those of environment.json.
 

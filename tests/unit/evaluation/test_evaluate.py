@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from small_corpus import random_model, write_store
+from tests.builders import replace_tokenizer
 from tests.foreign import bert_directory
 
 from pretextlm.batch import Batch
@@ -197,7 +198,7 @@ def test_a_store_of_another_tokenizer_is_refused(store, tmp_path):
     other = write_store(tmp_path / "other")
     evaluate(run, store=other.path)  # the same text gives the same tokenizer
     changed = json.loads((other.path / "tokenizer.json").read_text()) | {"normalizer": {"type": "Lowercase"}}
-    (other.path / "tokenizer.json").write_text(json.dumps(changed))
+    replace_tokenizer(other.path, changed)
     with pytest.raises(UserError, match="another tokenizer"):
         evaluate(run, store=other.path)
 

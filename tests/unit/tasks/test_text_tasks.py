@@ -165,3 +165,15 @@ def test_an_epoch_is_one_pass_over_the_records(recipe, written, tmp_path):
     chosen = recipe({"name": "text_classification"}, written(SIDES), budget_steps=None, budget_epochs=2.0)
     run = pretrain(chosen, tmp_path / "run")
     assert run.cost()["steps"] == 2 * 40 / 8
+
+
+def test_records_that_were_replaced_are_evaluated_only_when_they_are_named(recipe, written, tmp_path):
+    records = labelled([0, 1] * 4)
+    files = written(records, "train.jsonl"), written(records, "dev.jsonl")
+    run = pretrain(recipe({"name": "text_classification"}, *files, budget_steps=1), tmp_path / "run")
+    before = evaluate_task(run)["metrics"]["accuracy"]["value"]
+    flipped = [{**one, "label": 1 - one["label"]} for one in records]
+    place = written(flipped, "dev.jsonl")
+    with pytest.raises(UserError, match=r"was replaced since it was started: data\.validation"):
+        evaluate_task(run)
+    assert evaluate_task(run, place)["metrics"]["accuracy"]["value"] == 1 - before

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.builders import make_store
+from tests.builders import make_store, replace_tokenizer
 
 from pretextlm.errors import UserError
 from pretextlm.evaluation.evaluate import evaluate
@@ -129,7 +129,7 @@ def other_tokenizer(store, path):
     vocab = values["model"]["vocab"]
     first, second = list(vocab)[-2:]
     vocab[first], vocab[second] = vocab[second], vocab[first]
-    (path / "tokenizer.json").write_text(json.dumps(values))
+    replace_tokenizer(path, values)
     return path
 
 
@@ -145,6 +145,17 @@ def test_a_store_that_was_replaced_is_refused(store, tmp_path, made, named):
     (tmp_path / "other").rename(place)
     with pytest.raises(UserError, match=f"was started on other data: .*{named}"):
         pretrain(values, tmp_path / "run", resume=True)
+
+
+def test_held_out_text_that_was_replaced_is_evaluated_only_when_it_is_named(store, tmp_path):
+    place = shutil.copytree(store.path, tmp_path / "store")
+    run = pretrain(recipe(replace(store, path=place), budget_steps=2), tmp_path / "run")
+    before = evaluate(run)
+    shutil.rmtree(place)
+    make_store(place, like=store)
+    with pytest.raises(UserError, match=r"was replaced since it was started: .*data\.store/validation/tokens\.bin"):
+        evaluate(run)
+    assert evaluate(run, store=place)["metrics"] != before["metrics"]
 
 
 @pytest.mark.parametrize("name", ["config.toml", "tokenizer.json"])
