@@ -186,9 +186,9 @@ class Records:
         return self._lists(name, int, "whole numbers")
 
     def _lists(self, name: str, kind: type, what: str) -> list[list[Any]]:
-        lists = []
+        lists, is_table = [], self.is_table
         for index, value in enumerate(self.columns[name]):
-            values = value if isinstance(value, list) else self._spelled(value, kind)
+            values = value if isinstance(value, list) else _spelled(value, kind, is_table)
             for one in values:
                 if not isinstance(one, kind) or isinstance(one, bool):
                     self._refuse(index, name, one, f"not a list of {what}", f"Name a column of lists of {what}.")
@@ -197,17 +197,12 @@ class Records:
             lists.append(values)
         return lists
 
-    def _spelled(self, value: Any, kind: type) -> list[Any]:
-        """Returns the list that a value spells; a list of the value itself, if it spells none."""
-        if not isinstance(value, str):
-            return [value]
-        if kind is int:
-            parts = [part.strip() for part in value.strip().removeprefix("[").removesuffix("]").split(",")]
-            return [int(part) for part in parts] if all(map(_WHOLE.fullmatch, parts)) else [value] if any(parts) else []
+    def spelled_lists(self, name: str) -> list[Any]:
+        """Returns the values of a column, in tables those that spell a list as JSON as that list."""
         if not self.is_table:
-            return [value]
-        found = _json_list(value)
-        return [value] if found is None or not all(isinstance(one, str) for one in found) else found
+            return self.columns[name]
+        lists = [_json_list(value) for value in self.columns[name]]
+        return [value if one is None else one for value, one in zip(self.columns[name], lists, strict=True)]
 
     @property
     def is_table(self) -> bool:
@@ -228,6 +223,19 @@ class Records:
         shown = json.dumps(value, ensure_ascii=False, default=str)
         shown = shown if len(shown) <= 60 else shown[:57] + "…"
         raise self.fault(index, f"the column {self.names[name]!r} is {shown}, {what}.", hint)
+
+
+def _spelled(value: Any, kind: type, is_table: bool) -> list[Any]:
+    """Returns the list that a value spells; a list of the value itself, if it spells none."""
+    if not isinstance(value, str):
+        return [value]
+    if kind is int:
+        parts = [part.strip() for part in value.strip().removeprefix("[").removesuffix("]").split(",")]
+        return [int(part) for part in parts] if all(map(_WHOLE.fullmatch, parts)) else [value] if any(parts) else []
+    if not is_table:
+        return [value]
+    found = _json_list(value)
+    return [value] if found is None or not all(isinstance(one, str) for one in found) else found
 
 
 def _json_list(text: str) -> list[Any] | None:

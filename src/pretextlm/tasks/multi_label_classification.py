@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pretextlm.model.config import ModelConfig
     from pretextlm.model.families.shared.task_classes import TaskClass
 
+INDICATOR = "label: "
+"""Role of the column of a label, before its name."""
 PROBLEM_TYPE = "multi_label_classification"
 """transformers' name of this kind of output."""
 
@@ -41,8 +43,10 @@ class MultiLabelClassification(TextTask):
 
     Args:
         text, text_pair, wording, marks, head: as for :class:`TextTask`.
-        label: column of the labels: a list of names, or one text of names with `separator` between them; it may be
-            empty. A number is the index of a label in `labels`.
+        label: column of the labels: a list of names (in a table also as JSON), or one text of names with `separator`
+            between them; it may be empty. A number is the index of a label in `labels`.
+        indicators: instead, a column for each label, called like it: 1 or true for a record with the label, else 0 or
+            false.
         labels: names of the labels in order; by default all that occur in the training records.
         separator: between the labels of a text.
         threshold: probability from which on a label is given.
@@ -56,8 +60,19 @@ class MultiLabelClassification(TextTask):
     default_metrics: ClassVar[tuple[str, ...]] = ("multi_label_f1_micro", "multi_label_f1_macro", "subset_accuracy")
 
     labels: tuple[str, ...] = Field(default=(), description="names of the labels; by default those that occur")
+    indicators: tuple[str, ...] = Field(default=(), description="columns of 0 or 1, one for each label, instead")
     separator: str = Field(default=",", min_length=1, description="between the labels of a text")
     threshold: float = Field(default=0.5, gt=0, lt=1, description="probability from which on a label is given")
+
+    def columns(self) -> dict[str, str]:
+        """Returns the columns of the texts and of the labels."""
+        columns = super().columns()
+        if self.indicators:
+            del columns["label"]
+        return columns | {f"{INDICATOR}{name}": name for name in self.indicators}
+
+    def input_columns(self) -> dict[str, str]:
+        return {role: name for role, name in super().input_columns().items() if not role.startswith(INDICATOR)}
 
     def fit_labels(self, records: Records) -> Self:
         """Returns the task with the names of the labels.
@@ -66,6 +81,8 @@ class MultiLabelClassification(TextTask):
             UserError: no record has a label.
         """
         found = {name for names in self._names(records) for name in names}
+        if self.indicators:
+            return self.model_copy(update={"labels": self.labels or self.indicators})
         if not found:
             raise UserError(f"No record of {records.source} has a label.", "Name the column: task.label=COLUMN")
         numeric = all(name.isdecimal() for name in found)
@@ -90,13 +107,32 @@ class MultiLabelClassification(TextTask):
 
     def _names(self, records: Records) -> list[list[str]]:
         """Returns the labels of each record."""
+        if self.indicators:
+            return self._indicated(records)
         found = []
-        for index, value in enumerate(records.columns["label"]):
+        for index, value in enumerate(records.spelled_lists("label")):
             values = value.split(self.separator) if isinstance(value, str) else value
             if not isinstance(values, list) or not all(isinstance(one, str | int) for one in values):
                 hint = f'Write ["a", "b"], or a text such as "a{self.separator}b".'
                 raise records.fault(index, f"the column {self.label!r} has no list of labels", hint)
             found.append([str(one).strip() for one in values if str(one).strip()])
+        return found
+
+    def _indicated(self, records: Records) -> list[list[str]]:
+        """Returns the labels of each record, of which each has a column of its own.
+
+        Raises:
+            UserError: a value is neither 0 nor 1, false nor true.
+        """
+        found: list[list[str]] = [[] for _ in range(len(records))]
+        for name in self.indicators:
+            for index, value in enumerate(records.columns[f"{INDICATOR}{name}"]):
+                given = {"1": True, "true": True, "0": False, "false": False}.get(str(value).strip().lower())
+                if given is None:
+                    hint = "Write 1 for a record with the label, and 0 for one without it."
+                    raise records.fault(index, f"the column {name!r} is {value!r}, neither 0 nor 1.", hint)
+                if given:
+                    found[index].append(name)
         return found
 
     def heads(self, config: ModelConfig) -> dict[str, nn.Module]:
@@ -147,6 +183,8 @@ class MultiLabelClassification(TextTask):
 
     def dummy_labels(self, records: Records) -> dict[str, list[Any]]:
         """Returns no label for each record."""
+        if self.indicators:
+            return {f"{INDICATOR}{name}": [0] * len(records) for name in self.indicators}
         return {"label": [[]] * len(records)}
 
     def references(self, records: Records) -> list[Any]:
