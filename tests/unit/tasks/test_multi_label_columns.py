@@ -31,7 +31,7 @@ def test_labels_of_one_column_of_a_table(tmp_path, cells, separator, labels):
 
 
 @pytest.mark.parametrize("name", ["train.csv", "train.tsv", "train.jsonl"])
-def test_a_column_for_each_label(tmp_path, name, written):
+def test_a_column_for_each_label(tmp_path, name):
     file = tmp_path / name
     comma = "," if name.endswith("csv") else "\t"
     file.write_text(
