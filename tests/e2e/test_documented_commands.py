@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from tests.documented_commands import DOCUMENTS, ROOT, Command, commands_of
-from tests.stand_ins import MADE, SHAPE, SMALL, TUNED, StandIns, write_file
+from tests.stand_ins import SHAPE, SMALL, TUNED, StandIns, write_file
 
 from pretextlm.cli.main import app
 from pretextlm.shipped_recipes import find_shipped
@@ -95,7 +95,7 @@ def test_the_commands_of_a_document_run_as_written(place, stand_ins, tmp_path, m
         remove_output(words)
         if command.piped:
             given = subprocess.run(command.piped, shell=True, capture_output=True, text=True, check=True).stdout
-            monkeypatch.setattr(sys, "stdin", io.StringIO(given))
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given.encode())))
         try:
             call(*words)
         except BaseException as error:
@@ -196,7 +196,7 @@ def records_for(words: list[str], stand_ins: StandIns) -> list[str]:
         named = [word.partition("=")[2] for word in words if re.match(rf"(recipe\.)?data\.{split}=", word)]
         if not named:
             overrides.append(f"data.{split}={file}")
-        elif not os.path.isabs(named[0]) and named[0] not in MADE:
+        elif not os.path.isabs(named[0]) and named[0].endswith(".jsonl"):
             write_file(Path(named[0]), file.read_bytes())
     return overrides
 

