@@ -196,7 +196,7 @@ def records_for(words: list[str], stand_ins: StandIns) -> list[str]:
         named = [word.partition("=")[2] for word in words if re.match(rf"(recipe\.)?data\.{split}=", word)]
         if not named:
             overrides.append(f"data.{split}={file}")
-        elif not os.path.isabs(named[0]) and named[0].endswith(".jsonl"):
+        elif not os.path.isabs(named[0]) and Path(named[0]).suffix not in (".json", ".txt"):
             write_file(Path(named[0]), file.read_bytes())
     return overrides
 
