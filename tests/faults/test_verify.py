@@ -9,14 +9,19 @@ import random
 import shutil
 
 import pytest
-from tests.builders import make_run, make_store
+from tests.builders import make_run, make_store, sentences
 from tests.faults.harness import FULL
 from tests.foreign import bert_directory
 
+from pretextlm.errors import UserError
 from pretextlm.evaluation.evaluate import evaluate
 from pretextlm.hf.export_model import export_model
 from pretextlm.hf.import_model import import_model
+from pretextlm.hf.peft_adapter import export_adapter
 from pretextlm.study.verification import verify
+from pretextlm.training.initial_weights import with_start
+from pretextlm.training.pretrain import pretrain
+from pretextlm.training.recipe import Recipe
 
 pytestmark = pytest.mark.slow
 
@@ -29,16 +34,41 @@ COMMANDS = {
     "hf": [["import", "hf", "--out", "out", "--json"]],
 }
 """Commands that read each directory."""
+VERIFIED = (*COMMANDS, "tuned", "adapter", "study")
+STUDY = """
+name = "study"
+store = "{store}"
+objectives = ["causal"]
+seeds = [1]
+length = 32
+model = {{ hidden_size = 32, num_hidden_layers = 1, num_attention_heads = 2 }}
+budget = {{ tokens = 512 }}
+training = {{ batch_tokens = 256, validations = 1, dtype = "fp32", compile = "off" }}
+evaluation = {{ blanks = 4, prompts = 1 }}
+"""
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A working directory with a run, its store, an import, and an export."""
+def place(tmp_path_factory, command_line):
+    """A working directory with a run, its store, an import, an export, an adapter with its run, and a study."""
     place = tmp_path_factory.mktemp("whole")
     run = make_run(make_store(place / "store"), place / "run")
     evaluate(run, documents=4)
     import_model(bert_directory(place / "foreign"), place / "imported")
     export_model(run, place / "hf", check=False)
+    records = [json.dumps({"text": text, "label": row % 2}) + "\n" for row, text in enumerate(sentences(12))]
+    (place / "records.jsonl").write_text("".join(records))
+    values = {
+        "start": str(run),
+        "data": {"train": str(place / "records.jsonl"), "validation": str(place / "records.jsonl"), "length": 48},
+        "task": {"name": "text_classification"},
+        "tuning": {"lora": {"rank": 4, "targets": ["q_proj"]}},
+        "training": {"budget_steps": 2, "batch_rows": 4, "dtype": "fp32", "compile": "off"},
+    }
+    export_adapter(pretrain(Recipe.load(with_start(values)), place / "tuned").directory, place / "adapter")
+    (place / "study.toml").write_text(STUDY.format(store=place / "store"))
+    done = command_line.run("compare", "study.toml", "--out", "study", cwd=place)
+    assert done.returncode == 0, done.stderr
     return place
 
 
@@ -91,6 +121,8 @@ HARMLESS = (
     *("README.md", "pretextlm.json", "special_tokens_map.json", "generation_config.json", "tokenizer_config.json"),
 )
 """Files on which these commands do not depend, or whose changes they show as they are."""
+SHOWN = ("predictions.jsonl", "report.html", "study.toml", "command.json", "corpus.json")
+"""Files of runs and studies for people."""
 
 
 def result(done):
@@ -146,7 +178,7 @@ def test_no_change_of_a_file_changes_a_result_without_a_word(command_line, place
 @pytest.mark.parametrize("way", WAYS)
 def test_verify_names_every_changed_file_that_decides_a_result(place, tmp_path, way):
     rng = random.Random(1)
-    for name in COMMANDS:
+    for name in VERIFIED:
         assert [part for part in verify(place / name) if part.fault] == []
         paths = files(place / name)
         for path in paths if FULL else rng.sample(paths, 4):
@@ -156,7 +188,11 @@ def test_verify_names_every_changed_file_that_decides_a_result(place, tmp_path, 
             changed = work / path.relative_to(place / name)
             before = changed.read_bytes()
             way(changed, rng)
-            if (changed.exists() and changed.read_bytes() == before) or changed.name in HARMLESS:
+            if (changed.exists() and changed.read_bytes() == before) or changed.name in (*HARMLESS, *SHOWN):
+                continue
+            if changed.name == "manifest.json" and changed.parent == work and not changed.exists():
+                with pytest.raises(UserError, match="is no run, store, study"):
+                    verify(work)
                 continue
             broken = [part for part in verify(work) if part.fault]
             assert broken, (way.__name__, changed)
