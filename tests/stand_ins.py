@@ -237,7 +237,13 @@ MADE: dict[str, Make] = {
     "other.jsonl": _copied("sst2", 1),
     "다른_파일.jsonl": _copied("nsmc", 1),
     "dev.jsonl": _columns(
-        sentence=_text_of, label=_sentiment, ctx=_text_of, a=_text_of, b=_text_of, gold=lambda n, _: 1 + n % 2
+        sentence=_text_of,
+        document=_text_of,
+        label=_sentiment,
+        ctx=_text_of,
+        a=_text_of,
+        b=_text_of,
+        gold=lambda n, _: 1 + n % 2,
     ),
     "diagnostic-full.tsv": _columns(
         Premise=_text_of, Hypothesis=_text_of, Label=lambda n, _: ("entailment", "neutral", "contradiction")[n % 3]
