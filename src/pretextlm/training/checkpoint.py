@@ -87,10 +87,7 @@ class Checkpoint:
         Raises:
             UserError: the files hold something else.
         """
-        with content_errors(self.directory):
-            if self.is_sharded:
-                return sharded_checkpoint.read(self.directory / PARTS, "model")
-            return load_file(self.directory / MODEL)
+        return self._tensors("model", MODEL)
 
     def optimizer(self) -> dict[str, Tensor]:
         """Returns the complete optimizer state by name.
@@ -98,10 +95,13 @@ class Checkpoint:
         Raises:
             UserError: the files hold something else.
         """
+        return self._tensors("optimizer", OPTIMIZER)
+
+    def _tensors(self, group: str, file: str) -> dict[str, Tensor]:
         with content_errors(self.directory):
             if self.is_sharded:
-                return sharded_checkpoint.read(self.directory / PARTS, "optimizer")
-            return load_file(self.directory / OPTIMIZER)
+                return sharded_checkpoint.read(self.directory / PARTS, group)
+            return load_file(self.directory / file)
 
     def read_into(self, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
         """Fills tensors in place. The number of processes may differ from that of the writers; all of them call this.
