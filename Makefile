@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 KERNELS := tests/unit/tasks/test_distilled.py tests/unit/tasks/test_text_tasks.py tests/unit/model/test_loss.py \
 	tests/unit/model/test_attention.py tests/unit/training/test_accumulation.py
 
-.PHONY: help setup quickstart test test-quick test-cpu-kernels faults lint bench clean
+.PHONY: help setup quickstart test test-quick test-cpu-kernels faults fuzz lint bench clean
 
 help: ## Say what the targets do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -40,6 +40,9 @@ test-cpu-kernels: setup ## Run tests of sums and gradients with the kernels of o
 
 faults: setup ## Kill, stop, break, fill up and crowd trainings hundreds of times (about 10 minutes)
 	PRETEXTLM_FAULTS=full $(BIN)/python -m pytest tests/faults --durations=10
+
+fuzz: setup ## Give every parser changed files, a minute each or PRETEXTLM_FUZZ_SECONDS=600
+	PRETEXTLM_FUZZ_SECONDS=$${PRETEXTLM_FUZZ_SECONDS:-60} $(BIN)/python -m pytest tests/fuzz -s
 
 lint: setup ## Check style and types
 	$(BIN)/ruff check
