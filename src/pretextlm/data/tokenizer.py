@@ -305,9 +305,11 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
     """Returns the tokenizer's size, special ids and token splits.
 
     Raises:
-        UserError: a special token is missing.
+        UserError: a special token is missing, or there is no token at all.
     """
     special = _special(tokenizer)
     ids = tokenizer.get_vocab(with_added_tokens=True)
+    if not ids:
+        raise UserError("The tokenizer knows no token.", "Give another tokenizer.json, or train one: --tokenizer bpe.")
     vocabulary = Vocabulary.resolve(ids, max(ids.values()) + 1, special)
     return replace(vocabulary, make_token_splits=partial(token_splits_of, tokenizer))
