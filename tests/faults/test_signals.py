@@ -39,6 +39,14 @@ class Sends(Silent):
         self.notes.append(text)
 
 
+@pytest.fixture(autouse=True)
+def hang_ups():
+    """SIGHUP as at a terminal, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
     store = make_store(tmp_path_factory.mktemp("data") / "store")

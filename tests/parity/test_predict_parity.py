@@ -118,7 +118,7 @@ def test_a_word_has_the_tag_that_transformers_gives_to_its_first_token(family, t
         theirs = {}
         for (begin, end), apart, chance in zip(places, special, chances, strict=True):
             seen = text[begin:end].strip(SPACES)
-            begin = text.index(seen, begin)
+            begin = text.index(seen, begin) if seen else end if text[begin:end].endswith(" ") else begin
             if not apart:
                 theirs.setdefault(begin, chance)
         for (begin, _), tag, score in zip(ours["offsets"], ours["answer"], ours["scores"], strict=True):

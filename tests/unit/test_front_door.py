@@ -49,6 +49,7 @@ def test_an_unknown_name_is_an_ordinary_attribute_error():
 
 
 WRITERS = {
+    "data/tokenizer_probe.py": "answers from a process of its own",
     "training/watchdog.py": "the last words of a process that hangs",
     "evaluation/harness.py": "sends what lm-eval prints to stderr",
     "training/trackers/trackio.py": "sends what trackio prints to stderr",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pretextlm.data.vocabulary import Vocabulary
 
 I64 = NDArray[np.int64]
+SPACE = ord(" ")
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,11 @@ def _visible(texts: Sequence[str], offsets: I64, places: NDArray[np.int32], repl
         begin = np.where(end > begin, np.minimum(begin, np.where(is_first, shift, np.roll(end, 1))), begin)
     visible = ~is_white()[codes]
     first, last = _next(visible)[begin], _previous(visible)[end]
-    blank = first >= end  # of white space alone: an empty range, not where the next word begins
-    first, last = np.where(blank, begin, first), np.where(blank, begin, last)
+    # White space alone is an empty range: of the space before a word where the word begins, whose first token it is, as
+    # in transformers; of any other white space before it, where no word begins.
+    blank = first >= end
+    there = np.where((end > begin) & (codes[end - 1] != SPACE), begin, end)
+    first, last = np.where(blank, there, first), np.where(blank, there, last)
     return np.stack([first - shift, last - shift], 1).astype(np.int32)
 
 
