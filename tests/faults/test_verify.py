@@ -220,6 +220,6 @@ def test_a_broken_evaluation_is_not_finished(place, tmp_path):
 
     shutil.copytree(place / "run", tmp_path / "run")
     assert finished(tmp_path / "run")
-    for text in ("", "{", "{}", "[]"):
+    for text in ("", "{", "{}", "[]", "5", "[1]"):
         (tmp_path / "run" / "evaluation.json").write_text(text)
         assert not finished(tmp_path / "run")

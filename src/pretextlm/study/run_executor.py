@@ -31,9 +31,10 @@ def finished(directory: Path) -> bool:
 def _is_written(path: Path) -> bool:
     """Returns whether a file of results is there and whole; a broken one is made again."""
     try:
-        return bool(read_json(path))
+        values = read_json(path)
     except (UserError, OSError, ValueError):
         return False
+    return isinstance(values, dict) and bool(values)
 
 
 @dataclass(frozen=True)
