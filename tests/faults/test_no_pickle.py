@@ -53,13 +53,6 @@ class Canary:
         return Path.touch, (self.path,)
 
 
-def manifest_again(directory: Path) -> None:
-    """Write the manifest that fits the files of a checkpoint."""
-    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != checkpoint.MANIFEST)
-    digests = {path.relative_to(directory).as_posix(): checkpoint._digest(path) for path in files}
-    (directory / checkpoint.MANIFEST).write_text(checkpoint._manifest(digests))
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A working directory with a run whose checkpoint is sharded, and a pickle wherever one once was."""
@@ -71,7 +64,7 @@ def place(tmp_path_factory):
         sharded_checkpoint.write(found / checkpoint.PARTS, groups, executor, None).result()
     (found / checkpoint.MODEL).unlink()
     (found / checkpoint.OPTIMIZER).unlink()
-    manifest_again(found)
+    checkpoint.write_manifest(found)
     for name in (".metadata", "__0_0.distcp"):
         (found / checkpoint.PARTS / name).write_bytes(pickle.dumps(Canary(place / "canary")))
     (place / "text.txt").write_text("The ship left the harbour at dawn.\n")
@@ -96,7 +89,7 @@ def test_a_pickle_in_the_place_of_any_file_is_refused(command_line, place, tmp_p
     (found,) = checkpoint.steps(tmp_path / "run" / "checkpoints")
     (path,) = found.rglob(name)
     path.write_bytes(pickle.dumps(Canary(place / "canary")))
-    manifest_again(found)
+    checkpoint.write_manifest(found)
     done = command_line.run("generate", "run", "A ship", cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
@@ -106,7 +99,7 @@ def test_a_pickle_in_the_place_of_any_file_is_refused(command_line, place, tmp_p
 def test_a_checkpoint_with_a_pickle_as_its_index_is_refused_by_name(command_line, place, tmp_path):
     shutil.copytree(place, tmp_path, dirs_exist_ok=True)
     (found,) = checkpoint.steps(tmp_path / "run" / "checkpoints")
-    manifest_again(found)
+    checkpoint.write_manifest(found)
     done = command_line.run("generate", "run", "A ship", cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert "parts/.metadata, written by an older version, is a pickle" in " ".join(done.stderr.split())

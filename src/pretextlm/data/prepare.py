@@ -341,7 +341,7 @@ class _Preparation:
             )
         total = int(counts.sum())
         wanted = min(max(1, round(self.config.validation * total)), total - 1)
-        chosen = _filled(counts, wanted)
+        chosen = groups_that_fit(counts, wanted)
         if not chosen.any():
             chosen[counts.argmin()] = True
         if chosen.all():
@@ -365,7 +365,7 @@ class _Preparation:
         return UserError(" ".join([message, *left_out]), hint)
 
 
-def _filled(sizes: NDArray[np.int64], room: int) -> NDArray[np.bool_]:
+def groups_that_fit(sizes: NDArray[np.int64], room: int) -> NDArray[np.bool_]:
     """Returns which groups are taken: each one, in their order, that still fits into `room`."""
     taken, begin = np.zeros(len(sizes), bool), 0
     while True:

@@ -210,10 +210,8 @@ def finish(partial: Path, final: Path, state: Mapping[str, Any], keep: int) -> N
         OSError: the disk is full or fails.
     """
     (partial / STATE).write_text(_state_text(state), encoding="utf-8")
-    written = sorted(path for path in partial.rglob("*") if path.is_file())
-    files = {path.relative_to(partial).as_posix(): _digest(path) for path in written}
-    (partial / MANIFEST).write_text(_manifest(files))
-    for path in [*written, partial / MANIFEST, *(p for p in partial.rglob("*") if p.is_dir()), partial]:
+    write_manifest(partial)
+    for path in [*_files(partial), partial / MANIFEST, *(p for p in partial.rglob("*") if p.is_dir()), partial]:
         flush(path)
     replaced = final.with_name(final.name + REPLACED)
     if final.exists():
@@ -254,6 +252,16 @@ def hold(directory: Path) -> IO[bytes] | None:
         return manifest
     manifest.close()  # removed before the lock was there
     return None
+
+
+def write_manifest(directory: Path) -> None:
+    """Writes the manifest of a checkpoint: the size and SHA-256 of each of its files."""
+    files = {path.relative_to(directory).as_posix(): _digest(path) for path in _files(directory)}
+    (directory / MANIFEST).write_text(_manifest(files))
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file() and path != directory / MANIFEST)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.builders import sentences
 
-from pretextlm.data.prepare import _filled, prepare
+from pretextlm.data.prepare import groups_that_fit, prepare
 
 OPTIONS = {"tokenizer": "character", "vocab_size": 300, "text_mode": "lines"}
 
@@ -45,4 +45,4 @@ def test_groups_are_taken_in_order_where_they_fit(sizes, room):
     for size in sizes:
         expected.append(size <= left)
         left -= size if size <= left else 0
-    assert _filled(np.array(sizes), room).tolist() == expected
+    assert groups_that_fit(np.array(sizes), room).tolist() == expected

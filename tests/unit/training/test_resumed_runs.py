@@ -11,7 +11,7 @@ from tests.builders import make_store, replace_tokenizer
 from pretextlm.errors import UserError
 from pretextlm.evaluation.evaluate import evaluate
 from pretextlm.training.callbacks.best_weights import BestWeights
-from pretextlm.training.checkpoint import newest
+from pretextlm.training.checkpoint import newest, write_manifest
 from pretextlm.training.pretrain import pretrain
 from pretextlm.training.progress import Silent
 from pretextlm.training.recipe import Recipe
@@ -197,12 +197,10 @@ def test_runs_without_a_manifest_are_opened(store, run):
     """As earlier versions wrote them."""
     (run / "run.json").unlink()
     for found in (run / "checkpoints").glob("step-*"):
-        from tests.faults.test_no_pickle import manifest_again
-
         state = json.loads((found / "state.json").read_text())
         del state["run_id"]
         (found / "state.json").write_text(json.dumps(state, indent=1))
-        manifest_again(found)
+        write_manifest(found)
     evaluate(run)
     pretrain(recipe(store, budget_steps=8), run, resume=True)
 
