@@ -27,6 +27,8 @@ MAX_JSON_BYTES = 256 << 20
 MAX_VALUES = 4_000_000
 """Values in one JSON text, or fields in a row of a table: each takes some 60 bytes, however short it is."""
 MAX_COLUMNS = 100_000
+SMALLEST_ROW_LIMIT = 1 << 17
+"""Characters that a row of a table may have under any limit of a document."""
 ROWS_BYTES = 16 << 20
 """Bytes of the rows of a Parquet file that are Python's objects at a time."""
 SHARED_BYTES = 1 << 20
@@ -217,7 +219,9 @@ def table_rows(
         quotes: whether quotation marks enclose texts, and are no part of them; by default in CSV only.
         columns: names of the columns of a file without a header.
     """
-    csv.field_size_limit(max(csv.field_size_limit(), rules.limit))
+    # The limit of the module csv is of the process; that of this file is not.
+    most = max(SMALLEST_ROW_LIMIT, rules.limit)
+    csv.field_size_limit(max(csv.field_size_limit(), most))
     first, size = 0, 0  # number of the first line of the row being read, and its characters
 
     def numbered(stream: BinaryIO) -> Iterator[str]:
@@ -230,7 +234,7 @@ def table_rows(
                 rules.bad(f"{place(path, number)}: more than {MAX_VALUES:,} fields.", "Is this a table?")
                 continue
             size += len(line)
-            if size > csv.field_size_limit() + len(line):
+            if size > most + len(line):
                 what = f"{place(path, first)}: a row longer than {rules.limit:,} characters."
                 raise DamagedError(what, "Is a quotation mark missing? " + rules.room)
             first = first or number
