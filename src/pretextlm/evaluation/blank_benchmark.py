@@ -2,7 +2,9 @@
 
 A word (sometimes two or three) is removed from the middle of a sentence of held-out text. Each model, in the way it was
 trained, writes the missing word, and scores the right one against nine others of the same number of tokens and about
-the same frequency: a random choice is right one time in ten. The blanks depend on the store and the seed alone.
+the same frequency: a random choice is right one time in ten. Within such a group a frequent word is hidden as often as
+a rare one, so that always choosing the most frequent candidate is no better. The blanks depend on the store and the
+seed alone.
 """
 
 from __future__ import annotations
@@ -44,8 +46,10 @@ MIN_SENTENCE_TOKENS, MAX_SENTENCE_TOKENS = 8, 80
 EDGE_WORDS = 2
 """Words at either end of a sentence that are never hidden."""
 
-WORDS, PLACE, OTHERS, ORDER = range(4)
-"""Streams of random numbers: how many words, which, the distractors, and the place of the right candidate."""
+WORDS, PLACE, OTHERS, ORDER, KEEP = range(5)
+"""Streams of random numbers: how many words, which, the distractors, the place of the right candidate, and whether a
+word is kept although it is frequent.
+"""
 
 _KEYS_PER_CHUNK = 256
 
@@ -129,16 +133,35 @@ def _question(
     # Word w covers the tokens borders[w] … borders[w + 1] - 1.
     borders = np.append(starts, end)
     places = np.arange(EDGE_WORDS, len(starts) - words - EDGE_WORDS + 1)
-    for place in places[np.argsort(rng.uniform(PLACE, len(places))[0])].tolist():
-        start, stop = int(borders[place]), int(borders[place + words])
+    kept = rng.uniform(KEEP, len(places))[0]
+    for index in np.argsort(rng.uniform(PLACE, len(places))[0]).tolist():
+        start, stop = int(borders[places[index]]), int(borders[places[index] + words])
         if stop - start > MAX_TOKENS:
             continue
         answer = tuple(split.tokens[start:stop].astype(int).tolist())
-        others = _distractors(tables[words][stop - start - 1], answer, rng, texts)
+        table = tables[words][stop - start - 1]
+        if kept[index] >= _kept_share(table, answer):
+            continue
+        others = _distractors(table, answer, rng, texts)
         if others:
             index = int(rng.integers(ORDER, 1, DISTRACTORS + 1)[0, 0])
             return Question(_window(split, start, stop, texts), (*others[:index], answer, *others[index:]), index)
     return None
+
+
+def _group(table: PhraseTable, place: int) -> NDArray[np.int64]:
+    """Returns the places of the phrases that are grouped with this one by frequency."""
+    low = max(0, min(place - place % NEIGHBOURS, len(table.texts) - NEIGHBOURS))
+    return np.arange(low, min(low + NEIGHBOURS, len(table.texts)))
+
+
+def _kept_share(table: PhraseTable, answer: tuple[int, ...]) -> float:
+    """Returns the share of a phrase's occurrences that may be hidden: count of the group's rarest / its own count.
+
+    So each phrase of a group is hidden equally often, on average; 0 for a phrase that is not in the table.
+    """
+    place = table.places.get(answer)
+    return 0.0 if place is None else float(table.counts[_group(table, place)[-1]] / table.counts[place])
 
 
 def _distractors(
@@ -148,8 +171,7 @@ def _distractors(
     place = table.places.get(answer)
     if place is None:
         return []
-    low = max(0, min(place - place % NEIGHBOURS, len(table.texts) - NEIGHBOURS))
-    near = np.arange(low, min(low + NEIGHBOURS, len(table.texts)))
+    near = _group(table, place)
     begins = texts.begins_word
     seen, others = {table.texts[place].casefold()}, []
     for other in near[np.argsort(rng.uniform(OTHERS, len(near))[0])].tolist():
