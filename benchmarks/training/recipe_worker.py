@@ -77,7 +77,7 @@ class Clock(Silent):
 
 def open_both(setting: Setting, values: Mapping[str, Any], seed: int) -> tuple[Store, Recipe]:
     store = Store.open(Path(setting.store))
-    return store, Recipe.load({**setting.recipe(**values), "seed": seed}).with_vocabulary(store.vocabulary.size)
+    return store, Recipe.load({**setting.recipe(**values), "seed": seed}).with_vocabulary(store.vocabulary)
 
 
 def run_ours(setting: Setting, tokens: float, seed: int, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def run_ours(setting: Setting, tokens: float, seed: int, options: Mapping[str, A
     clock = Clock()
     with tempfile.TemporaryDirectory() as directory:
         model = pretrain(recipe, Path(directory) / "run", progress=clock).load_model()
-    recipe = Recipe.load(setting.recipe(budget_tokens=tokens)).with_vocabulary(store.vocabulary.size)
+    recipe = Recipe.load(setting.recipe(budget_tokens=tokens)).with_vocabulary(store.vocabulary)
     objective = recipe.training_objective  # without our options: both sides are validated alike
     reader = objective.reader(store.validation, store.vocabulary, recipe.data.length)
     forward = Forward(model, objective, CPU, choose_dtype(recipe.training.dtype, CPU))

@@ -98,7 +98,7 @@ def search(setting: Setting) -> list[tuple[Format, float]]:
 def flops_per_token(setting: Setting) -> float:
     """Operations that training this shape on a token takes: the same for all sides, by one formula."""
     store = Store.open(Path(setting.store))
-    plan = make_plan(Recipe.load(setting.recipe(budget_steps=1)).with_vocabulary(store.vocabulary.size), store, CPU)
+    plan = make_plan(Recipe.load(setting.recipe(budget_steps=1)).with_vocabulary(store.vocabulary), store, CPU)
     return plan.flops_per_row / plan.tokens_per_row
 
 

@@ -51,7 +51,7 @@ def run_ours(setting: Setting, steps: int, training: Mapping[str, Any], text_sha
     torch.set_num_threads(1)
     values = {"budget_steps": 10**6, "warmup": 0.0, "compile": "on", **training}
     store = Store.open(Path(setting.store))
-    recipe = Recipe.load(setting.recipe(**values)).with_vocabulary(store.vocabulary.size)
+    recipe = Recipe.load(setting.recipe(**values)).with_vocabulary(store.vocabulary)
     plan = make_plan(recipe, Corpus.of_store(recipe, store), torch.device("cpu"))
     before = resident()
     with torch.device("meta"):
@@ -92,7 +92,7 @@ def prepared(setting: Setting) -> tuple[list[list[dict[str, torch.Tensor]]], int
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     store = Store.open(Path(setting.store))
-    recipe = Recipe.load(setting.recipe(budget_steps=1)).with_vocabulary(store.vocabulary.size)
+    recipe = Recipe.load(setting.recipe(budget_steps=1)).with_vocabulary(store.vocabulary)
     plan = make_plan(recipe, Corpus.of_store(recipe, store), torch.device("cpu"))
     with make_loader(recipe, Corpus.of_store(recipe, store), None) as loader:
         batches = [

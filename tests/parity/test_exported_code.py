@@ -75,7 +75,7 @@ def untrained(store, directory, kind, **learns):
         "training": {"budget_steps": 2},
         **learns,
     }
-    recipe = Recipe.load(values).with_vocabulary(store.vocabulary.size)
+    recipe = Recipe.load(values).with_vocabulary(store.vocabulary)
     run = Run.create(directory, recipe, {}, store.path / "tokenizer.json")
     model = randomised(build_model(recipe, torch.device("cpu")))
     checkpoints.save(run.checkpoints, 2, model.state_dict(), {}, vars(TrainerState(step=2)), keep=1)

@@ -43,7 +43,7 @@ def made(store, directory, objective, *overrides):
         "model": {"architecture": "encoder", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
         "training": {"budget_steps": 2},
     }
-    recipe = Recipe.load(apply_overrides(values, [*BERT, *overrides])).with_vocabulary(store.vocabulary.size)
+    recipe = Recipe.load(apply_overrides(values, [*BERT, *overrides])).with_vocabulary(store.vocabulary)
     run = Run.create(directory, recipe, {}, store.path / "tokenizer.json")
     model = randomised(build_model(recipe, torch.device("cpu")))
     checkpoints.save(run.checkpoints, 2, model.state_dict(), {}, vars(TrainerState(step=2)), keep=1)

@@ -41,7 +41,7 @@ def store(tmp_path_factory):
 def test_a_run_of_the_recipe_has_our_logits_in_transformers(store, tmp_path, name, kind):
     recipe = Recipe.load(RECIPES / f"{name}.toml", overrides=[f"data.store={store.path}"])
     generator = torch.Generator().manual_seed(0)
-    run = Run.create(tmp_path / "run", recipe.with_vocabulary(store.vocabulary.size), {}, store.path / "tokenizer.json")
+    run = Run.create(tmp_path / "run", recipe.with_vocabulary(store.vocabulary), {}, store.path / "tokenizer.json")
     ours = build_model(run.recipe, torch.device("cpu")).eval()
     with torch.no_grad():
         for parameter in ours.parameters():  # output projections begin at zero

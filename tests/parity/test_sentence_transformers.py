@@ -90,7 +90,7 @@ def test_the_default_trunk_embeds_there_with_its_own_code(architecture, tmp_path
         "model": {"architecture": architecture, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
         "training": {"budget_steps": 2},
     }
-    recipe = Recipe.load(values).with_vocabulary(store.vocabulary.size)
+    recipe = Recipe.load(values).with_vocabulary(store.vocabulary)
     run = Run.create(tmp_path / "run", recipe, {}, store.path / "tokenizer.json")
     model = randomised(build_model(recipe, torch.device("cpu")))
     checkpoints.save(run.checkpoints, 2, model.state_dict(), {}, vars(TrainerState(step=2)), keep=1)

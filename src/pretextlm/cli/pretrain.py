@@ -117,7 +117,7 @@ def how_it_leaves(recipe: Recipe) -> ExportFormat:
     pad = recipe.model.special_token_ids.apply(vocabulary).pad
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Initializing zero-element")  # the labels are not read yet
-        return export_format(recipe.with_vocabulary(vocabulary.size), pad, origin=origin.family if origin else None)
+        return export_format(recipe.with_vocabulary(vocabulary), pad, origin=origin.family if origin else None)
 
 
 def _dry_run(recipe: Recipe, directory: Path, as_json: bool) -> None:

@@ -33,9 +33,9 @@ from pretextlm.model.block_sparse_attention import (
 )
 from pretextlm.model.disentangled_attention import RelativePositions
 from pretextlm.model.sliding_window_attention import (
-    MIN_WINDOWS_IN_ROW,
     SlidingWindowMask,
     attend_sliding_window,
+    cheaper_in_blocks,
     sliding_window_mask,
 )
 
@@ -241,7 +241,7 @@ def self_attention_mask(
             segments_BT = torch.zeros(shape, dtype=torch.int32, device=device)
         return AttentionMask(block_sparse=block_sparse_mask(segments_BT, sparsity))
     in_blocks = window > 0 and not needs_bias and attention in ("causal", "bidirectional")
-    in_blocks = in_blocks and (always_in_blocks or shape[1] >= MIN_WINDOWS_IN_ROW * window)
+    in_blocks = in_blocks and (always_in_blocks or cheaper_in_blocks(window, shape[1]))
     needs_bias = needs_bias or has_softcap or window > 0
     if not needs_bias and use_varlen(device, dtype, attention):
         starts = _segment_starts(segments_BT, shape, device)

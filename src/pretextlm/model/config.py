@@ -302,6 +302,9 @@ class ModelConfig(Config):
         embedding: Embedding layer.
         head: Language-model head.
         special_token_ids: Roles of tokens, where their names do not say them.
+        sentinel_states: The encoder's state at a sentinel is added to the decoder's input at the same sentinel
+            (sentinel_states.py). A recipe sets it for the default encoder-decoder, if its objective has sentinels.
+        sentinel_ids: Lowest and highest id of a sentinel. A recipe takes them from the store.
     """
 
     section: ClassVar[str] = "model"
@@ -328,6 +331,8 @@ class ModelConfig(Config):
     embedding: EmbeddingConfig = EmbeddingConfig()
     head: HeadConfig = HeadConfig()
     special_token_ids: SpecialTokenIds = SpecialTokenIds()
+    sentinel_states: bool = False
+    sentinel_ids: tuple[int, int] = (0, 0)
 
     @model_validator(mode="before")
     @classmethod
@@ -367,6 +372,8 @@ class ModelConfig(Config):
                 raise ValueError(
                     "attention.block_size goes with neither sliding_windows nor positions that are a bias of scores"
                 )
+        if self.sentinel_states and self.architecture != "encoder_decoder":
+            raise ValueError(f"sentinel_states are of an encoder-decoder; this is {self.architecture!r}")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError("num_attention_heads must be a multiple of num_key_value_heads")
         return self

@@ -29,6 +29,7 @@ from pretextlm.model.kv_cache import empty_cache
 from pretextlm.model.model_inputs import ModelInputs, StackInputs, prepare
 from pretextlm.model.positions import BIAS_KINDS
 from pretextlm.model.rotary import rotary_angles
+from pretextlm.model.sentinel_states import match_sentinels
 from pretextlm.model.transformer import Transformer
 
 
@@ -64,6 +65,7 @@ class IncrementalDecoder:
         self._segments_BS: Tensor | None = None
         self._positions_BS: Tensor | None = None
         self._encoder_hidden_BMD: Tensor | None = None
+        self._encoder_ids_BM: Tensor | None = None
         self._encoder_segments_BM: Tensor | None = None
         self._cross_mask: AttentionMask | None = None
         if sources is not None:
@@ -75,7 +77,7 @@ class IncrementalDecoder:
                     self._drop_last()
             else:
                 self._encoder_hidden_BMD = encode(model, ids, segments, positions, dtype)
-                self._encoder_segments_BM = segments
+                self._encoder_ids_BM, self._encoder_segments_BM = ids, segments
                 self._cross_mask = AttentionMask() if unpadded else None
 
     def extend(self, pieces: Sequence[Sequence[int]]) -> Tensor:
@@ -120,9 +122,12 @@ class IncrementalDecoder:
             self._segments_BS, self._positions_BS = self._segments_BS[rows], self._positions_BS[rows]
         if self._starts_B1 is not None:
             self._starts_B1 = self._starts_B1[rows]
-        if self._encoder_hidden_BMD is not None and self._encoder_segments_BM is not None and not same_sources:
-            self._encoder_hidden_BMD = self._encoder_hidden_BMD[rows]
-            self._encoder_segments_BM = self._encoder_segments_BM[rows]
+        if same_sources or self._encoder_hidden_BMD is None:
+            return
+        assert self._encoder_ids_BM is not None, "what was encoded has ids"
+        assert self._encoder_segments_BM is not None, "what was encoded has segments"
+        self._encoder_hidden_BMD = self._encoder_hidden_BMD[rows]
+        self._encoder_ids_BM, self._encoder_segments_BM = self._encoder_ids_BM[rows], self._encoder_segments_BM[rows]
 
     def _drop_last(self) -> None:
         """Remove the last token of each row; the hidden states of the others have attended to it already."""
@@ -177,18 +182,21 @@ class IncrementalDecoder:
 
     def _inputs(self, tokens: StackInputs, segments_BT: Tensor) -> ModelInputs:
         none = torch.zeros(0, dtype=torch.int64, device=self.device)
-        if self._encoder_segments_BM is None:
+        if self._encoder_ids_BM is None or self._encoder_segments_BM is None:
             return ModelInputs(tokens, none, none, self.dtype)
+        match, config = None, self.model.config
+        if config.sentinel_states:
+            match = match_sentinels(tokens.input_ids, self._encoder_ids_BM, config.sentinel_ids)
         if self._cross_mask is not None:
-            return ModelInputs(tokens, none, none, self.dtype, tokens, self._cross_mask)
+            return ModelInputs(tokens, none, none, self.dtype, tokens, self._cross_mask, match)
         segments_BT = torch.zeros_like(segments_BT)  # padding attends to the source too: a row of -inf alone gives NaN
         rows, width = tokens.input_ids.shape
         shapes = (rows, width), (rows, self._encoder_segments_BM.size(1))
-        needs_bias = self.model.config.attention.softcap > 0
+        needs_bias = config.attention.softcap > 0
         mask = cross_attention_mask(
             segments_BT, self._encoder_segments_BM, *shapes, self.device, self.dtype, needs_bias
         )
-        return ModelInputs(tokens, none, none, self.dtype, tokens, mask)
+        return ModelInputs(tokens, none, none, self.dtype, tokens, mask, match)
 
     def _on_device(self, *arrays: NDArray[np.int64]) -> tuple[Tensor, ...]:
         return tuple(torch.from_numpy(array).to(self.device) for array in arrays)

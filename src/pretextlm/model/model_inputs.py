@@ -16,6 +16,7 @@ from pretextlm.model.block_sparse_attention import BlockSparsity
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.positions import BIAS_KINDS
 from pretextlm.model.rotary import RotaryAngles, rotary_angles
+from pretextlm.model.sentinel_states import match_sentinels
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class ModelInputs:
         dtype: Type of the activations.
         decoder_tokens: Input of the decoder in an encoder-decoder; else None.
         cross_attention_mask: Which of the encoder's positions the decoder's may attend to; else None.
+        sentinel_match: (B, T, S) which of the encoder's positions holds the sentinel at each of the decoder's; None
+            without `ModelConfig.sentinel_states`.
     """
 
     tokens: StackInputs
@@ -60,6 +63,7 @@ class ModelInputs:
     dtype: torch.dtype
     decoder_tokens: StackInputs | None = None
     cross_attention_mask: AttentionMask | None = None
+    sentinel_match: Tensor | None = None
 
 
 def prepare(batch: Batch, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> ModelInputs:
@@ -94,7 +98,10 @@ def prepare(batch: Batch, config: ModelConfig, device: torch.device, dtype: torc
     segments = on_device.decoder_segment_ids, on_device.segment_ids
     cross = cross_attention_mask(*segments, *shapes, device, dtype, needs_bias=config.attention.softcap > 0)
     decoder_tokens = _stack_inputs(decoder, config, device, dtype)
-    return ModelInputs(**common, decoder_tokens=decoder_tokens, cross_attention_mask=cross)
+    match = None
+    if config.sentinel_states:
+        match = match_sentinels(decoder.input_ids, on_device.input_ids, config.sentinel_ids, *segments)
+    return ModelInputs(**common, decoder_tokens=decoder_tokens, cross_attention_mask=cross, sentinel_match=match)
 
 
 def _stack_inputs(batch: Batch, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> StackInputs:

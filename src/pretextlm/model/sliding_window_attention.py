@@ -29,7 +29,10 @@ from torch.nn.functional import pad
 from pretextlm.model.biased_attention import attend_masked
 
 MIN_WINDOWS_IN_ROW = 4
-"""Windows in a row from which blocks are cheaper than a matrix of all pairs."""
+MIN_ROW_IN_BLOCKS = 512
+"""Windows and tokens in a row from which blocks are cheaper than a matrix of all pairs. Blocks of few tokens are many
+small products: a window of 16 in rows of 128 tokens takes seven times as long in blocks (benchmarks/long_attention.py).
+"""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,11 @@ class SlidingWindowMask:
     global_columns: Tensor | None = None
     global_bias: Tensor | None = None
     is_global: Tensor | None = None
+
+
+def cheaper_in_blocks(window: int, length: int) -> bool:
+    """Returns whether blocks are cheaper than a matrix of all pairs, for a window in rows of `length` tokens."""
+    return 0 < window and max(MIN_WINDOWS_IN_ROW * window, MIN_ROW_IN_BLOCKS) <= length
 
 
 def sliding_window_mask(

@@ -36,6 +36,7 @@ from pretextlm.model.model_inputs import ModelInputs, StackInputs
 from pretextlm.model.norm import Norm
 from pretextlm.model.positions import AlibiBias, RelativePositionBias
 from pretextlm.model.rotary import RotaryAngles
+from pretextlm.model.sentinel_states import add_encoder_states
 
 Heads = Callable[[ModelConfig], Mapping[str, nn.Module]]
 """Builds the modules that an objective trains along with a model of this shape, by name: `Objective.heads`."""
@@ -321,7 +322,10 @@ class Transformer(nn.Module):
         tokens = inputs.tokens if encoder_hidden_BSD is None else inputs.decoder_tokens
         assert tokens is not None, "this batch has no tokens for a decoder"
         keys = self._dropout_keys(tokens)
-        x_BTD = dropout(self.embed(tokens, inputs.dtype, self.decoder_embedding), keys)
+        x_BTD = self.embed(tokens, inputs.dtype, self.decoder_embedding)
+        if inputs.sentinel_match is not None and encoder_hidden_BSD is not None:
+            x_BTD = add_encoder_states(x_BTD, inputs.sentinel_match, encoder_hidden_BSD)
+        x_BTD = dropout(x_BTD, keys)
         masks = self._masks_with_bias(tokens, self.decoder_bias, inputs.dtype)
         for index in range(self.config.layers("decoder")):
             block, layer_keys = self._block(self.decoder, index), keys and keys.for_layer(index + 1)

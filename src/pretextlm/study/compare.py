@@ -143,7 +143,7 @@ def check(plan: AnyPlan) -> list[tuple[PlannedRun, Any]]:
     store = Store.open(Path(plan.store))
     recipes = [(run, Recipe.load(run.recipe, where=f"the recipe of {run.label}")) for run in plan.runs()]
     for _, recipe in recipes:
-        objective = recipe.with_vocabulary(store.vocabulary.size).training_objective
+        objective = recipe.with_vocabulary(store.vocabulary).training_objective
         for split in (store.train, store.validation):
             objective.reader(split, recipe.vocabulary(store), recipe.data.length)
     return recipes

@@ -102,7 +102,7 @@ def open_corpus(recipe: Recipe) -> tuple[Recipe, Corpus]:
     """
     if recipe.task is None:
         store = Store.open(Path(recipe.data.store))
-        recipe = recipe.with_vocabulary(store.vocabulary.size)
+        recipe = recipe.with_vocabulary(store.vocabulary)
         return recipe, Corpus.of_store(recipe, store)
     return _open_records(recipe, recipe.task)
 
@@ -113,7 +113,7 @@ def _open_records(recipe: Recipe, task: Task) -> tuple[Recipe, Corpus]:
     place = tokenizer_place(recipe)
     tokenizer = load_tokenizer(place)
     vocabulary = vocabulary_of(tokenizer)
-    recipe = recipe.with_vocabulary(vocabulary.size)
+    recipe = recipe.with_vocabulary(vocabulary)
     read = [read_split(recipe, split) for split in SPLITS]
     train, validation = used = [task.filter_records(records) for records in read]
     task = task.fit_labels(train)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pretextlm.model.blocks import Block
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.sliding_window_attention import MIN_WINDOWS_IN_ROW
+from pretextlm.model.sliding_window_attention import cheaper_in_blocks
 from pretextlm.model.transformer import Transformer
 from pretextlm.training.optimizers import parameter_groups
 
@@ -172,7 +172,5 @@ def _scores(config: ModelConfig, length: int, size: int) -> int:
     if not config.attention.softcap:
         return 0
     windows = config.attention.sliding_windows
-    seen = sum(2 * window if 0 < MIN_WINDOWS_IN_ROW * window <= length else length for window in windows) // len(
-        windows
-    )
+    seen = sum(2 * window if cheaper_in_blocks(window, length) else length for window in windows) // len(windows)
     return config.num_attention_heads * length * seen * size

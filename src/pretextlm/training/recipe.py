@@ -406,21 +406,42 @@ class Recipe(Config):
             values[table] = {name: value for name, value in values[table].items() if name not in names}
         return values
 
-    def with_vocabulary(self, size: int) -> Self:
-        """Returns the recipe with the model's vocab_size taken from the store.
+    def with_vocabulary(self, vocabulary: Vocabulary) -> Self:
+        """Returns the recipe with the model's vocab_size and sentinel_ids taken from the store.
 
         Raises:
-            UserError: the model has fewer tokens than the store's tokenizer.
+            UserError: the model has fewer tokens than the store's tokenizer, or its sentinels cannot be found by id.
         """
-        if self.model.vocab_size == 0:
-            model = ModelConfig.parse({**self.model.model_dump(), "vocab_size": size})
-            return self.model_copy(update={"model": model})
-        if self.model.vocab_size < size:
+        model, size = self.model, vocabulary.size
+        if 0 < model.vocab_size < size:
             raise UserError(
-                f"model.vocab_size is {self.model.vocab_size}, but the store's tokenizer has {size} tokens.",
+                f"model.vocab_size is {model.vocab_size}, but the store's tokenizer has {size} tokens.",
                 "Leave model.vocab_size out: it is then taken from the store.",
             )
-        return self
+        values = {"vocab_size": model.vocab_size or size, **_sentinel_values(model, vocabulary)}
+        if values.items() <= dict(model).items():
+            return self
+        return self.model_copy(update={"model": ModelConfig.parse({**model.model_dump(), **values})})
+
+
+def _sentinel_values(model: ModelConfig, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Returns what a model with `sentinel_states` takes from the vocabulary; without sentinels it has no such states.
+
+    Raises:
+        UserError: there are other tokens among the sentinels' ids.
+    """
+    if not model.sentinel_states or model.sentinel_ids != (0, 0):
+        return {}
+    sentinels = vocabulary.sentinels
+    if not sentinels:
+        return {"sentinel_states": False}
+    first, last = min(sentinels), max(sentinels)
+    if last - first + 1 != len(sentinels):
+        raise UserError(
+            f"The tokenizer's sentinels have ids from {first} to {last}, with other tokens among them.",
+            "Give model.sentinel_states = false: the decoder then finds sentinels by attention alone.",
+        )
+    return {"sentinel_ids": (first, last)}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -503,6 +524,8 @@ def _model(given: Mapping[str, Any], trained: TrainingObjective, where: str) -> 
             f"The {trained.described_as()} does not train a model of architecture {model['architecture']!r}.",
             f"It suits: {', '.join(suits)}.",
         )
+    if model["architecture"] == "encoder_decoder" and "preset" not in given:
+        model.setdefault("sentinel_states", True)
     if "type_vocab_size" not in given and trained.num_token_types() > model.get("type_vocab_size", 0):
         model["type_vocab_size"] = trained.num_token_types()
     return model

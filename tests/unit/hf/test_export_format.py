@@ -110,7 +110,7 @@ def test_a_family_that_is_named_is_taken_for_a_prefix_model_but_never_for_a_bidi
 )
 def test_what_is_written_is_what_was_said(store, tmp_path, values):
     wanted = recipe(values.pop("objective"), store.path, **values)
-    said = export_format(wanted.with_vocabulary(store.vocabulary.size), store.vocabulary.pad)
+    said = export_format(wanted.with_vocabulary(store.vocabulary), store.vocabulary.pad)
     done = export_model(pretrain(wanted, tmp_path / "run"), tmp_path / "out")
     assert (done.family, done.architecture) == (said.family, said.architecture)
 

@@ -175,7 +175,7 @@ def test_a_run_is_distilled_from_another_and_is_a_run_without_its_teacher(store,
     other = pretrain(untaught, tmp_path / "untaught").metrics()
     assert first["soft_loss"] < next(m for m in other if m["kind"] == "validation")["soft_loss"]
     assert last["loss"] < first["loss"]
-    bare = build_model(recipe(store, {"name": "masked"}, 2).with_vocabulary(store.vocabulary.size), torch.device("cpu"))
+    bare = build_model(recipe(store, {"name": "masked"}, 2).with_vocabulary(store.vocabulary), torch.device("cpu"))
     assert Run.open(tmp_path / "student").load_model().state_dict().keys() == bare.state_dict().keys()
     costs = [json.loads((r.directory / "cost.json").read_text()) for r in (teacher, run)]
     assert costs[1]["flops"] / costs[1]["steps"] > 0.5 * costs[0]["flops"] / costs[0]["steps"]

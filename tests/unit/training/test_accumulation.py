@@ -38,7 +38,7 @@ class Cutter:
     """One step of an objective, and its gradients for any cut of it."""
 
     def __init__(self, store, place, name: str, options: dict) -> None:
-        self.recipe = recipe(store, name, options).with_vocabulary(store.vocabulary.size)
+        self.recipe = recipe(store, name, options).with_vocabulary(store.vocabulary)
         plan = make_plan(self.recipe, Corpus.of_store(self.recipe, store), torch.device("cpu"))
         runtime = Runtime.choose(self.recipe.training, 0.0)
         self.trainer = Trainer(Run(place, self.recipe), Corpus.of_store(self.recipe, store), plan, runtime, Silent())

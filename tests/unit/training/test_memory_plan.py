@@ -39,7 +39,7 @@ def recipe(store, objective="causal", layers=4, **training):
         "model": {"hidden_size": 32, "num_hidden_layers": layers, "num_attention_heads": 2},
         "training": {"budget_steps": 2, "batch_tokens": 256, "dtype": "fp32", "compile": "off", **training},
     }
-    return Recipe.load(values).with_vocabulary(store.vocabulary.size)
+    return Recipe.load(values).with_vocabulary(store.vocabulary)
 
 
 def found(store, free, device=CPU, monkeypatch=None, **options) -> MemoryPlan:

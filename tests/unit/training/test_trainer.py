@@ -131,7 +131,7 @@ def test_a_rate_that_changes_over_training_needs_a_budget_that_says_how_far_it_i
     values = recipe(store).dump() | {"objective": table, "model": {**recipe(store).dump()["model"]}}
     values["model"]["architecture"] = "encoder"
     chosen = Recipe.load(values)
-    chosen = chosen.with_vocabulary(store.vocabulary.size)
+    chosen = chosen.with_vocabulary(store.vocabulary)
     plan = make_plan(chosen, Corpus.of_store(chosen, store), torch.device("cpu"))
     with make_loader(chosen, Corpus.of_store(chosen, store), plan.total_rows) as loader:
         shares = []
@@ -152,7 +152,7 @@ def test_another_seed_is_another_run(store, tmp_path):
 
 
 def test_initial_weights_come_from_the_seed_alone(store):
-    chosen = recipe(store).with_vocabulary(store.vocabulary.size)
+    chosen = recipe(store).with_vocabulary(store.vocabulary)
     torch.manual_seed(1)
     one = build_model(chosen, torch.device("cpu")).state_dict()
     torch.manual_seed(2)

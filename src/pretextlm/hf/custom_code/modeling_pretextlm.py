@@ -25,6 +25,7 @@ K key-value heads, V vocab_size, C classes.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -128,6 +129,8 @@ class PretextConfig(PretrainedConfig):
         type_vocab_size: int = 0,
         final_norm: bool = True,
         tie_word_embeddings: bool = True,
+        sentinel_states: bool = False,
+        sentinel_ids: tuple[int, int] = (0, 0),
         classifier_activation: str = "tanh",
         use_cache: bool = True,
         **kwargs: Any,
@@ -148,6 +151,8 @@ class PretextConfig(PretrainedConfig):
         self.logit_softcap = logit_softcap
         self.type_vocab_size = type_vocab_size
         self.final_norm = final_norm
+        self.sentinel_states = sentinel_states  # added to the decoder's input at the sentinels of the source
+        self.sentinel_ids = tuple(sentinel_ids)  # the lowest and the highest
         self.classifier_activation = classifier_activation  # "plain": no dense layer, no bias
         self.use_cache = use_cache
         for name, default in DEFAULTS.items():
@@ -425,6 +430,13 @@ class Block(GradientCheckpointingLayer):
         return norm.last(x_BTD + norm.after(self.mlp(norm.before(x_BTD))))
 
 
+@dataclass
+class SourceOutput(BaseModelOutput):
+    """An encoder's output with the tokens that it has read, among which the decoder looks for sentinels."""
+
+    input_ids: Tensor | None = None
+
+
 class Stack(nn.Module):
     """The blocks of an encoder or a decoder, with the embedding before them and the norm after them.
 
@@ -457,6 +469,7 @@ class Stack(nn.Module):
         output_attentions: bool | None = None,
         embedder: Stack | None = None,
         source_BSD: Tensor | None = None,
+        source_ids: Tensor | None = None,
         source_attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
         prefix_length: Tensor | int | None = None,
@@ -472,6 +485,7 @@ class Stack(nn.Module):
             return_dict, output_attentions: Not used; generation names them.
             embedder: The encoder, where this is a decoder over one.
             source_BSD: Its output.
+            source_ids: The (B, S) tokens that it has read, of which the sentinels are looked for.
             source_attention_mask: Its (B, S) mask.
             past_key_values: Keys and values of the tokens before these; those of these are appended.
             prefix_length: Columns at each row's beginning, padding included, that see each other in both directions.
@@ -483,6 +497,8 @@ class Stack(nn.Module):
         positions_BT = keys_BS[:, past:]
         embedding = self.embedding if hasattr(self, "embedding") else embedder.embedding
         x_BTD = embedding(inputs_embeds, positions_BT, token_type_ids)
+        if source_BSD is not None and self.config.sentinel_states:
+            x_BTD = x_BTD + self.sentinel_states(input_ids, source_ids, source_BSD)
         angles = self.angles(positions_BT)
         source_mask = None
         if source_attention_mask is not None:
@@ -494,7 +510,19 @@ class Stack(nn.Module):
             x_BTD = block(x_BTD, masks[window], angles[window > 0], source_BSD, source_mask, past_key_values, layer)
             states.append(x_BTD)
         states[-1] = x_BTD = self.norm(x_BTD)
-        return BaseModelOutput(last_hidden_state=x_BTD, hidden_states=tuple(states) if output_hidden_states else None)
+        found = BaseModelOutput(last_hidden_state=x_BTD, hidden_states=tuple(states) if output_hidden_states else None)
+        if self.kind == "encoder" and self.config.sentinel_states:
+            return SourceOutput(**found, input_ids=input_ids)
+        return found
+
+    def sentinel_states(self, ids_BT: Tensor | None, source_ids_BS: Tensor | None, source_BSD: Tensor) -> Tensor:
+        """Returns (B, T, D) the encoder's state at the same sentinel for each sentinel of these tokens, else zeros."""
+        if ids_BT is None or source_ids_BS is None:
+            raise ValueError("this model looks for sentinels: give input_ids and decoder_input_ids, not embeddings")
+        first, last = self.config.sentinel_ids
+        sentinel_BT = (ids_BT >= first) & (ids_BT <= last)
+        match_BTS = (ids_BT[:, :, None] == source_ids_BS[:, None, :]) & sentinel_BT[:, :, None]
+        return torch.bmm(match_BTS.to(source_BSD.dtype), source_BSD)
 
     def window(self, layer: int) -> int:
         """Returns the width of a layer's window, 0 for full attention."""
@@ -658,6 +686,7 @@ class PretextModel(PretextPreTrainedModel):
             return BaseModelOutputWithPastAndCrossAttentions(**found, past_key_values=past_key_values)
         if encoder_outputs is None:
             encoder_outputs = self.encoder(**text)
+        source_ids = input_ids if input_ids is not None else getattr(encoder_outputs, "input_ids", None)
         found = self.decoder(
             decoder_input_ids,
             decoder_attention_mask,
@@ -665,6 +694,7 @@ class PretextModel(PretextPreTrainedModel):
             output_hidden_states=output_hidden_states,
             embedder=self.encoder,
             source_BSD=encoder_outputs[0],
+            source_ids=source_ids,
             source_attention_mask=attention_mask,
             past_key_values=past_key_values,
         )

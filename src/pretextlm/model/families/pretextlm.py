@@ -41,6 +41,8 @@ SHAPE = (
     "tie_word_embeddings",
     "type_vocab_size",
     "final_norm",
+    "sentinel_states",
+    "sentinel_ids",
 )
 TABLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
