@@ -59,6 +59,10 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 3,
     },
     "t5": {"positions": {"kind": "relative", "num_buckets": 8, "max_distance": 12}, "head": {"scale": 0.2}},
+    "sentinels": {
+        "sentinel_states": True,
+        "sentinel_ids": (9, SIZE - 1),
+    },  # many a token is in the source
     "alibi": {"positions": {"kind": "alibi"}, "num_attention_heads": 3, "hidden_size": 24},
     "bart": {
         "norm": {**LAYER_NORM, "placement": "post"},
@@ -175,7 +179,7 @@ def test_decoders_that_read_in_both_directions(code, tmp_path, name, visibility)
             code.PretextForCausalLM(theirs.config)
 
 
-GENERATING = [("encoder_decoder", name, "causal") for name in ("default", "bert", "t5", "bart", "shared")]
+GENERATING = [("encoder_decoder", name, "causal") for name in ("default", "bert", "t5", "bart", "shared", "sentinels")]
 GENERATING += [("decoder", name, "causal") for name in ("default", "bert", "gemma2", "yarn")]
 GENERATING += [("decoder", name, "prefix") for name in ("default", "t5", "bert")]
 

@@ -58,7 +58,7 @@ class SlidingWindowMask:
 
 def cheaper_in_blocks(window: int, length: int) -> bool:
     """Returns whether blocks are cheaper than a matrix of all pairs, for a window in rows of `length` tokens."""
-    return 0 < window and max(MIN_WINDOWS_IN_ROW * window, MIN_ROW_IN_BLOCKS) <= length
+    return window > 0 and max(MIN_WINDOWS_IN_ROW * window, MIN_ROW_IN_BLOCKS) <= length
 
 
 def sliding_window_mask(

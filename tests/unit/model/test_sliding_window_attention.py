@@ -9,7 +9,7 @@ from tests.builders import make_model
 
 from pretextlm.attention_mask import may_attend
 from pretextlm.batch import Batch
-from pretextlm.model import attention as attention_module
+from pretextlm.model import sliding_window_attention as sliding_window_module
 from pretextlm.model.model_inputs import prepare
 from pretextlm.model.sliding_window_attention import attend_sliding_window, sliding_window_mask
 
@@ -100,9 +100,9 @@ def test_a_model_has_the_same_states_with_windows_in_blocks_and_as_a_mask(archit
         with torch.inference_mode():
             return model(inputs).hidden_BTD, inputs.tokens.attention_masks[6].sliding_window is not None
 
-    in_blocks, really = states()
-    assert really
-    monkeypatch.setattr(attention_module, "MIN_WINDOWS_IN_ROW", 10**6)
     dense, blocks = states()
     assert not blocks
+    monkeypatch.setattr(sliding_window_module, "MIN_ROW_IN_BLOCKS", 0)
+    in_blocks, blocks = states()
+    assert blocks
     torch.testing.assert_close(in_blocks[segments >= 0], dense[segments >= 0], atol=1e-5, rtol=1e-5)

@@ -14,6 +14,7 @@ from pretextlm.model.attention import AttentionMask, attend, cross_attention_mas
 from pretextlm.model.config import ModelConfig, RopeScaling
 from pretextlm.model.model_inputs import prepare
 from pretextlm.model.rotary import compute_angles, scaled_frequencies
+from pretextlm.model.sliding_window_attention import MIN_ROW_IN_BLOCKS
 
 CPU = torch.device("cpu")
 
@@ -39,7 +40,7 @@ def test_a_bound_far_above_all_scores_changes_nothing():
 
 def test_with_a_softcap_every_mask_is_a_tensor_or_in_blocks():
     config = ModelConfig.parse({"vocab_size": 16, "attention": {"softcap": 2.0, "sliding_windows": [0, 4]}})
-    ids = np.zeros((1, 64), np.int32)
+    ids = np.zeros((1, MIN_ROW_IN_BLOCKS), np.int32)
     row = prepare(Batch(input_ids=ids, attention="causal"), config, CPU, torch.float32).tokens
     assert row.attention_masks[0].bias is not None
     assert row.attention_masks[4].sliding_window is not None
