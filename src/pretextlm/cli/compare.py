@@ -18,25 +18,47 @@ if TYPE_CHECKING:
 
 
 def compare(
-    study: Annotated[Path, typer.Argument(help="The plan as TOML, or the name of a shipped one.")],
+    study: Annotated[
+        Path | None, typer.Argument(help="The plan as TOML, or the name of a shipped one; without one: --data.")
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes to it, as TOML: budget.seconds=60 seeds=[1,2] store=DIR")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Study directory. By default studies/NAME of the plan.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Instead of a plan, a store: causal, masked and span corruption, sized for --budget."),
+    ] = None,
+    budget: Annotated[str, typer.Option(help="Of each run: 10min, 90s, 1e13flops, 2e6tokens.")] = "",
     jobs: Jobs = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """Compare objectives on the same text, budget and model shape, over several seeds.
 
+    pretextlm compare --data STORE --budget 10min compares the three classic objectives, each at the size that suits the
+    budget (pretextlm plan).
     Or models on one task, pre-trained, distilled and from scratch: pretextlm compare mnli_three_ways.
 
     Ctrl-C (or SIGTERM) saves and exits; the same command resumes and runs only what is missing. More seeds or
     objectives, given later to the same directory, are added: seeds=[1,2,3] after seeds=[1,2] trains the third.
     """
-    from pretextlm.study.task_plan import load_plan
-
-    plan = load_plan(study, overrides or [])
+    plan = _plan(study, overrides or [], data, budget)
     run_study(plan, out or Path("studies") / directory_name(plan.name, "study").lower(), as_json, jobs)
+
+
+def _plan(study: Path | None, overrides: list[str], data: Path | None, budget: str) -> AnyPlan:
+    from pretextlm.errors import UserError
+    from pretextlm.study.quickstart import classic_study
+    from pretextlm.study.task_plan import load_plan
+    from pretextlm.training.budget_text import parse_budget
+
+    if (study is None) == (data is None):
+        raise UserError("Give a plan or a store.", "For example: pretextlm compare --data STORE --budget 10min")
+    kind, amount = parse_budget(budget or "10min")
+    if study is not None:
+        return load_plan(study, [*overrides, f"budget={{{kind}={amount}}}"] if budget else overrides)
+    assert data is not None, "one of the two is given"
+    return classic_study(data, {kind: amount}, seeds=3)
 
 
 def run_study(plan: AnyPlan, directory: Path, as_json: bool, jobs: int = 1) -> None:

@@ -45,7 +45,7 @@ def pretrain(
     and exits; --resume continues, bit for bit on a CPU, also to a larger budget.
     """
 
-    loaded, directory = load_recipe(recipe, overrides or [], out)
+    loaded, directory = load_recipe(recipe, overrides or [], out, resume)
     run = train_or_dry_run(loaded, directory, resume=resume, dry_run=dry_run, as_json=as_json)
     if run is None:
         return
@@ -63,13 +63,17 @@ def pretrain(
             echo(line)
 
 
-def load_recipe(file: Path, overrides: list[str], out: Path | None) -> tuple[Recipe, Path]:
+def load_recipe(file: Path, overrides: list[str], out: Path | None, resume: bool = False) -> tuple[Recipe, Path]:
     """Returns (the recipe with its overrides, its run directory)."""
+    from pretextlm.config import read_toml
+    from pretextlm.shipped_recipes import recipe_file
     from pretextlm.training.distributed import report_once
     from pretextlm.training.initial_weights import resolve_recipe
+    from pretextlm.training.recipe import overridden
 
     with report_once():
-        loaded = resolve_recipe(file, overrides)
+        named = str(overridden(read_toml(recipe_file(file)), overrides).get("name", "run"))
+        loaded = resolve_recipe(file, overrides, (out or Path("runs") / named) if resume else None)
     return loaded, out or Path("runs") / loaded.name
 
 

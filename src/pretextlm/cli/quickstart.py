@@ -18,30 +18,45 @@ def quickstart(
         list[str] | None,
         typer.Option(help="Text to learn: files, directories, package:NAME, hf:NAME. Default: US State of the Union."),
     ] = None,
-    budget: Annotated[float, typer.Option(min=0.05, help="Minutes of training, shared by all models.")] = 3.5,
+    budget: Annotated[float, typer.Option(min=0.05, help="Minutes of training, shared by all models.")] = 5.0,
     seeds: Annotated[int, typer.Option(min=1, max=20, help="Models per objective, each from its own seed.")] = 1,
     out: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("runs/quickstart"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """Train a GPT-like, a BERT-like and a T5-like model on the same real text, and compare them.
 
-    Prepares the text, pre-trains the three on one Transformer for an equal number of seconds, evaluates them on the
-    same blanks and prompts, and writes one report. If interrupted, the same command resumes where it stopped.
+    Prepares the text, pre-trains the three on one Transformer for an equal number of seconds, each at the size that
+    this machine can train in them, evaluates them on the same blanks and prompts, and writes one report. If
+    interrupted, the same command resumes where it stopped.
     """
     from pretextlm.cli.compare import run_study
-    from pretextlm.study.quickstart import quickstart_plan
+    from pretextlm.study.quickstart import classic_study, seconds_of_run
+    from pretextlm.training.runtime import tune_process
+
+    tune_process()
 
     sources = source or [DEFAULT_SOURCE]
     place = out / _name_of(sources)
-    _prepare(sources, place / "store", None if source else DEFAULT_LICENCE)
-    plan = quickstart_plan(place / "store", minutes=budget, seeds=seeds)
-    run_study(plan, place / f"study-{budget:g}min-{seeds}seed", as_json)
+    study = place / f"study-{budget:g}min-{seeds}seed"
+    store = _store(place, budget, seeds)
+    _prepare(sources, store, None if source else DEFAULT_LICENCE)
+    run_study(classic_study(store, {"seconds": seconds_of_run(budget, seeds)}, seeds), study, as_json)
 
 
 def _name_of(sources: list[str]) -> str:
     """Returns a directory name for these sources, so that another text never uses this store."""
     name = "+".join(directory_name(spec.removeprefix("package:"), "text") for spec in sources)
     return shortened(name)
+
+
+def _store(place: Path, minutes: float, seeds: int) -> Path:
+    """Returns the store that the study has been given, or one of the vocabulary that suits the budget."""
+    from pretextlm.config import read_toml
+    from pretextlm.study.directory import PLAN
+    from pretextlm.study.quickstart import vocabulary_size
+
+    file = place / f"study-{minutes:g}min-{seeds}seed" / PLAN
+    return Path(read_toml(file)["store"]) if file.exists() else place / f"store-{vocabulary_size(minutes, seeds)}"
 
 
 def _prepare(sources: list[str], store: Path, licence: str | None) -> None:
@@ -51,4 +66,5 @@ def _prepare(sources: list[str], store: Path, licence: str | None) -> None:
 
     if not store.exists():
         with interruptible("The same command goes on where it stopped."), PreparationBar() as bar:
-            prepare(sources, store, PrepareConfig(vocab_size=4096, workers=2, licence=licence), bar.update)
+            size = int(store.name.rpartition("-")[2])
+            prepare(sources, store, PrepareConfig(vocab_size=size, workers=2, licence=licence), bar.update)

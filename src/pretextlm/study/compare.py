@@ -17,6 +17,7 @@ from pretextlm.study.jobs import QueuedRun, run_in_parallel
 from pretextlm.study.plan import RUNS, PlannedRun, StudyPlan
 from pretextlm.study.progress import Silent, StudyProgress
 from pretextlm.study.run_executor import Evaluate, Pretrain, RunExecutor, finished
+from pretextlm.study.sized_plan import sized_plan
 from pretextlm.study.study_results import RunProgress, StudyRecorder, StudyResults
 from pretextlm.study.task_plan import AnyPlan, TaskStudy, load_plan
 
@@ -89,7 +90,7 @@ def run_plan(
     if jobs < 1:
         raise UserError(f"jobs must be at least 1, not {jobs}.", "Give an integer, for example --jobs 2.")
     progress = progress or Silent()
-    plan = with_earlier_runs(directory, plan)
+    plan = with_earlier_runs(directory, sized_plan(plan, directory))
     recipes = check(plan)
     with locked(directory):
         claim(directory, plan)

@@ -163,7 +163,9 @@ class StudyPlan(Config):
         seeds: each objective is trained once per seed of weights, data order and noise.
         budget: of each run.
         length: tokens of an input row; None: the recipe's default.
-        model, training, evaluation: tables passed on to the recipe of each run.
+        model: table passed on to the recipe of each run, or the name of a preset; "auto": each objective has the size
+            that suits the budget (study/sized_plan.py).
+        training, evaluation: tables passed on likewise.
     """
 
     name: str = Field("study", min_length=1, max_length=200)
@@ -187,10 +189,15 @@ class StudyPlan(Config):
             seeds: Sequence[int] = (1, 2, 3),
             budget: Budget | Table,
             length: int | None = None,
-            model: Table = ...,
+            model: Table | str = ...,
             training: Table = ...,
             evaluation: Table = ...,
         ) -> None: ...
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _name_of_preset(cls, model: Any) -> Any:
+        return {"preset": model} if isinstance(model, str) else model
 
     @field_validator("objectives")
     @classmethod

@@ -1,33 +1,42 @@
-"""The study of `pretextlm quickstart`: the three classic objectives at a size that trains in minutes on two CPU
-cores.
-"""
+"""The study that needs no file: the three classic objectives, each at the size that suits the budget."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from pretextlm.objectives.registry import build
 from pretextlm.study.plan import StudyPlan
+from pretextlm.training.auto_size import AUTO, size_for
+from pretextlm.training.sizing import OPTIONS
 
-OBJECTIVES = (
-    "causal",
-    # In a short run many blanks teach faster than BERT's 15 %.
-    {"name": "masked", "rate": 0.4},
-    # Two stacks of two layers have about the parameters of one stack of four. Fewer targets a row: more rows a step.
-    {"name": "span_corruption", "model": {"num_hidden_layers": 2}, "training": {"batch_tokens": 8192}},
-)
+OBJECTIVES = ("causal", "masked", "span_corruption")
+NAME = "One text, one Transformer, three objectives"
+BLANKS = 500
+"""Enough that the interval of a share is ±4 %."""
 
 
-def quickstart_plan(store: Path, minutes: float, seeds: int) -> StudyPlan:
-    """Returns a plan with equal seconds for every objective and seed, `minutes` in total."""
+def classic_study(store: Path, budget: dict[str, Any], seeds: int = 1) -> StudyPlan:
+    """Returns the plan of the three objectives with the budget of each run, as a table of `StudyPlan`."""
     return StudyPlan.parse(
         {
-            "name": "One text, one Transformer, three objectives",
+            "name": NAME,
             "store": str(store),
-            "objectives": list(OBJECTIVES),
+            "objectives": [{"name": name, **OPTIONS.get(name, {})} for name in OBJECTIVES],
             "seeds": list(range(1, seeds + 1)),
-            "budget": {"seconds": 60.0 * minutes / (len(OBJECTIVES) * seeds)},
-            "length": 256,
-            "model": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4},
-            "training": {"batch_tokens": 2048, "learning_rate": 0.01},
+            "budget": budget,
+            "model": AUTO,
+            "evaluation": {"blanks": BLANKS},
         }
     )
+
+
+def seconds_of_run(minutes: float, seeds: int) -> float:
+    """Returns the seconds of each run if all of them together take so many minutes."""
+    return 60.0 * minutes / (len(OBJECTIVES) * seeds)
+
+
+def vocabulary_size(minutes: float, seeds: int) -> int:
+    """Returns the vocabulary that suits the budget on this machine, before the text is prepared."""
+    objective = build("masked", OPTIONS["masked"])
+    return size_for(objective, "seconds", seconds_of_run(minutes, seeds)).vocab_size

@@ -21,6 +21,7 @@ from pretextlm.model.finite import check_finite
 from pretextlm.shipped_recipes import recipe_file
 from pretextlm.tasks.base import HEAD
 from pretextlm.tasks.registry import TASKS
+from pretextlm.training.auto_size import with_size
 from pretextlm.training.recipe import Recipe, overridden
 from pretextlm.training.recipe_paths import found_beside
 from pretextlm.training.run_directory import ORIGIN, Run
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 HEADS, POOLER = "heads.", "head_layers.pooler."
 
 
-def resolve_recipe(source: Recipe | AnyPath | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+def resolve_recipe(
+    source: Recipe | AnyPath | Mapping[str, Any], overrides: Sequence[str] = (), resumed: AnyPath | None = None
+) -> Recipe:
     """Returns the recipe of a run to be trained.
 
     If it starts from another run, its model has that run's shape: always if it comes from a file or tables, so that any
@@ -44,6 +47,7 @@ def resolve_recipe(source: Recipe | AnyPath | Mapping[str, Any], overrides: Sequ
     Args:
         source: a recipe, the path of a TOML file, the name of a recipe of the package, or its tables.
         overrides: such as "training.learning_rate=1e-3", for a file or tables.
+        resumed: directory of a run that is resumed, from which `model = "auto"` takes the size.
 
     Raises:
         UserError: the recipe is wrong, or it starts from a directory that is not a run.
@@ -54,7 +58,8 @@ def resolve_recipe(source: Recipe | AnyPath | Mapping[str, Any], overrides: Sequ
         else:
             file = recipe_file(source)
             values, where = found_beside(read_toml(file), file), os.fspath(source)
-        return Recipe.load(with_start(overridden(values, overrides)), where=where)
+        directory = None if resumed is None else Path(resumed)
+        return Recipe.load(with_size(with_start(overridden(values, overrides)), directory), where=where)
     if not source.start or "model" in source.model_fields_set:
         return source
     values = source.dump()

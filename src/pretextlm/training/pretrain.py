@@ -61,7 +61,7 @@ def pretrain(
         Stopped: SIGINT, SIGTERM, SIGHUP or SIGUSR1 came, or the time of `training.stop_at`; a checkpoint of that step
             was written.
     """
-    recipe, directory = resolve_recipe(recipe), Path(out)
+    recipe, directory = resolve_recipe(recipe, resumed=out if resume else None), Path(out)
     limit = stop_time(recipe.training.stop_at)
     with ExitStack() as stack:
         distributed = stack.enter_context(process_group(recipe.training.timeout_seconds, recipe.training.join_seconds))
