@@ -40,6 +40,7 @@ neighbours at once, where one that sees all of its row predicts by frequency for
 
 BATCH_TOKENS, BATCH_POWER = 1024.0, 0.327
 LEARNING_RATE, LEARNING_RATE_POWER = 0.01, -0.125
+LARGEST_RATE = 0.02
 """At UNIT and by powers of the budget: factors of our sweeps, exponents of Bi et al. 2024, table 4."""
 
 REPEATS_WITHOUT_LOSS = 4.0
@@ -140,8 +141,6 @@ REGULARIZED = {"weight_decay": 0.1, "dropout": 0.1}
 def choose_size(objective: Objective, flops: float, vocab_size: int = 0, length: int = 0) -> Size:
     """Choose a model and its training for a budget.
 
-    An encoder-decoder, with fewer targets a row, has twice the batch.
-
     Args:
         objective: what it is trained by.
         flops: floating-point operations of the training, by the count of model/flops.py.
@@ -152,19 +151,38 @@ def choose_size(objective: Objective, flops: float, vocab_size: int = 0, length:
         UserError: the objective does not work with random text in rows of this length.
     """
     architecture = objective.supported_architectures()[0]
-    name = BY_ARCHITECTURE[architecture]
+    model = min((_table(architecture, shape, flops) for shape in SHAPES), key=lambda table: _misfit(table, flops))
+    return _size(objective, model, flops, vocab_size, length)
+
+
+def size_for_tokens(objective: Objective, tokens: float, vocab_size: int = 0, length: int = 0) -> Size:
+    """Choose a model whose best budget reads so many tokens of text; otherwise as `choose_size`."""
+    architecture = objective.supported_architectures()[0]
+    found = []
+    for shape in SHAPES:
+        flops = 6.0 * block_weights(_table(architecture, shape, 0.0)) * tokens
+        for _ in range(2):  # rows, vocabulary and windows follow from the FLOPs, and the FLOPs of a token from these
+            size = _size(objective, _table(architecture, shape, flops), flops, vocab_size, length)
+            flops *= tokens / size.tokens
+        found.append(_size(objective, size.model, flops, vocab_size, length))
+    return min(found, key=lambda size: _misfit(size.model, size.flops))
+
+
+def _misfit(model: dict[str, Any], flops: float) -> float:
+    """Returns how far a model is from the best number of weights, as the logarithm of their ratio."""
+    best = FITS[BY_ARCHITECTURE[model["architecture"]]].best_weights(flops)
+    return abs(math.log(block_weights(model) / best))
+
+
+def _size(objective: Objective, model: dict[str, Any], flops: float, vocab_size: int, length: int) -> Size:
+    name = BY_ARCHITECTURE[model["architecture"]]
     fit = FITS[name]
     vocab_size, length = vocab_size or _of_budget(VOCABULARIES, flops), length or _of_budget(LENGTHS, flops)
-    model = min(
-        (_table(architecture, shape, flops) for shape in SHAPES),
-        key=lambda table: abs(math.log(block_weights(table) / fit.best_weights(flops))),
-    )
     config = ModelConfig.parse({**model, "vocab_size": vocab_size})
     batch, tokens_per_row = trial_batch(objective, length, vocab_size, 8)
-    tokens = flops / (objective.flops(config, batch) / batch.input_ids.shape[0] / tokens_per_row)
-    wanted = BATCH_TOKENS * (flops / UNIT) ** BATCH_POWER * (2 if architecture == "encoder_decoder" else 1)
-    batch_tokens = 2 ** round(math.log2(max(8 * length, wanted)))
-    rate = float(f"{LEARNING_RATE * (flops / UNIT) ** LEARNING_RATE_POWER:.2g}")
+    # An encoder-decoder has fewer targets in a row.
+    batch_tokens = BATCH_TOKENS * (flops / UNIT) ** BATCH_POWER * (2 if name == "span_corruption" else 1)
+    rate = LEARNING_RATE * (flops / UNIT) ** LEARNING_RATE_POWER
     extrapolated = not fit.lowest <= flops <= fit.highest
     known = name == objective.name and not extrapolated and vocab_size == VOCABULARIES[0][1]
     return Size(
@@ -172,23 +190,16 @@ def choose_size(objective: Objective, flops: float, vocab_size: int = 0, length:
         vocab_size=vocab_size,
         length=length,
         model=model,
-        training={"batch_tokens": batch_tokens, "learning_rate": min(rate, 0.02)},
+        training={
+            "batch_tokens": 2 ** round(math.log2(max(8 * length, batch_tokens))),
+            "learning_rate": min(float(f"{rate:.2g}"), LARGEST_RATE),
+        },
         weights=block_weights(model),
-        tokens=tokens,
+        tokens=flops * tokens_per_row * len(batch.input_ids) / objective.flops(config, batch),
         loss=fit.loss(flops) if known else None,
         loss_spread=fit.spread * fit.loss(flops) if known else None,
         extrapolated=extrapolated,
     )
-
-
-def size_for_tokens(objective: Objective, tokens: float, vocab_size: int = 0, length: int = 0) -> Size:
-    """Choose a model that a budget of so many tokens of text suits; otherwise as `choose_size`."""
-    low, high = 9.0, 26.0  # powers of ten of FLOPs; more of them read more tokens
-    while high - low > 1e-3:
-        middle = (low + high) / 2
-        fits = choose_size(objective, 10**middle, vocab_size, length).tokens < tokens
-        low, high = (middle, high) if fits else (low, middle)
-    return choose_size(objective, 10**low, vocab_size, length)
 
 
 def block_weights(model: dict[str, Any]) -> int:
