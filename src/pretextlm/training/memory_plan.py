@@ -58,7 +58,7 @@ def plan_memory(recipe: Recipe, plan: Plan, runtime: Runtime, distributed: Distr
     config, free = recipe.training, _free_on_all(runtime.device, distributed)
     model = meta_model(recipe.model, recipe.training_objective.heads)
     spread_over = distributed.local_world_size if config.parallel == "hybrid" else distributed.world_size
-    dtype: Literal["bf16", "fp32"] = "bf16" if runtime.dtype == torch.bfloat16 else "fp32"
+    dtype: Literal["bf16", "fp32"] = "fp32" if runtime.dtype == torch.float32 else "bf16"
     for rows, recomputed in _candidates(recipe, plan, runtime.device):
         needed = estimate_memory(
             model, config.optimizer, rows, plan.length, dtype, plan.target_length, recomputed=recomputed

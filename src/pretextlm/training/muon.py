@@ -32,18 +32,18 @@ def orthogonalize(matrices_GRC: Tensor, dtype: torch.dtype) -> Tensor:
 
     Args:
         matrices_GRC: (G, R, C).
-        dtype: of the products.
+        dtype: of the products. For fp16, whose range gradients leave, the matrices are first divided by their norm.
 
     Returns:
         (G, R, C) in the dtype of the input; the singular values lie around 1, between about 0.7 and 1.2.
     """
-    x = matrices_GRC.to(dtype)
+    x = (unit_norm(matrices_GRC) if dtype == torch.float16 else matrices_GRC).to(dtype)
     # (Xᵀ)'s factor is the transpose of X's: iterating on the wide form makes the Gram matrix X Xᵀ the smaller one.
     tall = x.size(1) > x.size(2)
     if tall:
         x = x.mT
     # The iteration needs singular values in [0, 1]; the Frobenius norm is at least the largest one.
-    x = x / (x.float().norm(dim=(1, 2), keepdim=True).to(dtype) + 1e-7)
+    x = unit_norm(x)
     a, b, c = QUINTIC
     # X ← aX + (bA + cA²)X with A = XXᵀ = UΣ²Uᵀ maps each singular value s to as + bs³ + cs⁵ and leaves U and V as they
     # are. For example 0.01 → 0.03 → 0.12 → 0.40 → 1.09 → 0.70; larger values end in the same range (0.5 → 1.19 → 0.90 →
@@ -52,6 +52,11 @@ def orthogonalize(matrices_GRC: Tensor, dtype: torch.dtype) -> Tensor:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if tall else x).to(matrices_GRC.dtype)
+
+
+def unit_norm(x_GRC: Tensor) -> Tensor:
+    """Divides each matrix by its Frobenius norm."""
+    return x_GRC / (x_GRC.float().norm(dim=(1, 2), keepdim=True).to(x_GRC.dtype) + 1e-7)
 
 
 class Muon:

@@ -68,14 +68,15 @@ class Optimizer:
         for group in self.adamw.param_groups:
             group["lr"] = group["top"] * multiplier
 
-    def step(self, norm: float = 0.0) -> None:
+    def step(self, norm: float = 0.0, scale: float = 1.0) -> None:
         """Updates the weights, then clears the gradients.
 
         Args:
-            norm: global norm of the gradients; above `max_grad_norm`, they are scaled down to it.
+            norm: global norm of the gradients without their scale; above `max_grad_norm`, they are scaled down to it.
+            scale: of the loss that they are of, by which they are divided.
         """
         clipped = self.config.max_grad_norm > 0 and norm > self.config.max_grad_norm
-        divisor = norm / self.config.max_grad_norm if clipped else 1.0
+        divisor = scale * (norm / self.config.max_grad_norm if clipped else 1.0)
         self._step_adamw(divisor)
         self.adamw.zero_grad()
         if self.muon:

@@ -34,13 +34,15 @@ GPUS: dict[str, tuple[float, float]] = {
     "A10": (125, 31.2),
     "RTX A6000": (154.8, 38.7),
     "L4": (121, 30.3),
+    "T4": (65, 8.1),
+    "V100": (125, 15.7),
     "L40": (181, 90.5),
     "L40S": (362, 91.6),
     "RTX 3090": (71, 35.6),
     "RTX 4090": (165.2, 82.6),
     "RTX 5090": (209.5, 104.8),
 }
-"""Name → (bf16, fp32) in 10¹² operations per second, dense, from the vendors' data sheets."""
+"""Name → (half precision, fp32) in 10¹² operations per second, dense, from the vendors' data sheets."""
 
 MEASURED_SECONDS = 0.15
 WIDTHS = {"cpu": 1024, "cuda": 4096}
@@ -76,7 +78,7 @@ def listed(name: str, dtype: torch.dtype) -> Peak | None:
     if not fitting:
         return None
     half, single = GPUS[max(fitting, key=len)]
-    return Peak(TERA * (half if dtype == torch.bfloat16 else single), TABLE)
+    return Peak(TERA * (single if dtype == torch.float32 else half), TABLE)
 
 
 def measure(device: torch.device, dtype: torch.dtype) -> float:

@@ -156,7 +156,8 @@ class TrainingConfig(Config):
         final_learning_rate: share of the peak rate at the end.
         dropout: dropout probability of the embedding's and of each sub-layer's output (model/dropout.py).
         max_grad_norm: largest global norm of the gradient; 0: no clipping.
-        dtype: of activations; auto: bf16 on CUDA and on a CPU with AMX, else fp32. Weights are always fp32.
+        dtype: of activations; auto: bf16 on CUDA and on a CPU with AMX, fp16 on a GPU without bf16 that has fp16 tensor
+            cores (T4, V100), else fp32. Weights are always fp32; in fp16 the loss is scaled (loss_scale.py).
         device: auto: CUDA if available.
         compile: auto: if the run is long enough to pay for it and a compiler is available.
         threads: CPU threads; 0: torch's default.
@@ -205,7 +206,7 @@ class TrainingConfig(Config):
     final_learning_rate: float = Field(0.0, ge=0, le=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     max_grad_norm: float = Field(1.0, ge=0)
-    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
     threads: int = Field(0, ge=0, le=1024)

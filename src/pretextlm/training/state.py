@@ -18,6 +18,9 @@ class TrainerState:
         window: sums of the metrics line in progress.
         skipped: steps that were skipped because of their gradient.
         typical_norm: running mean of the gradient norm.
+        loss_scale: factor of the loss in fp16 (loss_scale.py); 0 in other types.
+        steps_at_scale: steps since it changed.
+        overflows: steps that were skipped because it was too large.
         device_seconds: seconds of training summed over all devices.
         energy_joules: measured energy, summed over all processes.
         best: best validation value, lower is better; None before the first.
@@ -34,6 +37,9 @@ class TrainerState:
     window: dict[str, float] = field(default_factory=dict)
     skipped: int = 0
     typical_norm: float = 0.0
+    loss_scale: float = 0.0
+    steps_at_scale: int = 0
+    overflows: int = 0
     device_seconds: float = 0.0
     energy_joules: float = 0.0
     best: float | None = None

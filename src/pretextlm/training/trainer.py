@@ -29,6 +29,7 @@ from pretextlm.training.distributed import SINGLE_PROCESS, DistributedContext
 from pretextlm.training.forward import Forward
 from pretextlm.training.gradient_guard import gradient_fault
 from pretextlm.training.initial_weights import load_start
+from pretextlm.training.loss_scale import begin_scaling, overflowed
 from pretextlm.training.objective_module import ObjectiveModule
 from pretextlm.training.optimizers import Optimizer
 from pretextlm.training.parallel import is_sharded, parallelize, set_gradient_sync
@@ -146,6 +147,7 @@ class Trainer:
         """
         self._stop, self._alive = stop, alive
         self.writer.alive = alive
+        begin_scaling(self.state, self.runtime.dtype)
         loader = make_loader(self.recipe, self.corpus, self.plan.total_rows, self.distributed)
         signal, saved_at = 0, time.monotonic()
         try:
@@ -193,11 +195,14 @@ class Trainer:
         start, share, state = time.perf_counter(), self.share, self.state
         thaw(self.model, self.recipe.tuning, share)
         terms = self.gradients(batches)
-        norm = self.gradient_norm()
+        scale = state.loss_scale or 1.0
+        norm = self.gradient_norm() / scale
         self.optimizer.set_multiplier(self.schedule.multiplier(share, state.step))
-        fault = gradient_fault(norm, state, self.config.spike)
-        if fault is None:
-            self.optimizer.step(norm)
+        fault = None
+        if skipped := overflowed(state, norm):
+            self.model.zero_grad()
+        elif (fault := gradient_fault(norm, state, self.config.spike)) is None:
+            self.optimizer.step(norm, scale)
         else:
             self._skip(fault)
         seconds = waited + time.perf_counter() - start
@@ -205,7 +210,7 @@ class Trainer:
         state.seconds += seconds
         state.flops += self.plan.flops_per_step
         rate, loss = self.optimizer.learning_rate, sum(terms.values())
-        return StepMetrics(state.step, loss, terms, rate, norm, seconds, waited, fault is not None)
+        return StepMetrics(state.step, loss, terms, rate, norm, seconds, waited, skipped or fault is not None)
 
     def gradients(self, batches: Sequence[Batch], alone: bool = False) -> dict[str, float]:
         """Back-propagate the loss of one global step.
@@ -233,7 +238,7 @@ class Trainer:
                 for name in terms
             }
             losses = torch.stack([weights[name] * totals[name] for name in names])
-            losses.sum().backward()  # type: ignore[no-untyped-call]
+            (losses.sum() * (self.state.loss_scale or 1.0)).backward()
             parts += losses.detach()
         return dict(zip(names, distributed.all_reduce_sum(parts.tolist()), strict=True))
 

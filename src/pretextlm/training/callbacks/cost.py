@@ -56,6 +56,7 @@ class CostMeter(Callback):
             "parameters": total(trainer.model),
             "steps": state.step,
             "skipped": state.skipped,
+            **({"overflows": state.overflows} if state.loss_scale else {}),
             "tokens": trainer.tokens,
             "seconds": state.seconds,
             "compile_seconds": trainer.compile_seconds,

@@ -55,6 +55,8 @@ class MetricsLogger(Callback):
             "data_wait": metrics.data_seconds / metrics.seconds,
             "skipped": state.skipped,
         }
+        if state.loss_scale:
+            values |= {"loss_scale": state.loss_scale, "overflows": state.overflows}
         if self._peak:
             # Model FLOPs utilization: the needed operations over what all devices could do in this time.
             available = self._peak.flops_per_second * trainer.distributed.world_size * metrics.seconds
