@@ -56,7 +56,8 @@ def orthogonalize(matrices_GRC: Tensor, dtype: torch.dtype) -> Tensor:
 
 def unit_norm(x_GRC: Tensor) -> Tensor:
     """Divides each matrix by its Frobenius norm."""
-    return x_GRC / (x_GRC.float().norm(dim=(1, 2), keepdim=True).to(x_GRC.dtype) + 1e-7)
+    norm_G11: Tensor = x_GRC.float().norm(dim=(1, 2), keepdim=True).to(x_GRC.dtype) + 1e-7
+    return x_GRC / norm_G11
 
 
 class Muon:

@@ -238,7 +238,7 @@ class Trainer:
                 for name in terms
             }
             losses = torch.stack([weights[name] * totals[name] for name in names])
-            (losses.sum() * (self.state.loss_scale or 1.0)).backward()
+            (losses.sum() * (self.state.loss_scale or 1.0)).backward()  # type: ignore[no-untyped-call]
             parts += losses.detach()
         return dict(zip(names, distributed.all_reduce_sum(parts.tolist()), strict=True))
 
