@@ -52,7 +52,14 @@ def start(run: Path, out: Path) -> None:
     pretrain(Recipe.load({**recipe, "start": str(run)}), out)
 
 
-READERS = (load, evaluate, generate, export, report, start)
+def verify(run: Path, out: Path) -> None:
+    from pretextlm.study.verification import verify
+
+    wrong = [f"{one.path}: {one.fault}" for one in verify(run) if one.fault]
+    assert not wrong, wrong
+
+
+READERS = (load, evaluate, generate, export, report, start, verify)
 
 
 def while_training(store: str, place: str, reads: int) -> dict:

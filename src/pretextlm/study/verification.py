@@ -16,7 +16,7 @@ from pretextlm.plain_files import read_json
 from pretextlm.study.directory import CORPUS, PLAN
 from pretextlm.study.plan import RUNS
 from pretextlm.training.callbacks.best_weights import DIRECTORY as BEST
-from pretextlm.training.checkpoint import steps
+from pretextlm.training.checkpoint import hold, steps
 from pretextlm.training.checkpoint import verify as checkpoint_fault
 from pretextlm.training.run_directory import CHECKPOINTS, CONFIG, COST, FORGETTING, METRICS, Run
 from pretextlm.training.run_manifest import MANIFEST, RunManifest
@@ -115,10 +115,7 @@ def _run(place: Path, progress: Progress) -> Iterator[Verified]:
 def _checkpoints(place: Path, progress: Progress) -> Iterator[Verified]:
     """Yields the checkpoints and the best weights; a broken one decides nothing where an older one can be used."""
     for parent, needed in ((place / CHECKPOINTS, True), (place / BEST, False)):
-        found = []
-        for directory in steps(parent):
-            progress(str(directory))
-            found.append((directory, checkpoint_fault(directory)))
+        found = _faults(parent, progress)
         none_whole = all(fault for _, fault in found)
         remedy = COPY if none_whole else "The newest whole one is used; --resume sets this one aside."
         if not needed:
@@ -126,6 +123,23 @@ def _checkpoints(place: Path, progress: Progress) -> Iterator[Verified]:
         yield from (Verified(str(one), fault or "", remedy, needed and none_whole) for one, fault in found)
         if needed and not found:
             yield Verified(str(parent), "holds no checkpoint", "pretextlm pretrain … --resume begins again.")
+
+
+def _faults(parent: Path, progress: Progress) -> list[tuple[Path, str | None]]:
+    """Returns the checkpoints with what is wrong with each. A run that trains meanwhile removes old ones."""
+    while there := steps(parent):
+        found = []
+        for directory in there:
+            progress(str(directory))
+            held = hold(directory)
+            fault = checkpoint_fault(directory)
+            if held is not None:
+                held.close()
+            if fault is None or directory.is_dir():
+                found.append((directory, fault))
+        if found:
+            return found
+    return []
 
 
 def _has_id(place: Path) -> bool:
