@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pretextlm.cli.shared.console import print_json, stderr, stdout
+from pretextlm.cli.shared.options import Device
 
 if TYPE_CHECKING:
     from pretextlm.evaluation.fill import Filled
@@ -21,6 +22,7 @@ def fill(
     parse_special_tokens: Annotated[
         bool, typer.Option(help="The name of a special token in a text is that token, as in transformers.")
     ] = False,
+    device: Device = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print the answers and scores as JSON.")] = False,
 ) -> None:
     """Fill in blanks.
@@ -49,9 +51,8 @@ def fill(
         from pretextlm.training.run_directory import Run
 
         opened = Run.open(run)
-        filled = fill_text(
-            opened, text, top=top, max_new_tokens=max_new_tokens, parse_special_tokens=parse_special_tokens
-        )
+        how = {"max_new_tokens": max_new_tokens, "parse_special_tokens": parse_special_tokens, "device": device}
+        filled = fill_text(opened, text, top=top, **how)
     for note in filled.notes:
         stderr().print(note)
     if as_json:

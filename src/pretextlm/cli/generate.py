@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pretextlm.cli.shared.console import echo, print_json, stderr
+from pretextlm.cli.shared.options import Device
 from pretextlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def generate(
         typer.Option("--truncate-left", help="Leave out the beginning of a prompt that is too long."),
     ] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16: faster where the machine has it.")] = False,
+    device: Device = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print prompts and texts as JSON.")] = False,
 ) -> None:
     r"""Continue a text.
@@ -149,6 +151,7 @@ def generate(
         template=unescaped(template) or TEMPLATE,
         suppress=suppress or (),
         dtype="bf16" if bf16 else "fp32",
+        device=device,
         parse_special_tokens=parse_special_tokens,
         truncate_left=truncate_left,
         on_note=notes.append,

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pretextlm.cli.shared.console import echo, json_line, stderr
+from pretextlm.cli.shared.options import Device
 from pretextlm.errors import UserError
 
 SHOWN = 3
@@ -38,7 +39,7 @@ def predict(
     parse_special_tokens: Annotated[
         bool, typer.Option(help="The name of a special token in a text is that token, as in transformers.")
     ] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
+    device: Device = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
 ) -> None:
     """Predict with a fine-tuned model: classes with probabilities, numbers, entities, answers, translations,

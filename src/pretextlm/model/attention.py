@@ -7,7 +7,8 @@
   beside the row.
 * block_sparse_attention.py: blocks of a document most of which attend to few others (BigBird), linear in the row's
   length.
-* varlen: flat tokens with cumulative segment lengths (cu_seqlens), no work between segments; CUDA in half precision.
+* varlen: flat tokens with cumulative segment lengths (cu_seqlens), no work between segments, windows in the kernel; in
+  half precision on CUDA from compute capability 8.0 on.
 
 Axis letters: B rows, T query positions, S key positions, H heads, K key-value heads, E head_dim, G segments.
 """
@@ -17,7 +18,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -41,6 +44,7 @@ from pretextlm.model.sliding_window_attention import (
 
 BYTES_OF_A_PAIR = 5
 """Memory of a mask on a CPU for each pair of tokens: a boolean, and the fp32 number that is added to the score."""
+MAX_VARLEN_HEAD_DIM = 256
 MAX_EAGER_KEYS = 256
 """Keys up to which eager products are faster on a CPU in half precision (measured by benchmarks/attention.py)."""
 
@@ -57,6 +61,7 @@ class AttentionMask:
         cu_seqlens_k: (G+1,) int32 starts of the segments in the flat keys.
         max_seqlen_q: Bound of the queries' segment lengths, a constant for the compiler.
         max_seqlen_k: Bound of the keys' segment lengths.
+        reach: In the varlen kernel, how many tokens to the left and right are visible; -1 for all.
         eager: Write the matrix products out instead of calling the fused kernel.
         sliding_window: The mask of a window in blocks, which needs none of the others.
         block_sparse: A block-sparse mask, which needs none of the others.
@@ -70,6 +75,7 @@ class AttentionMask:
     cu_seqlens_k: Tensor | None = None
     max_seqlen_q: int = 0
     max_seqlen_k: int = 0
+    reach: tuple[int, int] = (-1, -1)
     eager: bool = False
     sliding_window: SlidingWindowMask | None = None
     block_sparse: BlockSparseMask | None = None
@@ -160,7 +166,6 @@ def _attend_varlen(q_BTHE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, mask: Attenti
     if groups > 1:
         k_BSKE = k_BSKE.repeat_interleave(groups, dim=2)
         v_BSKE = v_BSKE.repeat_interleave(groups, dim=2)
-    window = (-1, 0) if mask.causal else (-1, -1)
     out = varlen_kernel(
         q_BTHE.flatten(0, 1),
         k_BSKE.flatten(0, 1),
@@ -169,15 +174,23 @@ def _attend_varlen(q_BTHE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, mask: Attenti
         mask.cu_seqlens_k,
         mask.max_seqlen_q,
         mask.max_seqlen_k,
-        window_size=window,
+        window_size=mask.reach,
     )
     return out.view_as(q_BTHE)
 
 
-def use_varlen(device: torch.device, dtype: torch.dtype, attention: AttentionKind) -> bool:
-    """Returns whether the varlen backend can compute this kind of attention on this device."""
+def use_varlen(device: torch.device, dtype: torch.dtype, attention: AttentionKind, head_dim: int = 64) -> bool:
+    """Returns whether the varlen backend can compute this kind of attention on this device.
+
+    The kernel is that of FlashAttention 2: tensor cores of compute capability 8.0 and heads of at most 256 columns.
+    """
     return (
-        device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and attention in ("causal", "bidirectional")
+        device.type == "cuda"
+        and dtype in (torch.bfloat16, torch.float16)
+        and attention in ("causal", "bidirectional")
+        and head_dim <= MAX_VARLEN_HEAD_DIM
+        and head_dim % 8 == 0
+        and torch.cuda.get_device_capability(device) >= (8, 0)
     )
 
 
@@ -208,6 +221,8 @@ def self_attention_mask(
     always_in_blocks: bool = False,
     has_softcap: bool = False,
     sparsity: BlockSparsity | None = None,
+    head_dim: int = 64,
+    host_segments: Any = None,
 ) -> AttentionMask:
     """Build the mask of self-attention, for the backend that suits it.
 
@@ -228,6 +243,9 @@ def self_attention_mask(
         always_in_blocks: Compute a window in blocks however short the row is.
         has_softcap: Scores are bounded, for which a tensor is needed, or blocks.
         sparsity: Block-sparse attention, for rows in which a document may be too long for full attention.
+        head_dim: Width of a head.
+        host_segments: `segments_BT` as an array of numpy, from which the starts of segments are found without waiting
+            for the device.
 
     Raises:
         UserError: Block-sparse attention of rows that are not bidirectional.
@@ -240,12 +258,14 @@ def self_attention_mask(
         if segments_BT is None:
             segments_BT = torch.zeros(shape, dtype=torch.int32, device=device)
         return AttentionMask(block_sparse=block_sparse_mask(segments_BT, sparsity))
+    plain = not needs_bias and not has_softcap and not (window and global_tokens) and not always_in_blocks
+    if plain and use_varlen(device, dtype, attention, head_dim):
+        starts = _to_device(segment_starts(_on_host(host_segments, segments_BT), shape), device)
+        reach = _reach(attention, window)
+        return AttentionMask(None, attention == "causal", starts, starts, shape[1], shape[1], reach)
     in_blocks = window > 0 and not needs_bias and attention in ("causal", "bidirectional")
     in_blocks = in_blocks and (always_in_blocks or cheaper_in_blocks(window, shape[1]))
     needs_bias = needs_bias or has_softcap or window > 0
-    if not needs_bias and use_varlen(device, dtype, attention):
-        starts = _segment_starts(segments_BT, shape, device)
-        return AttentionMask(None, attention == "causal", starts, starts, shape[1], shape[1])
     eager = _use_eager(device, dtype, shape[1])
     if segments_BT is None and attention == "bidirectional" and not needs_bias:
         return AttentionMask(eager=eager)
@@ -264,6 +284,13 @@ def self_attention_mask(
     if window:
         visible = visible & within_window(positions_BT, positions_BT, window, attention, global_tokens)
     return AttentionMask(_additive(visible, dtype), eager=eager)
+
+
+def _reach(attention: AttentionKind, window: int) -> tuple[int, int]:
+    """Returns how many tokens to either side of it a token attends to, -1 for all: see `within_window`."""
+    if attention == "causal":
+        return (window - 1 if window else -1, 0)
+    return (window // 2, window // 2) if window else (-1, -1)
 
 
 def within_window(
@@ -291,6 +318,8 @@ def cross_attention_mask(
     device: torch.device,
     dtype: torch.dtype,
     needs_bias: bool = False,
+    head_dim: int = 64,
+    host_segments: tuple[Any, Any] = (None, None),
 ) -> AttentionMask:
     """Build the mask of a decoder's attention to the encoder's row: all of the same segment is visible.
 
@@ -306,12 +335,15 @@ def cross_attention_mask(
         device: Where the mask is needed.
         dtype: Type of the activations.
         needs_bias: Scores are bounded.
+        head_dim: Width of a head.
+        host_segments: Both segments as arrays of numpy.
     """
-    if not needs_bias and use_varlen(device, dtype, "bidirectional"):
-        queries = _segment_starts(query_segments_BT, query_shape, device)
-        keys = _segment_starts(key_segments_BS, key_shape, device)
-        if _same_segments(query_segments_BT, key_segments_BS, queries, keys, query_shape, key_shape):
-            return AttentionMask(None, False, queries, keys, query_shape[1], key_shape[1])
+    if not needs_bias and use_varlen(device, dtype, "bidirectional", head_dim):
+        own, theirs = _on_host(host_segments[0], query_segments_BT), _on_host(host_segments[1], key_segments_BS)
+        queries, keys = segment_starts(own, query_shape), segment_starts(theirs, key_shape)
+        if _same_segments(own, theirs, queries, keys, query_shape[1], key_shape[1]):
+            starts = _to_device(queries, device), _to_device(keys, device)
+            return AttentionMask(None, False, *starts, query_shape[1], key_shape[1])
     eager = _use_eager(device, dtype, key_shape[1])
     if query_segments_BT is None and key_segments_BS is None:
         return AttentionMask(eager=eager)
@@ -354,37 +386,55 @@ def _additive(visible_BTS: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(visible_BTS, zero, float("-inf"))[:, None]
 
 
-def _segment_starts(segments_BT: Tensor | None, shape: tuple[int, int], device: torch.device) -> Tensor:
-    """(G+1,) starts of the segments of all rows laid end to end: rows [0 0 1], [0 1 1] start at 0, 2, 3, 4, and 6."""
+def segment_starts(segments_BT: NDArray[Any] | None, shape: tuple[int, int]) -> NDArray[np.int32]:
+    """Find where the segments of all rows begin when the rows are laid end to end.
+
+    Args:
+        segments_BT: Segment of each position; None when every row is one.
+        shape: (B, T).
+
+    Returns:
+        (G+1,) starts and the end: rows [0 0 1], [0 1 1] give 0, 2, 3, 4, and 6.
+    """
     rows, width = shape
     if segments_BT is None:
-        return torch.arange(0, (rows + 1) * width, width, dtype=torch.int32, device=device)
-    first = torch.ones(shape, dtype=torch.bool, device=device)
+        return np.arange(0, (rows + 1) * width, width, dtype=np.int32)
+    first = np.ones(shape, dtype=bool)
     first[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
-    starts = first.flatten().nonzero().flatten().to(torch.int32)
-    end = torch.tensor([rows * width], dtype=torch.int32, device=device)
-    return torch.cat([starts, end])
+    return np.append(np.flatnonzero(first), rows * width).astype(np.int32)
+
+
+def _on_host(array: Any, tensor: Tensor | None) -> NDArray[Any] | None:
+    """The array where it is given; else the tensor is copied, for which the host waits."""
+    return array if array is not None or tensor is None else tensor.cpu().numpy()
+
+
+def _to_device(starts: NDArray[np.int32], device: torch.device) -> Tensor:
+    """Tells the compiler that batches have different numbers of segments: else it would compile each number anew."""
+    found = torch.from_numpy(starts).to(device, non_blocking=True)
+    torch._dynamo.maybe_mark_dynamic(found, 0)
+    return found
 
 
 def _same_segments(
-    query_segments_BT: Tensor | None,
-    key_segments_BS: Tensor | None,
-    queries: Tensor,
-    keys: Tensor,
-    query_shape: tuple[int, int],
-    key_shape: tuple[int, int],
+    query_segments_BT: NDArray[Any] | None,
+    key_segments_BS: NDArray[Any] | None,
+    queries: NDArray[np.int32],
+    keys: NDArray[np.int32],
+    query_width: int,
+    key_width: int,
 ) -> bool:
     """Returns whether segments that start at `queries` and `keys` have the same numbers in the same rows."""
     if query_segments_BT is None and key_segments_BS is None:
         return True
-    return torch.equal(
-        _rows_and_segments(query_segments_BT, queries, query_shape[1]),
-        _rows_and_segments(key_segments_BS, keys, key_shape[1]),
+    return np.array_equal(
+        _rows_and_segments(query_segments_BT, queries, query_width),
+        _rows_and_segments(key_segments_BS, keys, key_width),
     )
 
 
-def _rows_and_segments(segments_BT: Tensor | None, starts: Tensor, width: int) -> Tensor:
+def _rows_and_segments(segments_BT: NDArray[Any] | None, starts: NDArray[np.int32], width: int) -> NDArray[np.int64]:
     """(2, G) row and number of the segments that start there."""
-    flat = starts[:-1].long()
-    numbers = torch.zeros_like(flat) if segments_BT is None else segments_BT.flatten()[flat].long()
-    return torch.stack([flat // width, numbers])
+    flat = starts[:-1].astype(np.int64)
+    numbers = np.zeros_like(flat) if segments_BT is None else segments_BT.reshape(-1)[flat].astype(np.int64)
+    return np.stack([flat // width, numbers])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -78,9 +79,11 @@ def prepare(batch: Batch, config: ModelConfig, device: torch.device, dtype: torc
         dtype: Type of the activations.
     """
     index, labels = _labelled(batch.targets)
+    if config.positions.kind in BIAS_KINDS:
+        batch = _with_positions_of_columns(batch)
     on_device = batch.map(lambda array: _tensor(array).to(device, non_blocking=True))
     common: dict[str, Any] = {
-        "tokens": _stack_inputs(on_device, config, device, dtype),
+        "tokens": _stack_inputs(on_device, config, device, dtype, _array(batch.segment_ids)),
         "labels_N": torch.from_numpy(labels).to(device, non_blocking=True),
         "label_indices": None if index is None else torch.from_numpy(index).to(device, non_blocking=True),
         "dtype": dtype,
@@ -96,15 +99,19 @@ def prepare(batch: Batch, config: ModelConfig, device: torch.device, dtype: torc
     )
     shapes = _shape(batch.decoder_input_ids), _shape(batch.input_ids)
     segments = on_device.decoder_segment_ids, on_device.segment_ids
-    cross = cross_attention_mask(*segments, *shapes, device, dtype, needs_bias=config.attention.softcap > 0)
-    decoder_tokens = _stack_inputs(decoder, config, device, dtype)
+    own, theirs = _array(batch.decoder_segment_ids), _array(batch.segment_ids)
+    bounded = config.attention.softcap > 0
+    cross = cross_attention_mask(*segments, *shapes, device, dtype, bounded, config.head_dim, (own, theirs))
+    decoder_tokens = _stack_inputs(decoder, config, device, dtype, own)
     match = None
     if config.sentinel_states:
         match = match_sentinels(decoder.input_ids, on_device.input_ids, config.sentinel_ids, *segments)
     return ModelInputs(**common, decoder_tokens=decoder_tokens, cross_attention_mask=cross, sentinel_match=match)
 
 
-def _stack_inputs(batch: Batch, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> StackInputs:
+def _stack_inputs(
+    batch: Batch, config: ModelConfig, device: torch.device, dtype: torch.dtype, host_segments: Any
+) -> StackInputs:
     """The batch's `input_ids` as a stack reads them; its arrays are tensors already."""
     shape = _shape(batch.input_ids)
     positions = batch.position_ids
@@ -131,6 +138,8 @@ def _stack_inputs(batch: Batch, config: ModelConfig, device: torch.device, dtype
             needs_bias=config.positions.kind in BIAS_KINDS,
             has_softcap=attention.softcap > 0,
             sparsity=sparsity,
+            head_dim=config.head_dim,
+            host_segments=host_segments,
         )
         for window in set(attention.sliding_windows)
     }
@@ -139,9 +148,36 @@ def _stack_inputs(batch: Batch, config: ModelConfig, device: torch.device, dtype
     return StackInputs(batch.input_ids, positions, masks, angles, types, dropout_keys=batch.dropout_keys)
 
 
+def _with_positions_of_columns(batch: Batch) -> Batch:
+    """Leaves out positions whose distances are those of columns, so that one bias of positions serves all rows.
+
+    A bias depends on distances within a segment alone. Where positions count up in each segment, those of columns have
+    the same distances: the bias is (1, H, T, T) instead of (B, H, T, T).
+    """
+
+    def counts_up(positions: Any, segments: Any) -> bool:
+        if not isinstance(positions, np.ndarray) or not isinstance(segments, np.ndarray | None):
+            return False
+        step = np.diff(positions, axis=1) == 1
+        return bool(
+            (step if segments is None else step | (np.diff(segments, axis=1) != 0) | (segments[:, 1:] < 0)).all()
+        )
+
+    changed = {}
+    for positions, segments in (("position_ids", "segment_ids"), ("decoder_position_ids", "decoder_segment_ids")):
+        if counts_up(getattr(batch, positions), getattr(batch, segments)):
+            changed[positions] = None
+    return dataclasses.replace(batch, **changed) if changed else batch
+
+
 def _tensor(array: Any) -> Tensor:
     """A tensor stays as it is: one model may have computed another's input."""
     return array if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _array(array: Any) -> Any:
+    """An array of numpy, or None in place of a tensor."""
+    return array if isinstance(array, np.ndarray) else None
 
 
 def _shape(array: Any) -> tuple[int, int]:

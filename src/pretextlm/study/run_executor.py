@@ -55,19 +55,27 @@ class RunExecutor:
         Raises:
             Stopped: a signal arrived.
         """
-        from pretextlm.evaluation.evaluate import evaluate
         from pretextlm.training.pretrain import pretrain
         from pretextlm.training.signals import Stopped
 
         try:
             if not trained(directory):
                 (self.pretrain or pretrain)(recipe(), directory, resume=True, command=command, progress=progress)
-            (self.evaluate or evaluate)(directory)
+            (self.evaluate or evaluate_where_it_was_trained)(directory)
         except Stopped:
             raise
         except Exception as error:  # one run's fault must not take the others' hours with it
             return reason(error, directory.name)
         return None
+
+
+def evaluate_where_it_was_trained(directory: Path) -> None:
+    """Evaluates a run on the kind of device that its recipe names, so that a GPU is used here, too."""
+    from pretextlm.evaluation.evaluate import evaluate
+    from pretextlm.training.run_directory import Run
+
+    run = Run.open(directory)
+    evaluate(run, device=run.recipe.training.device)
 
 
 def reason(error: Exception, name: str) -> str:

@@ -164,6 +164,9 @@ def tune_process() -> None:
     """
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(compile_cache())
     torch.set_flush_denormal(True)
+    # Long sums that a GPU splits are added up in fp32, not in half precision.
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     if not faulthandler.is_enabled() and sys.__stderr__:
         faulthandler.enable(sys.__stderr__)  # truncating a memory-mapped file kills the process by SIGBUS
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":

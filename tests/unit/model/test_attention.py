@@ -1,12 +1,17 @@
 """The backends of `attend` are one function: rows, written-out products and packed segments agree."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from tests.builders import make_model
 
 from pretextlm.attention_mask import may_attend
+from pretextlm.batch import Batch
 from pretextlm.model import attention as module
 from pretextlm.model.attention import AttentionMask, attend, cross_attention_mask, self_attention_mask
+from pretextlm.model.model_inputs import prepare
 
 CPU = torch.device("cpu")
 SEGMENTS = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2], [0] * 8], dtype=torch.int32)
@@ -37,8 +42,9 @@ def reference_varlen(q, k, v, cu_q, cu_k, max_q, max_k, *, window_size):
     for i in range(len(cu_q) - 1):
         rows, keys = slice(cu_q[i], cu_q[i + 1]), slice(cu_k[i], cu_k[i + 1])
         scores = torch.einsum("the,she->hts", q[rows], k[keys]) / q.size(-1) ** 0.5
-        if window_size == (-1, 0):
-            scores += torch.full(scores.shape[1:], float("-inf")).triu(1)
+        distance = torch.arange(scores.shape[1])[:, None] - torch.arange(scores.shape[2])[None]
+        left, right = (size if size >= 0 else max(scores.shape) for size in window_size)
+        scores.masked_fill_((distance > left) | (distance < -right), float("-inf"))
         out[rows] = torch.einsum("hts,she->the", scores.softmax(-1), v[keys])
     return out
 
@@ -81,13 +87,49 @@ def test_on_a_cpu_short_rows_in_half_precision_use_products_and_long_ones_do_not
 
 @pytest.mark.parametrize("kind", ["causal", "bidirectional"])
 @pytest.mark.parametrize("key_heads", [4, 2])
-def test_the_packed_backend_equals_the_rows_backend(monkeypatch, kind, key_heads):
+@pytest.mark.parametrize("window", [0, 1, 2, 4])
+def test_the_packed_backend_equals_the_rows_backend(monkeypatch, kind, key_heads, window):
+    def computed():
+        place = (2, 8), CPU, torch.float32
+        mask = self_attention_mask(SEGMENTS, POSITIONS, None, kind, *place, window=window)
+        return attend(q, k, v, mask), mask
+
     monkeypatch.setattr(module, "varlen_kernel", reference_varlen)
     q, k, v = qkv(key_heads=key_heads)
-    rows = attend(q, k, v, self_attention_mask(SEGMENTS, POSITIONS, None, kind, (2, 8), CPU, torch.float32))
+    rows, _ = computed()
     monkeypatch.setattr(module, "use_varlen", lambda *_: True)
-    packed = attend(q, k, v, self_attention_mask(SEGMENTS, POSITIONS, None, kind, (2, 8), CPU, torch.float32))
+    packed, mask = computed()
+    assert mask.cu_seqlens_q is not None
     torch.testing.assert_close(rows, packed, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("capability", "head_dim", "there"),
+    [((8, 0), 64, True), ((7, 5), 64, False), ((9, 0), 256, True), ((9, 0), 288, False), ((9, 0), 60, False)],
+)
+def test_the_packed_kernel_is_used_where_it_exists(monkeypatch, capability, head_dim, there):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert module.use_varlen(torch.device("cuda"), torch.bfloat16, "causal", head_dim) == there
+    assert not module.use_varlen(torch.device("cuda"), torch.float32, "causal", head_dim)
+
+
+def test_another_number_of_segments_is_no_reason_to_compile_anew(monkeypatch):
+    monkeypatch.setattr(module, "use_varlen", lambda *_: True)
+    seen = []
+
+    def count(graph, inputs):
+        seen.append(graph)
+        return graph.forward
+
+    @torch.compile(backend=count)
+    def doubled(starts):
+        return starts * 2
+
+    for ends in ([4, 8], [1, 3, 8], [2, 3, 5, 8]):
+        segments = torch.tensor(np.repeat(np.arange(len(ends)), np.diff([0, *ends]))[None], dtype=torch.int32)
+        mask = self_attention_mask(segments, None, None, "causal", (1, 8), CPU, torch.float32)
+        assert doubled(mask.cu_seqlens_q).tolist() == [0, *(2 * end for end in ends)]
+    assert len(seen) == 1
 
 
 def test_the_packed_backend_equals_the_rows_backend_across_encoder_and_decoder(monkeypatch):
@@ -166,3 +208,27 @@ def test_the_packed_kernel_of_torch_equals_the_rows_backend_with_gradients(kind)
         results.append([out.float(), *(t.grad.float() for t in tensors)])
     for rows, packed in zip(*results, strict=True):
         torch.testing.assert_close(rows, packed, atol=5e-2, rtol=5e-2)
+
+
+@pytest.mark.parametrize("kind", ["relative", "alibi"])
+def test_rows_of_several_documents_share_one_bias_of_positions(kind):
+    positions = {"kind": kind, "num_buckets": 8}
+    model = make_model(architecture="decoder", positions=positions)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias.weight"):
+            parameter.data.normal_()
+    ids = np.random.default_rng(0).integers(0, 128, (2, 8)).astype(np.int32)
+    segments, places = SEGMENTS.numpy(), POSITIONS.numpy()
+    batch = Batch(input_ids=ids, segment_ids=segments, position_ids=places, attention="causal")
+    inputs = prepare(batch, model.config, CPU, torch.float32)
+    assert inputs.tokens.position_ids.shape == (1, 8)
+    together = model(inputs).hidden_BTD
+    for row in range(2):
+        for number in np.unique(segments[row]):
+            at = segments[row] == number
+            alone = model(prepare(Batch(ids[row][at][None], attention="causal"), model.config, CPU, torch.float32))
+            torch.testing.assert_close(together[row, at], alone.hidden_BTD[0], atol=1e-5, rtol=1e-5)
+    gap = places.copy()
+    gap[0, 1:] += 1
+    left = prepare(dataclasses.replace(batch, position_ids=gap), model.config, CPU, torch.float32)
+    assert left.tokens.position_ids.shape == (2, 8)

@@ -15,4 +15,5 @@ DryRun = Annotated[
         "--dry-run", help="Measure a few steps and print memory, time and cost; nothing is trained or written."
     ),
 ]
+Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
 Jobs = Annotated[int, typer.Option(help="Runs at a time: each has its share of the threads, or a GPU.")]
