@@ -51,8 +51,14 @@ def fill(
         from pretextlm.training.run_directory import Run
 
         opened = Run.open(run)
-        how = {"max_new_tokens": max_new_tokens, "parse_special_tokens": parse_special_tokens, "device": device}
-        filled = fill_text(opened, text, top=top, **how)
+        filled = fill_text(
+            opened,
+            text,
+            top=top,
+            max_new_tokens=max_new_tokens,
+            parse_special_tokens=parse_special_tokens,
+            device=device,
+        )
     for note in filled.notes:
         stderr().print(note)
     if as_json:

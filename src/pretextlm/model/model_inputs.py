@@ -158,12 +158,12 @@ def _with_positions_of_columns(batch: Batch) -> Batch:
     def counts_up(positions: Any, segments: Any) -> bool:
         if not isinstance(positions, np.ndarray) or not isinstance(segments, np.ndarray | None):
             return False
-        step = np.diff(positions, axis=1) == 1
-        return bool(
-            (step if segments is None else step | (np.diff(segments, axis=1) != 0) | (segments[:, 1:] < 0)).all()
-        )
+        fine = np.diff(positions, axis=1) == 1
+        if segments is not None:
+            fine |= (np.diff(segments, axis=1) != 0) | (segments[:, 1:] < 0)
+        return bool(fine.all())
 
-    changed = {}
+    changed: dict[str, Any] = {}
     for positions, segments in (("position_ids", "segment_ids"), ("decoder_position_ids", "decoder_segment_ids")):
         if counts_up(getattr(batch, positions), getattr(batch, segments)):
             changed[positions] = None
