@@ -17,12 +17,11 @@ from pretextlm.objectives.base import Objective
 from pretextlm.objectives.registry import build
 from pretextlm.training.budget import BudgetKind
 from pretextlm.training.run_directory import CONFIG
-from pretextlm.training.sizing import Size, choose_size, size_for_tokens
-from pretextlm.training.throughput import measured_throughput
+from pretextlm.training.runtime import COMPILE_PAYS_SECONDS, choose_device
+from pretextlm.training.sizing import Size, choose_size, fastest_size, size_for_tokens
+from pretextlm.training.throughput import COMPILED_SPEEDUP, measured_throughput
 
 AUTO = "auto"
-ROUNDS = 4
-"""Times that a model is chosen for its own speed: a larger one is mostly faster per operation."""
 
 
 def is_auto(model: Any) -> bool:
@@ -71,15 +70,13 @@ def size_for(
 def _for_seconds(objective: Objective, seconds: float, vocab_size: int, length: int, throughput: float) -> Size:
     if throughput:
         return choose_size(objective, seconds * throughput, vocab_size, length)
-    rate, seen = 1e11, []
-    for _ in range(ROUNDS):
-        size = choose_size(objective, seconds * rate, vocab_size, length)
-        if size.model in seen:
-            break
-        seen.append(size.model)
+    compiled = COMPILED_SPEEDUP if seconds >= COMPILE_PAYS_SECONDS and choose_device().type == "cpu" else 1.0
+
+    def measured(size: Size) -> float:
         rows = max(1, size.training["batch_tokens"] // size.length)
-        rate = measured_throughput(objective, size.model, size.vocab_size, size.length, rows)
-    return choose_size(objective, seconds * rate, vocab_size, length)
+        return compiled * measured_throughput(objective, size.model, size.vocab_size, size.length, rows)
+
+    return fastest_size(objective, seconds, measured, vocab_size, length)
 
 
 def with_size(values: Mapping[str, Any], directory: Path | None = None) -> dict[str, Any]:

