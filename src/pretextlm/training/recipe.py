@@ -461,6 +461,11 @@ def _resolved(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     architecture = None
     model = values.get("model", {})
     given = {"preset": model} if isinstance(model, str) else _given(model)
+    if given is not None and given.get("preset") == "auto":
+        raise UserError(
+            f'model = "auto" in {where} is a size that is chosen when a training begins.',
+            "Give tables or a file to pretrain, or write a recipe with the numbers by pretextlm plan --out FILE.",
+        )
     if given is not None:
         values["model"] = _model(given, trained, where)
         architecture = values["model"]["architecture"]

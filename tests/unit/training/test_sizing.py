@@ -147,6 +147,11 @@ def test_a_budget_that_says_no_size_is_refused(store, change, message):
         with_size(recipe(store, budget_flops=1e12) | change)
 
 
+def test_a_recipe_object_has_no_size_that_is_still_open(store):
+    with pytest.raises(UserError, match="chosen when a training begins"):
+        Recipe.load(recipe(store, budget_flops=1e12))
+
+
 def test_seconds_of_several_processes_are_refused(store, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="measures one process"):
