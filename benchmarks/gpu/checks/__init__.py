@@ -1,0 +1,1 @@
+"""What `make gpu-check` checks, one file for each part of the library."""
