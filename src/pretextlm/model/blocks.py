@@ -18,7 +18,7 @@ from pretextlm.model.config import ModelConfig
 from pretextlm.model.disentangled_attention import disentangled_bias
 from pretextlm.model.dropout import DropoutKeys, dropout
 from pretextlm.model.kv_cache import KVCache
-from pretextlm.model.layers import ACTIVATIONS, Linear
+from pretextlm.model.layers import ACTIVATIONS, Linear, project
 from pretextlm.model.norm import Norm
 from pretextlm.model.rotary import RotaryAngles, apply_rotary
 
@@ -113,8 +113,8 @@ class SelfAttention(Attention):
         Returns:
             (B, T, D).
         """
-        q_BTHE, k_BTKE = self.queries(x_BTD), self.keys(x_BTD)
-        v_BTKE = self.split_heads(self.v_proj(x_BTD))
+        q_BTHE, k_BTKE, v_BTKE = map(self.split_heads, project(x_BTD, self.q_proj, self.k_proj, self.v_proj))
+        q_BTHE, k_BTKE = self.q_norm(q_BTHE), self.k_norm(k_BTKE)
         if angles is not None:
             q_BTHE, k_BTKE = apply_rotary(q_BTHE, angles), apply_rotary(k_BTKE, angles)
         if cache is not None:
@@ -127,9 +127,9 @@ class SelfAttention(Attention):
         sliding = mask.sliding_window
         if self.of_globals is None or sliding is None or sliding.global_columns is None:
             return self.output(q_BTHE, k_BTKE, v_BTKE, mask)
-        own, split = self.of_globals, self.split_heads
-        global_qkv = split(own.q_proj(x_BTD)), split(own.k_proj(x_BTD)), split(own.v_proj(x_BTD))
-        return self.output(q_BTHE, k_BTKE, v_BTKE, mask, global_qkv)
+        own = self.of_globals
+        q, k, v = map(self.split_heads, project(x_BTD, own.q_proj, own.k_proj, own.v_proj))
+        return self.output(q_BTHE, k_BTKE, v_BTKE, mask, (q, k, v))
 
 
 class CrossAttention(Attention):
@@ -152,7 +152,8 @@ class CrossAttention(Attention):
         if cache is not None and cache.length:
             k_BSKE, v_BSKE = cache.read()
         else:
-            k_BSKE, v_BSKE = self.keys(encoder_hidden_BSD), self.split_heads(self.v_proj(encoder_hidden_BSD))
+            k_BSKE, v_BSKE = map(self.split_heads, project(encoder_hidden_BSD, self.k_proj, self.v_proj))
+            k_BSKE = self.k_norm(k_BSKE)
             if cache is not None:
                 cache.update(k_BSKE, v_BSKE)
         return self.output(self.queries(x_BTD), k_BSKE, v_BSKE, mask)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,7 +185,8 @@ class ReplacedToken(Wrapper):
         judged = forward(dataclasses.replace(batch, input_ids=ids_BT, labels=None, draws=None))
         places = np.flatnonzero(_real(batch).reshape(-1))
         logits_M = judged.heads["replaced"](judged.hidden_at(places))
-        labels_M = replaced_BT.flatten()[torch.from_numpy(places).to(replaced_BT.device)]
+        index = torch.from_numpy(places).to(replaced_BT.device, non_blocking=True)
+        labels_M = replaced_BT.flatten().index_select(0, index)
         total = functional.binary_cross_entropy_with_logits(logits_M, labels_M.float(), reduction="sum")
         correct = ((logits_M.detach() > 0) == labels_M).sum()
         return {
@@ -200,12 +201,15 @@ def propose(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
 
     from pretextlm.model.replaced_token_head import sample_tokens
 
+    def on_device(array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(outputs.hidden_ND.device, non_blocking=True)
+
     hidden = batch.labels != IGNORE
-    device = outputs.hidden_ND.device
-    originals = torch.from_numpy(np.where(hidden, batch.labels, batch.input_ids)).to(device)
-    draws = torch.from_numpy(batch.draws[hidden]).to(device)
+    originals = on_device(np.where(hidden, batch.labels, batch.input_ids))
+    sampled = sample_tokens(outputs.model, outputs.hidden_ND, on_device(batch.draws[hidden]))
     ids = originals.clone()
-    ids[torch.from_numpy(hidden).to(device)] = sample_tokens(outputs.model, outputs.hidden_ND, draws).to(ids.dtype)
+    # At numbers of positions: at a mask of booleans, the host would wait for the device to count them.
+    ids.view(-1).index_copy_(0, on_device(np.flatnonzero(hidden)), sampled.to(ids.dtype))
     return ids, ids != originals
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import stats
 from tests.unit.objectives.hand_rows import framed, keyed, vocabulary
+from tests.waits import Waits
 
 from pretextlm.batch import IGNORE, Batch
 from pretextlm.errors import UserError
@@ -62,6 +63,16 @@ def test_the_text_is_the_original_but_for_proposals_and_only_those_that_differ_a
     assert (ids.numpy()[~hidden] == originals[~hidden]).all()
     assert (replaced.numpy() == (ids.numpy() != originals)).all()
     assert replaced.numpy()[hidden].any()
+
+
+def test_a_step_waits_for_nothing_that_the_device_computes():
+    objective = build("replaced_token")
+    batch, _ = batch_of(objective, padded=4)
+    forward = forward_of(objective, model_of(objective))
+    with Waits() as waits:
+        terms = objective.step(forward, batch)
+        sum(term.total for term in terms.values()).backward()
+    assert waits.found == []
 
 
 def test_a_proposal_that_is_right_is_no_replacement():
