@@ -63,7 +63,7 @@ def project(x: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
         return tuple(layer(x) for layer in layers)
     weight = torch.cat([layer.weight.to(x.dtype) for layer in plain])
     bias = torch.cat([layer.bias.to(x.dtype) for layer in plain]) if True in biased else None
-    return functional.linear(x, weight, bias).split([layer.out_features for layer in plain], dim=-1)
+    return torch.functional.split(functional.linear(x, weight, bias), [layer.out_features for layer in plain], dim=-1)
 
 
 class EmbeddingTable(nn.Embedding):
