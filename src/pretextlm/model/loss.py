@@ -34,7 +34,7 @@ CHUNK_DEVICE = 8192
 
 
 def chunk_of(hidden_ND: Tensor) -> int:
-    """Returns how many targets' logits are held at once on this device."""
+    """Returns how many targets' logits are held at once on this device, where nothing else is asked for."""
     return CHUNK_CPU if hidden_ND.device.type == "cpu" else CHUNK_DEVICE
 
 
@@ -53,6 +53,17 @@ def softmax_written_out(scores_CV: Tensor) -> tuple[Tensor, Tensor]:
     exp_CV = (values_CV - max_C1).exp()
     sum_C1 = exp_CV.sum(dim=1, keepdim=True)
     return (exp_CV * sum_C1.reciprocal()).to(scores_CV.dtype), (sum_C1.log() + max_C1)[:, 0]
+
+
+def compiled_softmax() -> Softmax:
+    """Compile `softmax_written_out` for any number of rows; the vocabulary is a constant of the generated code."""
+    compiled = torch.compile(softmax_written_out, dynamic=False)
+
+    def softmax(scores_CV: Tensor) -> tuple[Tensor, Tensor]:
+        torch._dynamo.maybe_mark_dynamic(scores_CV, 0)
+        return compiled(scores_CV)
+
+    return softmax
 
 
 def softmax_eager(scores_CV: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,7 +85,13 @@ def _scaled(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor]:
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor, softmax: Softmax, bias_V: Tensor | None
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        labels_N: Tensor,
+        softmax: Softmax,
+        bias_V: Tensor | None,
+        chunk: int,
     ) -> Tensor:
         weight = weight_VD.to(hidden_ND.dtype)
         bias = None if bias_V is None else bias_V.to(hidden_ND.dtype)
@@ -83,7 +100,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight_VD) if needs_grad else None
         grad_bias = torch.zeros_like(bias_V) if needs_grad and bias_V is not None else None
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
-        chunk = chunk_of(hidden_ND)
+        chunk = chunk or chunk_of(hidden_ND)
         for start in range(0, hidden_ND.size(0), chunk):
             rows = slice(start, start + chunk)
             labels_C = labels_N[rows]
@@ -104,10 +121,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None, Tensor | None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (scale,) = grad_outputs
         *_, grad_bias = ctx.saved_tensors
-        return *_scaled(ctx, scale), None, None, None if grad_bias is None else grad_bias * scale
+        return *_scaled(ctx, scale), None, None, None if grad_bias is None else grad_bias * scale, None
 
 
 def linear_cross_entropy(
@@ -117,6 +134,7 @@ def linear_cross_entropy(
     softcap: float = 0.0,
     softmax: Softmax = softmax_eager,
     bias_V: Tensor | None = None,
+    chunk: int = 0,
 ) -> Tensor:
     """Compute the cross-entropy of softmax(hidden · weightᵀ + bias) against the labels.
 
@@ -127,6 +145,7 @@ def linear_cross_entropy(
         softcap: Bound of the logits; with one, the plain formula is used, which holds all logits.
         softmax: The eager one, or the written-out one, compiled.
         bias_V: Bias of the head, in fp32; None for none.
+        chunk: C, how many targets' logits are held at once; 0 for what suits the device.
 
     Returns:
         Scalar in fp32, summed over the targets, in nats; 0 when there are none.
@@ -136,7 +155,7 @@ def linear_cross_entropy(
         scores_NV = functional.linear(hidden_ND, weight_VD.to(hidden_ND.dtype), bias).float()
         return functional.cross_entropy(soft_cap(scores_NV, softcap), labels_N, reduction="sum")
     total: Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden_ND, weight_VD, labels_N, softmax, bias_V
+        hidden_ND, weight_VD, labels_N, softmax, bias_V, chunk
     )
     return total
 

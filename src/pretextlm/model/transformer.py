@@ -31,7 +31,7 @@ from pretextlm.model.embedding import Embeddings
 from pretextlm.model.kv_cache import KVCache
 from pretextlm.model.layers import INITIAL_STD, EmbeddingTable, Linear
 from pretextlm.model.lm_head import LMHeadTransform, lm_logits
-from pretextlm.model.loss import Softmax, linear_cross_entropy, softmax_eager, softmax_written_out
+from pretextlm.model.loss import Softmax, compiled_softmax, linear_cross_entropy, softmax_eager
 from pretextlm.model.model_inputs import ModelInputs, StackInputs
 from pretextlm.model.norm import Norm
 from pretextlm.model.positions import AlibiBias, RelativePositionBias
@@ -230,7 +230,7 @@ class Transformer(nn.Module):
             if isinstance(module, Block):
                 module.compile(dynamic=True if shapes > 1 else None)
             elif isinstance(module, Transformer):
-                module.softmax = torch.compile(softmax_written_out, dynamic=True)
+                module.softmax = compiled_softmax()
 
     def undo_compile(self) -> None:
         """Undo `compile_blocks`."""

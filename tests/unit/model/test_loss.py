@@ -1,11 +1,13 @@
 """The chunked cross-entropy is the plain one, value and gradients."""
 
+import functools
+
 import pytest
 import torch
 from torch.nn import functional
 
 from pretextlm.model import loss as module
-from pretextlm.model.loss import linear_cross_entropy, softmax_eager, softmax_written_out
+from pretextlm.model.loss import compiled_softmax, linear_cross_entropy, softmax_eager, softmax_written_out
 
 
 def plain(hidden, weight, labels, softcap=0.0):
@@ -67,3 +69,36 @@ def test_no_gradient_is_worked_out_when_none_is_wanted():
     total = linear_cross_entropy(hidden, weight, labels)
     assert not total.requires_grad
     torch.testing.assert_close(total, plain(hidden, weight, labels), rtol=1e-5, atol=1e-3)
+
+
+def test_one_compiled_softmax_serves_any_number_of_rows_of_one_vocabulary(monkeypatch):
+    shapes = []
+
+    def keep(graph, inputs):
+        values = [node.meta["example_value"] for node in graph.graph.find_nodes(op="placeholder")]
+        shapes.extend(tuple(value.shape) for value in values if isinstance(value, torch.Tensor))
+        return graph.forward
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=keep))
+    softmax = compiled_softmax()
+    for rows in (64, 100, 37):
+        scores = torch.randn(rows, 50)
+        torch.testing.assert_close(softmax(scores)[0], scores.softmax(1))
+    ((rows, vocabulary),) = shapes
+    assert isinstance(rows, torch.SymInt)
+    assert vocabulary == 50
+    assert isinstance(vocabulary, int)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 300])
+def test_the_loss_does_not_depend_on_the_chunk(chunk):
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(30, 16, dtype=torch.float64), torch.randn(50, 16, dtype=torch.float64)
+    labels, results = torch.randint(0, 50, (30,)), []
+    for size in (0, chunk):
+        leaves = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        total = linear_cross_entropy(*leaves, labels, chunk=size)
+        total.backward()
+        results.append((total, *(leaf.grad for leaf in leaves)))
+    torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
