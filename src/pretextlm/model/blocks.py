@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -211,16 +212,26 @@ class Block(nn.Module):
     Attributes:
         gradient_checkpointing: Keep only the block's inputs in training and compute the rest again in the backward
             pass (Chen et al. 2016, https://arxiv.org/abs/1604.06174).
+        passes: How often the block was applied with gradients since it was compiled.
+        eager_passes: How many of these ran without compiled code, for a shape that was not compiled.
     """
 
     def __init__(self, config: ModelConfig, cross: bool, first: bool = False) -> None:
         super().__init__()
         self.gradient_checkpointing = False
+        self.passes = self.eager_passes = 0
         before = config.norm.first_layer or not first
         self.self_attn, self.self_attn_norm = SelfAttention(config), SubLayer(config, before)
         self.cross_attn = CrossAttention(config) if cross else None
         self.cross_attn_norm = SubLayer(config) if cross else None
         self.mlp, self.mlp_norm = FeedForward(config), SubLayer(config)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Apply the block, and count it."""
+        if self._compiled_call_impl is not None and torch.is_grad_enabled():
+            self.passes += 1
+        out: Tensor = super().__call__(*args, **kwargs)
+        return out
 
     def forward(
         self,
@@ -246,6 +257,9 @@ class Block(nn.Module):
         Returns:
             (B, T, D) hidden states.
         """
+        # Compiled code does not come by here.
+        if not torch.compiler.is_compiling() and self._compiled_call_impl is not None and torch.is_grad_enabled():
+            self.eager_passes += 1
         if not (self.gradient_checkpointing and torch.is_grad_enabled()):
             return self._compute(x_BTD, mask, angles, encoder_hidden_BSD, cross_attention_mask, dropout_keys, cache)
         assert cache is None, "a cache is filled once"

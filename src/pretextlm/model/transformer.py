@@ -240,6 +240,11 @@ class Transformer(nn.Module):
             elif isinstance(module, Transformer):
                 module.softmax = softmax_eager
 
+    def eager_share(self) -> float:
+        """Share of the passes through compiled blocks, with gradients, that ran without compiled code."""
+        blocks = [module for module in self.modules() if isinstance(module, Block)]
+        return sum(block.eager_passes for block in blocks) / max(1, sum(block.passes for block in blocks))
+
     def set_gradient_checkpointing(self, blocks: int) -> None:
         """Keep only the inputs of the first blocks for the backward pass, which computes these blocks again.
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 COMPILER = ("torch._dynamo", "torch._inductor")
 """Modules whose errors are compiler errors; matched by name, since importing them takes seconds."""
+MENTIONED_SHARE = 0.01
+"""Share of passes without compiled code from which it is mentioned."""
 
 
 def compile_ahead(
@@ -65,3 +67,10 @@ def compile_ahead(
     seconds = time.perf_counter() - start
     note(f"compiled in {seconds:.0f} s")
     return seconds
+
+
+def note_eager_share(model: Transformer, note: Callable[[str], None]) -> None:
+    """Say how much of the training ran without compiled code, because of shapes that the first step did not have."""
+    share = model.eager_share()
+    if share >= MENTIONED_SHARE:
+        note(f"{share:.0%} of the passes through blocks ran without compiled code: the first step had no such shapes")

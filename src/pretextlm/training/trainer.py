@@ -23,7 +23,7 @@ from pretextlm.training import checkpoint as checkpoints
 from pretextlm.training.callbacks.base import Callback, StepMetrics
 from pretextlm.training.callbacks.validation import validation_number
 from pretextlm.training.checkpoint_writer import CheckpointWriter
-from pretextlm.training.compilation import compile_ahead
+from pretextlm.training.compilation import compile_ahead, note_eager_share
 from pretextlm.training.corpus import Corpus
 from pretextlm.training.distributed import SINGLE_PROCESS, DistributedContext
 from pretextlm.training.forward import Forward
@@ -176,6 +176,7 @@ class Trainer:
         finally:
             loader.close(wait=not stop.number)
         alive()
+        note_eager_share(self.model, self.progress.note)
         if not signal:
             try:
                 with torch.compiler.set_stance("eager_on_recompile"):
