@@ -12,7 +12,7 @@ KERNELS := tests/unit/tasks/test_distilled.py tests/unit/tasks/test_text_tasks.p
 	tests/unit/model/test_attention.py tests/unit/training/test_accumulation.py
 
 .PHONY: help setup quickstart test test-quick test-cpu-kernels faults fuzz lint bench clean \
-	gpu-wheels gpu-site gpu-check gpu-rehearsal
+	gpu-wheels gpu-site gpu-check gpu-bench gpu-curves gpu-rehearsal
 
 help: ## Say what the targets do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -77,6 +77,12 @@ gpu-site:
 
 gpu-check: gpu-site ## Check everything that has a path of its own on a GPU (10 minutes, needs a GPU)
 	$(GPU_RUN) benchmarks.gpu.check
+
+gpu-bench: gpu-site ## Measure training on a GPU beside others' (10 minutes, needs a GPU)
+	$(GPU_RUN) benchmarks.gpu.bench
+
+gpu-curves: gpu-site ## Train each of the three architectures for 150 seconds and keep its losses (needs a GPU)
+	$(GPU_RUN) benchmarks.gpu.curves
 
 gpu-rehearsal: setup ## Run what gpu-check can run without a GPU
 	PYTHONPATH=$(CURDIR)/src:$(CURDIR) $(BIN)/python -m benchmarks.gpu.check --device cpu --limit 3600

@@ -124,12 +124,14 @@ def run_isolated(one: Item, device: str, seconds: float, modules: Sequence[str] 
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
         )
+        _RUNNING.add(process)
         try:
             code: int | None = process.wait(seconds)
         except subprocess.TimeoutExpired:
             code = None
         finally:
             _end_group(process)
+            _RUNNING.discard(process)
         outcome = Path(directory, "outcome")
         if code == 0 and outcome.exists():
             return Outcome(**json.loads(outcome.read_text(encoding="utf-8")))
@@ -195,6 +197,7 @@ def main(description: str, name: str, modules: Sequence[str], jobs: dict[str, in
     parser.add_argument("--json", type=Path, default=Path(os.environ.get("OUT", "build/gpu"), f"{name}.json"))
     parser.add_argument("--list", action="store_true", help="print the names, and run nothing")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, _end_all)
     load(modules)
     chosen = [one for one in ITEMS.values() if any(text in one.name for text in options.only)]
     if options.list:
@@ -231,6 +234,17 @@ def _write(to: Path | None, device: str, outcomes: Sequence[Outcome]) -> None:
 def _short(detail: Any) -> str:
     text = detail if isinstance(detail, str) else json.dumps(detail, default=str)
     return text if len(text) <= 300 else text[:297] + "…"
+
+
+_RUNNING: set[subprocess.Popen[bytes]] = set()
+
+
+def _end_all(number: int, _: Any) -> None:
+    """Ends the processes of all items, which are no children of this one's group, and this one."""
+    for process in list(_RUNNING):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    os._exit(128 + number)
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks.training.resident import forget_peak, peak
@@ -22,10 +22,11 @@ class Turns:
         steps: number of steps of a turn.
         facts: values for the table, such as the number of parameters.
         before: bytes of memory before the model was created; a turn's memory is its peak above them.
+        memory: gives the most bytes of memory so far.
     """
 
-    def __init__(self, steps: int, facts: Mapping[str, Any], before: int) -> None:
-        self.before = before
+    def __init__(self, steps: int, facts: Mapping[str, Any], before: int, memory: Callable[[], int] = peak) -> None:
+        self.before, self.memory = before, memory
         self._channel = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
         self.steps, self.done = steps, 0
@@ -44,7 +45,7 @@ class Turns:
             return
         wall = time.perf_counter() - self._wall
         cpu = time.process_time() - self._cpu
-        self._say({"cpu": cpu, "wall": wall, "tokens": self.tokens + tokens, "memory": peak() - self.before})
+        self._say({"cpu": cpu, "wall": wall, "tokens": self.tokens + tokens, "memory": self.memory() - self.before})
         self._wait()
 
     def _wait(self) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from benchmarks.gpu import isolation
-from benchmarks.gpu.check import MODULES
+from benchmarks.gpu.bench import MODULES as MEASURES
+from benchmarks.gpu.check import MODULES as CHECKS
 from benchmarks.gpu.checks import attention, dropout, losses
 from benchmarks.gpu.isolation import FAILED, ITEMS, NEEDS_GPU, PASSED, load, run_here
 
@@ -36,13 +37,22 @@ QUICK = (
     "training.terminated_and_resumed[muon bf16]",
     "training.best_weights_are_kept",
 )
-load(MODULES)
+load((*CHECKS, *MEASURES, "benchmarks.gpu.measures.curves"))
+MEASURED = ("ours.training[BERT-base; muon]", "profiled.kernels[T5-base]", "ceilings.product", "choices.projections")
 
 
 @pytest.mark.parametrize("name", [name for name in ITEMS if name.startswith(QUICK)])
 def test_a_check_passes_on_a_cpu(name):
     outcome = run_here(ITEMS[name], "cpu")
     assert outcome.status == PASSED, outcome.output
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_measurement_runs_on_a_cpu(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = run_here(ITEMS[name], "cpu")
+    assert outcome.status == PASSED, outcome.output
+    assert outcome.detail
 
 
 def test_what_needs_a_gpu_says_why_and_is_not_run():

@@ -80,7 +80,7 @@ def train(values: Mapping[str, Any], **options: Any) -> Run:
 
 def losses(run: Run) -> Tensor:
     """Of all steps."""
-    return torch.tensor([line["loss"] for line in run.metrics() if "loss" in line], dtype=torch.float64)
+    return torch.tensor([line["loss"] for line in run.metrics() if line["kind"] == "train"], dtype=torch.float64)
 
 
 def environment() -> dict[str, str]:

@@ -40,10 +40,14 @@ class EagerBlocks(Callback):
                 counter.calls += 1
             return forward(block, *args, **kwargs)
 
-        Block.forward = counted  # type: ignore[method-assign]
+        self.forward = forward
+        Block.forward = counted  # type: ignore[method-assign]  # before it is compiled, or it would be compiled anew
 
     def on_begin(self, trainer: Any) -> None:
         self.calls = 0
+
+    def close(self) -> None:
+        Block.forward = self.forward  # type: ignore[method-assign]
 
 
 @item(SECTION, seconds=300, cases=CASES)
