@@ -39,6 +39,7 @@ from pretextlm.model.sliding_window_attention import (
     SlidingWindowMask,
     attend_sliding_window,
     cheaper_in_blocks,
+    count_globals,
     sliding_window_mask,
 )
 
@@ -223,6 +224,7 @@ def self_attention_mask(
     sparsity: BlockSparsity | None = None,
     head_dim: int = 64,
     host_segments: Any = None,
+    host_positions: Any = None,
 ) -> AttentionMask:
     """Build the mask of self-attention, for the backend that suits it.
 
@@ -246,6 +248,7 @@ def self_attention_mask(
         head_dim: Width of a head.
         host_segments: `segments_BT` as an array of numpy, from which the starts of segments are found without waiting
             for the device.
+        host_positions: `positions_BT` as an array of numpy.
 
     Raises:
         UserError: Block-sparse attention of rows that are not bidirectional.
@@ -255,9 +258,9 @@ def self_attention_mask(
             raise UserError(
                 "Block-sparse attention reads rows in both directions only.", "Give attention.block_size = 0."
             )
-        if segments_BT is None:
-            segments_BT = torch.zeros(shape, dtype=torch.int32, device=device)
-        return AttentionMask(block_sparse=block_sparse_mask(segments_BT, sparsity))
+        segments = _on_host(host_segments, segments_BT)
+        segments = np.zeros(shape, dtype=np.int32) if segments is None else np.ascontiguousarray(segments)
+        return AttentionMask(block_sparse=block_sparse_mask(torch.from_numpy(segments), sparsity).to(device))
     plain = not needs_bias and not has_softcap and not (window and global_tokens) and not always_in_blocks
     if plain and use_varlen(device, dtype, attention, head_dim):
         starts = _to_device(segment_starts(_on_host(host_segments, segments_BT), shape), device)
@@ -265,6 +268,10 @@ def self_attention_mask(
         return AttentionMask(None, attention == "causal", starts, starts, shape[1], shape[1], reach)
     in_blocks = window > 0 and not needs_bias and attention in ("causal", "bidirectional")
     in_blocks = in_blocks and (always_in_blocks or cheaper_in_blocks(window, shape[1]))
+    max_globals = None
+    if in_blocks and global_tokens:
+        segments, places = _on_host(host_segments, segments_BT), _on_host(host_positions, positions_BT)
+        max_globals = count_globals(segments, places, shape, global_tokens)
     needs_bias = needs_bias or has_softcap or window > 0
     eager = _use_eager(device, dtype, shape[1])
     if segments_BT is None and attention == "bidirectional" and not needs_bias:
@@ -277,7 +284,7 @@ def self_attention_mask(
         positions_BT = torch.arange(shape[1], dtype=torch.int32, device=device).expand(shape)
     if in_blocks:
         causal = attention == "causal"
-        sliding = sliding_window_mask(segments_BT, positions_BT, window, global_tokens, causal, dtype)
+        sliding = sliding_window_mask(segments_BT, positions_BT, window, global_tokens, causal, dtype, max_globals)
         return AttentionMask(sliding_window=sliding)
     _ensure_memory(segments_BT, segments_BT)
     visible = may_attend(segments_BT, segments_BT, positions_BT, positions_BT, prefix_BT, attention, ranks_BT, reach_BT)

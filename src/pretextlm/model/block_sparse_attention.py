@@ -31,9 +31,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -81,6 +83,8 @@ class BlockSparseMask:
         query_P: Which of the full blocks each pair is of.
         key_P: The block that it attends to.
         random_blocks: Random blocks still to be sampled, by `for_layer`.
+        keys_of_samples: Number of blocks of the document that each sparse block is in, less 1, and the block's place in
+            it, on the host; None once the random blocks are sampled.
     """
 
     tokens_NR: Tensor
@@ -95,6 +99,16 @@ class BlockSparseMask:
     query_P: Tensor
     key_P: Tensor
     random_blocks: int = 0
+    keys_of_samples: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+
+    def to(self, device: torch.device) -> BlockSparseMask:
+        """Returns the mask on a device."""
+        moved: dict[str, Any] = {
+            field.name: value.to(device, non_blocking=True)
+            for field in dataclasses.fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return dataclasses.replace(self, **moved)
 
     def for_layer(self, index: int) -> BlockSparseMask:
         """Sample the random blocks of a layer.
@@ -107,7 +121,7 @@ class BlockSparseMask:
         Args:
             index: Number of the layer, on which the samples depend.
         """
-        if not self.random_blocks:
+        if self.keys_of_samples is None:
             return self
         low_M = torch.maximum(self.sparse_M - 1, self.first_M + 1)
         neighbours_M = torch.minimum(self.sparse_M + 1, self.last_M - 1) - low_M + 1
@@ -115,8 +129,8 @@ class BlockSparseMask:
         long_M = length_M >= FIXED_BLOCKS + 2 * self.random_blocks
         free_M = torch.where(long_M, length_M - 1 - neighbours_M, 0)
         # Keyed by the layer, the document's number of blocks and the block's place in it: independent of the batch.
-        of_block = length_M.cpu().numpy(), (self.sparse_M - self.first_M).cpu().numpy()
-        uniform_Mr = torch.from_numpy(CounterRNG.of(index, *of_block).uniform(0, self.random_blocks)).to(low_M.device)
+        uniform = CounterRNG.of(index, *self.keys_of_samples).uniform(0, self.random_blocks)
+        uniform_Mr = torch.from_numpy(uniform).to(low_M.device, non_blocking=True)
         bounds = torch.arange(self.random_blocks + 1, device=low_M.device) * free_M[:, None] // self.random_blocks
         pick_Mr = bounds[:, :-1] + (uniform_Mr * (bounds[:, 1:] - bounds[:, :-1])).long()
         random_Mr = self.first_M[:, None] + 1 + pick_Mr
@@ -126,6 +140,7 @@ class BlockSparseMask:
             keys_MK=torch.cat([self.keys_MK, torch.where(long_M[:, None], random_Mr, 0)], dim=1),
             count_MK=torch.cat([self.count_MK, long_M[:, None].expand_as(random_Mr)], dim=1),
             random_blocks=0,
+            keys_of_samples=None,
         )
 
 
@@ -139,7 +154,8 @@ def block_sparse_mask(segments_BT: Tensor, sparsity: BlockSparsity) -> BlockSpar
     where -- is a slot without a token: a document's last block is its own.
 
     Args:
-        segments_BT: Document of each position, -1 for padding.
+        segments_BT: Document of each position, -1 for padding. On the host: the numbers of blocks depend on them, for
+            which a device would have to be waited for.
         sparsity: Size and number of blocks.
     """
     size, device = sparsity.block_size, segments_BT.device
@@ -174,6 +190,8 @@ def block_sparse_mask(segments_BT: Tensor, sparsity: BlockSparsity) -> BlockSpar
     query_P = torch.repeat_interleave(counts_G)
     nth_P = torch.arange(len(query_P), device=device) - (counts_G.cumsum(0) - counts_G)[query_P]
     keys_MK, count_MK = _sparse_keys(sparse_M, first_N[sparse_M], last_N[sparse_M], long_N[sparse_M], sparsity)
+    random_blocks = sparsity.num_random_blocks if sparsity.sample_random_blocks else 0
+    keys_of_samples = (last_N - first_N)[sparse_M].numpy(), (sparse_M - first_N[sparse_M]).numpy()
     return BlockSparseMask(
         tokens_NR.view(blocks, size),
         is_token.view(blocks, size),
@@ -186,7 +204,8 @@ def block_sparse_mask(segments_BT: Tensor, sparsity: BlockSparsity) -> BlockSpar
         full_G,
         query_P,
         first_N[full_G][query_P] + nth_P,
-        sparsity.num_random_blocks if sparsity.sample_random_blocks else 0,
+        random_blocks,
+        keys_of_samples if random_blocks else None,
     )
 
 

@@ -83,7 +83,7 @@ def prepare(batch: Batch, config: ModelConfig, device: torch.device, dtype: torc
         batch = _with_positions_of_columns(batch)
     on_device = batch.map(lambda array: _tensor(array).to(device, non_blocking=True))
     common: dict[str, Any] = {
-        "tokens": _stack_inputs(on_device, config, device, dtype, _array(batch.segment_ids)),
+        "tokens": _stack_inputs(on_device, config, device, dtype, batch.segment_ids, batch.position_ids),
         "labels_N": torch.from_numpy(labels).to(device, non_blocking=True),
         "label_indices": None if index is None else torch.from_numpy(index).to(device, non_blocking=True),
         "dtype": dtype,
@@ -102,7 +102,8 @@ def prepare(batch: Batch, config: ModelConfig, device: torch.device, dtype: torc
     own, theirs = _array(batch.decoder_segment_ids), _array(batch.segment_ids)
     bounded = config.attention.softcap > 0
     cross = cross_attention_mask(*segments, *shapes, device, dtype, bounded, config.head_dim, (own, theirs))
-    decoder_tokens = _stack_inputs(decoder, config, device, dtype, own)
+    on_host = batch.decoder_segment_ids, batch.decoder_position_ids
+    decoder_tokens = _stack_inputs(decoder, config, device, dtype, *on_host)
     match = None
     if config.sentinel_states:
         match = match_sentinels(decoder.input_ids, on_device.input_ids, config.sentinel_ids, *segments)
@@ -110,9 +111,9 @@ def prepare(batch: Batch, config: ModelConfig, device: torch.device, dtype: torc
 
 
 def _stack_inputs(
-    batch: Batch, config: ModelConfig, device: torch.device, dtype: torch.dtype, host_segments: Any
+    batch: Batch, config: ModelConfig, device: torch.device, dtype: torch.dtype, host_segments: Any, host_positions: Any
 ) -> StackInputs:
-    """The batch's `input_ids` as a stack reads them; its arrays are tensors already."""
+    """The batch's `input_ids` as a stack reads them; its arrays are tensors already, of which two were these."""
     shape = _shape(batch.input_ids)
     positions = batch.position_ids
     if positions is None:
@@ -139,7 +140,8 @@ def _stack_inputs(
             has_softcap=attention.softcap > 0,
             sparsity=sparsity,
             head_dim=config.head_dim,
-            host_segments=host_segments,
+            host_segments=_array(host_segments),
+            host_positions=_array(host_positions),
         )
         for window in set(attention.sliding_windows)
     }

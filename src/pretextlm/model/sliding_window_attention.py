@@ -21,8 +21,11 @@ tokens of a row at most, H heads, K key-value heads, E head_dim.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -62,7 +65,13 @@ def cheaper_in_blocks(window: int, length: int) -> bool:
 
 
 def sliding_window_mask(
-    segments_BT: Tensor, positions_BT: Tensor, window: int, global_tokens: int, causal: bool, dtype: torch.dtype
+    segments_BT: Tensor,
+    positions_BT: Tensor,
+    window: int,
+    global_tokens: int,
+    causal: bool,
+    dtype: torch.dtype,
+    max_globals: int | None = None,
 ) -> SlidingWindowMask:
     """Build the mask of rows of documents, each of them contiguous with positions that count up.
 
@@ -73,6 +82,7 @@ def sliding_window_mask(
         global_tokens: Tokens at the beginning of each document that attend to all of it and that all of it attends to.
         causal: Whether only earlier positions are visible.
         dtype: Type of the activations.
+        max_globals: G, where it is known; else it is counted, for which the host waits.
     """
     reach = window if causal else max(1, window // 2)
     positions_BT0 = torch.where(segments_BT < 0, 0, positions_BT)
@@ -86,7 +96,7 @@ def sliding_window_mask(
     near |= (query_segments < 0)[..., :, None] & same  # padding attends to padding: a row of -inf alone gives NaN
     columns = is_global = own_bias = None
     if global_tokens:
-        columns, is_global = _global_columns(segments_BT, positions_BT, global_tokens)
+        columns, is_global = _global_columns(segments_BT, positions_BT, global_tokens, max_globals)
         segment_BG, position_BG = segments_BT.gather(1, columns), positions_BT.gather(1, columns)
         # A global token's key is appended to every block, so it is hidden among the neighbours: it would count twice.
         near &= (key_positions >= global_tokens)[..., None, :] | (key_segments < 0)[..., None, :]
@@ -144,8 +154,10 @@ def attend_sliding_window(
     assert mask.is_global is not None, "global tokens are known"
     queries, keys, values = global_qkv or (q_BTHE, k_BTKE, v_BTKE)
     own = attend_masked(_gather(queries, mask.global_columns), keys, values, mask.global_bias, scale, softcap)
-    row, nth = mask.is_global.nonzero(as_tuple=True)
-    return out.index_put((row, mask.global_columns[row, nth]), own[row, nth])
+    # Results of columns that are not real go to one more position, which is cut off: the device counts nothing.
+    columns_BG = torch.where(mask.is_global, mask.global_columns, width)
+    index = columns_BG[:, :, None, None].expand_as(own)
+    return pad(out, (0, 0, 0, 0, 0, 1)).scatter_(1, index, own)[:, :width]
 
 
 def _blocks(x: Tensor, reach: int, fill: int) -> Tensor:
@@ -168,14 +180,25 @@ def _neighbours(blocks: Tensor, causal: bool, fill: int) -> Tensor:
     return torch.cat([before, blocks, pad(blocks[:, 1:], (*tail, 0, 1), value=fill)], dim=2)
 
 
-def _global_columns(segments_BT: Tensor, positions_BT: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def count_globals(
+    segments_BT: NDArray[Any] | None, positions_BT: NDArray[Any] | None, shape: tuple[int, int], count: int
+) -> int:
+    """Returns how many global tokens a row of (B, T) has at most, where the first `count` of each document are global.
+
+    Without segments, a row is one document; without positions, they are those of columns.
+    """
+    is_global = np.broadcast_to((np.arange(shape[1]) if positions_BT is None else positions_BT) < count, shape)
+    return int((is_global if segments_BT is None else is_global & (segments_BT >= 0)).sum(axis=1).max())
+
+
+def _global_columns(segments_BT: Tensor, positions_BT: Tensor, count: int, most: int | None) -> tuple[Tensor, Tensor]:
     """(B, G) columns of the first `count` tokens of each document, and which of them are real.
 
     A stable sort of "is not global" moves the global columns to the front in their order; rows with fewer than G of
     them get column 0 for the rest.
     """
     is_global = (positions_BT < count) & (segments_BT >= 0)
-    most = int(is_global.sum(dim=1).max())
+    most = int(is_global.sum(dim=1).max()) if most is None else most
     order = torch.argsort(~is_global, dim=1, stable=True)[:, :most]
     real = is_global.gather(1, order)
     return torch.where(real, order, 0), real
