@@ -90,9 +90,9 @@ class Fit:
 
 
 FITS = {
-    "causal": Fit(2.392, 0.1101, 0.536, 0.596, 0.547, 0.01, 1e12, 3e13),
-    "masked": Fit(0.05, 2.1627, 0.088, 0.895, 0.592, 0.01, 1e12, 3e13),
-    "span_corruption": Fit(0.05, 1.8108, 0.082, 1.315, 0.392, 0.01, 1e12, 3e13),
+    "causal": Fit(2.392, 0.1101, 0.536, 0.596, 0.547, 0.005, 1e12, 1e13),
+    "masked": Fit(1.609, 0.6544, 0.221, 0.885, 0.589, 0.005, 1e12, 1e13),
+    "span_corruption": Fit(0.05, 1.8022, 0.085, 1.318, 0.394, 0.009, 1e12, 1e13),
 }
 """By objective. Another objective is sized as the one of these that trains its architecture."""
 
@@ -253,7 +253,7 @@ def size_of(objective: Objective, shape: tuple[int, int, int], flops: float, voc
     batch, tokens_per_row = trial_batch(objective, length, vocab_size, 8)
     tokens = flops * tokens_per_row * len(batch.input_ids) / objective.flops(config, batch)
     # An encoder-decoder has fewer targets in a row.
-    batch_tokens = BATCH_TOKENS * (flops / UNIT) ** BATCH_POWER * (2 if name == "span_corruption" else 1)
+    batch_tokens = BATCH_TOKENS * max(1.0, (flops / UNIT) ** BATCH_POWER) * (2 if name == "span_corruption" else 1)
     rate = LEARNING_RATE * (flops / UNIT) ** LEARNING_RATE_POWER
     extrapolated = not fit.lowest <= flops <= fit.highest
     loss = fit.loss(weights, tokens)
