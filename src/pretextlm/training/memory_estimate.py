@@ -60,6 +60,7 @@ def estimate_memory(
     dtype: Literal["fp32", "bf16"],
     target_length: int | None = None,
     recomputed: int = 0,
+    chunk: int = 0,
 ) -> MemoryEstimate:
     """Estimates the memory of a training step of one process.
 
@@ -71,6 +72,8 @@ def estimate_memory(
         dtype: of the activations.
         target_length: tokens of an encoder-decoder's target row.
         recomputed: number of blocks with gradient checkpointing (`Transformer.set_gradient_checkpointing`).
+        chunk: targets whose logits are held at once (model/loss.py), with their softmax in fp32 and gradient. They
+            count with the activations, all of which are alive then.
     """
     tables, matrices, rest = (sum(p.numel() for p in kind) for kind in parameter_groups(model))
     weights, trained = sum(p.numel() for p in model.parameters()), tables + matrices + rest
@@ -83,7 +86,9 @@ def estimate_memory(
     inputs = len(again) * rows * max(length, target_length or 0) * model.config.hidden_size * size
     # The last blocks are freed by their backward pass before the first recomputed block saves its activations again, so
     # the peak is the larger of the two, not their sum. With 3 blocks of 10 of which 1 is recomputed: max(20, 10).
-    return MemoryEstimate(4 * weights, 4 * trained, 4 * state, inputs + max(kept, *again) if again else kept)
+    activations = inputs + max(kept, *again) if again else kept
+    logits = min(chunk, rows * (target_length or length)) * model.config.vocab_size * (2 * size + 8)
+    return MemoryEstimate(4 * weights, 4 * trained, 4 * state, activations + logits)
 
 
 def estimate_memory_per_process(

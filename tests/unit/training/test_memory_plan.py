@@ -9,6 +9,7 @@ import torch
 from tests.builders import make_store
 
 import pretextlm.training.memory_plan as module
+from pretextlm.model.loss import CHUNK_CPU
 from pretextlm.model.transformer import meta_model
 from pretextlm.training.corpus import Corpus
 from pretextlm.training.distributed import SINGLE_PROCESS
@@ -54,7 +55,8 @@ def needed(store, recomputed, rows=8, **options) -> int:
     whole = recipe(store, **options)
     plan = make_plan(whole, Corpus.of_store(whole, store), CPU)
     model = meta_model(whole.model, whole.training_objective.heads)
-    return estimate_memory(model, "muon", rows, plan.length, "fp32", plan.target_length, recomputed).total
+    estimate = estimate_memory(model, "muon", rows, plan.length, "fp32", plan.target_length, recomputed, CHUNK_CPU)
+    return estimate.total
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -122,6 +124,14 @@ def test_what_autograd_keeps_shrinks_block_by_block(store):
     block = (kept[0] - kept[2]) / 6
     assert kept[2] < 0.5 * kept[0]
     assert kept[1] == pytest.approx(kept[0] - 3 * block, rel=0.05)
+
+
+def test_the_logits_of_a_chunk_of_targets_count(store):
+    model = meta_model(recipe(store).model.model_copy(update={"vocab_size": 100_000}))
+    sizes = [estimate_memory(model, "muon", 8, 64, "fp32", chunk=chunk).total for chunk in (0, 128, 512, 4096)]
+    assert sizes[1] - sizes[0] == 128 * 100_000 * 16
+    assert sizes[2] == sizes[3] == sizes[0] + 512 * 100_000 * 16  # there are no more targets
+    assert 4 * (sizes[1] - sizes[0]) == sizes[2] - sizes[0]
 
 
 def test_nothing_is_recomputed_where_all_fits_or_nobody_knows(store, monkeypatch):
