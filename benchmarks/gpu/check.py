@@ -9,6 +9,8 @@ Each check is a process of its own with a time limit. A line is printed when one
 is in build/gpu/check.json, or in $OUT. The exit code is 1 if any check failed.
 """
 
+import os
+
 from benchmarks.gpu.isolation import main
 
 PARTS = (
@@ -29,4 +31,5 @@ PARTS = (
 MODULES = tuple(f"benchmarks.gpu.checks.{part}" for part in PARTS)
 
 if __name__ == "__main__":
-    main(__doc__ or "", "check", MODULES, jobs={"cuda": 6, "cpu": 1}, limit=560.0)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a dozen processes share the cores
+    main(__doc__ or "", "check", MODULES, jobs={"cuda": 12, "cpu": 1}, limit=560.0)

@@ -49,7 +49,8 @@ def kernels(device: str, case: str) -> dict[str, Any]:
     took: dict[str, float] = {}
     for event in profiled.profiler.key_averages():
         here = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        if not on_gpu or event.device_type.name == "CUDA":  # operators repeat the time of the kernels they launch
+        # Operators and annotated regions repeat the time of the kernels in them.
+        if not event.is_user_annotation and (not on_gpu or event.device_type.name == "CUDA"):
             took[event.key] = took.get(event.key, 0.0) + here / 1e6
     busy = sum(took.values())
     longest = sorted(took, key=lambda name: -took[name])[:KERNELS]
