@@ -168,7 +168,7 @@ def _show(found: dict[str, Any], out: Path | None) -> None:
     if found["read_too_often"]:
         lines.append(
             f"the text is read more than {REPEATS_WITHOUT_LOSS:.0f} times: more text teaches more; "
-            f"weight decay {recipe['training']['weight_decay']}, dropout {recipe['training']['dropout']}"
+            f"weight decay {recipe['training']['weight_decay']}"
         )
     stdout().print(Text(found["objective"], style="bold"))
     for line in lines:

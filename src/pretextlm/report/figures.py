@@ -290,6 +290,8 @@ def _domain(measured: Sequence[Measured], fraction: bool, chance: float | None) 
     reach = high - low or abs(high) * 0.1 or 1.0
     # Two seeds can have an interval many times the data: it may leave the chart, the data may not.
     low, high = max(min([low, *edges]), low - 2 * reach), min(max([high, *edges]), high + 2 * reach)
+    if chance is not None:
+        low, high = min(low, chance), max(high, chance)
     margin = 0.06 * (high - low)
     return low - margin, high + margin
 

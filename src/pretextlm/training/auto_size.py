@@ -44,7 +44,7 @@ def size_for(
         objective: what is trained.
         kind: "flops", "seconds", "tokens" or "epochs".
         amount: in that unit.
-        store: the text, whose size decides on weight decay and dropout; None: any.
+        store: the text, whose size decides on weight decay; None: any.
         length: tokens of a row; 0: chosen, too.
         vocab_size: without a store; 0: chosen, too.
         throughput: operations per second; 0: of this machine, measured.

@@ -151,14 +151,16 @@ class Size:
         return self.tokens / text_tokens
 
     def regularized(self, text_tokens: int) -> Size:
-        """Returns it with weight decay and dropout if the text is read more often than `REPEATS_WITHOUT_LOSS`."""
+        """Returns it with weight decay if the text is read more often than `REPEATS_WITHOUT_LOSS`."""
         if self.epochs(text_tokens) <= REPEATS_WITHOUT_LOSS:
             return self
         return replace(self, training={**self.training, **REGULARIZED}, loss=None, loss_spread=None)
 
 
-REGULARIZED = {"weight_decay": 0.1, "dropout": 0.1}
-"""Of a training that reads its text often."""
+REGULARIZED = {"weight_decay": 0.1}
+"""Of a training that reads its text often. Dropout of 0.1 made the loss of such small models larger
+(docs/results/sizing.md).
+"""
 
 
 def choose_size(objective: Objective, flops: float, vocab_size: int = 0, length: int = 0) -> Size:

@@ -45,7 +45,7 @@ def test_a_known_device_trains_more_than_another_and_a_store_says_how_often_it_i
     }
     assert sizes["H200"]["flops"] / sizes["t4"]["flops"] == pytest.approx(989 / 65)
     assert sizes["t4"]["read_too_often"]
-    assert sizes["t4"]["recipe"]["training"]["dropout"] > 0
+    assert sizes["t4"]["recipe"]["training"]["weight_decay"] > 0
     assert sizes["t4"]["loss"] is None
 
 

@@ -77,6 +77,14 @@ def test_a_huge_interval_of_two_seeds_does_not_squash_the_data(tmp_path: Path) -
     assert max(r.mean for r in chart.rows) - min(r.mean for r in chart.rows) > figures.WIDTH / 8
 
 
+@pytest.mark.parametrize("beyond", [-5.0, 5.0])
+def test_chance_lies_within_a_chart_whose_values_are_all_better_or_worse(tmp_path: Path, beyond: float) -> None:
+    measure = next(m for m in measures(read([write_study(tmp_path / "s")])) if m.name == "blank_log_likelihood")
+    chart = figures.dot_chart(measure, chance=beyond)
+    assert chart.reference is not None
+    assert figures.PAD <= chart.reference.at <= figures.WIDTH - figures.PAD
+
+
 def test_every_store_that_is_watched_has_a_panel_on_a_scale_of_its_own(tmp_path: Path) -> None:
     place = write_study(tmp_path / "s", seeds=(1, 2))
     for number, run in enumerate(sorted((place / "runs").iterdir())):

@@ -99,7 +99,7 @@ def test_the_best_shape_is_that_of_the_lowest_expected_loss_and_speed_moves_it(n
     assert fastest_size(objective(name), 1e6, lambda size: 1e13).flops == 1e19
 
 
-def test_a_text_that_is_read_often_gets_weight_decay_and_dropout(store):
+def test_a_text_that_is_read_often_gets_weight_decay(store):
     text = store.train.num_tokens
     few = size_for(objective("masked"), "epochs", 3, store)
     many = size_for(objective("masked"), "epochs", 9, store)
