@@ -113,8 +113,8 @@ def adapted(model: Transformer, tuning: TuningConfig, generator: torch.Generator
             parameter.requires_grad_(True)
         if generator is not None and ".lora_A." in name:
             bound = parameter.size(1) ** -0.5
-            drawn = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)  # on any device the same
-            parameter.data.copy_(drawn)
+            drawn = parameter.data.new_empty(parameter.shape, device=generator.device)
+            parameter.data.copy_(drawn.uniform_(-bound, bound, generator=generator))  # the same on any device
     return model
 
 
