@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-import typer
 from tests.builders import make_store
-from typer.testing import CliRunner
+from tests.commands import printed_by
 
 from pretextlm.cli.compare import compare
 from pretextlm.cli.plan import plan
@@ -16,11 +15,7 @@ from pretextlm.training.recipe import Recipe
 
 
 def run(*arguments: str) -> str:
-    app = typer.Typer()
-    app.command()(plan)
-    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"}, catch_exceptions=False)
-    assert result.exit_code == 0
-    return result.stdout
+    return printed_by(plan, *arguments)
 
 
 def test_each_objective_has_a_recipe_that_loads_with_the_budget():

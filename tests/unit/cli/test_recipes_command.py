@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner
+from tests.commands import printed_by
 
 from pretextlm.cli.recipes import recipes
 from pretextlm.errors import UserError
@@ -19,11 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def run(*arguments: str) -> str:
-    app = typer.Typer()
-    app.command()(recipes)
-    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"}, catch_exceptions=False)
-    assert result.exit_code == 0
-    return result.stdout
+    return printed_by(recipes, *arguments)
 
 
 def test_every_recipe_of_the_repository_is_listed_with_its_command_and_what_it_is():

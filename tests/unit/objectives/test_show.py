@@ -8,9 +8,8 @@ import sys
 
 import numpy as np
 import pytest
-import typer
 from rich.cells import cell_len
-from typer.testing import CliRunner
+from tests.commands import printed_by
 
 from pretextlm.cli.show import draw
 from pretextlm.cli.show import show as command
@@ -34,11 +33,7 @@ FUNCTION = '''def larger(a, b):
 
 
 def run(*arguments: str) -> str:
-    app = typer.Typer()
-    app.command()(command)
-    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "80"}, catch_exceptions=False)
-    assert result.exit_code == 0
-    return result.stdout
+    return printed_by(command, *arguments, columns=80)
 
 
 def test_words_are_cut_into_pieces_and_hangul_more_finely():
