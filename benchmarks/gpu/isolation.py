@@ -122,7 +122,12 @@ def run_isolated(one: Item, device: str, seconds: float, modules: Sequence[str] 
         order = json.dumps({"name": one.name, "device": device, "modules": list(modules), "to": f"{directory}/outcome"})
         command = [sys.executable, "-m", "benchmarks.gpu", order]
         process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, "TMPDIR": directory},
         )
         _RUNNING.add(process)
         try:
