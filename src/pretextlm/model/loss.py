@@ -33,9 +33,9 @@ CHUNK_CPU = 1024
 CHUNK_DEVICE = 8192
 
 
-def chunk_of(hidden_ND: Tensor) -> int:
+def chunk_of(device: torch.device) -> int:
     """Returns how many targets' logits are held at once on this device, where nothing else is asked for."""
-    return CHUNK_CPU if hidden_ND.device.type == "cpu" else CHUNK_DEVICE
+    return CHUNK_CPU if device.type == "cpu" else CHUNK_DEVICE
 
 
 Softmax = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -100,7 +100,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight_VD) if needs_grad else None
         grad_bias = torch.zeros_like(bias_V) if needs_grad and bias_V is not None else None
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
-        chunk = chunk or chunk_of(hidden_ND)
+        chunk = chunk or chunk_of(hidden_ND.device)
         for start in range(0, hidden_ND.size(0), chunk):
             rows = slice(start, start + chunk)
             labels_C = labels_N[rows]
@@ -181,7 +181,7 @@ class _LinearDivergence(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight_VD) if needs_grad else None
         grad_bias = torch.zeros_like(bias_V) if needs_grad and bias_V is not None else None
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
-        chunk = chunk_of(hidden_ND)
+        chunk = chunk_of(hidden_ND.device)
         for start in range(0, hidden_ND.size(0), chunk):
             rows = slice(start, start + chunk)
             scores_CV = soft_cap(functional.linear(hidden_ND[rows], weight, bias).float(), softcaps[0])

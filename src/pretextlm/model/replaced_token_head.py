@@ -103,7 +103,7 @@ def sample_tokens(model: Transformer, hidden_ND: Tensor, draws_N: Tensor) -> Ten
         (N,) int64 ids.
     """
     ids = torch.empty(len(draws_N), dtype=torch.int64, device=hidden_ND.device)
-    chunk = chunk_of(hidden_ND)
+    chunk = chunk_of(hidden_ND.device)
     for start in range(0, len(ids), chunk):
         part = slice(start, start + chunk)
         probabilities_CV = model.logits(hidden_ND[part]).softmax(dim=1, dtype=torch.float32)

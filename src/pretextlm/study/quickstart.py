@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pretextlm.model.presets.preset import AUTO
 from pretextlm.objectives.registry import build
 from pretextlm.study.plan import StudyPlan
-from pretextlm.training.auto_size import AUTO, size_for
-from pretextlm.training.sizing import OPTIONS
+from pretextlm.training.auto_size import size_for
+from pretextlm.training.sizing import FITS, OPTIONS
 
-OBJECTIVES = ("causal", "masked", "span_corruption")
 NAME = "One text, one Transformer, three objectives"
 BLANKS = 500
 """Enough that the interval of a share is ±4 %."""
@@ -22,7 +22,7 @@ def classic_study(store: Path, budget: dict[str, Any], seeds: int = 1) -> StudyP
         {
             "name": NAME,
             "store": str(store),
-            "objectives": [{"name": name, **OPTIONS.get(name, {})} for name in OBJECTIVES],
+            "objectives": [{"name": name, **OPTIONS.get(name, {})} for name in FITS],
             "seeds": list(range(1, seeds + 1)),
             "budget": budget,
             "model": AUTO,
@@ -33,7 +33,7 @@ def classic_study(store: Path, budget: dict[str, Any], seeds: int = 1) -> StudyP
 
 def seconds_of_run(minutes: float, seeds: int) -> float:
     """Returns the seconds of each run if all of them together take so many minutes."""
-    return 60.0 * minutes / (len(OBJECTIVES) * seeds)
+    return 60.0 * minutes / (len(FITS) * seeds)
 
 
 def vocabulary_size(minutes: float, seeds: int) -> int:

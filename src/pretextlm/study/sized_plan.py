@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from pretextlm.config import read_toml
 from pretextlm.data.store import Store
 from pretextlm.study.directory import PLAN
 from pretextlm.study.extension import held_plan
 from pretextlm.study.plan import Condition, StudyPlan
 from pretextlm.study.task_plan import AnyPlan
-from pretextlm.training.auto_size import AUTO, is_auto, size_for
+from pretextlm.training.auto_size import is_auto, size_for
+from pretextlm.training.sizing import Size
 
 
 def sized_plan(plan: AnyPlan, directory: Path) -> AnyPlan:
@@ -33,20 +32,18 @@ def sized_plan(plan: AnyPlan, directory: Path) -> AnyPlan:
     held = _held(plan, directory / PLAN)
     store, length, conditions = Store.open(Path(plan.store)), held.length if held else plan.length, []
     for condition in plan.objectives:
-        earlier = next((one for one in held.objectives if one.label == condition.label), None) if held else None
-        if earlier is None:
-            amount = plan.budget.amount
-            size = size_for(condition.objective(), plan.budget.kind, amount, store, length or 0)
-            length = length or size.length  # of the first condition, for all of them
-            values: dict[str, Any] = {"model": size.model, "training": size.training}
-        else:
-            values = {"model": earlier.model, "training": earlier.training}
+        chosen: Condition | Size | None = None
+        if held is not None:
+            chosen = next((one for one in held.objectives if one.label == condition.label), None)
+        if chosen is None:
+            chosen = size_for(condition.objective(), plan.budget.kind, plan.budget.amount, store, length or 0)
+            length = length or chosen.length  # of the first condition, for all of them
         conditions.append(
             Condition.parse(
                 {
                     **condition.model_dump(exclude_none=True),
-                    "model": {**values["model"], **own, **condition.model},
-                    "training": {**values["training"], **plan.training, **condition.training},
+                    "model": {**chosen.model, **own, **condition.model},
+                    "training": {**chosen.training, **plan.training, **condition.training},
                 },
                 where=f"objective {condition.label}",
             )
@@ -56,7 +53,5 @@ def sized_plan(plan: AnyPlan, directory: Path) -> AnyPlan:
 
 def _held(plan: StudyPlan, file: Path) -> StudyPlan | None:
     """Returns the plan that the directory holds, with the sizes chosen earlier; None if it holds none."""
-    if not file.exists() or read_toml(file).get("model", {}).get("preset") == AUTO:
-        return None
-    held = held_plan(file, plan)
+    held = held_plan(file, plan) if file.exists() else None
     return held if isinstance(held, StudyPlan) else None

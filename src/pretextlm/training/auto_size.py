@@ -13,6 +13,7 @@ from typing import Any
 from pretextlm.config import read_toml
 from pretextlm.data.store import Store
 from pretextlm.errors import UserError
+from pretextlm.model.presets.preset import AUTO
 from pretextlm.objectives.base import Objective
 from pretextlm.objectives.registry import build
 from pretextlm.training.budget import BudgetKind
@@ -20,8 +21,6 @@ from pretextlm.training.run_directory import CONFIG
 from pretextlm.training.runtime import COMPILE_PAYS_SECONDS, choose_device
 from pretextlm.training.sizing import Size, choose_size, fastest_size, size_for_tokens
 from pretextlm.training.throughput import COMPILED_SPEEDUP, measured_throughput
-
-AUTO = "auto"
 
 
 def is_auto(model: Any) -> bool:
@@ -35,7 +34,6 @@ def size_for(
     amount: float,
     store: Store | None = None,
     length: int = 0,
-    vocab_size: int = 0,
     throughput: float = 0.0,
 ) -> Size:
     """Choose a size for a budget.
@@ -44,15 +42,14 @@ def size_for(
         objective: what is trained.
         kind: "flops", "seconds", "tokens" or "epochs".
         amount: in that unit.
-        store: the text, whose size decides on weight decay; None: any.
+        store: the text, whose size decides on weight decay; None: any, whose vocabulary is chosen, too.
         length: tokens of a row; 0: chosen, too.
-        vocab_size: without a store; 0: chosen, too.
         throughput: operations per second; 0: of this machine, measured.
 
     Raises:
         UserError: a budget in steps, which have no length yet; or in epochs without a store.
     """
-    vocab_size = vocab_size if store is None else store.vocabulary.size
+    vocab_size = 0 if store is None else store.vocabulary.size
     text = None if store is None else store.train.num_tokens
     if kind == "steps" or (kind == "epochs" and text is None):
         raise UserError(

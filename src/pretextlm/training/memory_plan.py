@@ -13,7 +13,7 @@ import torch
 
 from pretextlm.errors import DuplicateUserError, UserError
 from pretextlm.memory import available_memory, memory
-from pretextlm.model.loss import CHUNK_CPU, CHUNK_DEVICE
+from pretextlm.model.loss import chunk_of
 from pretextlm.model.transformer import meta_model
 from pretextlm.training.distributed import DistributedContext
 from pretextlm.training.memory_estimate import MemoryEstimate, estimate_memory, estimate_memory_per_process
@@ -61,9 +61,8 @@ def plan_memory(recipe: Recipe, plan: Plan, runtime: Runtime, distributed: Distr
     spread_over = distributed.local_world_size if config.parallel == "hybrid" else distributed.world_size
     dtype: Literal["bf16", "fp32"] = "fp32" if runtime.dtype == torch.float32 else "bf16"
     for rows, recomputed in _candidates(recipe, plan, runtime.device):
-        chunk = CHUNK_CPU if runtime.device.type == "cpu" else CHUNK_DEVICE
         needed = estimate_memory(
-            model, config.optimizer, rows, plan.length, dtype, plan.target_length, recomputed, chunk
+            model, config.optimizer, rows, plan.length, dtype, plan.target_length, recomputed, chunk_of(runtime.device)
         )
         found = MemoryPlan(
             rows, recomputed, estimate_memory_per_process(needed, model, config.parallel, spread_over), free

@@ -27,7 +27,7 @@ from pretextlm.config import WHERE, Config, DirectoryName, PathText, apply_overr
 from pretextlm.errors import UserError
 from pretextlm.files import AnyPath, write_text
 from pretextlm.model.config import ModelConfig
-from pretextlm.model.presets.preset import filled_in
+from pretextlm.model.presets.preset import AUTO, filled_in
 from pretextlm.objectives.base import Objective
 from pretextlm.objectives.protocol import TrainingObjective
 from pretextlm.objectives.registry import build as build_objective
@@ -461,7 +461,7 @@ def _resolved(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     architecture = None
     model = values.get("model", {})
     given = {"preset": model} if isinstance(model, str) else _given(model)
-    if given is not None and given.get("preset") == "auto":
+    if given is not None and given.get("preset") == AUTO:
         raise UserError(
             f'model = "auto" in {where} is a size that is chosen when a training begins.',
             "Give tables or a file to pretrain, or write a recipe with the numbers by pretextlm plan --out FILE.",

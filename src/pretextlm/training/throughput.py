@@ -21,7 +21,7 @@ from pretextlm.model.transformer import Transformer
 from pretextlm.objectives.base import Objective
 from pretextlm.training.forward import Forward
 from pretextlm.training.optimizers import Optimizer
-from pretextlm.training.peak_flops import TERA
+from pretextlm.training.peak_flops import GPUS, TERA
 from pretextlm.training.recipe import TrainingConfig
 from pretextlm.training.runtime import choose_device, choose_dtype, compile_cache, device_name, dtype_name
 from pretextlm.training.trial_batch import trial_batch
@@ -49,19 +49,23 @@ class Device:
     memory: float
 
 
+def _gpu(name: str, memory: float, dtype: str = "bf16") -> Device:
+    return Device(GPUS[name][0] * TERA, dtype, memory)
+
+
 DEVICES = {
-    "b200": Device(2250 * TERA, "bf16", 180e9),
-    "h200": Device(989 * TERA, "bf16", 141e9),
-    "h100": Device(989 * TERA, "bf16", 80e9),
-    "a100": Device(312 * TERA, "bf16", 80e9),
-    "l4": Device(121 * TERA, "bf16", 24e9),
-    "t4": Device(65 * TERA, "fp16", 16e9),
-    "5090": Device(209.5 * TERA, "bf16", 32e9),
-    "4090": Device(165.2 * TERA, "bf16", 24e9),
-    "3090": Device(71 * TERA, "bf16", 24e9),
+    "b200": _gpu("B200", 180e9),
+    "h200": _gpu("H200", 141e9),
+    "h100": _gpu("H100", 80e9),
+    "a100": _gpu("A100", 80e9),
+    "l4": _gpu("L4", 24e9),
+    "t4": _gpu("T4", 16e9, "fp16"),
+    "5090": _gpu("RTX 5090", 32e9),
+    "4090": _gpu("RTX 4090", 24e9),
+    "3090": _gpu("RTX 3090", 24e9),
     "laptop": Device(0.5 * TERA, "fp32", 16e9),
 }
-"""Dense peaks from the vendors' data sheets; "laptop": eight cores with AVX2 at 2 GHz."""
+""""laptop": eight cores with AVX2 at 2 GHz."""
 
 
 def named_device(name: str) -> Device:

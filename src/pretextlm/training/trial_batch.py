@@ -41,7 +41,7 @@ def trial_batch(objective: Objective, length: int, vocab_size: int, rows: int) -
         UserError: The objective does not work with rows of this length.
     """
     vocabulary = trial_vocabulary(vocab_size)
-    reader = objective.reader(_random_split(vocabulary), vocabulary, length)
+    reader = objective.reader(_random_split(vocab_size), vocabulary, length)
     numbers, epochs = reader.shuffled(np.arange(rows), 0)
     first = reader.groups(numbers)[0]
     read = replace(reader.read(numbers[first], epochs[first], 0), progress=np.full(len(first), 0.5))
@@ -49,9 +49,10 @@ def trial_batch(objective: Objective, length: int, vocab_size: int, rows: int) -
     return batch, reader.tokens_per_row
 
 
-def _random_split(vocabulary: Vocabulary) -> Split:
+@cache
+def _random_split(vocab_size: int) -> Split:
     total = DOCUMENTS * DOCUMENT_TOKENS
-    text = np.flatnonzero(~vocabulary.is_special)
+    text = np.flatnonzero(~trial_vocabulary(vocab_size).is_special)
     return Split(
         tokens=np.random.default_rng(0).choice(text, total).astype(np.uint32),
         documents=np.arange(0, total + 1, DOCUMENT_TOKENS).astype(np.uint64),

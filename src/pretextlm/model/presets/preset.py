@@ -66,6 +66,10 @@ class Preset:
         return abs(counted - number) < step
 
 
+AUTO = "auto"
+"""In place of a preset's name: the shape is chosen for the budget when a training begins (training/auto_size.py)."""
+
+
 def find(name: str) -> Preset:
     """Finds a preset.
 
