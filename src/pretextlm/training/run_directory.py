@@ -21,6 +21,7 @@ from pretextlm.config import read_toml, write_toml
 from pretextlm.data.store import sha256_of
 from pretextlm.errors import UserError
 from pretextlm.files import AnyPath, CannotWrite, write_json, write_text
+from pretextlm.model.config import ModelConfig
 from pretextlm.plain_files import read_json, read_text
 from pretextlm.training.recipe import Recipe
 from pretextlm.training.recipe_paths import absolute, all_exist, moved
@@ -96,7 +97,7 @@ class Run:
         values = read_toml(config)
         if not all_exist(values):
             values = moved(values, first_directory(directory), directory)
-        return cls(directory, Recipe.load(values, where=str(config)))
+        return cls(directory, Recipe.load(_with_absent_defaults(values), where=str(config)))
 
     @classmethod
     def create(
@@ -395,3 +396,15 @@ def _holder(handle: int) -> str:
             return text
         time.sleep(0.02)
     return text or "another process"
+
+
+def _with_absent_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns a run's tables with the defaults of model options that did not exist when it was written.
+
+    A recipe's rules may choose another value for a new model; this one was trained without the option.
+    """
+    model = values.get("model")
+    if not isinstance(model, dict) or "architecture" not in model:
+        return values  # not as a run is written
+    absent = {name: field.default for name, field in ModelConfig.model_fields.items() if name not in model}
+    return {**values, "model": {**absent, **model}}

@@ -29,6 +29,18 @@ def test_a_recipe_written_to_the_run_reads_back_equal(tmp_path):
     assert Run.open(run.directory).recipe.training_objective.rate == 0.3
 
 
+def test_a_run_from_before_an_option_existed_has_its_default_whatever_a_new_recipe_gets(tmp_path):
+    recipe = Recipe.load({**VALUES, "objective": "span_corruption", "model": {"sentinel_states": False}})
+    assert Recipe.load({**VALUES, "objective": "span_corruption"}).model.sentinel_states
+    (tmp_path / "tokenizer.json").write_text("{}")
+    run = Run.create(tmp_path / "run", recipe, {"python": "3"}, tmp_path / "tokenizer.json")
+    config = run.directory / "config.toml"
+    lines = [line for line in config.read_text().splitlines() if not line.startswith("sentinel_")]
+    config.write_text("\n".join(lines))
+    (run.directory / "run.json").unlink()
+    assert Run.open(run.directory).recipe == recipe
+
+
 def test_what_is_no_run_is_refused_by_name(tmp_path):
     with pytest.raises(UserError, match="not a run directory"):
         Run.open(tmp_path)
