@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from pretextlm.batch import Batch
 
 CLASSES = {"causal": "GPT2LMHeadModel", "masked": "BertForMaskedLM", "span_corruption": "T5ForConditionalGeneration"}
+MODERN_BERT = "ModernBertForMaskedLM"
+"""The masked objective's other class in transformers: pre-norm, rotary positions, gated layers, local attention."""
 NUMBERS = {"fp32": "fp32", "autocast": "autocast", "bf16": "bf16 weights"}
 
 
@@ -37,7 +39,7 @@ class Format:
         dynamic: torch.compile's argument, for lengths that vary.
         optimizer: "adamw", or "scaled", nanoT5's.
         beta2, weight_decay: of AdamW; decay is of matrices alone.
-        model: "transformers", or one of `decoders`.
+        model: "transformers" (the class of CLASSES), MODERN_BERT, or one of `decoders`.
     """
 
     numbers: str = "fp32"
@@ -52,13 +54,13 @@ class Format:
 
     def name(self, objective: str) -> str:
         """The model's, and the optimizer's where it is not the usual one."""
-        model = CLASSES[objective] if self.model == "transformers" else decoders.NAMES[self.model]
+        model = CLASSES[objective] if self.model == "transformers" else decoders.NAMES.get(self.model, self.model)
         return f"{model}, nanoT5-style" if self.optimizer == "scaled" else model
 
     def label(self, objective: str) -> str:
         """Name and all that may change its speed."""
         words = [self.name(objective), NUMBERS[self.numbers], "compiled" if self.compiled else "eager"]
-        if self.model == "transformers":
+        if self.model not in decoders.NAMES:
             words.append("fused attention" if self.attention == "sdpa" else "written-out attention")
         return ", ".join([*words, self.feed_forward] if objective == "span_corruption" else words)
 
@@ -67,13 +69,13 @@ def build(setting: Setting, vocabulary: int, form: Format, seed: int = 0) -> nn.
     """The rival's model with its own initial weights and no dropout, in training mode."""
     transformers.logging.set_verbosity_error()
     torch.manual_seed(seed)
-    if form.model == "transformers":
-        make = {"causal": _gpt2, "masked": _bert, "span_corruption": _t5}[setting.objective]
-        config = make(setting, vocabulary, form)
-        config._attn_implementation = form.attention
-        model = getattr(transformers, CLASSES[setting.objective])(config)
-    else:
+    if form.model in decoders.NAMES:
         model = decoders.build(form.model, setting, vocabulary)
+    else:
+        name = CLASSES[setting.objective] if form.model == "transformers" else form.model
+        config = CONFIGS[name](setting, vocabulary, form)
+        config._attn_implementation = form.attention
+        model = getattr(transformers, name)(config)
     return model.to(torch.bfloat16 if form.numbers == "bf16" else torch.float32).train()
 
 
@@ -110,9 +112,20 @@ def _bert(setting: Setting, vocabulary: int, form: Format) -> Any:
     )
 
 
+def _modern_bert(setting: Setting, vocabulary: int, form: Format) -> Any:
+    return transformers.ModernBertConfig(
+        vocab_size=vocabulary,
+        hidden_size=setting.hidden,
+        intermediate_size=_gated_width(setting),
+        num_hidden_layers=setting.layers,
+        num_attention_heads=setting.heads,
+        max_position_embeddings=setting.length,
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")),
+    )
+
+
 def _t5(setting: Setting, vocabulary: int, form: Format) -> Any:
-    gated = form.feed_forward.startswith("gated")
-    width = round(8 * setting.hidden / 3 / 64) * 64 if gated else 4 * setting.hidden
+    width = _gated_width(setting) if form.feed_forward.startswith("gated") else 4 * setting.hidden
     return transformers.T5Config(
         vocab_size=vocabulary,
         d_model=setting.hidden,
@@ -125,6 +138,20 @@ def _t5(setting: Setting, vocabulary: int, form: Format) -> Any:
         feed_forward_proj=form.feed_forward,
         use_cache=False,
     )
+
+
+def _gated_width(setting: Setting) -> int:
+    """Of three matrices with as many weights as two of four times the model's width."""
+    return round(8 * setting.hidden / 3 / 64) * 64
+
+
+CONFIGS = {
+    "GPT2LMHeadModel": _gpt2,
+    "BertForMaskedLM": _bert,
+    MODERN_BERT: _modern_bert,
+    "T5ForConditionalGeneration": _t5,
+}
+"""By class, what makes its configuration."""
 
 
 def feed(objective: str, batch: Batch) -> dict[str, Tensor]:

@@ -102,7 +102,8 @@ def run_peer(setting: Setting, tokens: float, seed: int, options: Mapping[str, A
 
     torch.set_flush_denormal(True)
     torch.set_num_threads(1)
-    store, recipe = open_both(setting, {"budget_tokens": tokens}, seed)
+    values = {"budget_tokens": tokens, "objective": options["objective"]}
+    store, recipe = open_both(setting, values, seed)
     plan = make_plan(recipe, Corpus.of_store(recipe, store), CPU)
     form = Format(**options["form"])
     trainer = PeerTrainer(build(setting, store.vocabulary.size, form, seed), form, options["learning_rate"])
@@ -116,12 +117,11 @@ def run_peer(setting: Setting, tokens: float, seed: int, options: Mapping[str, A
             clock.losses.append(trainer.step(fed, options["learning_rate"] * share))
             clock.step(step / steps, {})
     total, targets = 0.0, 0
-    reader = recipe.training_objective.reader(store.validation, store.vocabulary, recipe.data.length)
+    objective = open_both(setting, {}, seed)[1].training_objective  # both sides are validated alike
+    reader = objective.reader(store.validation, store.vocabulary, recipe.data.length)
     trainer.model.eval()
     with torch.no_grad(), trainer.numbers():
-        for batch in evaluation_batches(
-            reader, recipe.training_objective, store.vocabulary, VALIDATION_ROWS, VALIDATION_SEED
-        ):
+        for batch in evaluation_batches(reader, objective, store.vocabulary, VALIDATION_ROWS, VALIDATION_SEED):
             count = int((batch.targets != IGNORE).sum())
             total += float(loss_of(trainer.model(**feed(setting.objective, batch)))) * count
             targets += count

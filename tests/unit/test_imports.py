@@ -21,11 +21,12 @@ ORDER = [
     "objectives",
     "scoring",
     "model",
+    "cleaning",
     "data",
 ]
 FACES = {"__main__.py", "__init__.py", "extensions.py", "testing"}
 """Modules above all rooms: the command line, the public names, `register`, and the checks for objectives."""
-SIDE_BY_SIDE = {("study", "report"), ("model", "data")}
+SIDE_BY_SIDE = {("study", "report"), ("model", "data"), ("model", "cleaning")}
 HEAVY = {"torch", "numpy", "tokenizers", "pydantic", "matplotlib", "pyarrow", "scipy", "transformers", "datasets"}
 
 
